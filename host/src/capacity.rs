@@ -57,7 +57,7 @@ fn of_control_groups(text: &str, swap: u64) -> Option<u64> {
             move |folder| {
                 let text = |file: &str| fs::read_to_string(folder.join(file)).ok();
                 let number = |file: &str| text(file)?.trim().parse::<u64>().ok();
-                let held = number(used)?.saturating_sub(given_back(&text("memory.stat").unwrap_or_default(), prefix));
+                let held = number(used)?.saturating_sub(reclaimable(&text("memory.stat").unwrap_or_default(), prefix));
                 let left = number(most)?.saturating_sub(held);
                 // Only version 2 has this file; without it, the group has no swap.
                 let swap_left = text("memory.swap.max").map_or(0, |most| {
@@ -72,7 +72,7 @@ fn of_control_groups(text: &str, swap: u64) -> Option<u64> {
 }
 
 /// Memory that a group frees when memory is short, from its `memory.stat`: pages of files, and the kernel's caches.
-fn given_back(stat: &str, prefix: &str) -> u64 {
+fn reclaimable(stat: &str, prefix: &str) -> u64 {
     let numbers = stat.lines().filter_map(|line| {
         let (name, number) = line.strip_prefix(prefix)?.split_once(' ')?;
         ["active_file", "inactive_file", "slab_reclaimable"]
@@ -114,10 +114,10 @@ mod tests {
 
     /// Catches the kernel's caches counted as used memory, and a field of another name or of the group alone.
     #[test]
-    fn what_a_group_gives_back_is_counted() {
+    fn reclaimable_memory_of_a_group_is_counted() {
         let two = "anon 1\nactive_file 20\ninactive_file 300\nslab_reclaimable 4000\nslab_unreclaimable 50000\n";
-        assert_eq!(given_back(two, ""), 4320);
-        assert_eq!(given_back("active_file 1\ntotal_active_file 20\ntotal_inactive_file 300\n", "total_"), 320);
+        assert_eq!(reclaimable(two, ""), 4320);
+        assert_eq!(reclaimable("active_file 1\ntotal_active_file 20\ntotal_inactive_file 300\n", "total_"), 320);
     }
 
     /// Catches small sizes that are shown as 0.
@@ -130,10 +130,10 @@ mod tests {
 
     /// Catches a size that wraps, one that is accepted although it cannot fit, and an error without the numbers.
     #[test]
-    #[cfg_attr(not(target_os = "linux"), ignore = "needs a system that tells how much memory there is")]
+    #[cfg_attr(not(target_os = "linux"), ignore = "needs a system that reports its memory")]
     fn what_cannot_fit_is_refused_with_both_numbers() {
         assert_eq!(check(0), Ok(()));
-        let available = available().expect("Linux tells how much memory there is");
+        let available = available().expect("Linux reports its memory");
         let why = check(u64::MAX).unwrap_err();
         assert!(why.starts_with("about 16777216.0 TiB of memory are needed, and "), "{why}");
         assert!(available > 0 && why.ends_with("B are available"), "{why}");

@@ -258,7 +258,7 @@ mod tests {
 
     /// Catches a report that does not mention that memory ran out, or what helps.
     #[test]
-    fn memory_that_ran_out_is_called_so() {
+    fn out_of_memory_is_reported_with_a_hint() {
         let error = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
         assert_eq!(error.message(), "out of memory: alloc: 9 elements of f32");
         assert!(error.hint().is_some_and(|hint| hint.contains("train.micro_batch_tokens")));

@@ -12,7 +12,7 @@ use crate::capacity;
 ///
 /// # Errors
 /// Errors of the system; [`ErrorKind::IsADirectory`] for a folder and [`ErrorKind::InvalidInput`] for anything else that is not
-/// a regular file, with a message that says what it is. The message does not contain the path.
+/// a regular file, with a message that names its kind. The message does not contain the path.
 pub fn open(path: &Path) -> io::Result<File> {
     // Checked before opening, because opening a device can have effects (it may start a watchdog), and checked again on the
     // open file, because the path may name another file by then; a non-blocking open does not wait for such a file.
@@ -43,7 +43,7 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whether the system knows that there is no file at `path`. A broken link exists, and so does a file that the system cannot look at:
+/// Whether there is certainly no file at `path`. A broken link counts as existing, and so does a file that cannot be inspected:
 /// reading it then reports the error.
 pub fn is_missing(path: &Path) -> bool {
     let absent = |error: io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
@@ -67,7 +67,7 @@ fn refuse_other_kinds(kind: FileType) -> io::Result<()> {
     let what = if kind.is_file() {
         return Ok(());
     } else if kind.is_dir() {
-        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder, and a file is expected"));
+        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder; expected a file"));
     } else if kind.is_fifo() {
         "a pipe"
     } else if kind.is_socket() {
@@ -76,8 +76,8 @@ fn refuse_other_kinds(kind: FileType) -> io::Result<()> {
         "a device"
     };
     let message = format!(
-        "it is {what}, and only regular files are read, because files are read more than once and hashed: write the content to \
-         a file first and name that"
+        "it is {what}; only regular files are read, because files are hashed and read more than once: write the content to \
+         a file first and name that file"
     );
     Err(io::Error::new(ErrorKind::InvalidInput, message))
 }
@@ -119,15 +119,15 @@ mod tests {
     /// Catches a file that is read although it does not fit into memory, which would end the process, and an error without the
     /// numbers.
     #[test]
-    #[cfg_attr(not(target_os = "linux"), ignore = "needs a system that tells how much memory there is")]
+    #[cfg_attr(not(target_os = "linux"), ignore = "needs a system that reports its memory")]
     fn a_file_larger_than_memory_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("huge");
         let made = File::create(&path).unwrap().set_len(1 << 43);
         made.expect("files of 8 TiB, which take no room: set TMPDIR to a folder whose file system has them");
         for error in [read(&path).unwrap_err(), read_to_string(&path).unwrap_err()] {
-            let told = "it has 8796093022208 bytes and is read whole: about 8.0 TiB of memory are needed, and ";
-            assert!(error.to_string().starts_with(told), "{error}");
+            let expected = "it has 8796093022208 bytes and is read whole: about 8.0 TiB of memory are needed, and ";
+            assert!(error.to_string().starts_with(expected), "{error}");
         }
     }
 }

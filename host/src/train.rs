@@ -120,7 +120,7 @@ impl Trainer {
         if finite {
             self.learner.update(lr, self.state.step + 1)?;
         } else {
-            self.learner.follow(self.state.step + 1)?;
+            self.learner.update_reference(self.state.step + 1)?;
         }
         phases.end("optimizer");
 

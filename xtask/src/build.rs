@@ -25,7 +25,7 @@ pub struct Built {
 impl Built {
     /// The folder that holds the host.
     pub fn folder(&self) -> Result<&Path> {
-        self.host.parent().ok_or_else(|| format!("{} is in no folder", self.host.display()))
+        self.host.parent().ok_or_else(|| format!("{} has no parent folder", self.host.display()))
     }
 }
 

@@ -17,7 +17,7 @@ pub const WORKSPACES: [&str; 2] = ["Cargo.toml", "plugins/backend-torch/Cargo.to
 /// The workspace's root: the folder that holds this crate.
 pub fn root() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("run this through cargo: `cargo xtask` or `cargo telos`")?;
-    let root = Path::new(&manifest).parent().ok_or("this crate has no workspace around it")?;
+    let root = Path::new(&manifest).parent().ok_or("this crate is not inside a workspace")?;
     Ok(root.to_owned())
 }
 
@@ -54,7 +54,7 @@ impl Workspace {
         let json = metadata(None)?;
         let mut members: Vec<Member> = json["packages"].as_array().into_iter().flatten().filter_map(member).collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
-        let target = json["target_directory"].as_str().ok_or("cargo names no target folder")?.into();
+        let target = json["target_directory"].as_str().ok_or("cargo metadata reports no target folder")?.into();
         Ok(Workspace { members, target })
     }
 
@@ -150,7 +150,7 @@ pub fn artifacts(command: &mut Command) -> Result<Vec<Artifact>> {
     if let Some(progress) = progress {
         _ = progress.join();
     }
-    let status = child.wait().map_err(|e| format!("cargo build was lost: {e}"))?;
+    let status = child.wait().map_err(|e| format!("cannot wait for cargo build: {e}"))?;
     if status.success() { Ok(artifacts) } else { Err("the build failed".into()) }
 }
 

@@ -68,7 +68,7 @@ pub fn run(request: &Request) -> Result<()> {
     let workspace = Workspace::read()?;
     let name = name(&workspace)?;
     // As in cargo's layout, the folder of a build is target/release.
-    let target = built.parent().ok_or_else(|| format!("{} is in no folder", built.display()))?;
+    let target = built.parent().ok_or_else(|| format!("{} has no parent folder", built.display()))?;
     let out = request.out.clone().unwrap_or_else(|| target.join("dist").join(&name));
     may_be_replaced(&out)?;
     // In the folder of the final path, so that the last step is a rename.
@@ -93,7 +93,7 @@ fn name(workspace: &Workspace) -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).arg("-vV").output().map_err(|e| format!("cannot run rustc -vV: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let target = text.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
+    let target = text.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV reports no host")?;
     Ok(format!("telos-{}-{target}", host.version))
 }
 
@@ -103,7 +103,7 @@ fn may_be_replaced(out: &Path) -> Result<()> {
     if is_empty || out.join(CARD).is_file() {
         return Ok(());
     }
-    Err(format!("{} is there and is no distribution (it holds no {CARD}); choose another --out", out.display()))
+    Err(format!("{} exists and is not a distribution (it contains no {CARD}); choose another --out", out.display()))
 }
 
 /// A file of the distribution.
@@ -167,8 +167,8 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("strip").arg(how).arg(to).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(format!("strip could not read {}; it said why above", from.display())),
-        Err(e) => Err(format!("cannot run `strip` ({e}); it comes with binutils: install them")),
+        Ok(_) => Err(format!("strip failed for {}; its message is above", from.display())),
+        Err(e) => Err(format!("cannot run `strip` ({e}); install binutils, which contains it")),
     }
 }
 
@@ -188,7 +188,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+        fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
     }
     fs::copy(from, to).map(|_| ()).map_err(|e| format!("cannot copy {}: {e}", from.display()))
 }
@@ -222,7 +222,12 @@ fn weigh(files: &[Shipped]) -> Result<u64> {
     let mut heavy: Vec<&Shipped> = files.iter().collect();
     heavy.sort_by_key(|f| std::cmp::Reverse(f.bytes));
     let heavy: Vec<String> = heavy.iter().take(3).map(|f| format!("{} {}", f.name, mib(f.bytes))).collect();
-    Err(format!("the folder weighs {}, more than {}; most of it: {}", mib(sum), mib(LIMIT), heavy.join(", ")))
+    Err(format!(
+        "the folder has {}, more than the limit of {}; its largest files: {}",
+        mib(sum),
+        mib(LIMIT),
+        heavy.join(", ")
+    ))
 }
 
 fn mib(bytes: u64) -> String {
@@ -233,13 +238,13 @@ fn card(name: &str) -> String {
     format!(
         "{name}
 
-./telos plugins list                          what is here
+./telos plugins list                          lists the plugins
 ./telos run experiments/quickstart.toml       trains a small model; needs nothing else
 bash benches/gpu.sh --out result.json         on a machine with a GPU and PyTorch 2.11.0: verify, compare, GPT-2 step
-sha256sum --check {SUMS}                  that nothing changed on the way
+sha256sum --check {SUMS}                  checks that no file was changed in transit
 
-The folder may lie anywhere; `telos` finds `plugins` beside itself. The torch backend needs a libtorch 2.11.0, which does
-not come along: link it to `plugins/libtorch` (its folder holds `lib`), for example a Python's:
+The folder works at any path; `telos` finds `plugins` next to itself. The torch backend needs a libtorch 2.11.0, which is
+not included: link it to `plugins/libtorch` (its folder holds `lib`), for example a Python's:
     ln -s \"$(python3 -c 'import torch, os; print(os.path.dirname(torch.__file__))')\" plugins/libtorch
 benches/gpu.sh does that by itself.
 "
@@ -259,12 +264,12 @@ mod tests {
 
     /// Catches a dist that removes a folder named by mistake.
     #[test]
-    fn only_a_distribution_or_an_empty_place_is_replaced() {
+    fn only_a_distribution_or_an_empty_folder_is_replaced() {
         let folder = scratch("place");
         assert_eq!(may_be_replaced(&folder.join("new")), Ok(()));
         assert_eq!(may_be_replaced(&folder), Ok(()));
         fs::write(folder.join("thesis.tex"), "years of work").unwrap();
-        assert!(may_be_replaced(&folder).unwrap_err().contains("is no distribution"));
+        assert!(may_be_replaced(&folder).unwrap_err().contains("is not a distribution"));
         fs::write(folder.join(CARD), "telos").unwrap();
         assert_eq!(may_be_replaced(&folder), Ok(()));
         assert!(may_be_replaced(&folder.join("thesis.tex")).is_err(), "a file");
@@ -273,7 +278,7 @@ mod tests {
 
     /// Catches a limit that is not enforced, and an error that does not name the largest files.
     #[test]
-    fn a_folder_above_the_limit_is_refused_by_its_heaviest_files() {
+    fn a_folder_above_the_limit_is_refused_with_its_largest_files() {
         let file = |name: &str, bytes| Shipped { name: name.into(), bytes, sha256: String::new() };
         assert_eq!(weigh(&[file("telos", LIMIT)]), Ok(LIMIT));
         let error = weigh(&[file("README.md", 1), file("plugins/big.so", LIMIT)]).unwrap_err();
@@ -282,7 +287,7 @@ mod tests {
 
     /// Catches a copy that includes Python's caches, and sums of other bytes.
     #[test]
-    fn folders_are_copied_whole_but_for_caches_and_listed_with_their_sums() {
+    fn folders_are_copied_without_caches_and_listed_with_checksums() {
         let (from, to) = (scratch("from"), scratch("to"));
         fs::create_dir_all(from.join("peers/__pycache__")).unwrap();
         fs::write(from.join("peers/a.py"), "abc").unwrap();

@@ -23,17 +23,17 @@ const USAGE: &str = "\
 usage: cargo telos ARGS...           build the host and all plugins, then run the host with ARGS
        cargo xtask torch             find or fetch libtorch, build host, plugins and the torch plugin
        cargo xtask build [--minors]  build the host, all plugins, and the plugins that only tests load;
-                                     --minors adds the plugins and hosts that the test of two minors crosses
+                                     --minors adds the plugins and hosts for the test of two minor versions
        cargo xtask test [--full]     set up libtorch, build, then check format, lints, licences and the ABI, and
                                      run every test;
                                      --full adds the slow tests, the documentation, one pass of each bench, and the
                                      tests of candle and torch with each instruction set that can be forced here
-       cargo xtask test --accept     replace the snapshots of texts (*.snap) by the present texts, for review
-       cargo xtask map [--graph]     check the order of the source tree: files per folder, imports that go downwards;
-                                     --graph prints the figures that are limited instead
+       cargo xtask test --accept     replace the snapshots of texts (*.snap) by the current texts, for review
+       cargo xtask map [--graph]     check the structure of the source tree: files per folder, imports that go downwards;
+                                     --graph prints the limited figures instead
        cargo xtask dist [--out DIR] [--built DIR]
                                      build, then make a folder of stripped files that runs anywhere;
-                                     --built takes the files of an earlier build (target/release) instead
+                                     --built uses the files of an earlier build (target/release) instead
 ";
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@
 //! - No two files import each other. `mod child;` is not an import. `pub use child::Item` is one if the child imports an item that
 //!   its parent itself defines; a path through it leads to the child.
 //! - The longest chain of imports inside [`CHAIN_FOLDER`] has at most [`CHAIN`] files.
-//! - The top-level modules of the host lie in [`LAYERS`]; an import leads to a lower layer.
+//! - The top-level modules of the host are in [`LAYERS`]; an import leads to a lower layer.
 //!
 //! - A test that is named after a known mistake has a number that docs/known-mistakes.md lists.
 //!
@@ -79,7 +79,7 @@ pub fn check() -> Result<()> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(format!("the source tree breaks {} rules of its order:\n{}", errors.len(), errors.join("\n")))
+    Err(format!("the source tree breaks {} rules of its structure:\n{}", errors.len(), errors.join("\n")))
 }
 
 /// Prints the figures that the rules limit.
@@ -127,8 +127,8 @@ fn errors(sources: &Sources, graph: &Graph) -> Vec<String> {
     let chain = graph.longest_chain(Path::new(CHAIN_FOLDER));
     if length(&chain) > CHAIN {
         errors.push(format!(
-            "{CHAIN_FOLDER}/: a chain of imports has {} files, at most {CHAIN} are allowed: let a file take what it needs as \
-             an argument, or join files that are one topic:\n{}",
+            "{CHAIN_FOLDER}/: a chain of imports has {} files, at most {CHAIN} are allowed: pass what a file needs as \
+             an argument, or join files of one topic:\n{}",
             length(&chain),
             links(graph, &chain)
         ));
@@ -189,7 +189,7 @@ fn links(graph: &Graph, chain: &[Vec<&Path>]) -> String {
             }
         });
         let names = names.collect::<Vec<_>>().join(", ");
-        if chain[at].len() > 1 { format!("   in a circle: {names}") } else { format!("   {names}") }
+        if chain[at].len() > 1 { format!("   in a cycle: {names}") } else { format!("   {names}") }
     };
     (0..chain.len()).map(line).collect::<Vec<_>>().join("\n")
 }
@@ -221,7 +221,7 @@ fn module(file: &Path) -> Option<String> {
     PathBuf::from(name).file_stem().map(|stem| stem.to_string_lossy().into_owned())
 }
 
-/// Fails if a package depends on one that it must not bring along.
+/// Fails if a package depends on a banned package.
 fn depends_on_none(package: &str, banned: &[&str]) -> Result<()> {
     let tree = ["tree", "--package", package, "--all-features", "--edges", "normal,build", "--prefix", "none"];
     let output = cargo::cargo()?.args(tree).stderr(Stdio::inherit()).output().map_err(|e| e.to_string())?;

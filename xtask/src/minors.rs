@@ -35,7 +35,7 @@ fn variant(folder: &Path, name: &str, feature: Option<&str>, crates: &[&str]) ->
     let mut args: Vec<String> = crates.iter().flat_map(|c| ["--package".to_owned(), (*c).to_owned()]).collect();
     args.extend(feature.into_iter().flat_map(|f| ["--features".to_owned(), f.to_owned()]));
     let to = folder.join("abi-cross").join(name);
-    fs::create_dir_all(&to).map_err(|e| format!("cannot make {}: {e}", to.display()))?;
+    fs::create_dir_all(&to).map_err(|e| format!("cannot create {}: {e}", to.display()))?;
     for artifact in cargo::build(&args)? {
         let Some(file) = artifact.path.file_name().filter(|f| f.to_string_lossy().contains("cross")) else { continue };
         // A copy, not a link, because the next variant overwrites the original.

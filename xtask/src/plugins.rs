@@ -11,7 +11,7 @@ use std::{
 /// folder is a user's own plugin and is kept.
 pub fn arrange(folder: &Path, libraries: &[PathBuf]) -> Result<()> {
     let failed = |what: &str, path: &Path, e: io::Error| format!("cannot {what} {}: {e}", path.display());
-    fs::create_dir_all(folder).map_err(|e| failed("make", folder, e))?;
+    fs::create_dir_all(folder).map_err(|e| failed("create", folder, e))?;
     let mut placed = Vec::new();
     for library in libraries {
         let name = library.file_name().ok_or_else(|| format!("{} has no name", library.display()))?;
@@ -71,7 +71,7 @@ mod tests {
 
     /// Catches an arrangement that keeps old bytes, keeps the library of a removed crate, or removes a user's file.
     #[test]
-    fn a_folder_holds_the_new_bytes_and_the_users_own_and_no_stale_build() {
+    fn arranging_replaces_built_plugins_and_keeps_files_of_the_user() {
         let built = scratch("arrange");
         let plugins = built.join("plugins");
         let (one, two) = (library(&built, "one", "1"), library(&built, "two", "2"));

@@ -124,10 +124,10 @@ fn find() -> Result<Source> {
 fn named(folder: PathBuf) -> Result<Source> {
     let remedy = "unset LIBTORCH and run `cargo xtask torch` again to find or fetch one";
     if !folder.join("lib/libtorch_cpu.so").is_file() {
-        return Err(format!("{} holds no lib/libtorch_cpu.so; {remedy}", folder.display()));
+        return Err(format!("{} contains no lib/libtorch_cpu.so; {remedy}", folder.display()));
     }
     let version = version_in(&folder).ok_or_else(|| {
-        format!("{} does not say its version (neither build-version nor version.py); {remedy}", folder.display())
+        format!("{} does not state its version (in build-version or version.py); {remedy}", folder.display())
     })?;
     if !fits(&version) {
         return Err(format!("{} is libtorch {version}, {VERSION} is needed; {remedy}", folder.display()));
@@ -157,8 +157,8 @@ fn pythons() -> Vec<PathBuf> {
 
 /// The torch of a Python, found without importing it (that takes seconds).
 fn in_python(python: &Path) -> Option<Source> {
-    let question = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])";
-    let output = Command::new(python).args(["-c", question]).stderr(Stdio::null()).output().ok()?;
+    let script = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])";
+    let output = Command::new(python).args(["-c", script]).stderr(Stdio::null()).output().ok()?;
     let folder = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
     let version = version_in(&folder).filter(|_| output.status.success())?;
     Some(Source { folder, version })
@@ -172,7 +172,7 @@ fn cache() -> Result<PathBuf> {
     let folder =
         given.or_else(user).or_else(home).ok_or("no cache folder: set TELOS_CACHE to one outside the project")?;
     if folder.starts_with(cargo::root()?) {
-        return Err(format!("the cache folder {} lies in the project; set TELOS_CACHE to another", folder.display()));
+        return Err(format!("the cache folder {} is inside the project; set TELOS_CACHE to another", folder.display()));
     }
     Ok(folder)
 }
@@ -191,7 +191,7 @@ fn fetch(wheels: &Path) -> Result<()> {
     };
     if !pythons().iter().any(run) {
         return Err(format!(
-            "pip fetched no torch {VERSION}; install Python 3.10 or newer with pip, or install torch yourself (`python3 -m \
+            "pip could not fetch torch {VERSION}; install Python 3.10 or newer with pip, or install torch yourself (`python3 -m \
              pip install {torch}`) and run `cargo xtask torch` again, or set LIBTORCH to a libtorch {VERSION} folder"
         ));
     }
@@ -213,9 +213,9 @@ fn arrange(source: &Source) -> Result<PathBuf> {
         }
     }
     // A wheel's CUDA libraries are in the packages next to it; a libtorch folder has them among its own.
-    let beside = source.folder.parent().map(|packages| packages.join("nvidia/cu13/lib")).unwrap_or_default();
+    let packages = source.folder.parent().map(|folder| folder.join("nvidia/cu13/lib")).unwrap_or_default();
     for (name, package) in CUDA_LIBRARIES.iter().filter(|_| !source.version.ends_with("+cpu")) {
-        let from = [&own, &beside].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        let from = [&own, &packages].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
         let from = from.ok_or_else(|| {
             let python = "the Python that has torch";
             format!("{} needs {name}: run `python -m pip install '{package}'` with {python}", own.display())

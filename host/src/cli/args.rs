@@ -12,10 +12,10 @@ pub struct BackendArgs {
     /// Id of the backend plugin.
     #[arg(long, value_name = "ID", default_value = "candle")]
     pub backend: String,
-    /// Device, in the backend's words: cpu, metal, cuda:0.
+    /// Device, as the backend names it: cpu, metal, cuda:0.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Type of the computation.
+    /// Compute type.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f64"])]
     pub dtype: String,
     /// Threads; 0 means all cores. Never changes the result.
@@ -24,7 +24,7 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    /// The same choice for the library.
+    /// Converts the arguments to the library's type.
     pub(super) fn choice(&self, folders: Vec<PathBuf>) -> BackendChoice {
         BackendChoice {
             plugin: self.backend.clone(),

@@ -32,7 +32,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH) and `plugins` beside this program; may
+    /// A folder to look for plugins in, before TELOS_PLUGINS (a list like PATH) and `plugins` next to this program; may
     /// be given several times.
     ///
     /// Plugins are native code and fully trusted. The current directory is never searched unless named here.
@@ -60,8 +60,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are handled here too, with code 0. If the reader closed the pipe, that is not our
-            // failure.
+            // Help and version are handled here too, with code 0. If the reader closed the pipe, the command
+            // has not failed.
             _ = error.print();
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }

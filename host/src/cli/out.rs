@@ -36,8 +36,8 @@ pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
 fn check_folder(flag: &str, path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) {
-        let message = format!("{flag}: {} cannot be written: there is no such folder", path.display());
-        return Err(Error::request(message).with_hint("name a file in a folder that is there"));
+        let message = format!("{flag}: {} cannot be written: its folder does not exist", path.display());
+        return Err(Error::request(message).with_hint("name a file in an existing folder, or create the folder"));
     }
     Ok(())
 }

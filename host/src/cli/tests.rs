@@ -14,7 +14,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 
 /// Catches argument ids that clash and defaults that do not parse, in any command.
 #[test]
-fn clap_finds_no_contradiction_in_the_commands() {
+fn the_definitions_of_commands_are_valid() {
     Cli::command().debug_assert();
 }
 

@@ -110,7 +110,7 @@ mod tests {
 
     /// Catches steps counted from 0, a gradient norm that is ignored, and steps that only one backend has done.
     #[test]
-    fn the_first_step_beyond_the_tolerance_is_named() {
+    fn the_first_step_beyond_the_tolerance_is_reported() {
         let base = curve(&[4.0, 3.0, 2.0, 1.0], &[1.0, 1.0, 1.0, 1.0]);
         let other = curve(&[4.0, 3.0, 2.0 + 1e-3], &[1.0, 1.0 + 1e-4, 1.0]);
         let found = Agreement::of("candle", &base, &other, Tolerance::of(DType::F32, DType::F32)).unwrap();

@@ -132,11 +132,11 @@ fn agreements(entries: &[Entry], runs: &[FinishedRun]) -> Vec<Option<Agreement>>
     let Some(base) = runs.iter().position(|run| !run.curve.loss.is_empty()) else {
         return runs.iter().map(|_| None).collect();
     };
-    let held = |index: usize| {
+    let compared = |index: usize| {
         let tolerance = Tolerance::of(entries[base].dtype(), entries[index].dtype());
         Agreement::of(&entries[base].label, &runs[base].curve, &runs[index].curve, tolerance)
     };
-    (0..runs.len()).map(|index| if index == base { None } else { held(index) }).collect()
+    (0..runs.len()).map(|index| if index == base { None } else { compared(index) }).collect()
 }
 
 /// The backend whose noise floor is measured, and the index of its finished run if it is one of the compared backends.

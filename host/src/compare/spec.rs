@@ -31,16 +31,18 @@ impl Spec {
             return Err(format!("\"{plugin}\" is not the id of a backend (ID[:DEVICE][@DTYPE][?OPTION=VALUE&...])"));
         }
         if device.is_some_and(|device| device.trim().is_empty()) {
-            return Err("no device stands after `:`; write for example :cuda:0".into());
+            return Err("the device after `:` is missing; write for example :cuda:0".into());
         }
         if let Some(dtype) = dtype.filter(|dtype| !DTYPES.contains(dtype)) {
-            return Err(format!("\"{dtype}\" after `@` is not a type of computation; there are {}", DTYPES.join(", ")));
+            return Err(format!("\"{dtype}\" after `@` is not a compute type; expected one of {}", DTYPES.join(", ")));
         }
         let mut options: Vec<(String, String)> = Vec::new();
         for option in query.into_iter().flat_map(|query| query.split('&')) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             if name.is_empty() || !name.chars().all(plain) || value.is_empty() {
-                return Err(format!("\"{option}\" is not an option; write ?path=generic, and more of them after `&`"));
+                return Err(format!(
+                    "\"{option}\" is not an option; expected OPTION=VALUE, as in ?path=generic, with `&` between several"
+                ));
             }
             if options.iter().any(|(known, _)| known == name) {
                 return Err(format!("option \"{name}\" is given twice"));
@@ -108,7 +110,7 @@ mod tests {
 
     /// Catches defaults that ignore the experiment, and options of one plugin that are passed to another.
     #[test]
-    fn what_is_not_given_comes_from_the_experiment() {
+    fn omitted_parts_come_from_the_experiment() {
         let written = "[backend]\nplugin = \"candle\"\npath = \"generic\"\nthreads = 3\ndtype = \"bf16\"";
         let cpu = |plugin: &str, options: &[&str]| {
             let options = options.iter().map(|o| o.to_string()).collect();

@@ -106,7 +106,7 @@ mod tests {
     /// Catches an error that loses its hint or its form although it is the only one, and one that is left out of a list because
     /// it names no key.
     #[test]
-    fn a_single_error_stays_as_it_is_and_several_become_a_list() {
+    fn a_single_error_is_unchanged_and_several_become_a_list() {
         let loaded = loaded();
         let missing = || Err::<(), _>(Error::request("there is no file a").with_hint("check the path"));
         let mut mistakes = loaded.mistakes();
@@ -130,7 +130,7 @@ mod tests {
 
     /// Catches a failure of the disk or of a plugin that is listed as a mistake of the request, and one that hides mistakes.
     #[test]
-    fn a_failure_is_not_a_mistake_and_hides_none() {
+    fn a_failure_is_not_listed_as_a_mistake_and_hides_none() {
         let loaded = loaded();
         let failed = || Err::<(), _>(Error::run("the disk is full"));
         let mut mistakes = loaded.mistakes();

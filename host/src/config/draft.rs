@@ -11,7 +11,7 @@ use super::experiment::{Backend, Experiment, RewardSource, resolve};
 use super::file::read_text;
 use super::form;
 use super::options::{SpannedTable, check_options};
-use super::overrides::{Override, lay_over};
+use super::overrides::{Override, apply_override};
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, refusal};
 use crate::keys::notes::Notes;
@@ -79,16 +79,16 @@ impl Draft {
         let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
         if is_pipeline(&root) {
             return Err(Error::request(format!("{file} is a pipeline of stages, not one experiment")).with_hint(
-                "`telos run` and `telos check` take it; a stage's own is experiment.toml in its run's folder",
+                "`telos run` and `telos check` accept pipelines; the experiment of one stage is experiment.toml in the folder of its run",
             ));
         }
-        Ok(Self::laid_over(&file, stem, root, overrides))
+        Ok(Self::with_overrides(&file, stem, root, overrides))
     }
 
-    pub(super) fn laid_over(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
+    pub(super) fn with_overrides(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
         let mut mistakes = Vec::new();
         for (index, over) in overrides.iter().enumerate() {
-            if let Err(mistake) = lay_over(&mut root, index, over) {
+            if let Err(mistake) = apply_override(&mut root, index, over) {
                 mistakes.push(mistake);
             }
         }
@@ -109,7 +109,7 @@ impl Draft {
         };
         let mut mistakes = notes.mistakes;
         if let Some(experiment) = &experiment {
-            mistakes.extend(needless(experiment, &checked.rewards));
+            mistakes.extend(unknown_keys_of_models(experiment, &checked.rewards));
         }
         let backend =
             checked.backend.unwrap_or_else(|| SpannedTable::new("backend", root.place.clone(), Vec::new(), "backend"));
@@ -185,7 +185,7 @@ impl Draft {
                 for name in use_.options.names() {
                     let key = join(use_.options.key(), name);
                     let place = place_of(&self.source.root, &key);
-                    let message = format!("this option of plugin \"{}\" was not checked", use_.id);
+                    let message = format!("this option of plugin \"{}\" was not checked against its manifest", use_.id);
                     self.mistakes.push(Mistake::new(place, key, message));
                 }
             }
@@ -239,7 +239,7 @@ impl Loaded {
 }
 
 /// Mistakes for further keys of rewards that are models: these have no plugin to which the keys could belong.
-fn needless(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
+fn unknown_keys_of_models(experiment: &Experiment, rewards: &[SpannedTable]) -> Vec<Mistake> {
     let models = experiment.reward.iter().zip(rewards).filter_map(|(reward, table)| match reward.source {
         RewardSource::Model { .. } => check_options(&[], table).err(),
         RewardSource::Plugin { .. } => None,

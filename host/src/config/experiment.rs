@@ -165,17 +165,17 @@ fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
     // A stage's run is in its pipeline's folder: `pipeline/stage`.
     let (folder, within) = name.split_once('/').unwrap_or((&name, "x"));
     if !is_folder_name(folder) || !is_folder_name(within) {
-        let whose = if from_file { "taken from the file, " } else { "" };
+        let origin = if from_file { "taken from the name of the file: " } else { "" };
         let rule = "letters, digits, `-`, `_`, `.`, and no `.` or `-` in front";
         let shown = name.escape_debug();
         notes.refuse(
             "name",
-            format!("{whose}\"{shown}\" is no plain folder name ({rule}); for example name = \"my-run\""),
+            format!("{origin}\"{shown}\" is not a plain folder name ({rule}); for example name = \"my-run\""),
         );
     } else if let Some(own) = own_file(folder) {
-        let whose = if from_file { "taken from the file, " } else { "" };
+        let origin = if from_file { "taken from the name of the file: " } else { "" };
         let what = format!(
-            "{whose}\"{folder}\" is a name that Telos gives to a file of its own ({own}); for example name = \"my-run\""
+            "{origin}\"{folder}\" is reserved for a file or folder that Telos writes ({own}); for example name = \"my-run\""
         );
         notes.refuse("name", what);
     }

@@ -18,14 +18,12 @@ pub(super) fn read_text(path: &Path) -> Result<(String, String, String)> {
         Error::request(format!("cannot read the experiment {file}")).with_cause(cause).with_hint("check the path")
     })?;
     if bytes.len() > LARGEST {
-        return Err(Error::request(format!(
-            "{file} is larger than {LARGEST} bytes, the most that an experiment may have"
-        ))
-        .with_hint("name the experiment's TOML file; data goes into files of its own"));
+        return Err(Error::request(format!("{file} is larger than {LARGEST} bytes, the limit for an experiment"))
+            .with_hint("name the experiment's TOML file; put data into separate files"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        Error::request(format!("{file} is no UTF-8 text: byte {valid} is invalid")).with_hint("save it as UTF-8")
+        Error::request(format!("{file} is not UTF-8 text: byte {valid} is invalid")).with_hint("save it as UTF-8")
     })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     Ok((file, stem, text))

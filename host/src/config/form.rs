@@ -1,5 +1,5 @@
 //! The form check: walks the tree against [`super::schema::KEYS`] and collects unknown keys, wrong types and values
-//! out of range; what is right is passed on, what is wrong is left out.
+//! out of range; valid values are passed on, invalid ones are left out.
 //!
 //! Rules between keys are in [`super::tables`]; a plugin's own options are set aside for [`super::options`].
 

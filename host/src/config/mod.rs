@@ -23,7 +23,6 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use crate::keys::mistake;
 pub use crate::keys::mistake::{Mistake, Place};
 pub use collected::Mistakes;
 pub use draft::{Draft, Loaded, PluginUse, Slot};
@@ -58,7 +57,7 @@ impl Plan {
         let root = tree::parse(&file, &text).map_err(|mistakes| refusal(&file, mistakes))?;
         Ok(match is_pipeline(&root) {
             true => Plan::Pipeline(Pipeline::new(&file, &stem, root, overrides)),
-            false => Plan::Experiment(Box::new(Draft::laid_over(&file, &stem, root, overrides))),
+            false => Plan::Experiment(Box::new(Draft::with_overrides(&file, &stem, root, overrides))),
         })
     }
 }

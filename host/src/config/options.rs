@@ -4,7 +4,7 @@
 use plugin_api::manifest::OptionSpec;
 use serde_json::{Map, Value as Json};
 
-use super::overrides::{Override, lay_over};
+use super::overrides::{Override, apply_override};
 use super::schema;
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, Place, suggestion};
@@ -61,7 +61,8 @@ pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<S
                 let meant =
                     mistakes.iter().any(|mistake| mistake.meant.as_deref() == Some(&join(&table.key, &spec.name)));
                 if !meant {
-                    let message = format!("missing, and it has no default; it is {}: {}", expected(spec), spec.meaning);
+                    let message =
+                        format!("missing and without a default; expected {}: {}", expected(spec), spec.meaning);
                     mistakes.push(Mistake::new(table.place.clone(), join(&table.key, &spec.name), message));
                 }
             }
@@ -79,15 +80,16 @@ pub fn check_options(specs: &[OptionSpec], table: &SpannedTable) -> Result<Map<S
 pub fn from_command_line(specs: &[OptionSpec], given: &[Override]) -> Result<Map<String, Json>> {
     let place = Place::Override { index: 0, label: "--option".into() };
     let mut root = Node { value: Value::Table(Table::default()), place: place.clone() };
-    let laid = given.iter().enumerate().try_for_each(|(index, over)| lay_over(&mut root, index, over));
+    let applied = given.iter().enumerate().try_for_each(|(index, over)| apply_override(&mut root, index, over));
     let entries = match root.value {
         Value::Table(table) => table.0,
         _ => Vec::new(),
     };
-    laid.map_err(|mistake| vec![mistake])
+    applied
+        .map_err(|mistake| vec![mistake])
         .and_then(|()| check_options(specs, &SpannedTable::new("", place, entries, NO_SCHEMA)))
         .map_err(|mistakes| {
-            Error::request("an option of the plugin is wrong").with_details(mistakes.iter().map(Mistake::to_string))
+            Error::request("a plugin option is invalid").with_details(mistakes.iter().map(Mistake::to_string))
         })
 }
 
@@ -171,7 +173,7 @@ fn expected(spec: &OptionSpec) -> String {
         "float" => format!("a number{range}"),
         "string" if choices.is_empty() => "a string".to_owned(),
         "string" => crate::keys::form::quoted(&choices),
-        other => format!("a value of kind \"{other}\", which this host does not know"),
+        other => format!("a value of kind \"{other}\", which this version of telos does not support"),
     };
     match spec.kind.strip_suffix(" list") {
         Some("float") => {

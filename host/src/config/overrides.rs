@@ -21,12 +21,12 @@ pub struct Override {
 }
 
 impl Override {
-    /// Parses `a.b=c`, as `--set` takes it. The value is TOML; a value that is not TOML is a string.
+    /// Parses `a.b=c`, as given to `--set`. The value is TOML; a value that is not TOML is a string.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::of("--set", "key.path", text)
     }
 
-    /// Parses `k=v`, as `--option` takes it: an option of a plugin used without an experiment.
+    /// Parses `k=v`, as given to `--option`: an option of a plugin used without an experiment.
     pub fn option(text: &str) -> Result<Self, String> {
         Self::of("--option", "key", text)
     }
@@ -38,15 +38,15 @@ impl Override {
         };
         let (path, value) = (path.trim(), value.trim());
         if path.split('.').any(str::is_empty) {
-            return Err(format!("`{path}` is no key; write {flag} {form}=value"));
+            return Err(format!("`{path}` is not a key; write {flag} {form}=value"));
         }
         let depth = path.matches('.').count() + 1;
         if depth > DEEPEST {
-            return Err(format!("the key is {depth} tables deep, and keys are at most {DEEPEST}"));
+            return Err(format!("the key is {depth} tables deep; at most {DEEPEST} are allowed"));
         }
         if value.len() > LARGEST {
             let (bytes, most) = (value.len(), LARGEST);
-            return Err(format!("the value of `{path}` has {bytes} bytes, and at most {most} are read"));
+            return Err(format!("the value of `{path}` has {bytes} bytes; at most {most} are allowed"));
         }
         if value.is_empty() {
             return Err(format!("`{path}` has no value; write {flag} {path}=value"));
@@ -97,7 +97,7 @@ impl Override {
 /// Merges `over`, the `index`th of its kind, into `root`. A path may name tables that do not exist yet; the schema
 /// check follows. Where the schema allows a single table or a list, both can be addressed either way: a list of one
 /// without its number, a single table with the number 0.
-pub fn lay_over(root: &mut Node, index: usize, over: &Override) -> Result<(), Mistake> {
+pub fn apply_override(root: &mut Node, index: usize, over: &Override) -> Result<(), Mistake> {
     let place = over.place(index);
     let refuse = |message: String| Mistake::new(place.clone(), over.path.clone(), message);
     let new = over.node(&place).map_err(refuse)?;

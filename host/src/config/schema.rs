@@ -28,10 +28,10 @@ pub fn paths_of(leaf: &str) -> Vec<&'static str> {
     KEYS.iter().map(|key| key.path).filter(|path| path.rsplit('.').next() == Some(leaf)).collect()
 }
 
-/// The reference's text on pipelines, whose stages take the keys above.
+/// The reference's text on pipelines.
 const STAGES: &str = "
 stage
-    makes the file a pipeline: each [[stage]] takes the keys above, extends or replaces what stands above the stages, and is a
+    makes the file a pipeline: each [[stage]] has the keys above, extends or replaces those set above the stages, and is a
     run in runs_dir/NAME/STAGE
     a list of tables
 stage.name

@@ -62,10 +62,10 @@ pub enum DataError {
         remedy: String,
     },
     /// Data without anything to learn.
-    #[error("{0} holds no text")]
+    #[error("{0} contains no text")]
     Empty(String),
     /// Less text than one sequence of the context length.
-    #[error("{what} holds {tokens} tokens, fewer than one sequence of context {context} ({} tokens)", context + 1)]
+    #[error("{what} has {tokens} tokens, fewer than one sequence of context {context} ({} tokens)", context + 1)]
     TooShort {
         /// Which data.
         what: String,
@@ -77,7 +77,7 @@ pub enum DataError {
     /// A held-out share outside [0, 1).
     #[error("the held-out share must be at least 0 and below 1, not {0}")]
     HeldOutShare(f64),
-    /// The held-out side has not a single target.
+    /// The held-out side has no target.
     #[error("a held-out share of {share} of {what} leaves nothing to evaluate on")]
     NothingHeldOut {
         /// Which data.
@@ -85,7 +85,7 @@ pub enum DataError {
         /// The share as written.
         share: f64,
     },
-    /// The held-out side took all data.
+    /// All data is held out.
     #[error("a held-out share of {share} of {what} leaves nothing to train on")]
     NothingToTrain {
         /// Which data.
@@ -127,7 +127,7 @@ pub enum DataError {
         source: Option<Cause>,
     },
     /// A token of the tokenizer for which the model has no row.
-    #[error("the text holds the token \"{token}\" (id {id}), and the model's vocabulary has {rows} tokens")]
+    #[error("the text contains the token \"{token}\" (id {id}), but the model's vocabulary has {rows} tokens")]
     OutsideModel {
         /// Its text.
         token: String,
@@ -137,13 +137,13 @@ pub enum DataError {
         rows: u32,
     },
     /// A tokenizer without an end-of-text token.
-    #[error("the tokenizer {0} names no end-of-text token, so documents cannot be ended")]
+    #[error("the tokenizer {0} has no end-of-text token, so the ends of documents cannot be marked")]
     NoEndOfText(String),
     /// A vocabulary too small to hold the bytes.
-    #[error("a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {asked}")]
+    #[error("a byte-level vocabulary needs at least {least} tokens (256 bytes and <|endoftext|>), not {requested}")]
     VocabularyTooSmall {
         /// The requested size.
-        asked: usize,
+        requested: usize,
         /// The smallest possible size, 257.
         least: usize,
     },
@@ -232,7 +232,8 @@ impl DataError {
             }
             Self::BadPattern { .. } => "write `[` and `]` around a set of characters, `**` only as a whole folder name",
             Self::NotAFile(_) => {
-                "name a regular file, a folder or a pattern; write what a pipe or a device gives to a file first, because data is \
+                "name a regular file, a folder or a pattern; first write the output of a pipe or a device to a file, because data \
+                 is \
                  read more than once and hashed"
             }
             Self::NotUtf8 { .. } => {
@@ -243,37 +244,37 @@ impl DataError {
             Self::TooShort { .. } => "give more text, or a smaller context",
             Self::HeldOutShare(_) => "0.1 holds out a tenth",
             Self::NothingHeldOut { .. } => {
-                "hold out a larger share, give more text or rows, or name a file of its own to evaluate on (data.eval_path); rows of one \
-                 prompt stay on one side, so that a few prompts cannot be split by a share"
+                "hold out a larger share, give more text or rows, or name a separate file to evaluate on (data.eval_path); rows \
+                 with the same prompt stay on one side, so a few prompts cannot be split by a share"
             }
             Self::NothingToTrain { .. } => {
-                "hold out a smaller share, give more text or rows, or name a file of its own to evaluate on (data.eval_path); rows of one \
-                 prompt stay on one side, so that a few prompts cannot be split by a share"
+                "hold out a smaller share, give more text or rows, or name a separate file to evaluate on (data.eval_path); rows \
+                 with the same prompt stay on one side, so a few prompts cannot be split by a share"
             }
             Self::Overlap { .. } => "evaluate on text that is not trained on, or hold out a share of the training text",
             // Without an underlying error, the file has the form of a tokenizer.json.
             Self::Tokenizer { source: None, .. } => "correct the file, or use another tokenizer",
             Self::Tokenizer { .. } => {
-                "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that holds one"
+                "give a tokenizer.json of the Hugging Face tokenizers library, or a folder that contains one"
             }
             Self::LfsPointer(_) => "run `git lfs pull` in the folder it was cloned into",
             Self::Unusable { remedy, .. } => remedy,
             Self::OutsideModel { .. } => {
-                "leave the token out of the text, or use a model whose embedding has a row for it"
+                "remove the token from the text, or use a model whose embedding has a row for it"
             }
             Self::NoEndOfText(_) => "put a tokenizer_config.json with \"eos_token\" beside tokenizer.json",
-            Self::VocabularyTooSmall { .. } => "ask for more, or use the tokenizer \"bytes\"",
+            Self::VocabularyTooSmall { .. } => "request a larger vocabulary, or use the tokenizer \"bytes\"",
             Self::Resume(_) => "resume with the data and options the run began with, or start a new run",
             Self::Template(_) => "give data.chat_template a file of Jinja, Jinja itself, \"plain\" or \"tokenizer\"",
             Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 && counts.dropped_unlearned > 0 => {
-                "give the answers that are to be learned `weight`: 1, or leave the key out"
+                "give the answers to learn `weight`: 1, or remove the key"
             }
             Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 => {
-                "look at the rows: their answers are empty, or both the same"
+                "check the rows: their answers are empty, or both the same"
             }
             Self::NoRowLeft { .. } => "raise data.max_length, or cut prompts by data.truncation = \"left\"",
-            Self::NoRow { .. } => "look at data.path, data.eval_path and data.split_column",
-            Self::NoColumn { .. } => "name a column that is there, or leave the key out",
+            Self::NoRow { .. } => "check data.path, data.eval_path and data.split_column",
+            Self::NoColumn { .. } => "name an existing column, or remove the key",
             Self::Json { .. }
             | Self::Io { .. }
             | Self::NothingSupervised { .. }

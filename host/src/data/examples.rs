@@ -21,7 +21,7 @@ pub trait Examples: Debug + Send + Sync {
     /// The number of tokens.
     fn tokens(&self) -> u64;
 
-    /// The spans of an epoch in training order. `prefix` says whether a token precedes every text.
+    /// The spans of an epoch in training order. `prefix`: a token precedes every text.
     fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan>;
 
     /// All spans in the data's own order.

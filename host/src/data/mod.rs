@@ -10,8 +10,8 @@
 //! | one interface for running text and rows | [`examples`] |
 //! | choose the sequences of each optimizer step, pack them into batches | [`batches`] |
 //!
-//! Targets and masks are shifted in [`batches::pack`] and nowhere else. This module knows nothing of losses, models
-//! and devices.
+//! Targets and masks are shifted in [`batches::pack`] and nowhere else. This module does not depend on losses, models
+//! or devices.
 
 pub mod batches;
 pub mod cache;

@@ -54,7 +54,7 @@ impl TextOptions {
         check_disjoint(&train, &eval)?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
-            (whole(train), whole(eval))
+            (documents(train), documents(eval))
         } else {
             split(&name, train, self.held_out)?
         };
@@ -67,7 +67,7 @@ pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> 
     let files = read_files(paths, Purpose::Text)?;
     files.iter().try_for_each(|file| check_learned_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
-    Ok((whole(files), sources))
+    Ok((documents(files), sources))
 }
 
 /// As [`read_documents`], but only for files that hold nothing but running text: used to measure a model's loss.
@@ -78,10 +78,10 @@ pub fn read_running_text(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>
     let files = read_files(paths, Purpose::Text)?;
     files.iter().try_for_each(|file| check_running_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
-    Ok((whole(files), sources))
+    Ok((documents(files), sources))
 }
 
-fn whole(files: Vec<TextFile>) -> Vec<Document> {
+fn documents(files: Vec<TextFile>) -> Vec<Document> {
     files.into_iter().map(|file| Document { text: file.text, ends: true }).collect()
 }
 
@@ -117,7 +117,7 @@ fn split_files(files: Vec<TextFile>, share: f64) -> (Vec<Document>, Vec<Document
     hashes.sort_unstable();
     let last = hashes.into_iter().nth(wanted - 1).unwrap_or_default();
     let (held_out, train) = files.into_iter().partition(|file| file.source.sha256 <= last);
-    (whole(train), whole(held_out))
+    (documents(train), documents(held_out))
 }
 
 pub(super) fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {

@@ -132,7 +132,7 @@ impl Tensor {
     /// The tensor contains floats; errors of the backend.
     pub fn to_ints(&self) -> Result<Vec<i32>> {
         if self.buffer.dtype() != DType::I32 {
-            return Err(Error::run(format!("{:?} holds no integers", self.buffer)));
+            return Err(Error::run(format!("expected a tensor of integers, found {:?}", self.buffer)));
         }
         self.buffer.download_i32(0, self.rows * self.cols)
     }

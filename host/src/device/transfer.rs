@@ -45,7 +45,7 @@ impl Buffer {
     /// The buffer holds floats, or the values do not fit.
     pub fn upload_i32(&self, offset: u64, values: &[i32]) -> Result<()> {
         if self.dtype() != DType::I32 {
-            return Err(Error::run(format!("{self:?} takes no integers")));
+            return Err(Error::run(format!("expected a buffer of integers, found {self:?}")));
         }
         self.upload_bytes(offset, bytemuck::cast_slice(values))
     }
@@ -69,7 +69,7 @@ impl Buffer {
     /// The buffer holds floats, or fewer elements.
     pub fn download_i32(&self, offset: u64, length: u64) -> Result<Vec<i32>> {
         if self.dtype() != DType::I32 {
-            return Err(Error::run(format!("{self:?} holds no integers")));
+            return Err(Error::run(format!("expected a buffer of integers, found {self:?}")));
         }
         self.raw::<i32>(offset, length)
     }
@@ -118,11 +118,11 @@ impl Buffer {
     fn checked(&self, offset: u64, length: u64) -> Result<usize> {
         match offset.checked_add(length) {
             Some(end) if end <= self.len() => Ok(length as usize),
-            _ => Err(Error::run(format!("elements {offset}..+{length} leave {self:?}"))),
+            _ => Err(Error::run(format!("{length} elements from element {offset} on do not fit into {self:?}"))),
         }
     }
 
     fn not_float(&self) -> Error {
-        Error::run(format!("{self:?} holds no floats"))
+        Error::run(format!("expected a buffer of floats, found {self:?}"))
     }
 }

@@ -44,7 +44,7 @@ mod tests {
     /// Catches two families of one name, of which the second would never be found, and a family whose names of tensors or keys
     /// contradict its pieces.
     #[test]
-    fn every_family_is_found_and_agrees_with_itself() {
+    fn every_family_is_found_and_is_consistent() {
         for family in FAMILIES {
             let (name, names) = (family.model_type, &family.names);
             assert_eq!(find(name).map(|found| found.class), Some(family.class), "{name}");

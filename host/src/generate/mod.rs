@@ -144,7 +144,7 @@ fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Resu
             return Err(Error::request(message).with_hint("shorten the prompt"));
         }
         if let Some(token) = prompt.iter().find(|token| **token < 0 || **token as u64 >= config.vocab) {
-            let message = format!("the prompt holds token id {token}, the model's vocabulary has {}", config.vocab);
+            let message = format!("the prompt contains token id {token}, the model's vocabulary has {}", config.vocab);
             return Err(Error::request(message).with_hint("use the tokenizer that the model was trained with"));
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     inference::saved_model::{EVAL_TOKENS, Opened},
-    train::eval::{ComparedAnswer, exact_match, prompts::questions},
+    train::eval::{ComparedAnswer, exact_match, prompts::eval_prompts},
 };
 
 /// Which rows to evaluate, and how.
@@ -123,8 +123,8 @@ impl Opened {
             figures.token_accuracy = Some(correct as f64 / figures.tokens.max(1) as f64);
         }
         if wanted.generate != Some(0) {
-            let asked = questions(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
-            let answers = exact_match::greedy(&self.model, &self.tokenizer, &asked)?;
+            let prompts = eval_prompts(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
+            let answers = exact_match::greedy(&self.model, &self.tokenizer, &prompts)?;
             figures.exact_match = exact_match::share(&answers);
             (figures.answers, figures.compared) = (answers.len(), answers);
         }
@@ -169,7 +169,7 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     };
     if options.read(RowKind::Preference).is_ok() {
         let file = options.paths.first().map_or("ROWS", String::as_str);
-        return Err(Error::request(format!("{paths}: these are pairs, and completions are evaluated")).with_hint(format!(
+        return Err(Error::request(format!("{paths}: the rows are pairs, expected prompts with completions")).with_hint(format!(
             "for the chosen answers: jq -c 'if .prompt then {{prompt, completion: .chosen}} elif (.chosen | type) == \"array\" then {{messages: .chosen}} \
              else {{prompt: \"\", completion: .chosen}} end' {file} > chosen.jsonl, and `--rows chosen.jsonl`; for the rejected ones likewise; the evaluations of a run \
              report how well a model ranks pairs"
@@ -203,11 +203,11 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
     let counts = counts.to_string();
     let notes = counts.split_once("; ").map_or(String::new(), |(_, notes)| format!(": {notes}"));
     Error::request(format!("{paths}: no row has anything to evaluate{notes}"))
-        .with_hint("look at the rows: their answers are empty, or say that they are not learned")
+        .with_hint("look at the rows: their answers are empty or marked as not learned")
 }
 
-/// Returns how rows are written; `spoken`: some of them are messages.
-fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<Layout> {
+/// Returns how rows are written; `has_messages`: whether some of them are messages.
+fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, has_messages: bool) -> Result<Layout> {
     let own = || {
         let name = tokenizer.name();
         let error =
@@ -219,7 +219,7 @@ fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, spoken: bool) -> Result<L
     };
     let mut origin = tokenizer.chat_template_origin(DEFAULT).unwrap_or("the template");
     let source = match wanted {
-        None if !spoken || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
+        None if !has_messages || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
         None | Some("tokenizer") => own()?,
         Some("plain") => plain(tokenizer),
         Some(path) => {

@@ -29,7 +29,7 @@ pub enum Form {
     Lengths,
     /// A table with the keys listed below it.
     Table,
-    /// Like `Table`, or one of several words, which stands for `{ kind = word }`.
+    /// Like `Table`, or one of several words, which means `{ kind = word }`.
     WordOrTable(&'static [&'static str]),
     /// A list of tables.
     Tables,

@@ -90,7 +90,7 @@ impl fmt::Display for Mistake {
 /// message repeats.
 const LONGEST: usize = 200;
 
-/// Returns the valid name nearest to `written`, if it is near enough to be meant: within a third of the name's
+/// Returns the valid name nearest to `written`, if it is similar enough: within a third of the name's
 /// letters (at least one) by Damerau-Levenshtein distance, ignoring letter case and `-` for `_`; or a longer name
 /// that begins with `written`.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -120,7 +120,7 @@ pub fn suggestion<'a>(written: &str, valid: impl IntoIterator<Item = &'a str> + 
             let mut names: Vec<String> = valid.into_iter().map(|name| format!("`{name}`")).collect();
             names.sort();
             names.dedup();
-            if names.is_empty() { "nothing is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
+            if names.is_empty() { "no name is valid here".to_owned() } else { format!("valid: {}", names.join(", ")) }
         }
     }
 }
@@ -147,7 +147,7 @@ mod tests {
 
     /// Catches a search that suggests a distant name, and one that misses a transposition or an abbreviation.
     #[test]
-    fn nearest_offers_only_what_may_be_meant() {
+    fn only_similar_names_are_suggested() {
         let names = ["steps", "epochs", "micro_batch_tokens", "lr"];
         let find = |written| nearest(written, names);
         assert_eq!(find("stesp"), Some("steps"));

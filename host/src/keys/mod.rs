@@ -1,7 +1,7 @@
 //! How keys of an experiment are declared: [`table!`] declares a TOML table as written, and each of its keys with form, default,
 //! example and meaning; [`words!`] declares a value that is one of several words.
 //!
-//! This module knows no key. A table is declared in the module that owns it, so that a key is declared in one place. The modules
+//! This module defines no key. A table is declared in the module that owns it, so that a key is declared in one place. The modules
 //! [`tree`], [`mistake`] and [`notes`] are what the rules between the keys of a table need: where each value was written, and the
 //! list to which a rule adds what is wrong.
 

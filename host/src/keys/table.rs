@@ -72,7 +72,7 @@ pub const fn joined<const COUNT: usize>(parts: &[&[Key]]) -> [Key; COUNT] {
 ///         prompts: usize, Form::ROWS, example 64;
 ///         /// with a default: `written.samples()` returns the value or this default
 ///         samples: usize = 1, Form::Int(1, 65536), example 4;
-///         /// with a default that other keys decide, in words
+///         /// with a default in words, because it depends on other keys
 ///         clip: f64, Form::POSITIVE, default "none", example 5.0, may_change;
 ///         /// with a name in the file that is a word of Rust
 ///         pattern as "match": String, Form::Text, example "*embed*";
@@ -202,7 +202,7 @@ mod tests {
 
     /// Catches a value that is ignored for its default, a field that is read by its name in Rust, and an unknown key that passes.
     #[test]
-    fn what_is_written_counts_before_the_default() {
+    fn a_written_value_replaces_the_default() {
         let read = |text: &str| serde_json::from_str::<Root>(text);
         let given = read(r#"{"count": 5, "inner": {"match": "y"}}"#).unwrap();
         assert_eq!((given.count(), given.word()), (5, "a".to_owned()));

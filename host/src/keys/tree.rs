@@ -1,6 +1,6 @@
 //! An experiment's file as a tree of values with their places.
 //!
-//! This module reads TOML and does not know what the keys mean: that is where they are declared. `config::overrides`
+//! This module only reads TOML; what a key means is defined where the key is declared. `config::overrides`
 //! merges the command line into the tree.
 
 use std::sync::Arc;

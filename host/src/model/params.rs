@@ -52,7 +52,7 @@ impl Parameter {
         self.rows * self.cols
     }
 
-    /// Whether it holds nothing.
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -82,7 +82,7 @@ impl Active {
             self.id
         ))
         .with_details([format!("before: {:?}", self.requirements), format!("now:    {now:?}")])
-        .with_hint("requirements may depend on options alone"))
+        .with_hint("requirements may depend only on the options"))
     }
 
     /// Restores a state of the instance and checks that the instance then returns the same state. Empty bytes mean that it had
@@ -98,8 +98,8 @@ impl Active {
         let now = breadcrumb::within(&self.id, "state", || self.instance.state());
         if now.map_err(|e| failed(&self.id, "state", e))? != state {
             return Err(Error::run(format!(
-                "objective \"{}\", call `restore`: the state of {} bytes that it was given is not the one that `state` returns \
-                 afterwards, so that a resumed run would be another run",
+                "objective \"{}\", call `restore`: after a state of {} bytes was restored, `state` returns a different one, \
+                 so a resumed run would be a different run",
                 self.id,
                 state.len()
             )));
@@ -164,13 +164,13 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
     if manifest.data.as_str() == data {
         return Ok(());
     }
-    let told = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
+    let what = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
     let remedy = match manifest.data.as_str() {
         "text" => "choose data.source = \"text\" or \"synthetic\"",
         "unpaired" => "choose data.source = \"jsonl\"",
         _ => "choose data.source = \"jsonl\" or \"synthetic\"",
     };
-    Err(Error::request(told).with_hint(format!("{remedy}, or another objective")))
+    Err(Error::request(what).with_hint(format!("{remedy}, or another objective")))
 }
 
 /// Returns the first required statistic that this host does not compute.

@@ -31,7 +31,7 @@ fn packed(lengths: &[i32]) -> PackedBatch {
 
 /// Catches a cut that gives every micro-batch the window's first rows, or that counts tokens instead of sequences.
 #[test]
-fn what_prepare_answers_is_cut_like_the_window() {
+fn arrays_of_prepare_are_cut_like_the_window() {
     let parts = [packed(&[2, 3]), packed(&[4])];
     let whole = join(&parts);
     assert_eq!(whole.offsets, [0, 2, 5, 9]);
@@ -54,7 +54,7 @@ fn what_prepare_answers_is_cut_like_the_window() {
 
 /// Catches an unpacking that loses the last target, and rows or masks that shift relative to their tokens.
 #[test]
-fn sequences_survive_packing_and_the_way_through_compose() {
+fn sequences_are_unchanged_by_packing_and_by_compose() {
     let packed = packed(&[3, 2]);
     let sequences = unpack(&packed);
     assert_eq!(pack(&sequences).unwrap(), PackedBatch { max_len: 3, ..packed });
@@ -66,7 +66,7 @@ fn sequences_survive_packing_and_the_way_through_compose() {
 
 /// Catches prompts and completions passed on as one text, and columns or rows that only one of the two parts has.
 #[test]
-fn compose_reads_prompts_and_completions_apart() {
+fn compose_reads_prompts_and_completions_as_separate_parts() {
     let sequence = |row, supervised: &[bool]| Sequence {
         ids: (0..supervised.len() as u32).collect(),
         supervised: supervised.to_vec(),

@@ -61,7 +61,7 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
         .iter()
         .map(|t| (t.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(t)).then_some(*t as u32))
         .collect::<Option<_>>()
-        .ok_or_else(|| Error::run("`compose` answered a token that is no id"))?;
+        .ok_or_else(|| Error::run("`compose` returned a token that is not a token id"))?;
     let columns: Vec<(String, &[f64])> = composed
         .arrays()
         .iter()

@@ -97,9 +97,9 @@ impl Objectives {
         self.1
     }
 
-    /// Sets the temperature of the statistics to that of the sampling, so that log-probabilities are those of the sampled
+    /// Sets the temperature of the statistics. With the temperature of the sampling, log-probabilities are those of the sampled
     /// answers.
-    pub fn answer_at(&mut self, temperature: f64) {
+    pub fn set_temperature(&mut self, temperature: f64) {
         self.1 = temperature;
     }
 
@@ -137,8 +137,8 @@ impl Objectives {
     /// Returns the window with the sequences that an objective composes from its rows; unchanged if no objective composes.
     ///
     /// # Errors
-    /// Errors of plugins, with the plugin's name; an objective that composes although there is another objective, since they
-    /// share the data.
+    /// Errors of plugins, with the plugin's name; an objective that composes although it is not the only one, since all
+    /// objectives share the data.
     pub fn compose(&self, window: Window, seed: u64, marker: &CrashMarker) -> Result<Window> {
         let mut composed = None;
         for active in &self.0 {
@@ -149,7 +149,7 @@ impl Objectives {
             let Some(batch) = composed_now else { continue };
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
-                    "objective \"{}\" composes sequences of its own, which it cannot do beside another objective",
+                    "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
                     active.id
                 )));
             }
@@ -162,7 +162,17 @@ impl Objectives {
                 window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
             );
         }
-        Ok(composed.unwrap_or(window))
+        self.with_last_read(composed.unwrap_or(window))
+    }
+
+    /// Sets `reads_last` on every sequence of the window if an objective needs it. Composed sequences do not have it set.
+    fn with_last_read(&self, window: Window) -> Result<Window> {
+        if !self.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
+            return Ok(window);
+        }
+        let mut sequences = window.sequences().to_vec();
+        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
+        Ok(Window::new(sequences)?)
     }
 
     /// Calls each objective's `prepare` with the whole window, before it is cut. Returns the arrays that are added to the
@@ -248,13 +258,16 @@ impl Objectives {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::{manifest::ObjectiveManifest, objective::Objective};
+    use plugin_api::{
+        manifest::{ObjectiveManifest, Requirements},
+        objective::Objective,
+    };
 
     use super::*;
     use crate::data::Sequence;
     use plugin_api::batch::Scope;
 
-    /// Reads every row backwards.
+    /// Composes the reverse of every row.
     struct Backwards;
 
     impl Objective for Backwards {
@@ -298,16 +311,29 @@ mod tests {
 
     /// Catches a host that ignores the sequences that an objective composes.
     #[test]
-    fn an_objective_that_composes_is_given_its_own_sequences() {
+    fn an_objective_that_composes_receives_its_own_sequences() {
         let marker = CrashMarker::default();
         let composed = objectives(1).compose(window(), 7, &marker).unwrap();
         let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
         assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
     }
 
+    /// Catches composed sequences whose last token is not read, so that a score is computed one token too early.
+    #[test]
+    fn composed_sequences_are_read_to_their_end_if_an_objective_reads_scores() {
+        let mut objectives = objectives(1);
+        let read = |objectives: &Objectives| {
+            let composed = objectives.compose(window(), 7, &CrashMarker::default()).unwrap();
+            composed.sequences().iter().map(|sequence| sequence.reads_last).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&objectives), [false, false]);
+        objectives.0[0].requirements = Requirements::reading(["score"]);
+        assert_eq!(read(&objectives), [true, true]);
+    }
+
     #[test]
     fn two_objectives_cannot_compose_the_same_rows() {
         let error = objectives(2).compose(window(), 7, &CrashMarker::default()).unwrap_err();
-        assert!(error.message().contains("beside another"), "{}", error.report());
+        assert!(error.message().contains("the only objective"), "{}", error.report());
     }
 }

@@ -11,8 +11,8 @@ use super::micro_batch::MicroBatchRange;
 pub struct PreparedArrays(Vec<Batch<'static>>);
 
 impl FromIterator<Batch<'static>> for PreparedArrays {
-    fn from_iter<T: IntoIterator<Item = Batch<'static>>>(answers: T) -> Self {
-        PreparedArrays(answers.into_iter().collect())
+    fn from_iter<T: IntoIterator<Item = Batch<'static>>>(arrays: T) -> Self {
+        PreparedArrays(arrays.into_iter().collect())
     }
 }
 

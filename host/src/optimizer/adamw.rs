@@ -1,5 +1,5 @@
 //! AdamW (Loshchilov and Hutter 2019) over the flat buffers. Clipping and the update happen on the device ([`Operation`]); this file
-//! says with which rates.
+//! computes the rates.
 
 use plugin_api::backend::ops::{AdamW as Operation, FLAT_ALIGN, Fill};
 
@@ -13,7 +13,7 @@ use crate::{
     model::params::Layout,
 };
 
-/// AdamW's settings, besides the rates and decays of its parameters.
+/// AdamW's settings, except the rates and decays of its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Hyper {
     /// Decay of the first and second moment.
@@ -44,7 +44,7 @@ impl AdamW {
     /// Creates the optimizer with zero moments for the parameters of `layout`, with a rule for each.
     ///
     /// # Errors
-    /// Memory.
+    /// The device is out of memory.
     pub fn new(device: &Device, layout: &Layout, settings: Hyper, rules: &[Rule]) -> Result<AdamW> {
         let segments = segments(layout, rules);
         let bounds: Vec<i32> = segments

@@ -1,4 +1,4 @@
-//! `[[train.optimizer.groups]]`: learning rate and weight decay of each parameter, which are the optimizer's or those of its group.
+//! `[[train.optimizer.groups]]`: learning rate and weight decay of each parameter, from its group or else from the optimizer.
 
 use glob::Pattern;
 use plugin_api::backend::ops::FLAT_ALIGN;
@@ -11,14 +11,14 @@ use crate::{
 };
 
 table! {
-    /// parameters with their own rate or decay; the first match counts
+    /// parameters with their own learning rate or decay; the first group that matches a parameter is used
     pub struct Written at "train.optimizer.groups": Form::Tables, default "[]",
         example [{ match = "*embed*", lr_scale = 0.1 }] {
         /// glob on the parameter's name
         pattern as "match": String, Form::Text, example "*embed*";
         /// factor on the learning rate; 0 freezes
         lr_scale: f64 = 1.0, Form::FROM_ZERO, example 0.1;
-        /// decay of this group, vectors included
+        /// weight decay of this group, including its vectors
         weight_decay: f64, Form::FROM_ZERO, default "that of the optimizer", example 0.0;
     }
 }
@@ -43,13 +43,16 @@ pub fn resolve(written: &[Written], notes: &mut Notes<'_>) -> Vec<Group> {
         let key = format!("train.optimizer.groups.{index}");
         match group.pattern.as_deref().map(glob::Pattern::new) {
             Some(Err(error)) => {
-                notes.refuse(&format!("{key}.match"), format!("no glob: {error}; for example \"*embed*\""))
+                notes.refuse(&format!("{key}.match"), format!("not a valid glob: {error}; for example \"*embed*\""))
             }
             Some(Ok(_)) if group.lr_scale.is_none() && group.weight_decay.is_none() => {
                 notes.refuse(&key, "unused: the group sets neither lr_scale nor weight_decay");
             }
             Some(Ok(_)) => {}
-            None => notes.missing(&format!("{key}.match"), "which parameters? for example match = \"*embed*\""),
+            None => notes.missing(
+                &format!("{key}.match"),
+                "a pattern of parameter names is needed; for example match = \"*embed*\"",
+            ),
         }
         groups.push(Group {
             pattern: group.pattern.clone().unwrap_or_default(),
@@ -83,7 +86,7 @@ impl Rule {
     pub const FROZEN: Rule = Rule { lr_scale: 0.0, weight_decay: 0.0 };
 }
 
-/// Checks that every group matches a parameter of the models that learn.
+/// Checks that every group matches a parameter of the trained models.
 ///
 /// # Errors
 /// Request error naming a group that matches none.
@@ -95,10 +98,10 @@ pub fn check_groups(layouts: &[&Layout], groups: &[Group]) -> Result<()> {
     let Some(index) = (0..patterns.len()).find(|index| !used.contains(index)) else { return Ok(()) };
     let some: Vec<&str> = names().take(5).collect();
     Err(Error::request(format!(
-        "train.optimizer.groups.{index}.match: \"{}\" matches no parameter that an earlier group has not taken",
+        "train.optimizer.groups.{index}.match: \"{}\" matches no parameter outside the earlier groups",
         groups[index].pattern
     ))
-    .with_hint(format!("parameters are named like {}", some.join(", "))))
+    .with_hint(format!("names of parameters: {}, ...", some.join(", "))))
 }
 
 fn patterns(groups: &[Group]) -> Result<Vec<Pattern>> {

@@ -12,17 +12,17 @@ pub trait Optimizer {
     /// Measures the gradient, before clipping. Nothing is changed.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     fn measure(&mut self, grads: &Buffer) -> Result<Gradient>;
 
     /// Updates `params`, and their copy `shadow` in the compute dtype, at learning rate `lr`. Call after [`Optimizer::measure`] of the
     /// same gradient.
     ///
     /// # Errors
-    /// The backend's.
+    /// Errors of the backend.
     fn update(&mut self, params: &Buffer, shadow: Option<&Buffer>, grads: &Buffer, lr: f64) -> Result<()>;
 
-    /// Returns the state that a checkpoint holds, flat, by its names in the file.
+    /// Returns the state that a checkpoint contains: flat buffers, by their names in the file.
     fn moments(&self) -> [(&'static str, &Buffer); 2];
 
     /// Returns the number of updates applied so far.
@@ -44,7 +44,7 @@ pub struct Gradient {
 /// Measures a flat buffer.
 ///
 /// # Errors
-/// The backend's.
+/// Errors of the backend.
 pub fn global_norm(device: &Device, flat: &Buffer) -> Result<Gradient> {
     measure_into(device, flat.view(), &device.tensor_of(device.accumulator(), 1, 2)?)
 }
@@ -52,7 +52,7 @@ pub fn global_norm(device: &Device, flat: &Buffer) -> Result<Gradient> {
 /// As [`global_norm`]; the device's copy of the result is left in `norm`.
 ///
 /// # Errors
-/// The backend's.
+/// Errors of the backend.
 pub fn measure_into(device: &Device, flat: View, norm: &Tensor) -> Result<Gradient> {
     device.call(&GlobalNorm { x: flat, norm: norm.view() })?;
     Ok(match norm.to_vec()?.as_slice() {

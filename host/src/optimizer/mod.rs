@@ -1,6 +1,6 @@
-//! `[train.optimizer]`: which optimizer, and its settings; how parameters follow from gradients.
+//! `[train.optimizer]`: which optimizer, and its settings; how gradients update parameters.
 //!
-//! An optimizer is a file of its own and, here, its word, its default of `betas` and how it is created.
+//! Each optimizer has its own file; its word, its default of `betas` and its creation are here.
 
 pub mod adamw;
 pub mod groups;
@@ -52,7 +52,7 @@ impl OptimizerKind {
 /// Creates the optimizer that `settings` choose for the parameters of `layout`.
 ///
 /// # Errors
-/// Request error for a group's pattern that is not a valid glob; memory.
+/// Request error for a group's pattern that is not a valid glob; the device is out of memory.
 pub fn create(device: &Device, layout: &Layout, settings: &Settings) -> Result<Box<dyn Optimizer>> {
     let mut rules = groups::rules(layout, &settings.groups, settings.weight_decay)?;
     let hyper = Hyper { betas: settings.betas, eps: settings.eps, clip: settings.clip };
@@ -73,16 +73,16 @@ pub fn create(device: &Device, layout: &Layout, settings: &Settings) -> Result<B
 table! {
     /// AdamW, or Muon for the layers' matrices
     pub struct Written at "train.optimizer": Form::Table, example { lr = 3e-4 } {
-        /// muon orthogonalises the momentum of the layers' matrices and leaves the rest to AdamW, at the same
-        /// learning rate
+        /// muon orthogonalises the momentum of the layers' matrices; all other parameters use AdamW with the same learning
+        /// rate
         kind: OptimizerKind, Form::Word(OptimizerKind::WORDS), default "\"adamw\"", example "muon";
         /// peak learning rate
         lr: f64, Form::POSITIVE, example 3e-4;
         /// decay of the first and second moment; the first is muon's momentum
-        betas: [f64; 2], Form::Betas, default "[0.9, 0.95], of muon [0.95, 0.95]", example [0.9, 0.95];
+        betas: [f64; 2], Form::Betas, default "[0.9, 0.95]; for muon [0.95, 0.95]", example [0.9, 0.95];
         /// epsilon in the denominator
         eps: f64 = 1e-8, Form::POSITIVE, example 1e-8;
-        /// decoupled decay of matrices, times the learning rate
+        /// decoupled weight decay of matrices; multiplied by the learning rate
         weight_decay: f64 = 0.0, Form::FROM_ZERO, example 0.1;
         /// largest global gradient norm; 0 turns clipping off
         clip: f64 = 1.0, Form::FROM_ZERO, example 1.0;
@@ -113,7 +113,7 @@ pub struct Settings {
 
 /// Resolves `[train.optimizer]` of a run that applies updates, or of one that does not.
 pub fn resolve(written: Written, trains: bool, notes: &mut Notes<'_>) -> Settings {
-    // Without a step the rate is not used, so any value will do.
+    // Without steps the rate is not used, so any value is fine.
     let lr = written.lr.or((!trains).then_some(1e-3));
     if lr.is_none() {
         notes.missing("train.optimizer.lr", "the learning rate has no default; for example lr = 3e-4");

@@ -19,7 +19,7 @@ pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// Writes the moments into a checkpoint: flat, as the device holds them.
 ///
 /// # Errors
-/// What the file system says.
+/// Errors of the file system.
 pub fn write_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -33,7 +33,7 @@ pub fn write_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     for (name, dtype, shape, bytes) in &all {
         tensors.insert(*name, TensorView::new(*dtype, shape.clone(), bytes.as_slice()).map_err(|e| failed(e.into()))?);
     }
-    // The library makes a file that its owner alone may read. Who may is the user's to say, as for every other file.
+    // The library creates a file that only its owner may read. It gets the usual permissions of a new file instead.
     let usual = fs::File::create(&path).and_then(|file| file.metadata()).map_err(|e| failed(e.into()))?;
     safetensors::serialize_to_file(tensors, None, &path).map_err(|e| failed(e.into()))?;
     fs::set_permissions(&path, usual.permissions()).map_err(|e| failed(e.into()))
@@ -42,7 +42,7 @@ pub fn write_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
 /// Reads the moments of a checkpoint back onto the device.
 ///
 /// # Errors
-/// A request error where the file is damaged or of another model or dtype.
+/// A request error if the file is damaged or of another model or dtype.
 pub fn read_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {

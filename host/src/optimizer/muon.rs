@@ -1,5 +1,5 @@
-//! Muon (Jordan et al. 2024): the momentum of each hidden matrix is orthogonalised before it is applied; all other parameters are
-//! AdamW's.
+//! Muon (Jordan et al. 2024): the momentum of each hidden matrix is orthogonalised before it is applied; AdamW updates all
+//! other parameters.
 //!
 //! With momentum `m` (decay `mu = betas[0]`) and gradient `g` of a matrix of `r` rows and `c` columns:
 //!
@@ -46,7 +46,7 @@ const EPSILON: f64 = 1e-7;
 /// Muon for hidden matrices, AdamW for the rest.
 pub struct Muon {
     device: Device,
-    /// Holds all momentum, and updates what is not a hidden matrix.
+    /// Stores all momentum, and updates all parameters except the hidden matrices.
     adamw: Box<dyn Optimizer>,
     matrices: Vec<(Parameter, Rule)>,
     momentum: f64,
@@ -70,11 +70,11 @@ struct Scratch {
 }
 
 impl Muon {
-    /// Creates the optimizer for these hidden `matrices`; `clip` is that of `adamw`. `adamw` has zero moments, keeps the momentum of all parameters, and
-    /// updates all but the matrices.
+    /// Creates the optimizer for these hidden `matrices`; `clip` is that of `adamw`. `adamw` has zero moments, keeps the momentum of
+    /// all parameters, and updates all of them except the matrices.
     ///
     /// # Errors
-    /// Memory.
+    /// The device is out of memory.
     pub fn new(
         device: &Device,
         momentum: f64,
@@ -109,7 +109,7 @@ impl Muon {
     fn orthogonalise(&self, scratch: &Scratch, matrix: &Parameter, grads: &Buffer) -> Result<()> {
         let (device, rows, cols) = (&self.device, matrix.rows, matrix.cols);
         let [(_, momentum), _] = self.adamw.moments();
-        // AdamW scaled the gradient so when it updated the momentum.
+        // The factor by which AdamW clipped the gradient when it updated the momentum.
         let clipped = if self.clip > 0.0 { (self.clip / (self.norm + 1e-6)).min(1.0) } else { 1.0 };
         let update = scratch.update.matrix(0, rows, cols);
         device.call(&Copy { x: matrix.view(momentum), y: update })?;
@@ -132,7 +132,7 @@ impl Muon {
                 device.call(&LinearBackwardWeight { x, dy: x, dw: sums, dbias: None })?;
                 self.convert(sums, gram)?;
             }
-            // Both are symmetric, so that a product with the transpose is the product.
+            // Both matrices are symmetric, so a product with the transpose equals the product.
             device.call(&Linear { x: gram, w: gram, bias: None, y: square })?;
             device.call(&Scale { x: gram, alpha: b })?;
             device.call(&Axpy { x: square, y: gram, alpha: c })?;

@@ -35,7 +35,7 @@ impl ScheduleKind {
         self == ScheduleKind::Wsd
     }
 
-    /// Whether the rate after the warm-up depends on the length of the run. Where it does not, a longer run keeps the rates of a
+    /// Whether the rate after the warm-up depends on the length of the run. If it does not, a longer run keeps the rates of a
     /// shorter one.
     pub fn depends_on_length(self) -> bool {
         !matches!(self, ScheduleKind::Constant | ScheduleKind::InverseSqrt)
@@ -43,7 +43,7 @@ impl ScheduleKind {
 }
 
 table! {
-    /// learning rate over the run: a word, or a table with the keys below
+    /// learning rate over the run: one of the words, or a table with the keys below
     pub struct Written at "train.schedule": Form::WordOrTable(ScheduleKind::WORDS), default "\"constant\"",
         example "cosine" {
         /// constant, linear (to the floor), cosine (to the floor), wsd (warm-up, stable, linear decay), inverse_sqrt
@@ -98,7 +98,7 @@ impl Span {
 /// Steps count from 0 to `total - 1`. Warm-up rises linearly and reaches the peak at its last step, so that the first step
 /// already learns. Afterwards, with `p` from 0 to below 1 over the rest: linear `1 - (1 - floor) p`; cosine
 /// `floor + (1 - floor) (1 + cos(pi p)) / 2` (Loshchilov and Hutter 2017); wsd stays at 1 and falls linearly to the floor
-/// over its last `decay` steps (Hu et al. 2024); inverse_sqrt is `sqrt(warmup / s)` at the step that counts `s` from 1 (Vaswani et
+/// over its last `decay` steps (Hu et al. 2024); inverse_sqrt is `sqrt(warmup / s)` at step `s`, counted from 1 (Vaswani et
 /// al. 2017, equation 3; a warm-up of 0 counts as 1), at least the floor.
 pub fn rate(schedule: &Schedule, step: u64, total: u64) -> f64 {
     let warmup = schedule.warmup.steps(total).min(total);
@@ -152,17 +152,17 @@ fn check_phases(key: &str, warmup: Span, decay: Option<Span>, steps: Option<u64>
     if let (Span::Fraction(a), Span::Fraction(b)) = (warmup, decay)
         && a + b > 1.0
     {
-        notes.refuse(key, format!("warm-up {a} and decay {b} are more than the whole run"));
+        notes.refuse(key, format!("warm-up {a} and decay {b} exceed the whole run"));
         return;
     }
     let Some(steps) = steps else { return };
     let (a, b) = (warmup.steps(steps), decay.steps(steps));
     if steps > 0 && a.saturating_add(b) > steps {
-        let told = |span: Span, count: u64| match span {
+        let shown = |span: Span, count: u64| match span {
             Span::Steps(_) => count.to_string(),
             Span::Fraction(part) => format!("{count} ({part} of the run)"),
         };
-        let (warmup, decay) = (told(warmup, a), told(decay, b));
+        let (warmup, decay) = (shown(warmup, a), shown(decay, b));
         let what = if b > 0 {
             format!("{warmup} steps of warm-up and {decay} of decay do")
         } else {

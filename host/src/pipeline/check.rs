@@ -47,15 +47,15 @@ pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) 
         |index| !done[index],
         |index, setup| {
             let stage = &pipeline.stages()[index];
-            let not_run = stage.takes.iter().filter(|takes| !done[takes.stage]);
-            let not_checked = not_run.map(|takes| {
-                let name = &pipeline.stages()[takes.stage].name;
-                let instead = if takes.key == "model.from" {
-                    "fresh weights of its shape were tried, so the first loss tells nothing"
+            let not_run = stage.inputs.iter().filter(|input| !done[input.stage]);
+            let not_checked = not_run.map(|input| {
+                let name = &pipeline.stages()[input.stage].name;
+                let instead = if input.key == "model.from" {
+                    "fresh weights of its shape were used instead, so the first loss has no meaning"
                 } else {
-                    "it was not looked at"
+                    "it was not checked"
                 };
-                format!("{} is stage \"{name}\", which is still to be run: {instead}", takes.key)
+                format!("{} is stage \"{name}\", which has not run yet: {instead}", input.key)
             });
             let not_checked = not_checked.collect();
             Ok(StageFindings { stage: stage.name.clone(), findings: dry_run(setup)?, not_checked })
@@ -74,6 +74,6 @@ impl fmt::Display for PipelineFindings {
             }
         }
         let seconds: f64 = self.stages.iter().map(|stage| stage.findings.seconds).sum();
-        write!(f, "pipeline \"{}\" is in order; about {seconds:.0} s in all without evaluation", self.name)
+        write!(f, "pipeline \"{}\" is in order; about {seconds:.0} s in total without evaluation", self.name)
     }
 }

@@ -41,7 +41,7 @@ pub enum Task {
     /// Run it for the first time.
     New,
     /// Run it again from its beginning; the earlier run is moved aside.
-    Anew,
+    Rerun,
     /// Resume the run that was begun.
     Resume,
 }
@@ -51,13 +51,13 @@ impl Task {
     pub fn resumes(self) -> Option<bool> {
         match self {
             Task::Nothing | Task::Done => None,
-            Task::New | Task::Anew => Some(false),
+            Task::New | Task::Rerun => Some(false),
             Task::Resume => Some(true),
         }
     }
 }
 
-/// How far a stage has got.
+/// The progress of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Absent,
@@ -119,7 +119,7 @@ fn stages_of(pipeline: &Pipeline, part: &Part) -> Result<(Range<usize>, Vec<usiz
         }
         Part::Only(name) => {
             let at = pipeline.position(name)?;
-            (at..at + 1, pipeline.stages()[at].takes.iter().map(|takes| takes.stage).collect())
+            (at..at + 1, pipeline.stages()[at].inputs.iter().map(|input| input.stage).collect())
         }
     })
 }
@@ -145,8 +145,8 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
 /// that run has no checkpoint.
 ///
 /// # Errors
-/// A request error if the pipeline exists and the options do not say what to do with it, or does not exist and
-/// should; if a required stage is not done, or the experiment of a stage that was begun has changed.
+/// A request error if the pipeline exists and no option selects what to do with it, or if it does not exist and is
+/// to be resumed; if a required stage is not done, or the experiment of a stage that was begun has changed.
 pub fn to_do(
     pipeline: &Pipeline,
     experiments: &[Experiment],
@@ -158,8 +158,8 @@ pub fn to_do(
     let count = experiments.len();
     let (wanted, needed) = stages_of(pipeline, part)?;
     if folder.join("experiment.toml").is_file() {
-        return Err(Error::request(format!("{} is a run and no pipeline's folder", folder.display()))
-            .with_hint("choose another name by --name"));
+        return Err(Error::request(format!("{} is the folder of a run, not of a pipeline", folder.display()))
+            .with_hint("choose another name with --name"));
     }
     if resume && !folder.join(PIPELINE_FILE).is_file() && !has_begun(pipeline) {
         return Err(Error::request(format!("there is no pipeline {} to resume", folder.display()))
@@ -171,7 +171,7 @@ pub fn to_do(
     for index in needed {
         let name = &pipeline.stages()[index].name;
         if state(&pipeline.stage_folder(index))? != State::Ended {
-            return Err(Error::request(format!("stage \"{name}\" comes before and is not done"))
+            return Err(Error::request(format!("stage \"{name}\" must be done first"))
                 .with_hint(format!("continue with --resume alone, or begin with --from {name}")));
         }
         finished(pipeline, index, &experiments[index])?;
@@ -185,7 +185,7 @@ pub fn to_do(
             if !resume {
                 let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
                 let replaced = is_replaceable(&own, existing) || is_empty(&own);
-                return Ok(if own.exists() && !replaced { Task::Anew } else { Task::New });
+                return Ok(if own.exists() && !replaced { Task::Rerun } else { Task::New });
             }
             let state = state(&own)?;
             Ok(match state {
@@ -220,8 +220,9 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     if entries.all(|entry| is_ours(&entry.file_name()) || is_free(&entry.path())) {
         return Ok(());
     }
-    Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display()))
-        .with_hint("continue it by --resume, rerun it from a stage by --from STAGE, or choose another name by --name"))
+    Err(Error::request(format!("the pipeline \"{}\" exists already: {}", pipeline.name(), folder.display())).with_hint(
+        "continue it with --resume, rerun it from a stage with --from STAGE, or choose another name with --name",
+    ))
 }
 
 /// Returns the changes of a stage's experiment since it began.
@@ -261,7 +262,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
     folder.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync_folder)?;
     let mut moved = Vec::new();
     // The last stage moves first: after an interruption, each stage that remains still has its source stage.
-    for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Anew) {
+    for (index, _) in tasks.iter().enumerate().rev().filter(|(_, task)| **task == Task::Rerun) {
         let (from, to) = (pipeline.stage_folder(index), move_aside(pipeline, index)?);
         moved.push(format!("the earlier run {} is now {}", from.display(), to.display()));
     }
@@ -269,7 +270,7 @@ pub fn make_room(pipeline: &Pipeline, experiments: &[Experiment], tasks: &[Task]
     Ok(moved)
 }
 
-/// Returns a line for each stage that took a model which its source stage no longer has, because the source stage
+/// Returns a line for each stage that used a model which its source stage no longer has, because the source stage
 /// was rerun.
 ///
 /// # Errors
@@ -282,15 +283,15 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
             continue;
         }
         let receipt = Receipt::read(&receipt)?;
-        for takes in &stage.takes {
-            let from = pipeline.stage_folder(takes.stage);
-            let from = if takes.best { from.join("checkpoints").join("BEST") } else { from };
+        for input in &stage.inputs {
+            let from = pipeline.stage_folder(input.stage);
+            let from = if input.best { from.join("checkpoints").join("BEST") } else { from };
             // A stage that is being rerun has no checkpoint yet; the note appears once it has one.
-            let (Ok(folder), Some(then)) = (model_folder(&from), taken(&receipt, &takes.key)) else { continue };
+            let (Ok(folder), Some(then)) = (model_folder(&from), model_of(&receipt, &input.key)) else { continue };
             if then.sha256 != model_source(Some(&folder))?.sha256 {
-                let (name, source) = (&stage.name, &pipeline.stages()[takes.stage].name);
+                let (name, source) = (&stage.name, &pipeline.stages()[input.stage].name);
                 let line = format!(
-                    "note: stage \"{name}\" was made from an earlier run of \"{source}\"; renew it by --from {name}"
+                    "note: stage \"{name}\" started from an earlier run of \"{source}\"; rerun it with --from {name}"
                 );
                 if !found.contains(&line) {
                     found.push(line);
@@ -301,8 +302,8 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The model that a run took by this key, according to its receipt.
-fn taken<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
+/// The model that a run used for this key, according to its receipt.
+fn model_of<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
     let mut words = key.split('.');
     match words.next()? {
         "model" => Some(&receipt.model),
@@ -345,10 +346,10 @@ fn resolved(pipeline: &Pipeline, experiments: &[Experiment]) -> Result<String> {
             keys.insert("name".to_owned(), stage.name.as_str().into());
             keys.shift_remove("runs_dir");
         }
-        for takes in &stage.takes {
-            let suffix = if takes.best { "/best" } else { "" };
-            let name = format!("stage:{}{suffix}", pipeline.stages()[takes.stage].name);
-            if let Some(value) = value.pointer_mut(&format!("/{}", takes.key.replace('.', "/"))) {
+        for input in &stage.inputs {
+            let suffix = if input.best { "/best" } else { "" };
+            let name = format!("stage:{}{suffix}", pipeline.stages()[input.stage].name);
+            if let Some(value) = value.pointer_mut(&format!("/{}", input.key.replace('.', "/"))) {
                 *value = name.into();
             }
         }

@@ -126,9 +126,9 @@ fn heading(pipeline: &Pipeline, experiments: &[Experiment], index: usize, task: 
     let heading = format!("== stage {} of {}: {name} ({objectives})", index + 1, experiments.len());
     match task {
         Task::Nothing => None,
-        Task::Done => Some(format!("{heading}: done already")),
-        Task::New | Task::Anew => Some(heading),
-        Task::Resume => Some(format!("{heading}, taken up again")),
+        Task::Done => Some(format!("{heading}: already done")),
+        Task::New | Task::Rerun => Some(heading),
+        Task::Resume => Some(format!("{heading}, resumed")),
     }
 }
 

@@ -40,14 +40,18 @@ pub struct StagePlan {
 pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Result<Vec<StagePlan>> {
     let mut drafts: Vec<_> = (0..pipeline.stages().len()).map(|index| pipeline.draft(index)).collect();
     let plugins = drafts.iter_mut().map(|draft| Plugins::load(draft, folders, pinning));
-    let plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
+    let mut plugins = plugins.collect::<Result<Vec<Plugins>>>()?;
     let loaded = pipeline.finish(drafts)?;
+    // A plugin that is not there leaves its options unchecked, so that a finished stage would seem to have changed.
+    plugins.iter_mut().zip(&loaded).try_for_each(|(plugins, loaded)| plugins.check_loaded(loaded))?;
     for (index, stage) in pipeline.stages().iter().enumerate() {
-        for takes in stage.takes.iter().filter(|takes| takes.best) {
-            if loaded[takes.stage].experiment.checkpoint.best.is_none() {
-                let name = &pipeline.stages()[takes.stage].name;
-                let why = format!("stage `{name}` keeps no best checkpoint; give it eval.every, or leave /best out");
-                return Err(loaded[index].refuse(&takes.key, why));
+        for input in stage.inputs.iter().filter(|input| input.best) {
+            if loaded[input.stage].experiment.checkpoint.best.is_none() {
+                let name = &pipeline.stages()[input.stage].name;
+                let why = format!(
+                    "stage `{name}` keeps no best checkpoint; set eval.every in that stage, or leave /best out"
+                );
+                return Err(loaded[index].refuse(&input.key, why));
             }
         }
     }
@@ -59,9 +63,9 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
 /// # Errors
 /// One request error with the errors of all stages.
 pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> Result<()> {
-    let await_it = |index: usize| tasks[index].resumes().is_some();
-    let wanted = |index: usize| await_it(index);
-    each(pipeline, stages, wanted, await_it, |_, setup| {
+    let will_run = |index: usize| tasks[index].resumes().is_some();
+    let wanted = |index: usize| will_run(index);
+    each(pipeline, stages, wanted, will_run, |_, setup| {
         let objectives = setup.objectives()?;
         let outputs = policy_outputs(setup, &objectives);
         setup.check_start(outputs)?;
@@ -70,15 +74,17 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let mut mistakes = setup.take_mistakes();
         Roles::check_keys(setup, &objectives, &mut mistakes);
         Rollouts::check_keys(setup, &objectives, &mut mistakes);
-        let roles = Roles::open(setup, &device, &objectives, None);
-        let Some(roles) = mistakes.check("reference", roles)? else { return mistakes.finish() };
-        check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups)?;
-        mistakes.check("reward", Rewards::open(setup, &device))?;
+        let roles = Roles::open(setup, &device, &objectives, None, &mut mistakes)?;
+        if let Some(roles) = roles {
+            let groups = check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups);
+            mistakes.check("train.optimizer.groups", groups)?;
+        }
+        Rewards::open(setup, &device, &mut mistakes)?;
         let data = setup.data_or_mistakes(true, &mut mistakes)?;
         if let Some(data) = data.as_ref().filter(|_| mistakes.are_free(&["train.batch"])) {
             mistakes.check("train.batch", setup.batcher(data))?;
         }
-        mistakes.check("objective", AuxiliaryObjective::all(setup))?;
+        AuxiliaryObjective::all(setup, &mut mistakes)?;
         mistakes.check("sample.prompts", setup.check_samples())?;
         mistakes.finish()?;
         let Some(data) = data else { return Err(Error::run("the data was not read")) };
@@ -106,7 +112,7 @@ pub fn each<T>(
     let (mut awaited, mut found, mut errors) = (PendingModels::new(), Vec::new(), Vec::new());
     for (index, stage) in stages.into_iter().enumerate().filter(|(index, _)| wanted(*index)) {
         let missing = |stage: usize| awaits(stage) && !awaited.contains_key(&pipeline.stage_folder(stage));
-        if pipeline.stages()[index].takes.iter().any(|takes| missing(takes.stage)) {
+        if pipeline.stages()[index].inputs.iter().any(|input| missing(input.stage)) {
             continue;
         }
         let tried = stage.plugins.prepare(stage.loaded, &awaited).and_then(|mut setup| {
@@ -117,7 +123,7 @@ pub fn each<T>(
             Ok((setup, tried)) => {
                 found.push(tried);
                 if awaits(index) {
-                    awaited.insert(pipeline.stage_folder(index), left_by(setup)?);
+                    awaited.insert(pipeline.stage_folder(index), produced_model(setup)?);
                 }
             }
             Err(error) => errors.push((index, error)),
@@ -125,12 +131,12 @@ pub fn each<T>(
     }
     match errors.len() {
         0 => Ok(found),
-        _ => Err(together(pipeline, errors)),
+        _ => Err(combined(pipeline, errors)),
     }
 }
 
 /// The model that a stage will produce.
-fn left_by(setup: Setup) -> Result<Arc<NamedModel>> {
+fn produced_model(setup: Setup) -> Result<Arc<NamedModel>> {
     let outputs = policy_outputs(&setup, &setup.objectives()?);
     // The model's score statistics are measured when it is evaluated; until then any values will do.
     let scores = outputs.scalar.then_some((0.0, 1.0));
@@ -139,7 +145,7 @@ fn left_by(setup: Setup) -> Result<Arc<NamedModel>> {
 }
 
 /// Combines the errors of several stages into one.
-fn together(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
+fn combined(pipeline: &Pipeline, mut errors: Vec<(usize, Error)>) -> Error {
     let name = |index: usize| &pipeline.stages()[index].name;
     if errors.len() == 1 {
         let (index, error) = errors.remove(0);

@@ -15,7 +15,7 @@ use crate::files;
 
 /// The metrics of evaluations that are reported in addition to the loss, in this order. A prefix up to a `/` is ignored:
 /// `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
-const TOLD: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
+const REPORTED: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
 
 /// Summary of a pipeline that has ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -114,7 +114,7 @@ impl StageFigures {
     }
 }
 
-/// Every metric of two evaluations; those in `TOLD` come first, in its order.
+/// Every metric of two evaluations; those in `REPORTED` come first, in its order.
 fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value>>) -> Vec<Change> {
     let number = |line: Option<&Map<String, Value>>, key: &str| line.and_then(|line| line.get(key)?.as_f64());
     let keys = after.or(before).into_iter().flat_map(Map::keys);
@@ -131,11 +131,12 @@ fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value
 /// Rank of a metric among those that are reported; `None` for the rest. Every reward metric has one: `reward_gold`,
 /// `reward/world`.
 fn rank(name: &str) -> Option<usize> {
-    let is = |told: &str| name.strip_suffix(told).is_some_and(|before| before.is_empty() || before.ends_with('/'));
-    let known = TOLD.iter().position(|told| is(told));
+    let is =
+        |reported: &str| name.strip_suffix(reported).is_some_and(|before| before.is_empty() || before.ends_with('/'));
+    let known = REPORTED.iter().position(|reported| is(reported));
     let reward = || {
         let last = name.split('/').rev().find(|part| part.starts_with("reward") && !part.starts_with("rewards"));
-        last.and_then(|_| TOLD.iter().position(|told| *told == "reward"))
+        last.and_then(|_| REPORTED.iter().position(|reported| *reported == "reward"))
     };
     known.or_else(reward)
 }
@@ -207,10 +208,10 @@ impl fmt::Display for PipelineSummary {
 mod tests {
     use super::*;
 
-    /// Catches metrics that are lost because of a prefix, reported out of order, or reported although they say
-    /// nothing about a stage.
+    /// Catches metrics that are lost because of a prefix, reported out of order, or reported although they do not
+    /// describe a stage.
     #[test]
-    fn figures_worth_telling_are_told_in_their_order() {
+    fn reported_metrics_come_first_in_their_order() {
         let line = |value: f64| {
             let names = [
                 "answers/kl",
@@ -225,11 +226,11 @@ mod tests {
             names.iter().map(|name| (format!("eval/{name}"), value.into())).collect::<Map<String, Value>>()
         };
         let all = changes(Some(&line(0.5)), Some(&line(0.75)));
-        let told: Vec<String> =
+        let shown: Vec<String> =
             all.iter().filter(|change| rank(&change.name).is_some()).map(Change::to_string).collect();
         let arrow = "0.500 -> 0.750";
         let expected =
             ["exact_match", "reward_gold", "dpo/rewards/margin", "answers/kl"].map(|name| format!("{name} {arrow}"));
-        assert_eq!(told, expected);
+        assert_eq!(shown, expected);
     }
 }

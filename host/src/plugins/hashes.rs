@@ -95,7 +95,7 @@ mod tests {
     /// Catches a cached hash that is used for a file that has changed since, a hash that is computed again for an
     /// unchanged file, and a damaged cache that is trusted.
     #[test]
-    fn a_hash_is_kept_for_the_file_it_was_computed_from() {
+    fn a_cached_hash_is_used_only_for_the_unchanged_file() {
         let folder = tempfile::tempdir().unwrap();
         let (library, kept) = (folder.path().join("lib.so"), folder.path().join(".cache/libraries"));
         fs::write(&library, "abc").unwrap();

@@ -30,27 +30,27 @@ pub struct Loaded {
 /// Reads the plugin's file, compares it and the libraries in its folder with their pins, and opens them.
 ///
 /// # Errors
-/// A request error if a file changed, cannot be read, no longer holds the plugin, or does not load.
+/// A request error if a file changed, cannot be read, no longer contains the plugin, or does not load.
 pub fn open(info: &PluginInfo, lock: &mut Lock) -> Result<Loaded> {
     let file = LibraryFile::read(&info.path).map_err(|e| Error::request(e.to_string()))?;
     // The file may have been replaced since the folders were searched.
     let found = file.plugins().map_err(|e| Error::request(e.to_string()))?;
     let info = found.iter().find(|own| own.kind == info.kind && own.id == info.id).ok_or_else(|| {
-        Error::request(format!("{} no longer holds the {} `{}`", info.path.display(), info.kind, info.id))
+        Error::request(format!("{} no longer contains the {} `{}`", info.path.display(), info.kind, info.id))
     })?;
     let sha256 = lock.verify(info, &file)?;
     let mut libraries = Libraries { info, lock, seen: Vec::new(), found: Vec::new() };
     let before = mapped();
-    let mut beside = Vec::new();
+    let mut companions = Vec::new();
     for Companion { path, .. } in file.companions(info) {
         if path.is_absolute() {
-            beside.push((libraries.add(&path)?, path));
+            companions.push((libraries.add(&path)?, path));
         }
     }
     let library = breadcrumb::within(&info.id, "open", || Library::load_from(&file, info));
     let library = library.map_err(|e| Error::request(e.to_string()))?;
     let after = mapped();
-    for (identity, path) in &beside {
+    for (identity, path) in &companions {
         check_opened(info, path, identity, &after)?;
     }
     note_mapped(info, &before, &after);
@@ -75,15 +75,15 @@ pub fn add_opened(info: &PluginInfo, lock: &mut Lock, known: &mut Vec<LibraryUse
 
 /// The libraries that plugins of this process loaded, by the plugin's file. A library is mapped only once: when a
 /// plugin is opened again, as for every stage of a pipeline, its libraries are found here.
-static BROUGHT: Mutex<BTreeMap<PathBuf, BTreeSet<PathBuf>>> = Mutex::new(BTreeMap::new());
+static LOADED: Mutex<BTreeMap<PathBuf, BTreeSet<PathBuf>>> = Mutex::new(BTreeMap::new());
 
 /// Records what was mapped between `before` and `after`, while the plugin or its session was opened, except for the
 /// system's own libraries. (libtorch loads its GPU libraries with a session.)
 pub fn note_mapped(info: &PluginInfo, before: &BTreeSet<PathBuf>, after: &BTreeSet<PathBuf>) {
     let own = fs::canonicalize(&info.path).unwrap_or_default();
-    let new = after.difference(before).filter(|path| !is_the_systems(path) && **path != own).cloned();
-    let mut brought = BROUGHT.lock().unwrap_or_else(PoisonError::into_inner);
-    brought.entry(info.path.clone()).or_default().extend(new);
+    let new = after.difference(before).filter(|path| !is_system_library(path) && **path != own).cloned();
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    loaded.entry(info.path.clone()).or_default().extend(new);
 }
 
 /// The libraries of one plugin, while they are being collected.
@@ -110,7 +110,7 @@ impl Libraries<'_> {
 
     /// Adds the libraries that were recorded for the plugin.
     fn add_noted(&mut self) -> Result<()> {
-        let noted = BROUGHT.lock().unwrap_or_else(PoisonError::into_inner).get(&self.info.path).cloned();
+        let noted = LOADED.lock().unwrap_or_else(PoisonError::into_inner).get(&self.info.path).cloned();
         noted.unwrap_or_default().iter().try_for_each(|path| self.add(path).map(|_| ()))
     }
 }
@@ -125,7 +125,7 @@ fn check_opened(info: &PluginInfo, path: &Path, hashed: &Identity, mapped: &BTre
     }
     let message =
         format!("{}, which the {} `{}` uses, changed while it was opened", path.display(), info.kind, info.id);
-    Err(Error::request(message).with_hint("start the run again once nothing replaces the file"))
+    Err(Error::request(message).with_hint("start the run again when the file is no longer being replaced"))
 }
 
 /// The files from which code is mapped into this process, as Linux lists them; empty elsewhere.
@@ -143,7 +143,7 @@ pub fn mapped() -> BTreeSet<PathBuf> {
     paths.filter(is_file).map(PathBuf::from).filter(is_library).collect()
 }
 
-fn is_the_systems(path: &Path) -> bool {
+fn is_system_library(path: &Path) -> bool {
     ["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64"].iter().any(|folder| path.starts_with(folder))
 }
 
@@ -156,7 +156,7 @@ mod tests {
     /// Catches a library that a session opens and that is neither pinned nor reported, one that changed and is
     /// used, and pins of the system's own libraries, which would make a run fail after a system update.
     #[test]
-    fn what_a_session_opens_is_pinned_too() {
+    fn libraries_that_a_session_opens_are_pinned() {
         let folder = tempfile::tempdir().unwrap();
         let (half, plugin) = (folder.path().join("libhalf.so"), folder.path().join("backend.so"));
         fs::write(&half, "abc").unwrap();

@@ -246,12 +246,12 @@ impl Lock {
 
 /// The fix to suggest when bytes differ from the pinned ones.
 const ACCEPT: &str =
-    "run with --update-lock to accept the new one; runs made before are then not comparable with runs made after";
+    "run with --update-lock to accept the new one; earlier runs are then not comparable with later ones";
 
 fn pinned_meanwhile(lock: &Path, own: &Pin, library: &str, pinned: &str, used: &str) -> Error {
     let Pin { kind, id, .. } = own;
     let message =
-        format!("another run pinned other bytes of the {kind} `{id}`{library} in {} meanwhile", lock.display());
+        format!("meanwhile another run pinned different bytes of the {kind} `{id}`{library} in {}", lock.display());
     Error::request(message)
         .with_details([format!("pinned: sha256 {pinned}"), format!("used:   sha256 {used}")])
         .with_hint(ACCEPT)

@@ -1,7 +1,7 @@
 //! The file `plugins.lock`: its format, and the check that it is complete.
 //!
-//! The number of pins stands at the beginning and a hash of everything above it at the end, so that a file
-//! truncated anywhere is recognized. Files written before this was introduced have neither.
+//! The file begins with the number of pins and ends with a hash of everything above it, so that a truncated file
+//! is recognized. Files written before this was introduced have neither.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -113,14 +113,16 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Pin>> {
     })?;
     let end = text.lines().count().max(1);
     match &written {
-        Written { plugin, .. } if plugin.is_empty() => Err(damaged(path, end, "it pins nothing")),
+        Written { plugin, .. } if plugin.is_empty() => Err(damaged(path, end, "it contains no pins")),
         // Written before the seal was introduced.
         Written { pins: None, seal: None, plugin } => Ok(plugin.clone()),
         Written { pins: Some(pins), seal: Some(seal), plugin } if *pins == plugin.len() => {
             let sealed = text.rfind(SEAL).and_then(|at| text.get(..at));
             match sealed.is_some_and(|sealed| hash(sealed) == seal.sha256) {
                 true => Ok(plugin.clone()),
-                false => Err(damaged(path, end, "it is not as telos wrote it: its seal is of another content")),
+                false => {
+                    Err(damaged(path, end, "its content does not match its seal: it was changed after telos wrote it"))
+                }
             }
         }
         _ => Err(damaged(path, end, "a part of it is missing")),
@@ -129,8 +131,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Pin>> {
 
 fn damaged(path: &Path, line: usize, why: &str) -> Error {
     Error::request(format!("{}:{line}: the lock is damaged: {why}", path.display())).with_hint(
-        "restore the file from a copy, or run with --update-lock to pin the plugins as they are now; whether they are those of the \
-         runs made before is then not known",
+        "restore the file from a copy, or run with --update-lock to pin the current plugins; it is then not known whether \
+         earlier runs used the same plugins",
     )
 }
 

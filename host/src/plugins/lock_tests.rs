@@ -158,7 +158,7 @@ fn a_damaged_lock_names_file_and_line() {
 /// Catches a lock that was truncated, emptied or lost a pin and is read as one that pins less; a lock written
 /// before the seal was introduced that is refused; and `--update-lock` that does not replace a damaged one.
 #[test]
-fn every_part_that_is_missing_is_seen() {
+fn an_incomplete_lock_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);
     let plugins = ["a", "b", "c"].map(|id| plugin(folder.path(), id, id));
@@ -199,7 +199,7 @@ fn library(name: &str, digit: char) -> LibraryUse {
 /// Catches a library that is not pinned with its plugin, one that changes undetected, pins of libraries that a
 /// second process or a later plugin removes, and new bytes of a plugin that keep the libraries of the old ones.
 #[test]
-fn libraries_are_pinned_beside_their_plugin() {
+fn libraries_are_pinned_with_their_plugin() {
     let folder = tempfile::tempdir().unwrap();
     let torch = plugin(folder.path(), "torch", "1");
     let at = Path::new("/where/libx.so");

@@ -138,10 +138,10 @@ impl Registry {
         Ok(Library::load(self.find(kind, id)?)?)
     }
 
-    /// The error for a missing `id`; `ids` are the valid ones, and `what` says what they are.
+    /// The error for a missing `id`; `ids` are the valid ones, and `what` names them.
     fn missing(&self, message: &str, id: &str, ids: &[&str], what: &str) -> Error {
         let found = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
-        let searched: Vec<String> = self.folders.iter().map(|folder| said(folder)).collect();
+        let searched: Vec<String> = self.folders.iter().map(|folder| shown(folder)).collect();
         let searched = if searched.is_empty() { "none".to_owned() } else { searched.join(", ") };
         let hint = match nearest(id, ids.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -157,8 +157,8 @@ impl Registry {
 }
 
 /// A folder's path, and whether the folder exists.
-fn said(folder: &Path) -> String {
-    let note = if folder.is_dir() { "" } else { " (not there)" };
+fn shown(folder: &Path) -> String {
+    let note = if folder.is_dir() { "" } else { " (does not exist)" };
     format!("{}{note}", folder.display())
 }
 
@@ -177,7 +177,7 @@ mod tests {
 
     /// Catches a search that silently skips what it cannot read, or reads every file of a folder as a library.
     #[test]
-    fn a_text_file_named_so_is_reported_when_a_plugin_is_missing_and_other_files_are_not() {
+    fn broken_libraries_are_reported_if_a_plugin_is_missing() {
         let folder = folder_with(&[("note.so", b"just text"), ("empty.so", b""), ("readme.txt", b"text")]);
         let registry = Registry::discover(&[folder.path().to_owned()]);
         let error = registry.find("objective", "ce").unwrap_err();
@@ -192,12 +192,12 @@ mod tests {
 
     /// Catches a search that fails on a missing folder, or that does not report it.
     #[test]
-    fn a_folder_that_is_not_there_is_named() {
+    fn a_missing_folder_is_reported() {
         let registry = Registry::discover(&["/nowhere/plugins".into(), "/nowhere/plugins".into()]);
         assert_eq!(registry.folders().len(), 1);
         assert!(registry.broken().is_empty());
         let report = registry.find_any("ce").unwrap_err().report();
-        assert!(report.contains("/nowhere/plugins (not there)"), "{report}");
+        assert!(report.contains("/nowhere/plugins (does not exist)"), "{report}");
     }
 
     fn info(kind: &str, id: &str) -> PluginInfo {
@@ -206,7 +206,7 @@ mod tests {
 
     /// Catches a search by id alone, and a suggestion from another kind's plugins.
     #[test]
-    fn the_kind_counts_and_the_nearest_id_of_that_kind_is_offered() {
+    fn plugins_are_found_by_kind_and_id_and_the_nearest_id_is_suggested() {
         let plugins = vec![info("backend", "dpo"), info("objective", "dpo_robust"), info("objective", "ce")];
         let registry = Registry { plugins, ..Default::default() };
         assert_eq!(registry.find("objective", "ce").unwrap().id, "ce");

@@ -264,7 +264,7 @@ mod tests {
     /// Catches a shorter name that keeps the tail of a longer one before it, and a run's folder that is
     /// overwritten.
     #[test]
-    fn the_last_record_counts_and_long_names_are_cut() {
+    fn the_last_record_is_read_and_long_names_are_truncated() {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(read(&file).unwrap(), Trace::default());
         let crumb = Breadcrumb { file: Some(Arc::new(file.try_clone().unwrap())) };

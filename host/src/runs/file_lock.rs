@@ -20,7 +20,7 @@ use super::disk::shown;
 
 /// Suffix of the file that replaces a lock.
 pub(super) const HELD: &str = ".held";
-/// How long to wait before trying again a lock that another process holds.
+/// How long to wait between two attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A lock that this process holds.
@@ -92,7 +92,7 @@ impl FileLock {
     /// The note for the user on a disk without locks.
     pub fn note(&self) -> Option<String> {
         let held = self.held.as_ref()?;
-        Some(format!("this disk has no file locks: {} takes the place of one", shown(held).display()))
+        Some(format!("this disk does not support file locks; {} is used instead", shown(held).display()))
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
     /// Catches a disk without locks that lets two processes through, and a lock that outlives its process or its
     /// holder.
     #[test]
-    fn a_disk_without_locks_lets_one_process_through() {
+    fn a_disk_without_locks_admits_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".lock");
         let take = || FileLock::take_by(without_locks, &path, Duration::ZERO);
@@ -226,7 +226,7 @@ mod tests {
 
     /// Catches an error of the disk that is treated as missing support for locks.
     #[test]
-    fn other_errors_are_errors() {
+    fn other_lock_errors_are_returned() {
         let folder = tempfile::tempdir().unwrap();
         let fails = |_: &File| Err(TryLockError::Error(Errno::IO.into()));
         let denied = FileLock::take_by(fails, &folder.path().join(".lock"), Duration::ZERO);

@@ -63,14 +63,16 @@ struct Held {
     folder: File,
     /// A path that leads to it even if it is moved; the path by which it was opened, if the system has no such
     /// paths.
-    way: PathBuf,
+    access_path: PathBuf,
 }
 
 impl Held {
     fn open(path: &Path) -> io::Result<Held> {
         let folder = File::open(path)?;
-        let way = disk::descriptor_path(&folder).filter(|way| is_same(&folder, way)).unwrap_or_else(|| path.to_owned());
-        Ok(Held { folder, way })
+        let access_path = disk::descriptor_path(&folder)
+            .filter(|access_path| is_same(&folder, access_path))
+            .unwrap_or_else(|| path.to_owned());
+        Ok(Held { folder, access_path })
     }
 }
 
@@ -102,10 +104,10 @@ impl RunFolder {
     /// Removes everything that was written of a run that this process began, so that it can be started again under
     /// its name. A run with a checkpoint stays, and so does one that was resumed. Returns whether it was removed.
     pub fn discard(&mut self) -> bool {
-        let way = &self.held.way;
+        let access_path = &self.held.access_path;
         // Another run may have been created under the name of a folder that was moved.
         let is_ours = is_same(&self.held.folder, &self.path);
-        self.created && is_ours && is_replaceable(way, Existing::ReplaceUnsaved) && clear(way).is_ok()
+        self.created && is_ours && is_replaceable(access_path, Existing::ReplaceUnsaved) && clear(access_path).is_ok()
     }
 
     /// Removes the folder `path` of a run whose process ended before its first step. A run with a step, a
@@ -138,14 +140,14 @@ impl RunFolder {
             return Err(Error::request(message).with_hint(match is_empty(&path) {
                 true => "start it without --resume".to_owned(),
                 false => format!(
-                    "put the file back, or keep what you need of {}, remove it and start the run without --resume",
+                    "restore the file, or copy what you need from {}, remove it and start the run without --resume",
                     path.display()
                 ),
             }));
         }
         let (held, lock) = open_and_lock(&path)?;
         // Left by a process that was killed while writing.
-        disk::remove_unfinished(&held.way)?;
+        disk::remove_unfinished(&held.access_path)?;
         Ok(Self { path, name: name.to_owned(), created: false, held, lock })
     }
 
@@ -159,11 +161,11 @@ impl RunFolder {
             return Ok(None);
         }
         let is_gone = self.held.folder.metadata().is_ok_and(|meta| meta.nlink() == 0);
-        if is_gone || self.held.way == self.path || !is_same(&self.held.folder, &self.held.way) {
+        if is_gone || self.held.access_path == self.path || !is_same(&self.held.folder, &self.held.access_path) {
             let message = format!("the folder of the run was removed or moved during the run: {}", self.path.display());
-            return Err(Error::run(message).with_hint("put it back, then continue with --resume"));
+            return Err(Error::run(message).with_hint("move it back, then continue with --resume"));
         }
-        Ok(Some(disk::shown(&self.held.way)))
+        Ok(Some(disk::shown(&self.held.access_path)))
     }
 
     /// A note for the user about the lock.
@@ -183,44 +185,44 @@ impl RunFolder {
 
     /// The resolved experiment, with every default filled in.
     pub fn experiment(&self) -> PathBuf {
-        self.held.way.join("experiment.toml")
+        self.held.access_path.join("experiment.toml")
     }
 
     /// Everything that the result depends on; see [`super::receipt`].
     pub fn receipt(&self) -> PathBuf {
-        self.held.way.join("receipt.json")
+        self.held.access_path.join("receipt.json")
     }
 
     /// One object per line; two equal runs write the same bytes.
     pub fn metrics(&self) -> PathBuf {
-        self.held.way.join("metrics.jsonl")
+        self.held.access_path.join("metrics.jsonl")
     }
 
     /// One object per line, for measurements that may differ between two equal runs.
     pub fn timing(&self) -> PathBuf {
-        self.held.way.join("timing.jsonl")
+        self.held.access_path.join("timing.jsonl")
     }
 
     /// Hashes of the rows that the run learns from; see [`crate::train`].
     pub fn rows(&self) -> PathBuf {
-        self.held.way.join("rows.txt")
+        self.held.access_path.join("rows.txt")
     }
 
     /// Samples of generated text over time.
     pub fn samples(&self) -> PathBuf {
-        self.held.way.join("samples.jsonl")
+        self.held.access_path.join("samples.jsonl")
     }
 
     /// The folder of checkpoints; see [`super::checkpoint`].
     pub fn checkpoints(&self) -> PathBuf {
-        self.held.way.join(CHECKPOINTS)
+        self.held.access_path.join(CHECKPOINTS)
     }
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
         if self.created && is_same(&self.held.folder, &self.path) && is_empty(&self.path) {
-            _ = disk::remove_unfinished(&self.held.way);
+            _ = disk::remove_unfinished(&self.held.access_path);
             self.lock.remove_held();
             _ = fs::remove_file(self.path.join(LOCK));
             _ = fs::remove_dir(&self.path);
@@ -248,8 +250,8 @@ fn check_name(name: &str) -> Result<()> {
 /// Refuses a run inside another run's folder: only a pipeline's folder contains runs.
 fn refuse_within_a_run(path: &Path) -> Result<()> {
     let Some(above) = path.parent().filter(|above| above.join("experiment.toml").is_file()) else { return Ok(()) };
-    Err(Error::request(format!("{} is a run; no other run can lie in it", above.display()))
-        .with_hint("choose another name by --name"))
+    Err(Error::request(format!("{} is a run and cannot contain another run", above.display()))
+        .with_hint("choose another name with --name"))
 }
 
 fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
@@ -258,11 +260,11 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     }
     if !path.join(FILES[0]).is_file() {
         return Err(Error::request(format!(
-            "{} has no experiment.toml and holds other files: it is not a run",
+            "{} has no experiment.toml and contains other files: it is not a run",
             path.display()
         ))
         .with_hint(format!(
-            "choose another name by --name, or keep what you need of {} and remove it first",
+            "choose another name with --name, or copy what you need from {} and remove it first",
             path.display()
         )));
     }
@@ -270,11 +272,11 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
     let error = match existing {
         Existing::Keep => error,
         Existing::ReplaceUnsaved => {
-            error.with_details(["--dev replaces no folder with a checkpoint or a file of yours"])
+            error.with_details(["--dev never replaces a folder with a checkpoint or a file of yours"])
         }
     };
     Err(error.with_hint(format!(
-        "continue it by --resume, choose another name by --name, or remove {} first",
+        "continue it with --resume, choose another name with --name, or remove {} first",
         path.display()
     )))
 }
@@ -349,7 +351,7 @@ fn known_runs(runs: &Path, name: &str) -> String {
     names.sort();
     let near = names.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     match near {
-        Some(near) => format!("the nearest name there is {near:?}; to start a new run leave --resume out"),
+        Some(near) => format!("the most similar name of a run is {near:?}; to start a new run, leave --resume out"),
         None => "leave --resume out to start the run".to_owned(),
     }
 }
@@ -358,11 +360,11 @@ fn known_runs(runs: &Path, name: &str) -> String {
 fn open_and_lock(path: &Path) -> Result<(Held, FileLock)> {
     let failed = |cause: io::Error| Error::run(format!("cannot lock {}", path.join(LOCK).display())).with_cause(cause);
     let held = Held::open(path).map_err(failed)?;
-    match FileLock::take(&held.way.join(LOCK), PATIENCE) {
+    match FileLock::take(&held.access_path.join(LOCK), PATIENCE) {
         Ok(lock) => Ok((held, lock)),
         Err(Denied::Failed(cause)) => Err(failed(cause)),
         Err(Denied::Taken(owner)) => Err(Error::run(format!("{owner} is writing the run in {}", path.display()))
-            .with_hint("wait until it has ended, stop it, or choose another name by --name")),
+            .with_hint("wait until it has ended, stop it, or choose another name with --name")),
     }
 }
 

@@ -26,7 +26,7 @@ fn a_new_folder_without_files_is_removed() {
 /// Catches a folder of a crashed start that stays, and one of a run with a step, a checkpoint or another file that
 /// is removed.
 #[test]
-fn only_what_holds_no_step_is_discarded() {
+fn only_runs_without_steps_are_discarded() {
     let runs = tempfile::tempdir().unwrap();
     let begun = |name: &str| {
         let run = RunFolder::create(runs.path(), name, Existing::Keep).unwrap();
@@ -49,7 +49,7 @@ fn only_what_holds_no_step_is_discarded() {
 
 /// Catches an overwritten run, an error without advice, and one that creates or removes anything.
 #[test]
-fn a_run_that_exists_is_refused_with_its_remedies_and_left_alone() {
+fn an_existing_run_is_refused_with_hints_and_not_changed() {
     let base = tempfile::tempdir().unwrap();
     fs::create_dir(base.path().join("a")).unwrap();
     fs::write(base.path().join("a/experiment.toml"), "").unwrap();
@@ -193,7 +193,7 @@ fn a_name_that_is_a_path_is_refused() {
 
 /// Catches a resume that creates a new run, or does not suggest a name.
 #[test]
-fn resuming_a_run_that_is_not_there_names_the_nearest_one() {
+fn resuming_a_missing_run_suggests_the_most_similar_name() {
     let base = tempfile::tempdir().unwrap();
     for name in ["shakespeare", "quickstart"] {
         let run = RunFolder::create(base.path(), name, Existing::Keep).unwrap();
@@ -209,7 +209,7 @@ fn resuming_a_run_that_is_not_there_names_the_nearest_one() {
 /// Catches two processes in one run, an error that does not name the other process, and a lock that outlives kill
 /// -9.
 #[test]
-fn another_process_is_named_and_its_lock_is_free_once_it_is_killed() {
+fn the_locking_process_is_named_and_its_lock_ends_with_it() {
     if let Some(runs) = part() {
         let run = RunFolder::create(Path::new(&runs), "a", Existing::Keep).unwrap();
         fs::write(run.experiment(), "").unwrap();
@@ -218,7 +218,7 @@ fn another_process_is_named_and_its_lock_is_free_once_it_is_killed() {
         return;
     }
     let base = tempfile::tempdir().unwrap();
-    let name = "runs::folder::tests::another_process_is_named_and_its_lock_is_free_once_it_is_killed";
+    let name = "runs::folder::tests::the_locking_process_is_named_and_its_lock_ends_with_it";
     let mut other = as_process(name, base.path().to_str().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("locked")));

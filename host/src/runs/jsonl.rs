@@ -79,7 +79,7 @@ impl JsonLines {
             _ = self.file.set_len(self.position);
             return Err(self
                 .failed("write", cause)
-                .with_hint("see that its disk has room, then continue with --resume"));
+                .with_hint("make sure that its disk has free space, then continue with --resume"));
         }
         self.position += line.len() as u64;
         self.hash.update(&line);
@@ -100,7 +100,7 @@ impl JsonLines {
             return Ok(());
         }
         let cut = self.file.set_len(lines.bytes).and_then(|()| hash_of_first(&mut self.file, lines.bytes));
-        self.hash = cut.map_err(|cause| self.failed("cut", cause))?;
+        self.hash = cut.map_err(|cause| self.failed("truncate", cause))?;
         self.position = lines.bytes;
         Ok(())
     }
@@ -134,7 +134,7 @@ fn hash_of_kept(path: &Path, file: &mut File, kept: &Lines) -> Result<Sha256> {
 
 fn foreign(path: &Path, why: &str) -> Error {
     Error::run(format!("{} does not belong to its checkpoint: {why}", shown(path).display()))
-        .with_hint("put the file back as it was, or start again under another name with --name")
+        .with_hint("restore the file, or start again under another name with --name")
 }
 
 fn ends_line_at(file: &mut File, position: u64) -> io::Result<bool> {

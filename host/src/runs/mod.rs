@@ -39,7 +39,7 @@ mod tests {
         flag::register_conditional_default(SIGINT, Arc::new(AtomicBool::new(true))).unwrap();
     });
 
-    /// The variable that marks a process as the other process of a test, and says what it does.
+    /// The variable that marks a process as the other process of a test, and defines what it does.
     pub(super) const PART: &str = "TELOS_TEST_PART";
 
     /// Whether `done` becomes true within two minutes; checks again after each `pause`.

@@ -235,7 +235,7 @@ mod tests {
 
     /// Catches messages lost in quiet mode, steps printed there, and lines without their numbers.
     #[test]
-    fn lines_carry_loss_and_speed_and_quiet_prints_messages_only() {
+    fn lines_show_loss_and_speed_and_quiet_mode_shows_only_messages() {
         let text = Arc::new(Mutex::new(Vec::new()));
         struct Shared(Arc<Mutex<Vec<u8>>>);
         impl Write for Shared {
@@ -258,7 +258,7 @@ mod tests {
 
     /// Catches a wrong unit or digit, and a remaining time that divides by zero or counts steps before the resume.
     #[test]
-    fn speeds_have_three_digits_and_time_left_is_by_the_steps_of_this_process() {
+    fn speeds_have_three_digits_and_time_left_uses_the_steps_of_this_process() {
         assert_eq!([0.4, 870.2, 1234.0, 123_456.0, 4.56e6].map(short), ["0", "870", "1.23k", "123k", "4.56M"]);
         assert_eq!(left(Duration::from_secs(10), 10, 120), "  2m left");
         assert_eq!(left(Duration::from_secs(10), 0, 120), "");

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// supervising parent, and a batch system signals all processes of a job.
 const TOGETHER: Duration = Duration::from_millis(800);
 
-/// Whether the user requested that the run stop. Clones share the answer.
+/// Whether the user requested that the run stop. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     requested: Arc<AtomicBool>,
@@ -93,7 +93,7 @@ mod tests {
 
     const NAME: &str = "runs::signals::tests::";
 
-    /// Acts as a training loop: prints "ready", then polls; exits with 3 when asked to stop, unless it is stuck.
+    /// Acts as a training loop: prints "ready", then polls; exits with 3 when a stop is requested, unless it is stuck.
     fn act_as_loop() -> bool {
         let Some(part) = part() else { return false };
         let interrupt = Interrupt::listen(|line| println!("{line}")).unwrap();
@@ -116,14 +116,14 @@ mod tests {
         _ = kill_process(Pid::from_child(child), signal);
     }
 
-    /// Catches a handler that ends the process, listens to only one of the signals, or takes one key press for two.
+    /// Catches a handler that ends the process, listens to only one of the signals, or counts one key press twice.
     #[test]
-    fn the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request() {
+    fn the_first_signal_lets_the_loop_finish_and_a_repeat_within_a_moment_is_ignored() {
         if act_as_loop() {
             return;
         }
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-            let name = "the_first_signal_lets_the_loop_finish_and_an_echo_of_it_is_the_same_request";
+            let name = "the_first_signal_lets_the_loop_finish_and_a_repeat_within_a_moment_is_ignored";
             let (mut child, mut lines) = start(&mut as_process(&format!("{NAME}{name}"), "loop"));
             send(&child, signal);
             send(&child, Signal::TERM);

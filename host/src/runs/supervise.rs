@@ -42,7 +42,7 @@ pub fn role() -> Result<Role> {
     let Some(named) = named else { return Ok(Role::Supervisor) };
     if getppid() == Some(named) {
         die_with_parent(named)?;
-        // It may have died before we asked the system to notify us.
+        // It may have died before the notification was requested.
         if getppid() == Some(named) {
             return Ok(Role::Worker);
         }
@@ -103,9 +103,9 @@ fn cannot_start(cause: io::Error) -> Error {
 fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     let crumbs = breadcrumb::offer(&mut command);
     // Registered before the child exists, so that no signal is missed.
-    let mut heard = signals::endings();
-    heard.push(SIGCHLD);
-    let mut signals = Signals::new(heard).map_err(cannot_start)?;
+    let mut listened = signals::endings();
+    listened.push(SIGCHLD);
+    let mut signals = Signals::new(listened).map_err(cannot_start)?;
     tie(&mut command);
     if env::var_os(MMAP_THRESHOLD).is_none() {
         command.env(MMAP_THRESHOLD, "262144");
@@ -134,13 +134,13 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
             _ => match child.try_wait() {
                 Ok(None) => continue,
                 Ok(Some(status)) => return Ok(status),
-                Err(cause) => return Err(Error::run("lost the run's process").with_cause(cause)),
+                Err(cause) => return Err(Error::run("cannot wait for the run's process").with_cause(cause)),
             },
         };
-        // It may already be dead; then the next thing we receive is its end.
+        // It may already be dead; then the next signal reports its end.
         _ = kill_process(Pid::from_child(child), pass);
     }
-    child.wait().map_err(|cause| Error::run("lost the run's process").with_cause(cause))
+    child.wait().map_err(|cause| Error::run("cannot wait for the run's process").with_cause(cause))
 }
 
 /// Reports what the child could not report itself, and returns the exit code for the whole command.
@@ -160,10 +160,10 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
                 Some(_) => "after its work was done".to_owned(),
                 None => format!("before its work was done{}", place(trace)),
             };
-            (Some(Error::run(format!("the process of telos was ended with code {code} {ended}"))), 1)
+            (Some(Error::run(format!("the telos process exited with code {code} {ended}"))), 1)
         }
         (None, Some(SIGINT | SIGTERM | SIGHUP)) => (Some(Error::interrupted("telos was stopped")), 130),
-        (None, signal) => (Some(Error::run(format!("telos died of {}{}", name(signal), place(trace)))), 1),
+        (None, signal) => (Some(Error::run(format!("telos was ended by {}{}", name(signal), place(trace)))), 1),
     };
     if let Some(error) = error {
         let error = match &trace.run {
@@ -224,7 +224,7 @@ fn with_resume_command(error: Error, run: &Path, args: &[OsString]) -> Error {
             .with_hint(format!("continue with: {}", resume_command(args))),
         Ok(None) => error
             .with_details(["there is no checkpoint yet"])
-            .with_hint(format!("{} holds what was written", run.display())),
+            .with_hint(format!("{} contains what was written", run.display())),
         Err(damaged) => error.with_details([damaged.to_string()]).with_details(damaged.details().to_vec()),
     }
 }

@@ -10,12 +10,12 @@ use super::super::tests::{as_process, part, wait_until};
 use super::super::{Breadcrumb, Checkpoints, Interrupt, RunFolder};
 use super::*;
 
-const NAME: &str = "runs::supervise::tests::plays_supervisor_and_worker";
+const NAME: &str = "runs::supervise::tests::acts_as_supervisor_and_worker";
 
 /// The other processes of the tests below start here.
 #[test]
 #[ignore = "not a test of its own"]
-fn plays_supervisor_and_worker() {
+fn acts_as_supervisor_and_worker() {
     let Some(part) = part() else { return };
     let code = match role().unwrap() {
         Role::Supervisor => {
@@ -113,21 +113,21 @@ fn a_worker_that_dies_is_reported_with_plugin_call_step_and_how_to_resume() {
     for (what, signal) in deaths {
         let (output, errors) = run(what);
         assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
-        for says in [
-            &format!("telos died of {signal} ("),
+        for expected in [
+            &format!("telos was ended by {signal} ("),
             "in plugin `candle`, call `loss`, step 12",
             "the last checkpoint is",
             "a/checkpoints/step-00000010",
             "help: continue with: telos run 'my exp.toml' --resume",
         ] {
-            assert!(errors.contains(says), "{what}: {says:?} is missing in\n{errors}");
+            assert!(errors.contains(expected), "{what}: {expected:?} is missing in\n{errors}");
         }
     }
 }
 
 /// Catches a plugin that is blamed for an error of the host.
 #[test]
-fn outside_a_plugin_none_is_named() {
+fn outside_a_plugin_no_plugin_is_named() {
     let (output, errors) = run("host");
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("step 12, outside any plugin") && !errors.contains("`candle`"), "{errors}");
@@ -147,11 +147,12 @@ fn exit_codes_are_passed_on_and_a_panic_is_a_failed_run() {
 #[test]
 fn a_worker_that_calls_exit_is_a_failed_run_whatever_the_code() {
     let within = "before its work was done in plugin `candle`, call `loss`, step 12";
-    for (what, code, says) in [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")]
+    for (what, code, expected) in
+        [("quit", 0, within), ("quit-2", 2, within), ("quit-late", 3, "after its work was done")]
     {
         let (output, errors) = run(what);
         assert_eq!(output.status.code(), Some(1), "{what}: {errors}");
-        assert!(errors.contains(&format!("was ended with code {code} {says}")), "{what}: {errors}");
+        assert!(errors.contains(&format!("exited with code {code} {expected}")), "{what}: {errors}");
     }
 }
 
@@ -171,13 +172,13 @@ fn killing_both_leaves_no_temporary_file() {
 #[cfg(target_os = "linux")]
 #[test]
 fn no_temporary_folder_is_needed() {
-    for (what, code, says) in
+    for (what, code, expected) in
         [("done", 0, ""), ("kill", 1, "in plugin `candle`, call `loss`, step 12"), ("quit", 1, "step 12")]
     {
         let runs = tempfile::tempdir().unwrap();
         let output = part_of(what, runs.path()).env("TMPDIR", "/nonexistent").output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && errors.contains(says), "{what}: {errors}");
+        assert!(output.status.code() == Some(code) && errors.contains(expected), "{what}: {errors}");
     }
 }
 
@@ -204,7 +205,7 @@ fn start(command: &mut Command) -> (Child, Pid, Lines<BufReader<ChildStdout>>) {
 /// Catches a parent that dies of the signal and leaves the child alone, or does not wait until it has saved; and a
 /// terminal's Ctrl-C, which reaches both, that is counted twice.
 #[test]
-fn signals_to_the_parent_or_to_both_let_the_worker_save_and_give_130() {
+fn after_a_signal_the_worker_saves_and_the_exit_code_is_130() {
     for (signal, to_both) in [(Signal::TERM, false), (Signal::INT, false), (Signal::INT, true)] {
         let runs = tempfile::tempdir().unwrap();
         let (mut parent, worker, mut lines) = start(&mut part_of("loop", runs.path()));

@@ -125,25 +125,37 @@ impl Plugins {
         Ok(Plugins { registry, lock, used: plugins, backend, objectives, rewards, failed })
     }
 
-    /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `awaited` has no folder yet: a
+    /// Refuses plugins that could not be loaded or are not the pinned ones.
+    ///
+    /// # Errors
+    /// One error with all of them.
+    pub fn check_loaded(&mut self, loaded: &Loaded) -> Result<()> {
+        let mut mistakes = loaded.mistakes();
+        for (key, error) in std::mem::take(&mut self.failed) {
+            mistakes.check(&key, Err::<(), _>(error))?;
+        }
+        mistakes.finish()
+    }
+
+    /// Reads the tokenizer and the model's shape, and checks them with the rest. A model in `pending` has no folder yet: a
     /// model of that shape with fresh weights is used in its place.
     ///
     /// # Errors
     /// A request error.
-    pub fn prepare(self, loaded: Loaded, awaited: &PendingModels) -> Result<Setup> {
+    pub fn prepare(self, loaded: Loaded, pending: &PendingModels) -> Result<Setup> {
         let mistakes = loaded.mistakes();
-        let mut setup = self.open(loaded, mistakes, awaited)?;
+        let mut setup = self.open(loaded, mistakes, pending)?;
         setup.mistakes.finish()?;
         Ok(setup)
     }
 
-    fn open(self, loaded: Loaded, mut mistakes: Mistakes, awaited: &PendingModels) -> Result<Setup> {
+    fn open(self, loaded: Loaded, mut mistakes: Mistakes, pending: &PendingModels) -> Result<Setup> {
         let Plugins { registry, lock, used: plugins, backend, objectives, rewards, failed } = self;
         for (key, error) in failed {
             mistakes.check(&key, Err::<(), _>(error))?;
         }
         let model = match mistakes.are_free(&["model", "tokenizer"]) {
-            true => mistakes.check("model", model_and_tokenizer(&loaded, awaited))?,
+            true => mistakes.check("model", model_and_tokenizer(&loaded, pending))?,
             false => None,
         };
         if let Some((_, _, config)) = &model {
@@ -161,7 +173,7 @@ impl Plugins {
             mistakes.finish()?;
             return Err(Error::request("the experiment names no backend"));
         };
-        let awaited = awaited.clone();
+        let pending = pending.clone();
         Ok(Setup {
             loaded,
             registry,
@@ -174,7 +186,7 @@ impl Plugins {
             objectives,
             rewards,
             mistakes,
-            awaited,
+            pending,
             named: Named::default(),
             accepts_fixed_rows: false,
             accept_unproved: false,

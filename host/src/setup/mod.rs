@@ -46,10 +46,10 @@ pub struct Setup {
     pub(crate) objectives: Vec<(Library, ObjectiveManifest)>,
     /// The experiment's reward plugins, in order.
     pub(crate) rewards: Vec<Library>,
-    /// The mistakes found so far. If there are any, what depends on them holds placeholders: only [`loading::open_draft`] leaves
-    /// some.
+    /// The mistakes found so far. If there are any, what depends on them is a placeholder: only [`loading::open_draft`] leaves
+    /// any.
     pub(crate) mistakes: Mistakes,
-    pub(crate) awaited: PendingModels,
+    pub(crate) pending: PendingModels,
     pub(crate) named: Named,
     /// Whether a run may be resumed with changed data files: rows were fixed, but none was added or removed.
     pub accepts_fixed_rows: bool,

@@ -57,7 +57,7 @@ impl Setup {
     /// # Errors
     /// A request error if there is no model.
     pub fn named_model(&self, path: &str) -> Result<Arc<NamedModel>> {
-        if let Some(model) = pending_model(&self.awaited, path) {
+        if let Some(model) = pending_model(&self.pending, path) {
             return Ok(model);
         }
         // Each model is read only once, so what is checked, loaded and recorded is the same.
@@ -94,7 +94,7 @@ impl Setup {
         };
         if named.tokenizer.hash() != self.tokenizer.hash() {
             let own = self.tokenizer.name();
-            return Err(refuse(format!("{path} reads with another tokenizer than {own}")));
+            return Err(refuse(format!("{path} has another tokenizer than {own}")));
         }
         let (context, wanted) = (model.config().context, self.config.context);
         if context < wanted {

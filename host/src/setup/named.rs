@@ -37,8 +37,8 @@ pub(crate) type Named = Mutex<BTreeMap<String, Arc<NamedModel>>>;
 pub type PendingModels = BTreeMap<PathBuf, Arc<NamedModel>>;
 
 /// Returns the model in `from` if it does not exist yet.
-pub(super) fn pending_model(awaited: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
-    awaited.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
+pub(super) fn pending_model(pending: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
+    pending.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
 }
 
 /// Checks that `loaded` was read from the same files as `checked`.
@@ -107,11 +107,11 @@ fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
     checkpoint.map(|found| as_named(path, found)).transpose()
 }
 
-/// Returns the named checkpoint, never an earlier one: its results would be taken for those of the named one.
+/// Returns the named checkpoint, never an earlier one: its results would be mistaken for those of the named one.
 fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     let Some(why) = found.note else { return Ok(found.path) };
     let message = format!("the checkpoint that {} names cannot be used", path.display());
-    let hint = format!("the newest whole one is {}; name it to use it", found.path.display());
+    let hint = format!("the newest complete one is {}; name it to use it", found.path.display());
     Err(Error::request(message).with_details([why]).with_hint(hint))
 }
 
@@ -128,15 +128,15 @@ fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
 /// A request error if there is no such model, or if its tokenizer does not fit.
 pub(crate) fn model_and_tokenizer(
     loaded: &Loaded,
-    awaited: &PendingModels,
+    pending: &PendingModels,
 ) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
     let experiment = &loaded.experiment;
-    let awaited = match &experiment.model {
-        ModelSource::From { from } => pending_model(awaited, from),
+    let pending = match &experiment.model {
+        ModelSource::From { from } => pending_model(pending, from),
         ModelSource::Shape(_) => None,
     };
     let folder = match &experiment.model {
-        ModelSource::From { .. } if awaited.is_some() => None,
+        ModelSource::From { .. } if pending.is_some() => None,
         ModelSource::From { from } => {
             Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
         }
@@ -147,7 +147,7 @@ pub(crate) fn model_and_tokenizer(
         (TokenizerSource::File { path }, _) => {
             tokenizer_at(Path::new(path)).map_err(|e| loaded.refuse("tokenizer.path", refusal_text(&e)))?
         }
-        (TokenizerSource::Model, None) if let Some(model) = &awaited => model.tokenizer.clone(),
+        (TokenizerSource::Model, None) if let Some(model) = &pending => model.tokenizer.clone(),
         (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
         (TokenizerSource::Model, None) => {
             return Err(
@@ -163,7 +163,7 @@ pub(crate) fn model_and_tokenizer(
             config
         }
         (ModelSource::From { .. }, Some(folder)) => ModelConfig::from_folder(folder)?,
-        (ModelSource::From { .. }, None) => match awaited {
+        (ModelSource::From { .. }, None) => match pending {
             Some(model) => model.config.clone(),
             None => return Err(Error::run("model.from without a folder")),
         },

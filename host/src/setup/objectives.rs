@@ -2,6 +2,7 @@
 
 use super::Setup;
 use crate::{
+    config::Mistakes,
     error::{Error, Result},
     objectives::{Objectives, active::Active},
     runs::breadcrumb,
@@ -13,13 +14,23 @@ impl Setup {
     /// # Errors
     /// Errors of plugins; a request error for anything that this host does not offer.
     pub fn objectives(&self) -> Result<Objectives> {
+        let mut mistakes = self.loaded.mistakes();
+        let objectives = self.objectives_or_mistakes(&mut mistakes)?;
+        mistakes.finish()?;
+        objectives.ok_or_else(|| Error::run("the objectives were not created"))
+    }
+
+    /// As [`Setup::objectives`]; mistakes are collected. `None` if there are any in the objectives.
+    ///
+    /// # Errors
+    /// Errors of plugins that are not mistakes.
+    pub fn objectives_or_mistakes(&self, mistakes: &mut Mistakes) -> Result<Option<Objectives>> {
         let wanted = &self.experiment().objective;
         let several = wanted.len() > 1;
         let kind = self.data_kind();
-        let mut mistakes = self.loaded.mistakes();
-        let mut all = Vec::with_capacity(wanted.len());
+        let (mut all, mut complete) = (Vec::with_capacity(wanted.len()), true);
         for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
-            if self.stands_beside(index, manifest) {
+            if self.has_own_text(index, manifest) {
                 continue;
             }
             let twice = wanted.iter().filter(|other| other.plugin == own.plugin).count() > 1;
@@ -33,14 +44,17 @@ impl Setup {
                 Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)
             });
             let active = mistakes.check(&self.loaded.key_of("objective", index), active)?;
+            complete &= active.is_some();
             all.extend(active.map(|active| active.of_table(index)));
         }
-        mistakes.finish()?;
-        let mut objectives = Objectives::new(all)?;
+        if !complete {
+            return Ok(None);
+        }
+        let Some(mut objectives) = mistakes.check("objective", Objectives::new(all))? else { return Ok(None) };
         objectives.limit(self.config.vocab, self.config.context as usize);
         if let Some(rollout) = &self.experiment().rollout {
-            objectives.answer_at(rollout.temperature);
+            objectives.set_temperature(rollout.temperature);
         }
-        Ok(objectives)
+        Ok(Some(objectives))
     }
 }

@@ -88,8 +88,8 @@ impl Reader<'_> {
         let others = rows.iter().filter(wrong).count() - 1;
         let more = match others {
             0 => String::new(),
-            1 => "; one more row is like it".to_owned(),
-            _ => format!("; {others} more rows are like it"),
+            1 => "; one more row has this mistake".to_owned(),
+            _ => format!("; {others} more rows have this mistake"),
         };
         let option = if column.option.is_empty() {
             String::new()
@@ -153,16 +153,16 @@ fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
     };
     match value {
         None => Some("missing".to_owned()),
-        Some(Value::Null) => Some(format!("null where {expected} belongs")),
+        Some(Value::Null) => Some(format!("expected {expected}, found null")),
         Some(Value::String(found)) if text && found.trim().is_empty() && !column.may_be_empty => {
-            let instead = if number { "; where the empty answer is the right one, write [\"\"]" } else { "" };
-            Some(format!("empty where {expected} belongs{instead}"))
+            let instead = if number { "; if the empty answer is correct, write [\"\"]" } else { "" };
+            Some(format!("expected {expected}, found an empty string{instead}"))
         }
-        Some(Value::String(_)) if !text => Some(format!("a string where {expected} belongs")),
-        Some(Value::Number(_) | Value::Bool(_)) if !number => Some(format!("a number where {expected} belongs")),
+        Some(Value::String(_)) if !text => Some(format!("expected {expected}, found a string")),
+        Some(Value::Number(_) | Value::Bool(_)) if !number => Some(format!("expected {expected}, found a number")),
         // Rewards receive lists and objects as their JSON text.
         Some(Value::Array(_) | Value::Object(_)) if !text => {
-            Some(format!("a list or an object where {expected} belongs"))
+            Some(format!("expected {expected}, found a list or an object"))
         }
         Some(_) => None,
     }
@@ -175,13 +175,13 @@ mod tests {
 
     /// Catches an empty answer that is refused without a hint how to write one.
     #[test]
-    fn gotcha_48_an_empty_answer_is_refused_with_the_way_to_write_it() {
-        let says = |value: Value, kind: ColumnValue| {
+    fn gotcha_48_an_empty_answer_is_refused_with_a_hint_how_to_write_it() {
+        let refused = |value: Value, kind: ColumnValue| {
             let column = RewardColumn { name: "c".to_owned(), value: kind, ..RewardColumn::default() };
             wrong(Some(&value), &column).unwrap_or_default()
         };
-        assert!(says(json!(""), ColumnValue::ANY).contains("where the empty answer is the right one, write [\"\"]"));
-        assert_eq!(says(json!([""]), ColumnValue::ANY), "");
+        assert!(refused(json!(""), ColumnValue::ANY).contains("if the empty answer is correct, write [\"\"]"));
+        assert_eq!(refused(json!([""]), ColumnValue::ANY), "");
     }
 
     /// Catches a number that is read as text or a text as a number, null and empty text that are accepted as a value, and

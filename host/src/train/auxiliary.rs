@@ -6,6 +6,7 @@ use plugin_api::manifest::DataKind;
 
 use super::memory::largest_rows::Rows;
 use crate::{
+    config::Mistakes,
     config::experiment::{Batch, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
@@ -29,41 +30,50 @@ pub struct AuxiliaryObjective {
 }
 
 impl AuxiliaryObjective {
-    /// Opens the objectives that learn from their own text.
+    /// Opens the objectives that learn from their own text. `None` after mistakes, which are collected: text that is missing or
+    /// unused.
     ///
     /// # Errors
-    /// A request error for text that is missing or unused.
-    pub fn all(setup: &Setup) -> Result<Vec<AuxiliaryObjective>> {
+    /// Errors of plugins that are not mistakes.
+    pub fn all(setup: &Setup, mistakes: &mut Mistakes) -> Result<Option<Vec<AuxiliaryObjective>>> {
         let wanted = setup.experiment().objective.iter().zip(&setup.objectives).enumerate();
-        let mut mistakes = setup.loaded.mistakes();
-        let mut all = Vec::new();
+        let (mut all, mut complete) = (Vec::new(), true);
         for (index, (own, (library, manifest))) in wanted {
             let key = |name: &str| match setup.objectives.len() {
                 1 => format!("objective.{name}"),
                 _ => format!("objective.{index}.{name}"),
             };
-            if !setup.stands_beside(index, manifest) {
+            if !setup.has_own_text(index, manifest) {
                 for (name, given) in [("text", own.text.is_some()), ("tokens", own.tokens.is_some())] {
                     if given {
-                        let why = "unused: this objective learns from [data]; text of its own is for one that learns from running text beside rows";
+                        let why = "unused: this objective learns from [data]; only an objective of running text has its own text, if [data] has rows";
                         mistakes.refuse(&key(name), why);
+                        complete = false;
                     }
                 }
                 continue;
             }
             let Some(tokens) = own.tokens else {
-                let why = "missing: how many tokens of its own text does a step see? for example tokens = 2048";
+                let why = "missing: the number of tokens of its own text per step; for example tokens = 2048";
                 mistakes.refuse(&key("tokens"), why);
+                complete = false;
                 continue;
             };
-            let instance = Box::new(breadcrumb::within(&own.plugin, "create", || library.objective(&own.options))?);
+            let instance = breadcrumb::within(&own.plugin, "create", || library.objective(&own.options));
             let prefix = format!("{}/", own.plugin);
-            let active = Active::new(&own.plugin, own.weight, prefix, manifest.clone(), instance, "text")?;
-            let active = active.of_table(index);
+            let objectives = instance.map_err(Error::from).and_then(|instance| {
+                let active =
+                    Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), "text")?;
+                Objectives::new(vec![active.of_table(index)])
+            });
+            let objectives = mistakes.check(&setup.loaded.key_of("objective", index), objectives)?;
             let text = mistakes.check(&key("text"), text_of(setup, own, &key("text"), tokens))?;
-            let Some((batcher, sources)) = text else { continue };
+            let (Some(objectives), Some((batcher, sources))) = (objectives, text) else {
+                complete = false;
+                continue;
+            };
             all.push(AuxiliaryObjective {
-                objectives: Objectives::new(vec![active])?,
+                objectives,
                 batcher,
                 sources,
                 context: setup.config.context as usize,
@@ -71,8 +81,7 @@ impl AuxiliaryObjective {
                 micro_batch: setup.experiment().train.micro_batch_tokens,
             });
         }
-        mistakes.finish()?;
-        Ok(all)
+        Ok(complete.then_some(all))
     }
 
     /// Returns the worst micro-batch of at most `most` positions that its text can give, as a window of its own. The place in
@@ -104,7 +113,7 @@ impl AuxiliaryObjective {
     /// Text that cannot be read or packed.
     pub fn window(&mut self) -> Result<Vec<PackedBatch>> {
         let window = self.batcher.next_window(self.context)?;
-        let window = window.ok_or_else(|| Error::run("the text beside the rows has ended"))?;
+        let window = window.ok_or_else(|| Error::run("the objective's own text has ended"))?;
         crate::objectives::micro_batch::cut(&window, self.micro_batch)
     }
 }
@@ -114,7 +123,7 @@ fn text_of(setup: &Setup, own: &Objective, key: &str, tokens: usize) -> Result<(
         (Some(paths), _) => TextOptions { paths: paths.clone(), eval_paths: Vec::new(), held_out: 0.0 }.read()?,
         (None, source) if source.usual_kind() == DataKind::TEXT => setup.generated_text()?,
         (None, _) => {
-            let why = "missing: which text does this objective learn from? for example text = \"corpus/*.txt\"";
+            let why = "missing: the text that this objective learns from; for example text = \"corpus/*.txt\"";
             return Err(setup.loaded.refuse(key, why));
         }
     };

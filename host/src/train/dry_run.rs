@@ -215,7 +215,7 @@ impl fmt::Display for Findings {
         if let Some(bytes) = self.process_peak_bytes {
             writeln!(
                 f,
-                "process memory    {:.1} MiB at most, with the buffers where the device is the processor",
+                "process memory    {:.1} MiB at most, including the buffers if the device is the processor",
                 mib(bytes)
             )?;
         }
@@ -237,7 +237,7 @@ impl fmt::Display for Findings {
             write!(f, "\nnote              {note}")?;
         }
         if let Some(example) = &self.example {
-            write!(f, "\na row, and what is learned of it between ⟦ and ⟧:\n{example}")?;
+            write!(f, "\nfirst row, supervised tokens between ⟦ and ⟧:\n{example}")?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ impl Trainer {
         let eval = self.experiment().eval.clone();
         let step = self.state.step;
         let due = due || (eval.every > 0 && step.is_multiple_of(eval.every));
-        let nothing = self.held_out.is_empty() && self.questions.is_empty();
+        let nothing = self.held_out.is_empty() && self.eval_prompts.is_empty();
         if !due || nothing || self.state.evaluated.is_some_and(|(at, _)| at == step) {
             return Ok(false);
         }
@@ -71,11 +71,11 @@ impl Trainer {
     /// Returns the metrics of the policy's answers to held-out prompts, and writes the answers.
     /// The log-probabilities are those at the temperature of the sampling, and at 1 for greedy answers.
     pub(super) fn answers(&mut self) -> Result<Figures> {
-        if self.questions.is_empty() {
+        if self.eval_prompts.is_empty() {
             return Ok(Figures::new());
         }
         self.marker.backend("generation");
-        let mut answered = self.learner.held_out_prompts(&self.setup, &*self.data.held_out, &self.questions);
+        let mut answered = self.learner.held_out_prompts(&self.setup, &*self.data.held_out, &self.eval_prompts);
         let mut figures = Figures::new();
         for evaluator in EVALUATORS {
             let (own, lines) = evaluator::figures(evaluator, &mut answered)?;
@@ -85,17 +85,17 @@ impl Trainer {
         Ok(figures)
     }
 
-    /// Returns whether to stop, because an objective asked for it or early stopping ran out of patience, and prints the reason.
+    /// Returns whether to stop, because an objective requests it or early stopping is due, and prints the reason.
     pub(super) fn is_to_stop(&self, verdict: Verdict) -> bool {
         let step = self.state.step;
         if verdict == Verdict::STOP {
-            self.progress.message(&format!("stopped after step {step}: an objective asked for it"));
+            self.progress.message(&format!("stopped after step {step}: an objective requested it"));
             return true;
         }
         let stop = self.experiment().eval.early_stop.as_ref();
         let Some(stop) = stop.filter(|stop| self.state.evaluations_without_gain >= stop.patience) else { return false };
         let EarlyStop { metric: MetricRule { metric, .. }, patience, .. } = stop;
-        let why = format!("{metric} has not become better in {patience} evaluations");
+        let why = format!("{metric} has not improved in {patience} evaluations");
         self.progress.message(&format!("stopped after step {step}: {why}"));
         true
     }

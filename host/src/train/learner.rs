@@ -36,7 +36,7 @@ pub struct Learner {
     pub grads: Buffer,
     /// The optimizer.
     pub optimizer: Box<dyn Optimizer>,
-    /// The models beside it.
+    /// The other models.
     pub roles: Roles,
     /// The objectives whose loss is minimised.
     pub objectives: Objectives,
@@ -96,7 +96,7 @@ impl Learner {
         })
     }
 
-    /// Returns held-out prompts of `data` with what answers and scores them.
+    /// Returns held-out prompts of `data` with the models and rewards that answer and score them.
     pub fn held_out_prompts<'a>(
         &'a mut self,
         setup: &'a Setup,
@@ -147,7 +147,7 @@ impl Learner {
         let window = self.batcher.next_window(self.context(step))?;
         let window = window.ok_or_else(ended)?;
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), marker)?;
-        cut(&self.asked(composed)?, self.settings.micro_batch_tokens)
+        cut(&composed, self.settings.micro_batch_tokens)
     }
 
     /// Returns whether no window is left. Possible only with `train.epochs`, if answers were dropped and the epochs therefore
@@ -192,16 +192,6 @@ impl Learner {
         let positions = (window.positions() as f64 * share) as usize;
         let parts = (micro_batches.len() as f64 * share).ceil() as usize;
         Ok(FirstWindow { micro_batches, positions, parts })
-    }
-
-    /// Sets `reads_last` on every sequence of the window if an objective needs it. Sequences from `compose` do not have it set.
-    pub(super) fn asked(&self, window: Window) -> Result<Window> {
-        if !self.objectives.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
-            return Ok(window);
-        }
-        let mut sequences = window.sequences().to_vec();
-        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
-        Ok(Window::new(sequences)?)
     }
 
     /// Adds the gradient of a window's total loss, without that of the objectives with their own text.
@@ -284,14 +274,14 @@ impl Learner {
         // The recorded mean and deviation of scores belong to the weights before this update.
         self.model.config_mut().scores = None;
         self.roles.update(lr)?;
-        self.follow(step)
+        self.update_reference(step)
     }
 
     /// Updates the reference model if it tracks the policy, also after a step whose update was refused.
     ///
     /// # Errors
     /// Errors of the backend.
-    pub fn follow(&self, step: u64) -> Result<()> {
-        self.roles.follow(&self.model, step)
+    pub fn update_reference(&self, step: u64) -> Result<()> {
+        self.roles.update_reference(&self.model, step)
     }
 }

@@ -34,7 +34,8 @@ struct Streak {
     seen: u64,
     /// Whether the condition ever failed to hold.
     broken: bool,
-    said: bool,
+    /// Whether the note was printed.
+    printed: bool,
 }
 
 impl Streak {
@@ -42,14 +43,14 @@ impl Streak {
     fn add(&mut self, seen: bool, enough: u64) -> bool {
         self.broken |= !seen;
         self.seen = if seen { self.seen + 1 } else { 0 };
-        let due = self.seen >= enough && !self.said;
-        self.said |= due;
+        let due = self.seen >= enough && !self.printed;
+        self.printed |= due;
         due
     }
 
     /// Returns whether the condition always held, but not often enough for the note to be printed.
-    fn unsaid(&self) -> bool {
-        self.seen > 0 && !self.broken && !self.said
+    fn is_unprinted(&self) -> bool {
+        self.seen > 0 && !self.broken && !self.printed
     }
 }
 
@@ -79,7 +80,7 @@ impl Notices {
         }
     }
 
-    /// Returns the terms that an objective returned, judging by the names of its metrics: a loss with several terms reports
+    /// Returns the terms that an objective returned, according to the names of its metrics: a loss with several terms reports
     /// each of them. Before anything was returned: all terms.
     pub fn terms<'a>(&self, active: &'a Active) -> Vec<&'a TermSpec> {
         let Active { prefix, manifest, .. } = active;
@@ -96,10 +97,10 @@ impl Notices {
     /// printed before, and declared metrics that were never returned.
     pub fn end<'a>(&self, objectives: impl Iterator<Item = &'a Active>) -> Vec<String> {
         let mut all = Vec::new();
-        if self.without_gradient.unsaid() {
+        if self.without_gradient.is_unprinted() {
             all.push(format!("the gradient was exactly 0 in every step: {NOTHING_LEARNED}"));
         }
-        if self.equal_rewards.unsaid() {
+        if self.equal_rewards.is_unprinted() {
             all.push(format!("the rewards of every rollout were all equal: {EQUAL}"));
         }
         for Active { id, prefix, manifest, .. } in objectives {
@@ -112,8 +113,8 @@ impl Notices {
     }
 }
 
-const NOTHING_LEARNED: &str = "nothing is learned; look at the objective's cotangents and at what is supervised";
-const EQUAL: &str = "answers cannot be told apart by them; look at the rewards and at samples.jsonl";
+const NOTHING_LEARNED: &str = "nothing is learned; check the objective's cotangents and which tokens are supervised";
+const EQUAL: &str = "they do not distinguish any answers; check the rewards and samples.jsonl";
 
 /// Returns whether a term or metric exists only under some options: its meaning then names one of them.
 fn is_optional(manifest: &ObjectiveManifest, meaning: &str) -> bool {
@@ -137,42 +138,45 @@ pub fn at_start(
     batcher: &Batcher,
     context: usize,
 ) -> Result<Vec<String>> {
-    let mut said = single_answers(experiment, objectives);
+    let mut notes = single_answers(experiment, objectives);
     if let Length::Steps(steps) = experiment.train.length {
-        let (rows, taken) = batcher.first_window(context)?;
-        said.extend(read_again(experiment, rows, taken));
-        said.extend(no_warmup(experiment.train.schedule.warmup, steps));
+        let (rows, read) = batcher.first_window(context)?;
+        notes.extend(read_again(experiment, rows, read));
+        notes.extend(no_warmup(experiment.train.schedule.warmup, steps));
     }
-    Ok(said)
+    Ok(notes)
 }
 
 /// The note for a warm-up whose fraction of the run rounds to 0 steps.
 fn no_warmup(warmup: Span, steps: u64) -> Option<String> {
     let Span::Fraction(part) = warmup else { return None };
     (steps > 0 && warmup.steps(steps) == 0).then(|| {
-        format!("the warm-up is {part} of {steps} steps, which is less than half a step: there is none; give it in steps, as an integer")
+        format!(
+            "the warm-up is {part} of {steps} steps, which rounds to 0 steps, so there is no warm-up; give it in steps, as an \
+             integer"
+        )
     })
 }
 
-/// The note for a batch or rollout that takes more rows than the data's `rows`.
-fn read_again(experiment: &Experiment, rows: usize, taken: usize) -> Option<String> {
+/// The note for a batch or rollout that reads more rows than the data's `rows`.
+fn read_again(experiment: &Experiment, rows: usize, read: usize) -> Option<String> {
     let noun = if !experiment.data.source().has_rows(RowKind::PromptCompletion) { "sequence" } else { "row" };
     let (reader, size) = match experiment.rollout {
         Some(_) => ("rollout", "rollout.prompts"),
         None => ("step", "train.batch"),
     };
-    (taken > rows).then(|| again(reader, size, noun, rows, taken))
+    (read > rows).then(|| again(reader, size, noun, rows, read))
 }
 
-fn again(reader: &str, size: &str, noun: &str, rows: usize, taken: usize) -> String {
-    let what = match (rows, taken / rows.max(1)) {
+fn again(reader: &str, size: &str, noun: &str, rows: usize, read: usize) -> String {
+    let what = match (rows, read / rows.max(1)) {
         (1, times) => format!("the data's only {noun} {times} times"),
         (_, 1) => format!("some of the data's {rows} {noun}s twice"),
         (_, times) => format!("each of the data's {rows} {noun}s at least {times} times"),
     };
     format!(
-        "{size} is larger than the training data: every {reader} reads {what}; a smaller {size} reads it once, and \
-         train.epochs in place of train.steps reads it once an epoch"
+        "{size} is larger than the training data: every {reader} reads {what}; to read it only once, lower {size}, or \
+         give train.epochs instead of train.steps"
     )
 }
 
@@ -185,8 +189,8 @@ fn single_answers(experiment: &Experiment, objectives: &Objectives) -> Vec<Strin
         return Vec::new();
     }
     vec![format!(
-        "rollout.samples = 1: each of the {prompts} prompts has one answer, so that an objective which compares the answers to \
-         one prompt has nothing to compare; for example rollout.samples = 8"
+        "rollout.samples = 1: each of the {prompts} prompts has one answer, so an objective that compares the answers to one \
+         prompt has nothing to compare; for example rollout.samples = 8"
     )]
 }
 
@@ -198,12 +202,12 @@ mod tests {
 
     /// Catches a note in every step, a note after a single zero, and a count of zeros that continues across other steps.
     #[test]
-    fn a_gradient_of_zero_is_said_once_and_only_when_it_stays() {
+    fn a_zero_gradient_is_noted_once_and_only_if_it_persists() {
         let mut notices = Notices::default();
         let norms = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
-        let said: Vec<u64> =
+        let noted: Vec<u64> =
             norms.into_iter().zip(1..).filter_map(|(norm, step)| notices.step(step, norm).map(|_| step)).collect();
-        assert_eq!(said, [6]);
+        assert_eq!(noted, [6]);
         assert!(notices.end([].into_iter()).is_empty());
         let mut nan = Notices::default();
         assert!((1..9).all(|step| nan.step(step, f64::NAN).is_none()));
@@ -211,12 +215,12 @@ mod tests {
 
     /// Catches a short run that learned nothing and ends without a note.
     #[test]
-    fn what_was_true_of_every_step_of_a_short_run_is_said_at_its_end() {
+    fn a_condition_that_held_in_every_step_of_a_short_run_is_noted_at_its_end() {
         let mut notices = Notices::default();
         assert_eq!((notices.step(1, 0.0), notices.rollout((0.5, 0.5))), (None, None));
         let end = notices.end([].into_iter());
         assert!(end.len() == 2 && end[0].contains("every step") && end[1].contains("every rollout"), "{end:?}");
-        assert!(notices.rollout((0.5, 0.5)).is_some_and(|said| said.contains("2 rollouts in a row are 0.5")));
+        assert!(notices.rollout((0.5, 0.5)).is_some_and(|note| note.contains("2 rollouts in a row are 0.5")));
         assert_eq!(notices.rollout((0.5, 0.5)), None);
         let mut varied = Notices::default();
         assert!(
@@ -227,15 +231,15 @@ mod tests {
 
     /// Catches a count that is not the number of rows, and a rollout that is called a step.
     #[test]
-    fn a_batch_larger_than_the_data_is_said() {
-        let said = again("step", "train.batch", "row", 8, 35);
+    fn a_batch_larger_than_the_data_is_noted() {
+        let note = again("step", "train.batch", "row", 8, 35);
         assert!(
-            said.starts_with(
+            note.starts_with(
                 "train.batch is larger than the training data: every step reads each of the data's 8 rows at least 4 times"
             ),
-            "{said}"
+            "{note}"
         );
-        assert!(said.contains("train.epochs"), "{said}");
+        assert!(note.contains("train.epochs"), "{note}");
         assert!(
             again("rollout", "rollout.prompts", "row", 1, 3)
                 .contains("every rollout reads the data's only row 3 times")
@@ -245,8 +249,8 @@ mod tests {
 
     /// Catches a warm-up that rounds to 0 steps without a note.
     #[test]
-    fn a_warm_up_of_no_step_is_said() {
-        assert!(no_warmup(Span::Fraction(0.1), 4).is_some_and(|said| said.contains("0.1 of 4 steps")));
+    fn a_warm_up_that_rounds_to_no_step_is_noted() {
+        assert!(no_warmup(Span::Fraction(0.1), 4).is_some_and(|note| note.contains("0.1 of 4 steps")));
         assert_eq!(no_warmup(Span::Fraction(0.1), 5), None);
         assert_eq!(no_warmup(Span::Steps(0), 4), None);
     }

@@ -80,13 +80,19 @@ pub fn open_or_mistakes(
     if !objectives_are_free(setup, mistakes) {
         return Ok(None);
     }
-    let Some(objectives) = mistakes.check("objective", setup.objectives())? else { return Ok(None) };
+    let Some(objectives) = setup.objectives_or_mistakes(mistakes)? else { return Ok(None) };
     Roles::check_keys(setup, &objectives, mistakes);
     Rollouts::check_keys(setup, &objectives, mistakes);
-    let auxiliary = mistakes.check("objective", AuxiliaryObjective::all(setup))?;
+    let auxiliary = AuxiliaryObjective::all(setup, mistakes)?;
     let reads_weights = setup.model_folder.is_some() || !setup.role_paths().is_empty() || checkpoint.is_some();
     let (Some(device), true) = (device, fits && (mistakes.are_none() || !reads_weights)) else { return Ok(None) };
-    let roles = mistakes.check("reference", Roles::open(setup, device, &objectives, checkpoint))?;
+    let roles = match mistakes.are_free(&["train.optimizer"]) {
+        true => Roles::open(setup, device, &objectives, checkpoint, mistakes)?,
+        false => None,
+    };
+    if reads_weights && !mistakes.are_none() {
+        return Ok(None);
+    }
     let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives));
     let model = mistakes.check("model.from", model)?;
     let opened = match (data, model, roles) {
@@ -94,7 +100,7 @@ pub fn open_or_mistakes(
         _ => None,
     };
     let rewards = match mistakes.are_free(&["reward"]) {
-        true => mistakes.check("reward", Rewards::open(setup, device))?,
+        true => Rewards::open(setup, device, mistakes)?,
         false => None,
     };
     let (Some(mut opened), Some(rewards), Some(auxiliary)) = (opened, rewards, auxiliary) else { return Ok(None) };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use telos_random::Rng;
 
 use super::{
-    eval::prompts::questions,
+    eval::prompts::eval_prompts,
     rollout::{rewards::Rewards, sampling::Policy},
 };
 use crate::{
@@ -54,49 +54,52 @@ pub struct Pairs {
     pub lines: String,
 }
 
-/// Lets the model of an experiment with rollouts answer each of its prompts, held-out ones included, `samples` times, and pairs
-/// the answers.
+/// Generates `samples` answers to each prompt of an experiment with rollouts, held-out prompts included, and pairs them.
 ///
 /// # Errors
 /// A request error for an experiment without `[rollout]` or `[[reward]]`; errors of plugins and of the backend.
 pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
     let Some(rollout) = &setup.experiment().rollout else {
-        return Err(setup.loaded.refuse("rollout", "missing: it says how prompts are answered"));
+        return Err(setup.loaded.refuse("rollout", "missing: its settings decide how prompts are answered"));
     };
     let (device, _) = setup.device(false)?;
-    let (model, rewards) = (setup.model(&device, None, Outputs::TOKENS)?, Rewards::open(setup, &device)?);
+    let model = setup.model(&device, None, Outputs::TOKENS)?;
+    let mut mistakes = setup.loaded.mistakes();
+    let rewards = Rewards::open(setup, &device, &mut mistakes)?;
+    mistakes.finish()?;
+    let rewards = rewards.ok_or_else(|| Error::run("the rewards were not opened"))?;
     if !rewards.any_weighted() {
-        return Err(setup.loaded.refuse("reward", "missing: which answer is better?"));
+        return Err(setup.loaded.refuse("reward", "missing: pairs need a reward with a weight other than 0"));
     }
     let data = setup.data(false)?;
     // If a chat template turns plain prompts into a user message, the pairs contain messages as well.
     let as_messages = setup.experiment().data.source().writing().chat_template.is_some();
-    let mut found = Pairs::default();
+    let mut built = Pairs::default();
     let mut all = Vec::new();
     for (side, data) in [(0, &data.train), (1, &data.held_out)] {
         let data: &dyn Examples = &**data;
         let policy = Policy { model: &model, tokenizer: &setup.tokenizer, data };
-        let questions = questions(data, &setup.tokenizer, u64::MAX)?;
+        let eval_prompts = eval_prompts(data, &setup.tokenizer, u64::MAX)?;
         // In blocks of a rollout's size, so that this needs no more memory than a rollout.
-        for (block, questions) in questions.chunks(rollout.prompts).enumerate() {
+        for (block, eval_prompts) in eval_prompts.chunks(rollout.prompts).enumerate() {
             let prompts: Vec<Sequence> =
-                questions.iter().flat_map(|question| vec![question.prompt().clone(); samples]).collect();
+                eval_prompts.iter().flat_map(|prompt| vec![prompt.prompt().clone(); samples]).collect();
             let seed = Rng::new(&[setup.experiment().seed, PAIRS, side, block as u64]).next_u64();
             let answers = policy.answer(&prompts, &options(rollout, seed))?;
             let scores = rewards.combined(&rewards.score(&answers)?, answers.len());
             let rounds = answers.chunks(samples).zip(scores.chunks(samples));
-            for (question, (answers, scores)) in questions.iter().zip(rounds) {
+            for (prompt, (answers, scores)) in eval_prompts.iter().zip(rounds) {
                 let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
-                let row = data.row_text(question.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
-                found.add(Prompt { row, as_messages }, &answered, scores)?;
+                let row = data.row_text(prompt.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
+                built.add(Prompt { row, as_messages }, &answered, scores)?;
             }
             all.extend(scores);
         }
     }
-    found.mean = mean(all.iter().sum(), all.len());
-    found.chosen = mean(found.chosen, found.pairs);
-    found.rejected = mean(found.rejected, found.pairs);
-    Ok(found)
+    built.mean = mean(all.iter().sum(), all.len());
+    built.chosen = mean(built.chosen, built.pairs);
+    built.rejected = mean(built.rejected, built.pairs);
+    Ok(built)
 }
 
 fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
@@ -156,10 +159,10 @@ impl Pairs {
             return Ok(());
         }
         let mut row = Map::new();
-        let said = |answer: usize| prompt.answer(&answers[answer].completion);
+        let message = |answer: usize| prompt.answer(&answers[answer].completion);
         row.insert("prompt".into(), prompt.value(answers[best]));
-        row.insert("chosen".into(), said(best));
-        row.insert("rejected".into(), said(worst));
+        row.insert("chosen".into(), message(best));
+        row.insert("rejected".into(), message(worst));
         // A truncated answer does not end there, so the model must not learn to stop there.
         row.insert("chosen_ended".into(), answers[best].ended.into());
         row.insert("rejected_ended".into(), answers[worst].ended.into());
@@ -180,9 +183,13 @@ impl Pairs {
 impl fmt::Display for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "prompts    {}", self.prompts)?;
-        writeln!(f, "pairs      {}; of {} prompts all answers are worth the same", self.pairs, self.ties)?;
+        writeln!(
+            f,
+            "pairs      {}; {} prompts have none: their answers all have the same score",
+            self.pairs, self.ties
+        )?;
         if self.no_text > 0 {
-            writeln!(f, "passed over {} answers with bytes that make no character", self.no_text)?;
+            writeln!(f, "skipped {} answers that contain bytes that are not valid text", self.no_text)?;
         }
         if self.pairs == 0 {
             return write!(f, "score      {:.4} of all; no pair was written", self.mean);
@@ -213,7 +220,7 @@ mod tests {
 
     /// Catches sides exchanged, a pair of equal answers, a column that overwrites an answer, and a column that is lost.
     #[test]
-    fn the_best_stands_against_the_worst() {
+    fn the_best_answer_is_chosen_and_the_worst_rejected() {
         let (a, b, c) = (sample("a"), sample("b"), sample("c"));
         let mut pairs = Pairs::default();
         pairs.add(row(), &[&a, &b, &c], &[0.5, -1.0, 2.0]).unwrap();
@@ -233,10 +240,10 @@ mod tests {
     /// template turns into messages and that are written as plain text.
     #[test]
     fn answers_to_messages_are_messages() {
-        let asked = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
+        let messages = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
         let as_messages = Prompt { as_messages: true, ..prompt(json!({"prompt": "q"})) };
         for (prompt, expected) in [
-            (prompt(json!({"prompt": asked})), asked.clone()),
+            (prompt(json!({"prompt": messages})), messages.clone()),
             (as_messages, json!([{"role": "user", "content": "q"}])),
         ] {
             let mut pairs = Pairs::default();

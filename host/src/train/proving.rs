@@ -28,7 +28,7 @@ impl Trainer {
         if self.state.stopped || self.state.step >= self.state.total || self.learner.data_has_ended() {
             return Ok(());
         }
-        self.prove_beside()?;
+        self.prove_auxiliary()?;
         if self.learner.rollouts.is_some() || self.unchecked().is_empty() {
             return Ok(());
         }
@@ -39,16 +39,16 @@ impl Trainer {
     }
 
     /// Checks objectives with their own text on their next window. The place in the text does not change.
-    fn prove_beside(&mut self) -> Result<()> {
+    fn prove_auxiliary(&mut self) -> Result<()> {
         let tables = self.unchecked();
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         let Learner { model, roles, auxiliary, .. } = &mut self.learner;
         for one in auxiliary.iter_mut().filter(|_| !tables.is_empty()) {
             let micro_batches = one.peek()?;
             let models = roles.models(model);
-            found.extend(proofs(&self.setup, models, &mut one.objectives, &micro_batches, &tables, &self.marker)?);
+            results.extend(proofs(&self.setup, models, &mut one.objectives, &micro_batches, &tables, &self.marker)?);
         }
-        self.settle(&found)
+        self.record_results(&results)
     }
 
     /// Checks objectives on a window; each one until all its terms have been compared once.
@@ -62,8 +62,8 @@ impl Trainer {
         }
         self.to_prove.windows += 1;
         let Learner { model, roles, objectives, .. } = &mut self.learner;
-        let found = proofs(&self.setup, roles.models(model), objectives, micro_batches, &tables, &self.marker)?;
-        self.settle(&found)
+        let results = proofs(&self.setup, roles.models(model), objectives, micro_batches, &tables, &self.marker)?;
+        self.record_results(&results)
     }
 
     /// Adds a note for each objective that could not be checked in any window of this run.
@@ -77,16 +77,16 @@ impl Trainer {
 
     /// Returns an error for a contradiction, or records it with `--unproved`; records what passed in `plugins.lock`. Objectives
     /// with terms that could not be compared stay unchecked.
-    fn settle(&mut self, found: &[Proof]) -> Result<()> {
-        if found.is_empty() {
+    fn record_results(&mut self, results: &[Proof]) -> Result<()> {
+        if results.is_empty() {
             return Ok(());
         }
-        if let Some(refusal) = refusal(found).filter(|_| !self.setup.accept_unproved) {
+        if let Some(refusal) = refusal(results).filter(|_| !self.setup.accept_unproved) {
             return Err(refusal);
         }
         let ToProve { tables, contradicting, silent, .. } = &mut self.to_prove;
         let tables = tables.get_or_insert_default();
-        for proof in found {
+        for proof in results {
             if !proof.contradictions.is_empty() {
                 contradicting.insert(proof.id.clone());
             }
@@ -97,17 +97,17 @@ impl Trainer {
                 silent.insert(proof.table, proof.clone());
             }
         }
-        let waits = |id: &str| {
+        let is_unfinished = |id: &str| {
             let same = |table: &usize| self.setup.experiment().objective.get(*table).is_some_and(|o| o.plugin == id);
             contradicting.contains(id) || tables.iter().any(same)
         };
-        let passed: Vec<&str> = found.iter().map(|proof| proof.id.as_str()).filter(|id| !waits(id)).collect();
+        let passed: Vec<&str> = results.iter().map(|proof| proof.id.as_str()).filter(|id| !is_unfinished(id)).collect();
         passed.into_iter().for_each(|id| self.setup.lock.prove(kind::OBJECTIVE, id));
         self.setup.lock.save()?;
-        let told = |proof: &Proof| -> Vec<String> {
+        let contradictions = |proof: &Proof| -> Vec<String> {
             proof.contradictions.iter().map(|line| format!("{}: {line}", proof.id)).collect()
         };
-        let lines: Vec<String> = found.iter().flat_map(told).collect();
+        let lines: Vec<String> = results.iter().flat_map(contradictions).collect();
         if lines.is_empty() {
             return Ok(());
         }

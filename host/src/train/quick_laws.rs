@@ -110,9 +110,9 @@ pub(super) fn proofs(
         Some(whole) => vec![(whole, MicroBatchRange::whole(whole))],
         None => micro_batches.iter().zip(MicroBatchRange::all(micro_batches)).collect(),
     };
-    let mut found: BTreeMap<usize, Proof> = BTreeMap::new();
+    let mut results: BTreeMap<usize, Proof> = BTreeMap::new();
     for (place, (packed, part)) in places.iter().enumerate() {
-        if objectives.iter().all(|active| !tables.contains(&active.table) || found.contains_key(&active.table)) {
+        if objectives.iter().all(|active| !tables.contains(&active.table) || results.contains_key(&active.table)) {
             break;
         }
         let batch: Batch<'_> = match &whole {
@@ -125,7 +125,7 @@ pub(super) fn proofs(
         // An invalid loss is refused here as in any step.
         objectives.losses(&batch, &joined, *part, &packed.rows, marker)?;
         for (index, active) in objectives.iter().enumerate().filter(|(_, active)| tables.contains(&active.table)) {
-            if found.contains_key(&active.table) {
+            if results.contains_key(&active.table) {
                 continue;
             }
             marker.objective(&active.id, "the quick laws");
@@ -142,11 +142,11 @@ pub(super) fn proofs(
             }
             let line = |line: &Line| format!("{}: {}; expected: {}", line.group, line.detail, meaning(&line.group));
             let contradictions = quick.verify().failures().map(line).collect();
-            found.insert(active.table, Proof { table: active.table, id: active.id.clone(), contradictions, silent });
+            results.insert(active.table, Proof { table: active.table, id: active.id.clone(), contradictions, silent });
         }
     }
     marker.host();
-    Ok(found.into_values().collect())
+    Ok(results.into_values().collect())
 }
 
 fn meaning(law: &str) -> &'static str {
@@ -154,25 +154,25 @@ fn meaning(law: &str) -> &'static str {
 }
 
 /// Returns the error for the first objective that contradicts a law.
-pub(super) fn refusal(found: &[Proof]) -> Option<Error> {
-    let Proof { id, contradictions, .. } = found.iter().find(|proof| !proof.contradictions.is_empty())?;
+pub(super) fn refusal(results: &[Proof]) -> Option<Error> {
+    let Proof { id, contradictions, .. } = results.iter().find(|proof| !proof.contradictions.is_empty())?;
     let hint = format!(
-        "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains all the same and notes it in the receipt"
+        "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains anyway and records it in the receipt"
     );
     let error = Error::run(format!("objective \"{id}\" contradicts itself on the experiment's first batch"));
     Some(error.with_details(contradictions.clone()).with_hint(hint))
 }
 
 /// Returns one line for each objective with terms that could not be compared.
-pub(super) fn uncompared(found: &[Proof]) -> Vec<String> {
+pub(super) fn uncompared(results: &[Proof]) -> Vec<String> {
     let line = |Proof { id, silent, .. }: &Proof| {
         let terms = silent.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
         format!(
-            "objective \"{id}\": the quick laws could not check {terms}: their cotangents are 0 in the batches so far, as where all \
-             rewards are equal; the next start checks again"
+            "objective \"{id}\": the quick laws could not check {terms}: their cotangents are 0 in the batches so far, for example \
+             because all rewards are equal; the next start of the run checks them again"
         )
     };
-    found.iter().filter(|proof| !proof.silent.is_empty()).map(line).collect()
+    results.iter().filter(|proof| !proof.silent.is_empty()).map(line).collect()
 }
 
 /// Which of a run's objectives are still to be checked against the quick laws.
@@ -194,15 +194,15 @@ mod tests {
 
     /// Catches a refusal that does not name the law, the command that shows the case, or the flag that accepts it.
     #[test]
-    fn a_refusal_names_plugin_law_and_both_ways_on() {
+    fn a_refusal_names_the_plugin_the_law_and_both_remedies() {
         assert!(refusal(&[]).is_none());
-        let found = [Proof {
+        let results = [Proof {
             table: 0,
             id: "focal".to_owned(),
             contradictions: vec!["cotangents: the sign".to_owned()],
             silent: Vec::new(),
         }];
-        let error = refusal(&found).unwrap();
+        let error = refusal(&results).unwrap();
         let report = error.report();
         assert_eq!(error.exit_code(), 1);
         for part in ["\"focal\"", "cotangents: the sign", "telos plugins verify focal", "--unproved", "receipt"] {

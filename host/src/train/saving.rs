@@ -14,7 +14,7 @@ use crate::{
 
 impl Trainer {
     /// Saves a checkpoint. A failure is printed and does not end the run: the last good checkpoint stays.
-    pub(super) fn save_or_say(&mut self) {
+    pub(super) fn save_or_report(&mut self) {
         if let Err(error) = self.save() {
             self.progress.message(&format!("{}the run continues without this checkpoint", error.report()));
         }
@@ -26,7 +26,7 @@ impl Trainer {
         let every = self.experiment().checkpoint.every;
         let last = self.state.stopped || self.state.step == self.state.total;
         if !last && (best || (every > 0 && self.state.step.is_multiple_of(every))) {
-            self.save_or_say();
+            self.save_or_report();
         }
     }
 
@@ -35,7 +35,7 @@ impl Trainer {
         if !global_norm(&self.learner.device, self.learner.model.params())?.finite {
             let step = self.state.step;
             return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
-                .with_hint("lower the learning rate; the checkpoint before is intact"));
+                .with_hint("lower the learning rate; the previous checkpoint is intact"));
         }
         if let Some(place) = self.folder.moved()?
             && self.moved_to.as_ref() != Some(&place)
@@ -70,7 +70,7 @@ impl Trainer {
         }
         let name = saved.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Err(error) = self.write_longer() {
-            self.progress.message(&format!("{}{name} is saved all the same", error.report()));
+            self.progress.message(&format!("{}{name} was saved nevertheless", error.report()));
         }
         self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));
         Ok(name)
@@ -105,7 +105,8 @@ impl Trainer {
             let kept = self.checkpoints.latest().ok().flatten();
             let kept =
                 kept.map_or("there is none yet".to_owned(), |c| format!("the last is {}", shown(&c.path).display()));
-            return error.with_details([format!("step {} is half done: continue from a checkpoint; {kept}", step + 1)]);
+            return error
+                .with_details([format!("step {} is incomplete: continue from a checkpoint; {kept}", step + 1)]);
         }
         if step == 0 {
             return error;
@@ -113,7 +114,7 @@ impl Trainer {
         match self.save() {
             Ok(name) => {
                 let saved = format!("step {step} is saved as {name}: fix the cause and continue with --resume");
-                let otherwise = "where that takes another experiment, start one from there with --name and model.from";
+                let otherwise = "if the fix changes the experiment, start another run from this checkpoint with --name and model.from";
                 error.with_details([saved, otherwise.to_owned()])
             }
             Err(second) => {

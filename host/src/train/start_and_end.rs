@@ -24,9 +24,9 @@ impl Trainer {
         }
         if self.state.step == 0 {
             // The memory check may use rows that the reference did not score: these get log-probabilities of 0 during the check.
-            self.reference.iter().for_each(|reference| reference.stand_in(true));
+            self.reference.iter().for_each(|reference| reference.use_zeros(true));
             self.learner.try_worst_batch(&self.marker)?;
-            self.reference.iter().for_each(|reference| reference.stand_in(false));
+            self.reference.iter().for_each(|reference| reference.use_zeros(false));
         }
         let Learner { objectives, batcher, .. } = &self.learner;
         let notes = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
@@ -41,7 +41,7 @@ impl Trainer {
             self.state.stopped = self.is_to_stop(Verdict::CONTINUE);
         }
         if best && !self.state.stopped && self.state.step < self.state.total {
-            self.save_or_say();
+            self.save_or_report();
         }
         Ok(true)
     }
@@ -67,7 +67,7 @@ impl Trainer {
         let evaluated = held_out_spans(&self.setup, &self.data).iter().map(|row| row.document).collect();
         let role = self.learner.roles.reference.as_mut();
         let model = role.and_then(|role| role.model.take());
-        let model = model.ok_or_else(|| Error::run("the reference model is not there"))?;
+        let model = model.ok_or_else(|| Error::run("the reference model is missing"))?;
         self.marker.backend("reference pass");
         match pass.run(&model, &RowsRead { train, held_out: evaluated }, &self.progress, interrupt)? {
             PassEnd::Interrupted => return Ok(false),

@@ -33,7 +33,7 @@ pub struct Trainer {
     /// The pass in which a frozen reference scores rows before the first step of this process.
     pub(super) reference: Option<ReferencePass>,
     /// Held-out prompts to answer in evaluations; empty without `eval.generate`.
-    pub(super) questions: Vec<EvalPrompt>,
+    pub(super) eval_prompts: Vec<EvalPrompt>,
     pub(super) folder: RunFolder,
     /// The run's new folder if it was moved while the run was active.
     pub(super) moved_to: Option<PathBuf>,

@@ -52,7 +52,7 @@ impl Folder {
     }
 
     /// The last lines that the child printed.
-    pub(super) fn last_words(&self) -> Vec<String> {
+    pub(super) fn last_output(&self) -> Vec<String> {
         let tail = || -> std::io::Result<Vec<u8>> {
             let mut file = File::open(self.0.join(Self::OUTPUT))?;
             let length = file.metadata()?.len();

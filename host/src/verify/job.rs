@@ -1,5 +1,5 @@
-//! The job of a child process. Only the child loads the backend, so the report continues whatever the backend does
-//! to its process.
+//! The job of a child process. Only the child loads the backend, so the report is complete even if the backend ends
+//! its process.
 //!
 //! Parent and child exchange files in a folder that is created for one job; standard output belongs to the plugin,
 //! which may print anything there.

@@ -37,7 +37,7 @@ pub enum LawTask {
         options: Vec<String>,
         /// Columns that the user describes.
         columns: Vec<DrawnColumn>,
-        /// Prompts that a reward knows.
+        /// Prompts that a reward accepts.
         prompts: Vec<String>,
     },
     /// Find the columns that an objective reads, and whether a reward scores the samples, by the first calls of an
@@ -64,7 +64,7 @@ pub struct Setting {
     pub told: Vec<String>,
     /// Columns of generated data.
     pub columns: Vec<DrawnColumn>,
-    /// Prompts that a reward knows; empty: a sum to work out.
+    /// Prompts that a reward accepts; empty: an arithmetic question.
     pub prompts: Vec<String>,
     /// Size of the vocabulary; `None`: the generator's own.
     pub vocabulary: Option<u32>,
@@ -103,7 +103,7 @@ impl DrawnColumn {
     }
 
     /// In the form in which the user may write it.
-    pub fn told(&self) -> String {
+    pub fn notation(&self) -> String {
         let number = |x: f64| if self.whole { format!("{x}") } else { format!("{x:?}") };
         format!("{}={}..{}", self.name, number(self.low), number(self.high))
     }
@@ -173,7 +173,7 @@ fn probe(job: &LawJob, mut setting: Setting) -> Result<Setting> {
         && setting.prompts.is_empty()
     {
         return Err(Error::request(format!("the reward scores no sample: {}", error.message))
-            .with_hint("give prompts that it knows: --prompt TEXT, once or several times"));
+            .with_hint("give prompts that the reward accepts with --prompt TEXT, once or several times"));
     }
     Ok(setting)
 }
@@ -250,7 +250,7 @@ fn offered(library: &Library, setting: &Setting, report: &mut Report) {
         report.push(
             "declared",
             told,
-            Err(format!("the statistic `{name}` is not computed by this host, which has {computed}")),
+            Err(format!("the statistic `{name}` is not computed by this host; it computes {computed}")),
         );
     }
 }
@@ -272,7 +272,7 @@ mod tests {
         let column = |name: &str, low, high, whole| DrawnColumn { name: name.into(), low, high, whole };
         assert_eq!(DrawnColumn::parse("margin=0.0..2.5"), Ok(column("margin", 0.0, 2.5, false)));
         assert_eq!(DrawnColumn::parse("column.level=-1..5"), Ok(column("level", -1.0, 5.0, true)));
-        assert_eq!(column("margin", 0.0, 2.5, false).told(), "margin=0.0..2.5");
+        assert_eq!(column("margin", 0.0, 2.5, false).notation(), "margin=0.0..2.5");
         for wrong in ["margin", "margin=1", "margin=2..1", "=0..1", "margin=a..b", "margin=0..inf"] {
             let why = DrawnColumn::parse(wrong).expect_err(wrong);
             assert!(why.contains("NAME=LOW..HIGH") && why.contains(wrong), "{why}");

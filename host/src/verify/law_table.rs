@@ -49,7 +49,7 @@ fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Sh
     }
     for (line, sets) in faults.iter().take(LISTED) {
         if let Some(first) = shown.get(&line.detail) {
-            writeln!(f, "    the same fault as under `{first}`")?;
+            writeln!(f, "    the same error as for `{first}`")?;
             continue;
         }
         shown.insert(line.detail.clone(), law.name.clone());
@@ -68,7 +68,7 @@ fn row(f: &mut fmt::Formatter<'_>, law: &LawResult, width: usize, shown: &mut Sh
         writeln!(f, "    and {more} more; --json lists them all")?;
     }
     let mut notes: Vec<&str> = law.lines.iter().filter(|line| line.passed).map(|line| line.detail.as_str()).collect();
-    notes.retain(|note| NOTES.iter().any(|told| note.contains(told)));
+    notes.retain(|note| NOTES.iter().any(|shown| note.contains(shown)));
     notes.dedup();
     notes.iter().try_for_each(|note| writeln!(f, "    note: {note}"))
 }

@@ -18,8 +18,8 @@ use super::{
     side_by_side,
 };
 use crate::{
-    config::mistake::suggestion,
     error::{Error, Result},
+    keys::mistake::suggestion,
     runs::receipt::PluginUse,
     setup::loading::used,
 };
@@ -33,7 +33,7 @@ pub struct LawRequest {
     pub only: Vec<String>,
     /// Columns of the data that an objective reads.
     pub columns: Vec<DrawnColumn>,
-    /// Prompts that a reward knows.
+    /// Prompts that a reward accepts.
     pub prompts: Vec<String>,
     /// Size of the vocabulary of generated data; `None`: the generator's own.
     pub vocabulary: Option<u32>,
@@ -110,7 +110,7 @@ impl LawResult {
 }
 
 /// Name and meaning of the line for a plugin that cannot even be described.
-const LOAD: (&str, &str) = ("load", "it loads, describes itself and makes an instance");
+const LOAD: (&str, &str) = ("load", "it loads, returns its manifest and creates an instance");
 
 /// Verifies an objective or a reward; calls `done` with the number of finished laws, their total and the name of
 /// the last one.
@@ -164,7 +164,7 @@ pub fn verify(
     verification.laws = side_by_side(&laws, check, |(law, _)| law, done);
     verification.passed = verification.laws.iter().all(|law| law.passed);
     verification.options = setting.told;
-    verification.columns = setting.columns.iter().map(DrawnColumn::told).collect();
+    verification.columns = setting.columns.iter().map(DrawnColumn::notation).collect();
     Ok(verification)
 }
 

@@ -29,8 +29,8 @@ use plugin_api_load::{PluginInfo, scan};
 use serde::Serialize;
 
 use crate::{
-    config::mistake::suggestion,
     error::{Error, Result},
+    keys::mistake::suggestion,
     plugins::Registry,
     runs::receipt::PluginUse,
     setup::loading::used,
@@ -159,8 +159,9 @@ pub fn verify(
     done: &(dyn Fn(usize, usize, &str) + Sync),
 ) -> Result<Verification> {
     let names = group_names(&request.only)?;
-    let reference =
-        registry.find(kind::BACKEND, REFERENCE).map_err(|error| error.context("nothing to verify against"))?;
+    let reference = registry
+        .find(kind::BACKEND, REFERENCE)
+        .map_err(|error| error.context("backends are compared with the reference backend, which is missing"))?;
     for info in [backend, reference] {
         info.check_version()?;
     }
@@ -265,17 +266,17 @@ pub fn find(registry: &Registry, target: &str) -> Result<PluginInfo> {
         return Err(Error::request(format!("there is no file {target}")).with_hint("check the path, or give an id"));
     }
     let path = std::path::absolute(path)
-        .map_err(|cause| Error::request(format!("{target} is no usable path")).with_cause(cause))?;
+        .map_err(|cause| Error::request(format!("{target} is not a usable path")).with_cause(cause))?;
     let found = scan(&path)?;
     let held: Vec<String> = found.iter().map(|info| format!("{} `{}`", info.kind, info.id)).collect();
     let mut known: Vec<PluginInfo> = found.into_iter().filter(|info| KINDS.contains(&info.kind.as_str())).collect();
     match (known.pop(), known.is_empty()) {
         (Some(one), true) => Ok(one),
-        (Some(_), false) => Err(Error::request(format!("{target} holds several plugins: {}", held.join(", ")))
+        (Some(_), false) => Err(Error::request(format!("{target} contains several plugins: {}", held.join(", ")))
             .with_hint("name one of them, and its folder with --plugins DIR")),
         (None, _) => {
             let held = if held.is_empty() { "no plugin".to_owned() } else { held.join(", ") };
-            Err(Error::request(format!("{target} holds {held}"))
+            Err(Error::request(format!("{target} contains {held}"))
                 .with_hint("give the library of a backend, an objective or a reward"))
         }
     }
@@ -290,7 +291,7 @@ fn dtypes(request: &Request, manifest: &BackendManifest) -> Result<Vec<String>> 
         }
         Some(dtype) => Ok(vec![dtype.clone()]),
         None if manifest.dtypes.is_empty() => {
-            Err(Error::request(format!("backend `{}` names no dtype in its manifest", manifest.id))
+            Err(Error::request(format!("backend `{}` lists no dtype in its manifest", manifest.id))
                 .with_hint("complete the plugin's manifest"))
         }
         None => Ok(manifest.dtypes.clone()),

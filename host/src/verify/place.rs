@@ -40,10 +40,12 @@ impl Place {
         let file = LibraryFile::read(&self.file)?;
         if hex(&Sha256::digest(file.bytes())) != self.sha256 {
             let message = format!("{} changed while `{}` was verified", self.file.display(), self.id);
-            return Err(Error::run(message).with_hint("verify it again once nothing replaces the file"));
+            return Err(Error::run(message).with_hint("verify it again when the file is no longer being replaced"));
         }
         let info = file.plugins()?.into_iter().find(|info| info.kind == self.kind && info.id == self.id);
-        let info = info.ok_or_else(|| Error::run(format!("{} holds no `{}`", self.file.display(), self.id)))?;
+        let info = info.ok_or_else(|| {
+            Error::run(format!("{} no longer contains the plugin `{}`", self.file.display(), self.id))
+        })?;
         Ok(Library::load_from(&file, &info)?)
     }
 }

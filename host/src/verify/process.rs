@@ -17,7 +17,7 @@ use crate::runs::supervise;
 pub const COMMAND: &str = "verify-group";
 
 /// Pause between two checks of a child.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 /// The most bytes that a child may print: one that prints in an endless loop must not fill the disk.
 const MOST_OUTPUT: u64 = 16 << 20;
 
@@ -39,11 +39,11 @@ pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>>
     let place = tempfile::Builder::new().prefix("telos-verify-").tempdir().map_err(|cause| {
         let folder = std::env::temp_dir();
         Error::request(format!(
-            "cannot make a folder in {}, through which the verifying processes talk",
+            "cannot create a folder in {} for the files that the verifying processes exchange",
             folder.display()
         ))
         .with_cause(cause)
-        .with_hint("name a folder that can be written with TMPDIR")
+        .with_hint("set TMPDIR to a writable folder")
     })?;
     let folder = Folder(place.path().to_owned());
     folder.write(Folder::JOB, job)?;
@@ -56,7 +56,7 @@ pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>>
     let answer: Option<A> = folder.read(Folder::ANSWER).ok();
     let failure = end.failure(answer.is_some()).map(|text| Failure {
         at: folder.last_reached().unwrap_or_else(|| job.beginning().to_owned()),
-        text: folder.last_words().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
+        text: folder.last_output().iter().fold(text, |text, line| format!("{text}\nit printed: {line}")),
         exited: matches!(end, End::Exited(_)),
     });
     Ok(Ended { answer, failure })
@@ -79,7 +79,7 @@ impl End {
             End::Exited(status) if status.success() && answered => None,
             End::Exited(status) => Some(match status.code() {
                 Some(code) => format!("ended the process with code {code} {when}"),
-                None => format!("died of {} {when}", supervise::name(status.signal())),
+                None => format!("the process was ended by {} {when}", supervise::name(status.signal())),
             }),
         }
     }
@@ -96,7 +96,7 @@ fn wait(child: &mut Child, output: &File, limit: Duration) -> std::io::Result<En
         } else if output.metadata()?.len() > MOST_OUTPUT {
             End::TooMuchOutput
         } else {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
             continue;
         };
         child.kill()?;

@@ -12,7 +12,7 @@ impl fmt::Display for Verification {
         let Verification { backend, reference, device, threads, options, .. } = self;
         writeln!(f, "backend {} {}, sha256 {}", backend.id, backend.version, backend.sha256)?;
         let options: String = options.iter().map(|(key, value)| format!(", {key} = {value}")).collect();
-        writeln!(f, "on {device}, threads {threads}{options}; held against {} {}", reference.id, reference.version)?;
+        writeln!(f, "on {device}, threads {threads}{options}; compared with {} {}", reference.id, reference.version)?;
         let width = self.groups.iter().map(|group| group.name.len()).max().unwrap_or(0).max("OPERATION".len());
         for (at, group) in self.groups.iter().enumerate() {
             if at == 0 || self.groups[at - 1].dtype != group.dtype {

@@ -90,7 +90,7 @@ fn frozen(model: Model) -> Roles {
 /// Catches a reference that is trained or reads other weights, exchanged sides, prompts that count, a mean over tokens, a loss
 /// divided by the pairs of a micro-batch, and everything that the cross-entropy trajectory catches.
 #[test]
-fn every_trajectory_of_trl_is_followed() {
+fn runs_follow_every_trajectory_of_trl() {
     for (name, expected) in trajectories("dpo") {
         let sequences = pairs(&expected["data"]);
         let whole = vec![pack(&sequences).unwrap()];
@@ -147,7 +147,7 @@ fn follow(device: &Device, expected: &Value, batches: &[PackedBatch], what: &str
 /// A step with its reference needs logits in chunks, never a row of logits for each token. Catches a head, a reference pass or a
 /// scatter that holds `[tokens, vocabulary]`.
 #[test]
-fn no_step_holds_logits_of_all_its_tokens() {
+fn no_step_keeps_logits_of_all_its_tokens() {
     let text = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
         "num_key_value_heads": 1, "intermediate_size": 8, "vocab_size": 32768, "max_position_embeddings": 64,
         "tie_word_embeddings": true}"#;

@@ -76,7 +76,7 @@ fn saving_and_loading_keeps_every_bit_and_saves_the_same_bytes() {
 
 /// Catches names, shapes or an order of (in, out) that transformers would not read back.
 #[test]
-fn what_is_saved_has_the_names_shapes_and_values_of_the_file_it_came_from() {
+fn a_saved_model_has_the_names_shapes_and_values_of_its_original_file() {
     for family in NAMES {
         let original = oracles().join("models").join(family);
         let folder = tempfile::tempdir().unwrap();
@@ -159,7 +159,7 @@ fn has(report: &str, parts: &[&str]) {
 
 /// Each case is a folder that would train on wrong or undefined weights; the message names file, tensor, both sides.
 #[test]
-fn hostile_tensors_are_refused_by_file_and_name() {
+fn hostile_tensors_are_refused_with_file_and_name() {
     let missing = with(|tensors| tensors.retain(|(name, ..)| name != "model.norm.weight"));
     has(&missing, &["model.norm.weight", "[8]", "missing"]);
     let extra = with(|tensors| tensors.push(("model.layers.2.extra.weight".into(), vec![1], vec![1.0])));

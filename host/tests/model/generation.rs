@@ -70,7 +70,7 @@ fn a_sample_does_not_depend_on_its_neighbours() {
 /// Catches copies that omit a layer or the values, take another slot or too few rows, and samples that use the hidden state of
 /// another prompt: if the prompts run separately, nothing is copied.
 #[test]
-fn samples_that_share_a_prompt_are_those_of_prompts_run_apart() {
+fn samples_that_share_a_prompt_equal_those_of_separate_prompts() {
     let (shared, other) = (vec![3, 1, 4], vec![9, 2]);
     let prompts = [shared.clone(), other.clone(), shared.clone(), shared, other];
     for backend in backends() {

@@ -64,7 +64,7 @@ fn gotcha_40_recompute_settings_give_the_same_gradients_bitwise() {
 
 /// Catches a recompute setting that keeps everything anyway, and a forward without backward that saves something.
 #[test]
-fn what_is_kept_shrinks_from_none_to_all_to_nothing() {
+fn memory_shrinks_from_keeping_all_to_recomputing_all_to_keeping_nothing() {
     let device = device("reference");
     let model = Model::init(&device, tiny("llama", false), 3).unwrap();
     let packed = Packed::new(&[vec![1; 8]]);
@@ -85,7 +85,7 @@ fn what_is_kept_shrinks_from_none_to_all_to_nothing() {
 
 /// Catches buffers that leak or are allocated again in every step.
 #[test]
-fn a_steady_state_asks_the_device_for_nothing() {
+fn a_steady_state_allocates_nothing() {
     for backend in backends() {
         let device = device(backend);
         let model = Model::init(&device, tiny("llama", false), 3).unwrap();
@@ -103,7 +103,7 @@ fn a_steady_state_asks_the_device_for_nothing() {
 
 /// Catches rows that are gathered but scattered back elsewhere, and a fused head whose gradient differs.
 #[test]
-fn leaving_rows_out_equals_zero_cotangents_and_both_head_paths_agree() {
+fn omitted_rows_equal_zero_cotangents_and_both_head_paths_agree() {
     for backend in backends() {
         let model = Model::init(&device(backend), tiny("gpt2", false), 3).unwrap();
         perturb(&model);

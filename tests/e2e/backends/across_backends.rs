@@ -140,7 +140,7 @@ fn a_models_own_answers_become_pairs() {
         assert!(far(row, "chosen") > far(row, "rejected"), "{row}");
     }
     pairs(&["--out", "own.jsonl"]).refuses(2, &["own.jsonl", "exists already"]);
-    pairs(&["--out", "nowhere/own.jsonl"]).refuses(2, &["nowhere/own.jsonl", "no such folder"]);
+    pairs(&["--out", "nowhere/own.jsonl"]).refuses(2, &["nowhere/own.jsonl", "its folder does not exist"]);
     lab.write(
         "tiny.toml",
         tiny(DPO).replace(

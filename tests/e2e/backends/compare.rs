@@ -141,7 +141,7 @@ fn the_table_names_everything_and_only_the_plot_is_written() {
         "tokens/s, median",
         "share of the peak",
         "GFLOP/s of a large product",
-        "memory at most",
+        "peak memory",
         "linear_backward_weight",
         "attention_backward",
         "difference from candle by step",
@@ -198,7 +198,7 @@ fn a_backend_that_fails_on_the_way_is_reported() {
     let lab = Lab::tiny();
     let sets = ["--set", "objective.plugin=refuses-in-loss", "--set", "objective.at_step=3", "--steps", "5"];
     let answer = compare(&lab, "candle,reference", &sets);
-    answer.refuses(1, &["failed on the way: candle, reference"]);
+    answer.refuses(1, &["these backends failed: candle, reference"]);
     for part in ["at step 3", "the loss that refuses", "not replayed: the backend failed", "difference from candle"] {
         assert!(answer.out.contains(part), "`{part}` is missing in {answer:#?}");
     }

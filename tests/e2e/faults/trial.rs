@@ -238,7 +238,8 @@ impl Way {
 
     /// Switches to the other command if a message advises it, once.
     pub fn follows(&mut self, answer: &Answer) -> bool {
-        let others: &[&str] = if self.resume { &["leave --resume out", "without --resume"] } else { &["by --resume"] };
+        let others: &[&str] =
+            if self.resume { &["leave --resume out", "without --resume"] } else { &["continue it with --resume"] };
         if self.told || answer.code != Some(2) || !others.iter().any(|other| answer.err.contains(other)) {
             return false;
         }
@@ -250,7 +251,17 @@ impl Way {
 impl Answer {
     /// Whether a program that reached its end has reported a problem with this file.
     pub fn warns(&self, path: &str) -> bool {
-        let alarms = ["warning", "cannot", "instead", "damaged", "rebuilt", "missing", "not there", "there is no"];
+        let alarms = [
+            "warning",
+            "cannot",
+            "instead",
+            "damaged",
+            "rebuilt",
+            "missing",
+            "not there",
+            "does not exist",
+            "there is no",
+        ];
         self.err.lines().any(|line| alarms.iter().any(|alarm| line.contains(alarm)) && names(line, path))
     }
 }

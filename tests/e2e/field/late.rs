@@ -59,7 +59,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
     // Some of these rows are held out, whichever they are.
     for at in 0..30 {
         rows(json!(null), at);
-        let place = format!("rows.jsonl:{}: `solution`: null where a string or a number belongs", at + 1);
+        let place = format!("rows.jsonl:{}: `solution`: expected a string or a number, found null", at + 1);
         if at % 7 == 0 {
             lab.ask(&["check", "tiny.toml"]).refuses(2, &[&place, "reward.0.column"]);
         }
@@ -112,7 +112,7 @@ fn more_steps() {
     let again = lab.ask(&more);
     assert!(again.succeeds().contains("4 steps") && again.err.contains("nothing is left to do"), "{again:#?}");
     let fewer = ["run", "case.toml", "--resume", "--set", "train.steps=3"];
-    lab.ask(&fewer).refuses(2, &["train.steps: 4 steps are done, 3 are fewer"]);
+    lab.ask(&fewer).refuses(2, &["train.steps: 3 steps, but 4 are already done"]);
     let other = ["run", "case.toml", "--resume", "--set", "train.steps=5", "--set", "train.optimizer.lr=1e-2"];
     lab.ask(&other).refuses(
         2,
@@ -262,14 +262,14 @@ fn gotcha_52_fixed_rows_are_resumed_over_where_that_is_said() {
     let rows = fs::read_to_string(lab.at("rows.jsonl")).expect("read");
     lab.write("rows.jsonl", rows.replacen("\"completion\": \"a\"", "\"completion\": \"bcd\"", 1));
     let resume = ["run", "case.toml", "--resume", "--set", "train.steps=6"];
-    lab.ask(&resume).refuses(2, &["what the run learns from is not what it began with", "--fixed-rows"]);
+    lab.ask(&resume).refuses(2, &["the run began with other data or weights", "--fixed-rows"]);
     let fixed = [&resume[..], &["--fixed-rows"]].concat();
     // A row that was moved is not a row that was fixed.
     let now = fs::read_to_string(lab.at("rows.jsonl")).expect("read");
     let mut lines: Vec<&str> = now.lines().collect();
     lines.swap(1, 2);
     lab.write("rows.jsonl", lines.join("\n") + "\n");
-    lab.ask(&fixed).refuses(2, &["training row", "is now where row", "put the rows back in their order"]);
+    lab.ask(&fixed).refuses(2, &["training row", "is now where row", "restore the order of the rows"]);
     lab.write("rows.jsonl", &now);
     let answer = lab.ask(&fixed);
     answer.succeeds();
@@ -283,7 +283,7 @@ fn gotcha_52_fixed_rows_are_resumed_over_where_that_is_said() {
     assert!(changed.contains("data[rows.jsonl].sha256") && changed.contains("train.steps: 2 is now 6"), "{changed}");
     lab.write("rows.jsonl", rows + "{\"prompt\": \"one more: \", \"completion\": \"a\"}\n");
     let more = [&fixed[..], &["--set", "train.steps=8"]].concat();
-    lab.ask(&more).refuses(2, &["what the run learns from is not what it began with"]);
+    lab.ask(&more).refuses(2, &["the run began with other data or weights"]);
     // A run from before rows were noted one by one.
     fs::remove_file(run.0.join("rows.txt")).expect("removed");
     lab.write("rows.jsonl", now.replacen("\"completion\": \"a\"", "\"completion\": \"cd\"", 1));

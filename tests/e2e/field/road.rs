@@ -296,7 +296,7 @@ fn alpaca_input_dropped() {
     let columns = "data.columns={prompt=\"instruction\",completion=\"output\"}";
     let found = lab.check("f.toml", &[columns]);
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));
-    let says = "columns that nothing reads: input (what belongs to the prompt must stand in the prompt's own column";
+    let says = "columns that nothing reads: input (what belongs to the prompt must be in the prompt's own column";
     let text = lab.ask(&["check", "f.toml", "--set", columns]);
     assert!(text.succeeds().contains(says), "{text:#?}");
     let run = lab.ask(&["run", "f.toml", "--set", columns]);

@@ -161,7 +161,7 @@ fn formats() {
     }
     assert_eq!(train("pref.parquet", &PAIRS), train("pref_hh.jsonl", &PAIRS));
     for (file, says) in [
-        ("sft.csv", "sft.csv is a table of values parted by commas (CSV), and not JSON lines"),
+        ("sft.csv", "sft.csv is a table of values separated by commas (CSV), and not JSON lines"),
         ("sft_text.jsonl", "jq -c '{prompt: \"\", completion: .text}' sft_text.jsonl > sft_text.converted.jsonl"),
         ("sft_alpaca_input.jsonl", "these are Alpaca's keys: jq -c '{prompt: "),
     ] {
@@ -179,11 +179,11 @@ fn other_files_are_named_by_what_they_are() {
         (b"PK\x03\x04rest", "rows.jsonl is a zip archive or an Office document"),
         (
             b"[[{\"role\": \"user\", \"content\": \"a\"}]]",
-            "rows.jsonl:1: a list where an object with the row's keys belongs",
+            "rows.jsonl:1: expected an object with the row's keys, found a list",
         ),
         (
             b"{\"prompt\": \"a\", \"completion\": \"b\", \"prompt\": \"c\"}",
-            "rows.jsonl:1: the key `prompt` is there twice in one object",
+            "rows.jsonl:1: the key `prompt` occurs twice in one object",
         ),
         (
             b"{\"prompt\": \"a\", \"completion\": \"b\", \"n\": 18446744073709551616}",
@@ -193,7 +193,7 @@ fn other_files_are_named_by_what_they_are() {
             b"{'prompt': 'a', 'completion': 'b'}",
             "rows.jsonl:1: not JSON: ' at column 2: JSON puts strings and keys in double quotes",
         ),
-        (b"prompt\tcompletion\na\tb\n", "rows.jsonl is a table of values parted by tabs (TSV), and not JSON lines"),
+        (b"prompt\tcompletion\na\tb\n", "rows.jsonl is a table of values separated by tabs (TSV), and not JSON lines"),
     ] {
         lab.write("rows.jsonl", bytes);
         lab.ask(&["check", "case.toml"]).refuses(2, &[says]);

@@ -137,7 +137,7 @@ fn date_in_template() {
 /// Catches a count of marks against messages, a second mark that is lost, and an end that is learned outside of the marks.
 #[test]
 fn generation_two_spans() {
-    let lab = case("generation-two-spans");
+    let lab = case("generation-two-stretches");
     let found = lab.check("case.toml", &[]);
     assert_eq!(found["example"], "user: qassistant: ⟦<think>r</think>a⟧");
     assert_eq!(found["rows"]["no_end_learned"], true, "{found}");
@@ -152,12 +152,12 @@ fn generation_two_spans() {
     let marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.thinking }}>{% endgeneration %} - \
         {% generation %}{{ m.content }}.{% endgeneration %}{% else %}{{ m.content }}: {% endif %}{% endfor %}";
     let row = r#"{"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "r"}, {"role": "user", "content": "q2"}], "completion": [{"role": "assistant", "content": "b", "thinking": "t"}]}"#;
-    assert_eq!(example_of("generation-two-spans", marks, row), "q: <r> - a.q2: ⟦<t>⟧ - ⟦b.⟧");
+    assert_eq!(example_of("generation-two-stretches", marks, row), "q: <r> - a.q2: ⟦<t>⟧ - ⟦b.⟧");
     // With its end in a mark, and an ending that is not learned.
     let ends =
         marks.replace("{{ m.content }}.{%", "{{ m.content + eos_token }}{%").replace("{% else %}", ";{% else %}");
     let text = "q: <r> - a<|endoftext|>;q2: ⟦<t>⟧ - ⟦b<|endoftext|>⟧;";
-    assert_eq!(example_of("generation-two-spans", &ends, row), text);
+    assert_eq!(example_of("generation-two-stretches", &ends, row), text);
 }
 
 /// Catches a conversation that is refused since its earlier turns are rewritten, and reasoning that is learned though it is not in
@@ -189,7 +189,9 @@ fn template_thinking_dropped() {
     let (code, error) = refused(&lab);
     assert_eq!(code, Some(2), "{error}");
     assert!(
-        error.contains("rows.jsonl:1: ") && error.contains("hides where message") && error.contains("{% generation %}"),
+        error.contains("rows.jsonl:1: ")
+            && error.contains("the place of message")
+            && error.contains("{% generation %}"),
         "{error}"
     );
 }
@@ -211,7 +213,7 @@ fn a_messages_weight_is_honoured() {
     let (code, error) = refused(&lab);
     assert_eq!(code, Some(2), "{error}");
     assert!(
-        error.contains("rows.jsonl:1: `weight`: in message 2, 0.5 where 0 (not learned) or 1 (learned) belongs"),
+        error.contains("rows.jsonl:1: `weight`: in message 2, expected 0 (not learned) or 1 (learned), found 0.5"),
         "{error}"
     );
 }

@@ -149,7 +149,7 @@ fn a_stage_is_not_named_as_a_file_of_its_folder() {
     lab.write("p.toml", text.replacen("name = \"lr-0.05\"", "name = \"pipeline.toml\"", 1));
     for command in ["check", "run"] {
         lab.ask(&[command, "p.toml"])
-            .refuses(2, &["stage.name: \"pipeline.toml\" is a name that Telos gives to a file of its own"]);
+            .refuses(2, &["stage.name: \"pipeline.toml\" is reserved for a file or folder that Telos writes"]);
         assert!(!lab.at("runs").exists(), "{command}");
     }
 }
@@ -183,8 +183,11 @@ fn eval_of_rows_understands_or_says_what_it_found() {
         lab.ask(&[&["eval", "model", "--rows", "r.jsonl", "--json"], more].concat())
     };
     let whole = lines(&[json!({"prompt": "p", "chosen": "c", "rejected": "d"})]);
-    let says =
-        ["r.jsonl: these are pairs, and completions are evaluated", "completion: .chosen", "--rows chosen.jsonl"];
+    let says = [
+        "r.jsonl: the rows are pairs, expected prompts with completions",
+        "completion: .chosen",
+        "--rows chosen.jsonl",
+    ];
     eval(&whole, &[]).refuses(2, &says);
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});
     let implicit = json!({"chosen": [turn("user", "q"), turn("assistant", "a")], "rejected": [turn("user", "q"), turn("assistant", "b")]});

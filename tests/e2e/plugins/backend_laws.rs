@@ -98,7 +98,7 @@ fn whatever_ends_the_process_is_a_failed_line_and_the_rest_is_reported() {
     blames_attention_backward(&broken("hang", &["--limit", "8"]), &["took more than 8 s and was killed"]);
     let answer = verify(&["broken", "--option", "fault=open"]);
     answer.refuses(1, &["`broken`", "open"]);
-    assert!(answer.out.contains("opening a session: died of SIGABRT"), "{answer:#?}");
+    assert!(answer.out.contains("opening a session: the process was ended by SIGABRT"), "{answer:#?}");
 }
 
 /// Catches a crash, or a device that is lost, that costs more than the lines of the checks that did it: the rest of the
@@ -192,7 +192,14 @@ fn without_the_reference_the_request_is_refused() {
     }
     let mut command = std::process::Command::new(lab.at("telos"));
     let answer = Answer::of(clean(&mut command).args(["plugins", "verify", "candle"]));
-    answer.refuses(2, &["nothing to verify against", "there is no backend `reference`", "backends found: candle"]);
+    answer.refuses(
+        2,
+        &[
+            "backends are compared with the reference backend, which is missing",
+            "there is no backend `reference`",
+            "backends found: candle",
+        ],
+    );
 }
 
 /// Catches a manifest that does not tell a device that is compiled in from one that was tried.

@@ -33,13 +33,13 @@ fn a_crash_while_loading_names_plugin_and_call_in_every_command() {
         (vec!["plugins", "show", "broken"], "broken"),
     ] {
         let answer = crashing(&lab, &args);
-        answer.refuses(1, &["telos died of SIG", &format!("in plugin `{plugin}`, call `open`")]);
+        answer.refuses(1, &["telos was ended by SIG", &format!("in plugin `{plugin}`, call `open`")]);
     }
     for plugin in ["odd", "broken"] {
         let answer = crashing(&lab, &["plugins", "verify", plugin]);
         answer.refuses(1, &[plugin]);
         let told = [answer.out.as_str(), &answer.err].concat();
-        assert!(told.contains("died of SIG"), "{plugin}: {answer:#?}");
+        assert!(told.contains("was ended by SIG"), "{plugin}: {answer:#?}");
     }
     crashing(&lab, &["plugins", "list"]).succeeds();
     for (plugin, call) in [("exits-in-manifest", "manifest"), ("odd", "create")] {

@@ -40,7 +40,7 @@ fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
     lab.tiny_run().has_steps(8);
     assert_eq!(lab.tiny_run().receipt()["unpinned"], Value::Null);
     // It has a checkpoint now.
-    run(&["--dev"]).refuses(2, &["exists already", "--dev replaces no folder with a checkpoint"]);
+    run(&["--dev"]).refuses(2, &["exists already", "--dev never replaces a folder with a checkpoint"]);
     // An ordinary run pins; another build is then refused, except in development, which says so.
     run(&["--name", "pinned"]).succeeds();
     let lock = fs::read(lab.at("runs/plugins.lock")).expect("a lock");

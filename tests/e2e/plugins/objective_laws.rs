@@ -264,7 +264,7 @@ fn one_fault_is_reported_once() {
     answer.refuses(1, &[]);
     let count = |text: &str| answer.out.matches(text).count();
     assert_eq!(count("the loss that panics, in step 1 "), 1, "{answer:#?}");
-    assert!(count("the same fault as under `declared`") > 3, "{answer:#?}");
+    assert!(count("the same error as for `declared`") > 3, "{answer:#?}");
     assert!(!answer.out.contains("PANIC"), "{answer:#?}");
 }
 

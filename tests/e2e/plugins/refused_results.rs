@@ -162,7 +162,7 @@ fn verdicts_states_and_requirements_are_held_to_their_word() {
         ("verdict", 1, &["call `after_step`", "the verdict 7"][..]),
         ("end-rollout", 1, &["call `after_step`", "END_ROLLOUT", "no rollouts"]),
         ("state-refused", 1, &["odd: `restore`: these 8 bytes are not mine"]),
-        ("state-lost", 1, &["call `restore`", "8 bytes", "another run"]),
+        ("state-lost", 1, &["call `restore`", "8 bytes", "a different run"]),
         ("changing-requirements", 1, &["call `requirements`", "before:", "now:", "lse"]),
         ("requires-nothing", 2, &["call `requirements`", "no statistic"]),
         ("requires-unknown", 2, &["the statistic `logits`", "does not compute", "computed here: logp"]),

@@ -18,7 +18,7 @@ fn a_metric_that_nobody_measures_is_refused_before_anything_is_written() {
     let (typo, other) = (stop("max:eval/rewrd"), stop("min:eval/loss"));
     let answered = ["eval.every=2", "eval.generate=4"];
     refused(&[&answered[..], &[&typo]].concat(), &["eval.early_stop.metric", "did you mean \"eval/reward\"?"]);
-    refused(&[&answered[..], &[&other]].concat(), &["they find eval/answers/ended", "eval/reward/length"]);
+    refused(&[&answered[..], &[&other]].concat(), &["reported are eval/answers/ended", "eval/reward/length"]);
     refused(&["eval.every=2", "eval.early_stop.patience=1"], &["eval.early_stop.metric", "eval.generate"]);
     refused(&["eval.every=2", "checkpoint.best=min:eval/loss"], &["checkpoint.best", "eval.generate"]);
     lab.ask(&["check", "tiny.toml", "--set", &typo, "--set", answered[0], "--set", answered[1]])

@@ -62,7 +62,7 @@ fn two_objectives_that_prepare_the_same_of_rollouts_are_refused() {
         "[objective]\nplugin = \"ppo\"",
         "[[objective]]\nplugin = \"ppo\"\n\n[[objective]]\nplugin = \"ppo\"",
     ));
-    lab.run(&[]).refuses(2, &["\"ppo\"", "both answer"]);
+    lab.run(&[]).refuses(2, &["\"ppo\"", "both return"]);
 }
 
 /// Catches a value head that was trained on one reward and is used as a fresh critic, or as a reward model.

@@ -52,7 +52,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
     for (set, says) in [
         ("stage.ppo.rollout.prompts=10", "not a multiple of train.batch.prompts"),
         ("stage.ppo.rollout.max_new_tokens=64", "leave no room for a prompt"),
-        ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "how many tokens of its own text"),
+        ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "the number of tokens of its own text per step"),
         ("stage.ppo.train.optimizer.groups=[{match=\"nope*\",lr_scale=0.1}]", "matches no parameter"),
         (
             "stage.ppo.sample={prompts=[\"a prompt that is much longer than the forty-eight tokens of the context\"]}",
@@ -75,7 +75,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
 fn a_stage_whose_critic_was_made_anew_is_told() {
     let lab = lab(PPO);
     lab.write("tiny.toml", STAGES.replace("reward = {", "critic = { from = \"stage:rm\" }\nreward = {"));
-    let note = "stage \"ppo\" was made from an earlier run of \"rm\"; renew it by --from ppo";
+    let note = "stage \"ppo\" started from an earlier run of \"rm\"; rerun it with --from ppo";
     let first = lab.run(&[]);
     first.succeeds();
     assert!(!first.err.contains("an earlier run") && !first.out.contains("an earlier run"), "{first:#?}");

@@ -73,7 +73,7 @@ fn what_does_not_fit_pairs_is_refused_with_the_remedy() {
     refused(&["train.batch={sequences=4}"], &["train.batch.sequences: this data comes in pairs", "pairs = 32"]);
     refused(&["train.batch={prompts=4}"], &["train.batch.prompts: this data comes in pairs"]);
     refused(&["objective.plugin=sft"], &["train.batch.pairs: this data comes in sequences", "tokens = 8192"]);
-    refused(&["data.truncation=right"], &["data.truncation", "\"right\" would cut off", "left"]);
+    refused(&["data.truncation=right"], &["data.truncation", "\"right\" would remove", "left"]);
     refused(
         &["data={path='rows.jsonl'}"],
         &["\"dpo\" learns from preference data, but [data] yields text data", "jsonl"],

@@ -44,7 +44,7 @@ fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     close(number(&config["telos_scores"]["standard_deviation"]), (square - mean * mean).sqrt(), 1e-9, "deviation");
     let answer = lab.ask(&["generate", "runs/tiny", "--prompt", "1? "]);
     // It generates nothing, so generation cannot be requested from it.
-    let refused = ["unused: a reward model scores answers and writes none"];
+    let refused = ["unused: a reward model scores answers and does not generate any"];
     named_refused(&lab, &["eval.generate=4"], &[&refused[..], &["eval.generate"]].concat());
     named_refused(&lab, &["sample.prompts=['1? ']"], &[&refused[..], &["sample.prompts"]].concat());
     answer.refuses(
@@ -123,7 +123,7 @@ fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
         lab.ask(&with_sets(&["run", &file], sets)).refuses(2, parts);
         assert!(!lab.at(&format!("runs/{name}")).exists(), "something was written");
     };
-    let another = "reads with another tokenizer than bytes";
+    let another = "has another tokenizer than bytes";
     refused("tiny", &["reference.from=runs/other"], &["reference.from", "runs/other", another]);
     refused("tiny", &["reference.from=runs/none"], &["reference.from", "there is no model folder runs/none"]);
     refused("tiny", &["critic.from=shared"], &["critic", "unused: no objective reads a critic"]);

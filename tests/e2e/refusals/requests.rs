@@ -141,7 +141,7 @@ fn a_device_or_dtype_that_is_not_there_is_refused() {
 #[test]
 fn a_group_without_parameters_is_refused() {
     let sets = ["train.optimizer.groups=[{match=\"*nothing*\",lr_scale=0.1}]"];
-    refused(&Lab::tiny(), &sets, &["train.optimizer.groups.0.match", "*nothing*", "parameters are named"]);
+    refused(&Lab::tiny(), &sets, &["train.optimizer.groups.0.match", "*nothing*", "names of parameters"]);
 }
 
 #[test]

@@ -75,12 +75,12 @@ prompts = ["fine", "a prompt that is far too long for a context of forty-eight t
     refused_together(
         &lab,
         &[
-            ("data", "rows.jsonl:4: `solution`: missing; 7 more rows are like it"),
+            ("data", "rows.jsonl:4: `solution`: missing; 7 more rows have this mistake"),
             ("critic", "unused: no objective reads a critic"),
             ("rollout", "unused: no objective reads a rollout"),
             ("train.context_schedule", "unused: rows are not cut to a length that changes"),
-            ("eval.early_stop.metric", "evaluations do not find \"eval/reward/exakt\""),
-            ("checkpoint.best", "evaluations do not find"),
+            ("eval.early_stop.metric", "no evaluation reports \"eval/reward/exakt\""),
+            ("checkpoint.best", "no evaluation reports"),
             ("sample.prompts", "\"a prompt that is far too long"),
         ],
     );
@@ -204,4 +204,63 @@ samples = 2
         ("train.batch.pairs", "this data comes in sequences"),
     ];
     refused_together(&lab, &expected);
+}
+
+/// Catches a mistake that is reported a second time by a check that reads the same key, one that is listed under the key of another
+/// table, and rules for metrics that follow from a mistake.
+#[test]
+fn a_mistake_is_reported_once_and_under_its_own_key() {
+    let lab = Lab::new();
+    let rest = r#"
+[data]
+source = "synthetic"
+rows = 60
+
+[[objective]]
+plugin = "dpo"
+loss = "ipo"
+label_smoothing = 0.1
+
+[train]
+steps = 5
+batch = { pairs = 4 }
+optimizer = { lr = 1e-2, groups = [{ match = "[", lr_scale = 0.1 }] }
+
+[eval]
+every = 5
+generate = 4
+samples = 0
+pass_at = [1, 4]
+
+[checkpoint]
+best = "max:eval/pass@4"
+"#;
+    lab.write("tiny.toml", format!("{SMALL}{rest}"));
+    refused_together(
+        &lab,
+        &[
+            ("objective", "objective \"dpo\""),
+            ("train.optimizer.groups.0.match", "not a valid glob"),
+            ("eval.samples", "expected an integer from 1"),
+        ],
+    );
+    let critic = "\n[critic]\nfrom = \"nowhere\"\n\n[reward]\nplugin = \"length\"\n\n[rollout]\nprompts = 4\n";
+    let rest = r#"
+[data]
+source = "synthetic"
+rows = 60
+
+[objective]
+plugin = "ppo"
+
+[train]
+steps = 5
+batch = { prompts = 4 }
+optimizer = { lr = 1e-2, groups = [{ match = "nothing", lr_scale = 0.1 }] }
+
+[eval]
+every = 5
+"#;
+    lab.write("tiny.toml", format!("{SMALL}{critic}{rest}"));
+    refused_together(&lab, &[("critic.from", ""), ("rollout.max_new_tokens", "missing")]);
 }

@@ -104,7 +104,7 @@ fn a_folder_that_is_no_distribution_is_not_replaced() {
     let lab = tempfile::tempdir().expect("a temporary folder");
     let notes = lab.path().join("notes.txt");
     fs::write(&notes, "mine").expect("written");
-    dist(lab.path()).refuses(1, &["is no distribution", "--out"]);
+    dist(lab.path()).refuses(1, &["is not a distribution", "--out"]);
     assert_eq!(fs::read_to_string(notes).expect("still there"), "mine");
     let entries = fs::read_dir(lab.path()).expect("a folder").count();
     assert_eq!(entries, 1, "something else was left there");

@@ -227,7 +227,7 @@ fn a_log_that_cannot_be_written_ends_the_run_with_the_last_good_checkpoint() {
     let lab = Lab::tiny();
     let sets = ["train.steps=60", "checkpoint.every=0", "eval.every=0", "sample.every=0"];
     let answer = with_small_files(&lab, 4096, &sets, false);
-    answer.refuses(1, &["cannot write", ".jsonl", "room", "half done"]);
+    answer.refuses(1, &["cannot write", ".jsonl", "room", "is incomplete"]);
     lab.resume(&sets).succeeds();
     lab.tiny_run().has_steps(60);
     let whole = Lab::tiny();

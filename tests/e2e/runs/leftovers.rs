@@ -158,7 +158,7 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     bytes[at] ^= 1;
     fs::write(&weights, &bytes).expect("written");
     for answer in ask(&lab) {
-        answer.refuses(2, &["step-00000004", "is not what was saved", "model.safetensors", "manifest.json"]);
+        answer.refuses(2, &["step-00000004", "differs from what was saved", "model.safetensors", "manifest.json"]);
     }
     // As a tokenizer its small files are used, and they alone are looked at.
     lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).succeeds();
@@ -166,7 +166,8 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     let mut text = fs::read(&small).expect("a tokenizer");
     text.push(b'\n');
     fs::write(&small, text).expect("written");
-    lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).refuses(2, &["tokenizer.json", "is not what was saved"]);
+    lab.ask(&["check", "tiny.toml", "--set", &tokenizer])
+        .refuses(2, &["tokenizer.json", "differs from what was saved"]);
     // The other checkpoint of the run is whole.
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
 }

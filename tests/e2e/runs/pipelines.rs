@@ -126,15 +126,15 @@ fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
         let answer = lab.resume(&[&length]);
         answer.succeeds();
         if killed {
-            assert!(answer.err.contains("pre (ce): done already"), "{answer:#?}");
-            assert!(answer.err.contains("sft (sft), taken up again"), "{answer:#?}");
+            assert!(answer.err.contains("pre (ce): already done"), "{answer:#?}");
+            assert!(answer.err.contains("sft (sft), resumed"), "{answer:#?}");
         }
         let ends = [("pre", 10), ("sft", steps), ("more", 6)];
         equal(&lab, &undisturbed, ends);
         // A further resume has nothing to do; the table is printed all the same.
         let again = lab.resume(&[&length]);
         assert!(again.succeeds().contains("exact_match"), "{again:#?}");
-        assert_eq!(again.err.matches("done already").count(), 3, "{again:#?}");
+        assert_eq!(again.err.matches("already done").count(), 3, "{again:#?}");
         equal(&lab, &undisturbed, ends);
         killed
     });
@@ -171,11 +171,11 @@ fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
 fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
     let lab = lab();
     let run = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
-    run(&["--from", "sft"]).refuses(2, &["stage \"pre\" comes before and is not done", "--from pre"]);
+    run(&["--from", "sft"]).refuses(2, &["stage \"pre\" must be done first", "--from pre"]);
     assert!(!lab.at("runs").exists(), "a refused request left something");
     run(&["--only", "pre"]).succeeds();
     assert!(!stage(&lab, "sft").0.exists());
-    run(&["--only", "more"]).refuses(2, &["stage \"sft\" comes before and is not done"]);
+    run(&["--only", "more"]).refuses(2, &["stage \"sft\" must be done first"]);
     let answer = run(&["--from", "sft"]);
     answer.succeeds();
     assert!(!answer.err.contains("is now"), "{answer:#?}");
@@ -190,7 +190,7 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
     answer.succeeds();
     assert!(answer.err.contains("runs/tiny/sft is now runs/tiny/sft.1"), "{answer:#?}");
     assert!(
-        answer.err.contains("\"more\" was made from an earlier run of \"sft\"; renew it by --from more"),
+        answer.err.contains("\"more\" started from an earlier run of \"sft\"; rerun it with --from more"),
         "{answer:#?}"
     );
     stage(&lab, "sft.1").equals(&stage(&whole, "sft"), 30);
@@ -296,7 +296,7 @@ fn check_tries_every_stage_with_the_shape_of_those_before() {
     assert!(stages.len() == 3 && parameters[1] == parameters[0] && parameters[2] == parameters[0], "{checked}");
     assert_eq!(stages[0]["not_checked"], json!([]));
     let note = stages[2]["not_checked"][0].as_str().expect("a note");
-    assert!(note.contains("model.from is stage \"sft\", which is still to be run"), "{note}");
+    assert!(note.contains("model.from is stage \"sft\", which has not run yet"), "{note}");
     assert!(!lab.at("runs").exists(), "something was written");
     // What has been run is looked at itself: the loss is that of its weights.
     lab.run(&[]).succeeds();

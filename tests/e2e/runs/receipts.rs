@@ -28,7 +28,7 @@ fn a_run_does_not_go_on_over_other_data() {
         }
         let receipt = run.receipt();
         lab.write("text.txt", text.replace("moon", "noon"));
-        lab.resume(&sets).refuses(2, &["data[text.txt].sha256: \"", "\" is now \"", "as it was", "--name"]);
+        lab.resume(&sets).refuses(2, &["data[text.txt].sha256: \"", "\" is now \"", "other data or weights", "--name"]);
         assert_eq!(run.receipt(), receipt);
         lab.write("text.txt", &text);
         lab.resume(&sets).succeeds();
@@ -97,7 +97,7 @@ fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
             base("seed=2");
             let answer = lab.resume(&[]);
             if reads {
-                answer.refuses(2, &["model.sha256: \"", "as it was", "--name"]);
+                answer.refuses(2, &["model.sha256: \"", "other data or weights", "--name"]);
                 base("seed=1");
                 lab.resume(&[]).succeeds();
             }
@@ -146,7 +146,7 @@ fn each_file_counts(lab: &Lab, sets: &[&str], folder: &str, changes: &[(&str, &s
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert!(text.contains(old), "{file}: {text}");
         fs::write(&path, text.replacen(old, new, 1)).expect("written");
-        lab.resume(sets).refuses(2, &[&format!("{place}[{file}].sha256: \""), "as it was", "--name"]);
+        lab.resume(sets).refuses(2, &[&format!("{place}[{file}].sha256: \""), "other data or weights", "--name"]);
         fs::write(&path, text).expect("written");
     }
     let own = lab.at(folder).join("chat_template.jinja");

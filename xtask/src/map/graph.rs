@@ -59,13 +59,13 @@ impl Graph {
                 inside.entry(to).or_default();
             }
         }
-        let circles = Circles::find(&inside);
+        let cycles = Cycles::find(&inside);
         let mut longest: Vec<Vec<Vec<&Path>>> = Vec::new();
         // Imported files come before the files that import them.
-        for circle in circles.found {
-            let imported = circle.iter().flat_map(|file| &inside[file]).map(|to| circles.of[to]);
+        for cycle in cycles.found {
+            let imported = cycle.iter().flat_map(|file| &inside[file]).map(|to| cycles.of[to]);
             let below = imported.filter_map(|at| longest.get(at)).max_by_key(|chain| length(chain)).cloned();
-            longest.push([circle].into_iter().chain(below.unwrap_or_default()).collect());
+            longest.push([cycle].into_iter().chain(below.unwrap_or_default()).collect());
         }
         longest.into_iter().max_by_key(|chain| length(chain)).unwrap_or_default()
     }
@@ -77,7 +77,7 @@ pub fn length(chain: &[Vec<&Path>]) -> usize {
 }
 
 /// Strongly connected files (Tarjan's algorithm); a file in no cycle is a component of its own.
-struct Circles<'g, 'a> {
+struct Cycles<'g, 'a> {
     imports: &'g BTreeMap<&'a Path, Vec<&'a Path>>,
     found: Vec<Vec<&'a Path>>,
     /// The index in `found` of each file.
@@ -87,9 +87,9 @@ struct Circles<'g, 'a> {
     on_stack: BTreeSet<&'a Path>,
 }
 
-impl<'g, 'a> Circles<'g, 'a> {
-    fn find(imports: &'g BTreeMap<&'a Path, Vec<&'a Path>>) -> Circles<'g, 'a> {
-        let mut this = Circles {
+impl<'g, 'a> Cycles<'g, 'a> {
+    fn find(imports: &'g BTreeMap<&'a Path, Vec<&'a Path>>) -> Cycles<'g, 'a> {
+        let mut this = Cycles {
             imports,
             found: Vec::new(),
             of: BTreeMap::new(),
@@ -121,12 +121,12 @@ impl<'g, 'a> Circles<'g, 'a> {
         }
         if lowest == index {
             let at = self.stack.iter().position(|f| *f == file).unwrap_or(0);
-            let circle = self.stack.split_off(at);
-            for member in &circle {
+            let cycle = self.stack.split_off(at);
+            for member in &cycle {
                 self.on_stack.remove(member);
                 self.of.insert(member, self.found.len());
             }
-            self.found.push(circle);
+            self.found.push(cycle);
         }
         lowest
     }

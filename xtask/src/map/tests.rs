@@ -43,12 +43,12 @@ fn an_import_upwards_is_an_error() {
 /// Catches modules of one layer that import each other's items, and a new module that is missing in the table.
 #[test]
 fn modules_of_one_layer_and_modules_without_a_layer_are_errors() {
-    let beside = [
+    let same_layer = [
         ("host/src/lib.rs", "mod compare; mod verify;"),
         ("host/src/compare.rs", "use crate::verify::Law;"),
         ("host/src/verify.rs", "pub struct Law;"),
     ];
-    assert!(errors_of(&beside)[0].contains("are the same"));
+    assert!(errors_of(&same_layer)[0].contains("are the same"));
     let unknown = [
         ("host/src/lib.rs", "mod cli; mod novelty;"),
         ("host/src/cli.rs", "use crate::novelty::New;"),
@@ -72,16 +72,16 @@ fn two_files_that_import_each_other_are_an_error() {
 
 /// Catches a pair of parent and child that is not found, and an error if the parent only re-exports items of its children.
 #[test]
-fn a_parent_that_only_gives_on_is_not_imported() {
-    let gives_on = [
+fn a_parent_that_only_reexports_is_not_imported() {
+    let reexports = [
         ("a/src/lib.rs", "mod folder;"),
         ("a/src/folder/mod.rs", "mod one;\nmod two;\npub use one::One;\npub use two::*;"),
         ("a/src/folder/one.rs", "use super::Two;\npub struct One(Two);"),
         ("a/src/folder/two.rs", "pub struct Two;"),
     ];
-    assert_eq!(errors_of(&gives_on), [""; 0]);
+    assert_eq!(errors_of(&reexports), [""; 0]);
     let one = "a/src/folder/one.rs".to_owned();
-    assert!(imports_of(&gives_on).contains(&(one, "a/src/folder/two.rs".into(), 1)), "the path is followed");
+    assert!(imports_of(&reexports).contains(&(one, "a/src/folder/two.rs".into(), 1)), "the path is followed");
     let defines = [
         ("a/src/lib.rs", "mod folder;"),
         ("a/src/folder/mod.rs", "mod one;\npub use one::One;\npub struct Two;"),
@@ -185,11 +185,11 @@ fn a_chain_of_8_is_an_error() {
 
 /// Catches a search without end, and files of a cycle that are not counted.
 #[test]
-fn a_circle_counts_with_all_its_files() {
+fn a_cycle_counts_with_all_its_files() {
     let errors = chain_errors(&chain("host/src/train", 8, "use super::f5::F as Back;"));
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("has 8 files"), "{}", errors[0]);
-    assert!(errors[0].contains("in a circle: host/src/train/f5.rs"), "{}", errors[0]);
+    assert!(errors[0].contains("in a cycle: host/src/train/f5.rs"), "{}", errors[0]);
 }
 
 /// Catches imports of tests that count: of items, of inline modules, of whole files, of functions in an implementation.
@@ -221,7 +221,7 @@ fn imports_of_tests_do_not_count() {
 
 /// Catches figures that leave out a kind.
 #[test]
-fn figures_tell_the_chain_the_pairs_and_the_folders() {
+fn figures_show_the_chain_the_pairs_and_the_folders() {
     let sources = sources(&[
         ("a/src/lib.rs", "mod one;\nmod two;"),
         ("a/src/one.rs", "use super::two::Two;\npub struct One;"),

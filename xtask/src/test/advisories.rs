@@ -16,23 +16,25 @@ pub fn check() -> Result<Outcome> {
         command.args(["deny", "--manifest-path"]).arg(root.join(manifest)).args(["check", "--config"]);
         command.arg(root.join("deny.toml")).args(["--allow", "advisory-not-detected", "advisories"]);
         let output = command.output().map_err(|e| format!("cannot run cargo: {e}"))?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        match not_checked(output.status.success(), &told) {
+        let report = String::from_utf8_lossy(&output.stderr);
+        match not_checked(output.status.success(), &report) {
             Some(why) => return Ok(Outcome::Skipped(format!("advisories were not checked: {why}"))),
             None if output.status.success() => {}
-            None => return Err(format!("cargo deny check advisories says of {manifest}:\n{told}")),
+            None => return Err(format!("cargo deny check advisories failed for {manifest}:\n{report}")),
         }
     }
     Ok(Outcome::Passed)
 }
 
 /// Why a failed check did not check advisories.
-fn not_checked(passed: bool, told: &str) -> Option<&'static str> {
+fn not_checked(passed: bool, report: &str) -> Option<&'static str> {
     if passed {
         None
-    } else if told.contains("no such command") {
+    } else if report.contains("no such command") {
         Some("cargo-deny is not installed")
-    } else if told.contains("failed to fetch advisory database") || told.contains("failed to load advisory database") {
+    } else if report.contains("failed to fetch advisory database")
+        || report.contains("failed to load advisory database")
+    {
         Some("the advisory database cannot be fetched")
     } else {
         None
@@ -64,12 +66,12 @@ mod tests {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("a file of the workspace");
         let accepted = accepted(&read("deny.toml"));
-        assert!(!accepted.is_empty(), "deny.toml accepts advisories, or this test goes with its list");
+        assert!(!accepted.is_empty(), "deny.toml accepts no advisories: remove this test");
         let locks = WORKSPACES.map(|manifest| read(&manifest.replace(".toml", ".lock")));
         let unused = unused(&accepted, &locks.concat());
         assert!(
             unused.is_empty(),
-            "remove from [advisories] of deny.toml, their packages are gone: {}",
+            "remove these from [advisories] of deny.toml, because their packages are no longer used: {}",
             unused.join(", ")
         );
     }

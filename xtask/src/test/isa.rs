@@ -107,14 +107,14 @@ pub const TORCH: &[Forced] = &[
 
 /// Which libraries use a setting.
 #[derive(Debug, PartialEq)]
-pub struct Taken {
+pub struct Applied {
     /// Those that use it.
     pub forced: Vec<&'static str>,
     /// Those that do not, with the set that they use.
     pub ignored: Vec<String>,
 }
 
-impl Taken {
+impl Applied {
     /// One line for the summary.
     pub fn note(&self) -> String {
         let forced = if self.forced.is_empty() { "nothing".to_owned() } else { self.forced.join(", ") };
@@ -136,7 +136,7 @@ impl Forced {
     ///
     /// # Errors
     /// If that test cannot be run.
-    pub fn probe(&self, libtorch: &Libtorch, workspace: &Workspace, folder: &Path) -> Result<Taken> {
+    pub fn probe(&self, libtorch: &Libtorch, workspace: &Workspace, folder: &Path) -> Result<Applied> {
         let mut command = libtorch.cargo(workspace, "test")?;
         self.set(&mut command);
         let only = ["--test", "conformance", "--", "--exact", "the_instruction_sets_in_use_are_printed", "--nocapture"];
@@ -146,19 +146,19 @@ impl Forced {
         if !output.status.success() {
             return Err(format!("libtorch does not start with {}:\n{text}", self.name));
         }
-        Ok(self.taken(&text))
+        Ok(self.applied(&text))
     }
 
-    fn taken(&self, output: &str) -> Taken {
-        let mut taken = Taken { forced: Vec::new(), ignored: Vec::new() };
+    fn applied(&self, output: &str) -> Applied {
+        let mut applied = Applied { forced: Vec::new(), ignored: Vec::new() };
         for (library, value, expected) in &self.libraries {
             match library.in_use(output) {
-                Some(used) if used.ends_with(expected) => taken.forced.push(library.name()),
-                Some(used) => taken.ignored.push(format!("{} ignores {value}, it uses {used}", library.name())),
-                None => taken.ignored.push(format!("{} was not called with {value}", library.name())),
+                Some(used) if used.ends_with(expected) => applied.forced.push(library.name()),
+                Some(used) => applied.ignored.push(format!("{} ignores {value}, it uses {used}", library.name())),
+                None => applied.ignored.push(format!("{} was not called with {value}", library.name())),
             }
         }
-        taken
+        applied
     }
 
     /// The torch plugin's own tests, with this set.
@@ -224,7 +224,7 @@ pub fn candle_lacks(isa: &str, host: &Path) -> Result<Option<String>> {
     match output.status.success() {
         true => Ok(None),
         false if error.contains(LACKS) => Ok(Some(format!("this processor lacks {isa}"))),
-        false => Err(format!("candle does not open with {isa}: {error}{}", String::from_utf8_lossy(&output.stdout))),
+        false => Err(format!("candle cannot be opened with {isa}: {error}{}", String::from_utf8_lossy(&output.stdout))),
     }
 }
 
@@ -234,19 +234,19 @@ mod tests {
 
     /// Catches a setting that counts as tested although the library ignored it, and a line that is read wrongly.
     #[test]
-    fn a_setting_that_a_library_ignores_is_not_run() {
+    fn an_ignored_setting_is_reported_as_not_run() {
         let output = "running 1 test\n\
             ATen instruction set: AVX2\n\
             MKL_VERBOSE oneMKL 2024.0 Update 2 Product build 20240605 for Intel(R) 64 architecture Intel(R) Advanced Vector \
             Extensions 512 (Intel(R) AVX-512) enabled processors, Lnx 2.45GHz lp64 gnu_thread\n\
             onednn_verbose,v1,info,cpu,isa:Intel AVX2\n";
-        let taken = TORCH[1].taken(output);
-        assert_eq!(taken.forced, ["ATen", "oneDNN"]);
-        assert!(taken.ignored.len() == 1 && taken.ignored[0].contains("MKL ignores AVX2, it uses"), "{taken:?}");
-        assert!(taken.note().contains("NOT RUN: MKL"), "{}", taken.note());
-        let other = TORCH[2].taken(output);
+        let applied = TORCH[1].applied(output);
+        assert_eq!(applied.forced, ["ATen", "oneDNN"]);
+        assert!(applied.ignored.len() == 1 && applied.ignored[0].contains("MKL ignores AVX2, it uses"), "{applied:?}");
+        assert!(applied.note().contains("NOT RUN: MKL"), "{}", applied.note());
+        let other = TORCH[2].applied(output);
         assert_eq!(other.forced, ["MKL"]);
-        let silent = TORCH[0].taken("running 1 test\n");
+        let silent = TORCH[0].applied("running 1 test\n");
         assert!(silent.forced.is_empty() && silent.ignored.len() == 3, "{silent:?}");
     }
 }

@@ -23,7 +23,7 @@ use totals::Totals;
 /// How many changed templates and tokenizers the full tests try, about five minutes' worth; the usual tests try about a thousand.
 const FUZZ_CASES: &str = "30000";
 
-/// The variable that says what becomes of a snapshot that differs.
+/// The variable that decides what is done with a snapshot that differs.
 const SNAPSHOTS: &str = "INSTA_UPDATE";
 /// A variable with which a snapshot that differs would pass.
 const FORCE_PASS: &str = "INSTA_FORCE_PASS";
@@ -39,7 +39,7 @@ pub fn run(full: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replaces the snapshots of texts by the present texts.
+/// Replaces the snapshots of texts by the current texts.
 pub fn accept() -> Result<()> {
     let mut command = cargo::cargo()?;
     command.args(["test", "--release", "-p", "telos", "--lib", "config::tests::"]).env(SNAPSHOTS, "always");
@@ -153,15 +153,15 @@ fn forced(
     let Some(libtorch) = libtorch else { return Ok(()) };
     for set in isa::TORCH {
         steps.step(&format!("torch with {}", set.name), || {
-            let taken = set.probe(libtorch, workspace, built.folder()?)?;
-            if taken.forced.is_empty() {
-                return Ok(Outcome::Skipped(taken.note()));
+            let applied = set.probe(libtorch, workspace, built.folder()?)?;
+            if applied.forced.is_empty() {
+                return Ok(Outcome::Skipped(applied.note()));
             }
-            eprintln!("   {}", taken.note());
+            eprintln!("   {}", applied.note());
             for command in [set.plugin_tests(libtorch, workspace)?, set.model_tests()?, set.runs()?] {
                 *all &= tests(command, built.folder()?, totals)?;
             }
-            Ok(Outcome::Noted(taken.note()))
+            Ok(Outcome::Noted(applied.note()))
         })?;
     }
     Ok(())
@@ -170,7 +170,11 @@ fn forced(
 /// Runs a command on this terminal.
 fn passes(command: &mut Command) -> Result<Outcome> {
     let status = command.status().map_err(|e| format!("cannot run {}: {e}", command.get_program().display()))?;
-    if status.success() { Ok(Outcome::Passed) } else { Err(format!("{} said so above", describe(command))) }
+    if status.success() {
+        Ok(Outcome::Passed)
+    } else {
+        Err(format!("`{}` failed; its messages are above", describe(command)))
+    }
 }
 
 fn describe(command: &Command) -> String {
@@ -189,7 +193,9 @@ fn licences(manifest: &str) -> Result<Outcome> {
     metadata.args(["metadata", "--offline", "--locked", "--format-version", "1", "--manifest-path"]);
     let read = metadata.arg(root.join(manifest)).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !read.is_ok_and(|s| s.success()) {
-        return Ok(Outcome::Skipped(format!("not all packages are here: cargo fetch --manifest-path {manifest}")));
+        return Ok(Outcome::Skipped(format!(
+            "not all packages are downloaded: run cargo fetch --manifest-path {manifest}"
+        )));
     }
     let mut command = cargo::cargo()?;
     command.args(["deny", "--offline", "--manifest-path"]).arg(root.join(manifest)).args(["check", "--config"]);
@@ -208,6 +214,6 @@ fn tests(mut command: Command, folder: &Path, totals: &mut Totals) -> Result<boo
             totals.add(&line);
         }
     }
-    let status = child.wait().map_err(|e| format!("cargo test was lost: {e}"))?;
+    let status = child.wait().map_err(|e| format!("cannot wait for cargo test: {e}"))?;
     Ok(status.success())
 }

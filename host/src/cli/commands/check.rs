@@ -25,7 +25,7 @@ pub struct Check {
     /// Overrides any key, as in `telos run`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
-    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones, and report them.
+    /// While developing a plugin: accept plugins whose bytes differ from the pinned ones, and report them.
     #[arg(long)]
     dev: bool,
     /// Print the findings as JSON.

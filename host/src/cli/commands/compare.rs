@@ -28,8 +28,8 @@ use crate::runs::{Progress, progress::Show};
 /// timed separately, and large products measure the peak. The first step whose loss (gradient norm) differs by more
 /// than 1e-6 (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: the f64 reference
 /// computes every operation again on the same inputs. The first operation is reported whose error exceeds ten times
-/// (four times in bf16) the limit of the operation laws, which are meant for inputs that cancel less than real
-/// ones. Later steps always drift apart by rounding; --yardstick measures how far rounding alone drives them apart.
+/// (four times in bf16) the limit of the operation laws: sums over real inputs cancel more than those over the
+/// random inputs of the laws. Later steps always drift apart by rounding; --yardstick measures how far rounding alone drives them apart.
 ///
 /// Exit codes: 1 if a backend failed; differences between backends are results, not failures.
 #[derive(Debug, Args)]
@@ -99,5 +99,5 @@ fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {
 fn failures(comparison: &Comparison) -> Result<()> {
     let failed = comparison.backends.iter().filter(|backend| backend.failure.is_some());
     let failed: Vec<&str> = failed.map(|backend| backend.backend.as_str()).collect();
-    if failed.is_empty() { Ok(()) } else { Err(Error::run(format!("failed on the way: {}", failed.join(", ")))) }
+    if failed.is_empty() { Ok(()) } else { Err(Error::run(format!("these backends failed: {}", failed.join(", ")))) }
 }

@@ -27,7 +27,7 @@ pub struct Eval {
     /// compared with them. For prompts with a column `answer`, only the answers are compared.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "data")]
     rows: Vec<String>,
-    /// With --rows: "plain", "tokenizer" or a Jinja file; left out, messages take the tokenizer's template and texts none.
+    /// With --rows: "plain", "tokenizer" or a Jinja file; default: the tokenizer's template for messages, none for strings.
     #[arg(long, value_name = "TEMPLATE", requires = "rows")]
     chat_template: Option<String>,
     /// With --rows: a column that has another name in the file, as data.columns does: --column answer=solution.
@@ -36,8 +36,8 @@ pub struct Eval {
     /// With --rows: about how many prompts to answer; 0: none; default: all.
     #[arg(long, value_name = "N", requires = "rows")]
     generate: Option<u64>,
-    /// With --rows: write every answer to this file, as JSON lines with prompt, answer, expected (also_right: the row's other right
-    /// answers) and match.
+    /// With --rows: write every answer to this file, as JSON lines with prompt, answer, expected (also_right: other
+    /// correct answers of the row) and match.
     #[arg(long, value_name = "FILE", requires = "rows")]
     out: Option<PathBuf>,
     #[command(flatten)]

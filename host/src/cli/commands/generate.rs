@@ -30,7 +30,7 @@ pub struct Generate {
     /// Longest continuation in tokens.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     max_tokens: usize,
-    /// Softmax temperature; 0 takes the most probable token.
+    /// Softmax temperature; 0 picks the most probable token.
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
     temperature: f64,
     /// Draw from the smallest set of tokens with this probability; 1 means all.
@@ -86,7 +86,7 @@ pub struct GenerateRequest {
 
 pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
     if args.temperature == 0.0 && (args.top_p < 1.0 || args.top_k > 0) {
-        let message = "--top-p and --top-k are unused with --temperature 0, which always takes the most probable token";
+        let message = "--top-p and --top-k are unused with --temperature 0, which always picks the most probable token";
         return Err(Error::request(message).with_hint("leave them out, or raise the temperature"));
     }
     perform(GenerateRequest {
@@ -171,7 +171,7 @@ fn check_samples(request: &GenerateRequest, prompt: usize, context: u64) -> Resu
     let room = context.saturating_sub(prompt as u64).min(request.max_tokens as u64);
     let bytes = (request.samples as u64).saturating_mul(128 + 4 * prompt as u64 + 12 * room);
     capacity::check(bytes).map_err(|why| {
-        Error::request(format!("--samples {}: as many continuations of up to {room} tokens: {why}", request.samples))
+        Error::request(format!("--samples {}, with up to {room} tokens each: {why}", request.samples))
             .with_hint("lower --samples or --max-tokens")
     })
 }

@@ -35,7 +35,7 @@ pub enum Plugins {
         #[arg(long)]
         json: bool,
     },
-    #[expect(missing_docs, reason = "its help stands with its arguments")]
+    #[expect(missing_docs, reason = "its help is the documentation of its arguments")]
     Verify(verify::Verify),
     /// The child process that `verify` starts for each of its groups.
     #[command(name = crate::verify::process::COMMAND, hide = true)]
@@ -131,10 +131,12 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
+/// The statistics that an objective reads under its default options, or why it cannot be created with those.
+type Read = std::result::Result<Vec<String>, String>;
+
 /// A plugin's manifest.
 enum Manifest {
-    /// With the statistics that the objective reads under its default options; `None` if it cannot be created with those.
-    Objective(ObjectiveManifest, Option<Vec<String>>),
+    Objective(ObjectiveManifest, Read),
     Backend(BackendManifest),
     Reward(RewardManifest),
 }
@@ -151,7 +153,8 @@ impl Manifest {
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
-                let message = format!("plugin `{}` is of kind `{other}`, which this telos does not know", info.id);
+                let message =
+                    format!("plugin `{}` is of kind `{other}`, which this version of telos does not support", info.id);
                 return Err(Error::request(message).with_hint("update telos"));
             }
         })
@@ -167,19 +170,19 @@ impl Manifest {
 
     fn text(&self) -> String {
         match self {
-            Manifest::Objective(m, statistics) => objective(m, statistics.as_deref()),
+            Manifest::Objective(m, statistics) => objective(m, statistics),
             Manifest::Backend(m) => backend(m),
             Manifest::Reward(m) => reward(m),
         }
     }
 }
 
-/// The statistics that an objective reads under its default options.
-fn statistics(library: &Library) -> Option<Vec<String>> {
+/// Returns the statistics that an objective reads under its default options, or why it cannot be created with those.
+fn statistics(library: &Library) -> Read {
     let id = &library.info().id;
-    let instance = breadcrumb::within(id, "create", || library.objective(&OptionMap::new())).ok()?;
-    let requirements = breadcrumb::within(id, "requirements", || instance.requirements()).ok()?;
-    Some(requirements.statistics)
+    let required = breadcrumb::within(id, "create", || library.objective(&OptionMap::new()))
+        .and_then(|instance| breadcrumb::within(id, "requirements", || instance.requirements()));
+    required.map(|requirements| requirements.statistics).map_err(|error| error.message)
 }
 
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -188,7 +191,7 @@ fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
         if as_json {
             let mut shown = json!({"plugin": entry_json(info), "manifest": manifest.json()});
             if let Manifest::Objective(_, statistics) = &manifest {
-                shown["statistics"] = json!(statistics);
+                shown["statistics"] = json!(statistics.as_ref().ok());
             }
             print::json(&shown)?;
         } else {
@@ -215,7 +218,7 @@ fn line(text: &mut String, label: &str, value: &str) {
     }
 }
 
-fn objective(m: &ObjectiveManifest, statistics: Option<&[String]>) -> String {
+fn objective(m: &ObjectiveManifest, statistics: &Read) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
     line(&mut text, "formula", &m.formula);
     line(&mut text, "paper", &m.paper);
@@ -230,11 +233,13 @@ fn objective(m: &ObjectiveManifest, statistics: Option<&[String]>) -> String {
     });
     section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
     match statistics {
-        Some(statistics) => {
+        Ok(statistics) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
             section(&mut text, "Models (with the default options)", head, models(statistics));
         }
-        None => line(&mut text, "models", "unknown: it cannot be created with its default options"),
+        Err(why) => {
+            line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
+        }
     }
     let expectations = m
         .expectations
@@ -276,8 +281,7 @@ fn backend(m: &BackendManifest) -> String {
 
 fn reward(m: &RewardManifest) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
-    let named =
-        |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("the one that `{}` names", c.option) };
+    let named = |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("named by option `{}`", c.option) };
     let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
     line(&mut text, "columns", &columns.join(", "));
     options(&mut text, &m.options);
@@ -290,7 +294,7 @@ fn options(text: &mut String, specs: &[OptionSpec]) {
 }
 
 fn default(option: &OptionSpec) -> String {
-    if option.default.is_null() { "(must be given)".to_owned() } else { option.default.to_string() }
+    if option.default.is_null() { "(required)".to_owned() } else { option.default.to_string() }
 }
 
 fn range(option: &OptionSpec) -> String {
@@ -318,7 +322,7 @@ mod tests {
 
     /// Catches a range that is shown only in part, or a required option that looks like one with a default.
     #[test]
-    fn options_show_what_is_legal() {
+    fn options_are_shown_with_default_and_range() {
         let spec = |min, max, choices: &[&str], default: Value| OptionSpec {
             name: "beta".into(),
             kind: "float".into(),
@@ -331,13 +335,13 @@ mod tests {
         let shown = |spec: &OptionSpec| (default(spec), range(spec));
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
-        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(must be given)", "at least 1"));
+        assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(required)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
     }
 
     /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.
     #[test]
-    fn models_are_listed_with_what_is_read_from_them() {
+    fn each_model_is_listed_once_with_its_statistics() {
         let statistics = ["logp", "reference.logp", "entropy", "critic.value"].map(str::to_owned);
         let expected =
             [["policy", "trains", "logp, entropy"], ["reference", "frozen", "logp"], ["critic", "trains", "value"]];

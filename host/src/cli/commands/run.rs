@@ -28,7 +28,7 @@ pub struct Run {
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
     /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
-    /// pipeline: --set stage.sft.train.steps=100 (the longest matching stage name is taken; quotes select one: 'stage."a".b').
+    /// pipeline: --set stage.sft.train.steps=100 (the longest matching stage name is used; quotes select one: 'stage."a".b').
     #[arg(long, value_name = "KEY=VALUE", value_parser = Override::parse)]
     set: Vec<Override>,
     /// Continue the run of this name from its last checkpoint.
@@ -51,8 +51,8 @@ pub struct Run {
     /// Accept plugins whose bytes changed since plugins.lock was written, and pin the new bytes.
     #[arg(long)]
     update_lock: bool,
-    /// For writing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin nothing, and
-    /// replace the run's folder if telos created it and it has no checkpoint.
+    /// While developing a plugin: accept plugins whose bytes differ from the pinned ones and record them in the receipt, pin
+    /// nothing, and replace the run's folder if telos created it and it has no checkpoint.
     #[arg(long, conflicts_with = "update_lock")]
     dev: bool,
     /// Train even if an objective breaks a law on the first batch; the receipt records it. Objectives whose bytes are new are
@@ -63,7 +63,7 @@ pub struct Run {
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
-    /// Explain every key of an experiment, and stop.
+    /// Explain every key of an experiment and exit.
     #[arg(long)]
     help_keys: bool,
 }
@@ -105,7 +105,9 @@ impl Run {
     }
 
     pub(in crate::cli) fn request(self, plugin_folders: Vec<PathBuf>) -> Result<RunRequest> {
-        let file = self.file.ok_or_else(|| Error::request("which experiment?").with_hint("telos run FILE"))?;
+        let file = self
+            .file
+            .ok_or_else(|| Error::request("the file of the experiment is missing").with_hint("telos run FILE"))?;
         let mut overrides = self.set;
         overrides.extend(self.name.map(|name| Override::text("--name", "name", &name)));
         let part = match (self.from, self.only) {
@@ -141,8 +143,11 @@ fn show(request: &RunRequest) -> Show {
 
 fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
     if request.part != Part::All {
-        return Err(Error::request(format!("{} is one experiment and has no stages", request.file.display()))
-            .with_hint("--from and --only are for pipelines"));
+        return Err(Error::request(format!(
+            "{} is an experiment without stages, not a pipeline",
+            request.file.display()
+        ))
+        .with_hint("--from and --only are for pipelines"));
     }
     let mut setup = open_draft(draft, &request.plugin_folders, request.pinning)?;
     setup.accept_unproved = request.unproved;

@@ -30,7 +30,7 @@ use crate::{
 /// types it claims to support; wrong calls; repeatability; memory. For an objective: cotangents against finite differences, sums
 /// over any split, order, masks, empty batches, normalisers, state, declarations and results, under its default options and with
 /// one option changed at a time. For a reward: repeatability, independence of the other samples, columns, empty and unusual text. A
-/// broken law is shown with the smallest input that breaks it. Each operation or law is checked in a process of its own, so that a
+/// broken law is shown with the smallest input that breaks it. Each operation or law is checked in its own process, so that a
 /// crash or a hang is one failed line. Exits with 0 if every check passes and with 1 if one fails.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -55,7 +55,7 @@ pub struct Verify {
     /// given several times; the values of other columns that it reads are between 0.5 and 2.
     #[arg(long, value_name = "NAME=LOW..HIGH", value_parser = DrawnColumn::parse)]
     column: Vec<DrawnColumn>,
-    /// Number of tokens of the vocabulary, for an objective that composes sequences with ids of its own. Without it, 50.
+    /// Vocabulary size, for an objective that composes sequences with token ids of its own. Default: 50.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     vocabulary: Option<u32>,
     /// A prompt that the reward accepts; may be given several times. Default: an arithmetic question.
@@ -72,8 +72,8 @@ pub struct Verify {
     json: bool,
 }
 
-/// Refuses text that does not have the form `key=value`; its meaning is checked in the process that knows the
-/// plugin's options.
+/// Refuses text that does not have the form `key=value`; its meaning is checked in the process that loads the
+/// plugin.
 fn option(text: &str) -> Result<String, String> {
     Override::option(text).map(|_| text.to_owned())
 }
@@ -158,7 +158,7 @@ fn refusal(verification: &Verification) -> Error {
     Error::run(format!("backend `{}` breaks laws: {}", verification.backend.id, names.join(", ")))
 }
 
-/// The child process's part.
+/// Does the job of the child process.
 pub(in crate::cli) fn group(folder: &Path) -> Result<()> {
     // Ends if the parent ends, for whatever reason.
     supervise::role()?;

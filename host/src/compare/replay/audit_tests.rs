@@ -40,7 +40,7 @@ fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
 /// Catches an audit that misses an error in operations whose results are as small as real gradients, that blames
 /// the operations after it, or that counts from the wrong place.
 #[test]
-fn the_operation_that_is_wrong_is_named_and_no_other() {
+fn only_the_wrong_operation_is_reported() {
     for (operation, output) in
         [("attention_backward", 0), ("attention_backward", 2), ("glu", 0), ("norm_backward", 0), ("linear", 0)]
     {
@@ -56,7 +56,7 @@ fn the_operation_that_is_wrong_is_named_and_no_other() {
 
 /// Catches false alarms, operations that are skipped, and views read from the wrong place.
 #[test]
-fn a_right_backend_is_within_all_limits() {
+fn a_correct_backend_is_within_all_limits() {
     let verdict = verdict("none", 0, 1.0);
     assert_eq!((verdict.first, verdict.beyond, verdict.skipped), (None, 0, Vec::new()));
     assert!(verdict.operations > 30, "{}", verdict.operations);

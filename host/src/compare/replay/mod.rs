@@ -127,7 +127,7 @@ mod tests {
     /// Catches a truncation that counts tokens instead of positions, drops the flags, or leaves a sequence without
     /// a target.
     #[test]
-    fn the_beginning_is_cut_inside_a_sequence_where_it_must() {
+    fn the_last_sequence_is_truncated_to_fit() {
         let lengths = |most| -> Vec<usize> {
             let kept = beginning(vec![sequence(6), sequence(4)], most);
             assert!(kept.iter().all(|s| s.ids.len() == s.supervised.len()));

@@ -162,7 +162,7 @@ mod tests {
 
     /// Catches an axis of length 0, which leads to a division by zero when the plot is drawn.
     #[test]
-    fn an_axis_has_a_length_even_for_one_value_and_for_none() {
+    fn an_axis_is_never_empty() {
         for values in [vec![], vec![(1.0, 3.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, 1.0), (2.0, 3.0)]] {
             for (low, high) in bounds(&[("a".into(), BLACK, values)]) {
                 assert!(low < high && low.is_finite() && high.is_finite(), "{low} {high}");

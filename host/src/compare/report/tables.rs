@@ -20,7 +20,7 @@ impl fmt::Display for Comparison {
         grid(f, &figures(all))?;
         writeln!(
             f,
-            "\ntime of a step by operation: ms, share, GFLOP/s, share of the peak (each operation waited for)\n"
+            "\ntime of a step by operation: ms, share, GFLOP/s, share of the peak (synchronised after each operation)\n"
         )?;
         grid(f, &operations(all))?;
         agreement(all, f)?;
@@ -69,7 +69,7 @@ fn figures(all: &Comparison) -> Vec<Vec<String>> {
         row(all, "GFLOP/s of the step", |b| b.gflops.map(|g| format!("{g:.1}"))),
         row(all, "  share of the peak", |b| b.share_of_peak.map(percent)),
         row(all, "GFLOP/s of a large product", |b| b.peak_gflops.map(|g| format!("{g:.1}"))),
-        row(all, "memory at most, MiB", |b| {
+        row(all, "peak memory, MiB", |b| {
             (b.failure.is_none()).then(|| format!("{:.1}", b.memory_peak_bytes as f64 / f64::from(1 << 20)))
         }),
         row(all, "loss of the first step", |b| b.curve.loss.first().map(|loss| format!("{loss:.6}"))),
@@ -105,8 +105,8 @@ fn operations(all: &Comparison) -> Vec<Vec<String>> {
 }
 
 fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let held: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.agreement.as_ref()?))).collect();
-    if let Some((_, first)) = held.first() {
+    let compared: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.agreement.as_ref()?))).collect();
+    if let Some((_, first)) = compared.first() {
         writeln!(f, "\ndifference from {} by step, relative\n", first.with)?;
         let heads = [
             "",
@@ -118,7 +118,7 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             "first step beyond",
         ];
         let mut rows = vec![heads.map(String::from).to_vec()];
-        rows.extend(held.iter().map(|(backend, own)| {
+        rows.extend(compared.iter().map(|(backend, own)| {
             let tolerance = format!("{:.0e}, {:.0e}", own.tolerance.loss, own.tolerance.grad_norm);
             let beyond = own.first_beyond.map_or("none".to_owned(), |step| step.to_string());
             let number = |difference: f64| format!("{difference:.1e}");
@@ -126,7 +126,7 @@ fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             vec![(*backend).clone(), number(own.first_loss), number(own.first_grad_norm), loss, norm, tolerance, beyond]
         }));
         grid(f, &rows)?;
-        let drifted = held.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
+        let drifted = compared.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
         if drifted && all.noise_floor.is_none() {
             writeln!(
                 f,
@@ -180,7 +180,7 @@ fn replays(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn verdict(backend: &str, replay: &Replay, verdict: &Verdict, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let part = if replay.tokens < replay.tokens_of_step {
         format!(
-            " (its first {} of {} tokens: the rest costs the reference too long)",
+            " (its first {} of {} tokens: the rest would take the reference too long)",
             replay.tokens, replay.tokens_of_step
         )
     } else {

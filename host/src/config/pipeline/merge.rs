@@ -8,7 +8,7 @@ use crate::keys::tree::{Node, Table, Value, join};
 pub fn split(mut root: Node, mistakes: &mut Vec<Mistake>) -> (Node, Vec<Node>) {
     let stages = take(&mut root, STAGE);
     let mut wrong = |node: &Node| {
-        let message = format!("expected [[stage]] tables, at least one, found {}", node.found());
+        let message = format!("expected at least one [[stage]] table, found {}", node.found());
         mistakes.push(Mistake::new(node.place.clone(), STAGE, message));
     };
     let tables = match stages {

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::draft::{Draft, Loaded, STAGE};
 use super::experiment::is_folder_name;
-use super::overrides::{Override, lay_over};
+use super::overrides::{Override, apply_override};
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
 use crate::keys::tree::{Entry, Node, Value, join};
 use crate::runs::folder::own_file;
 use merge::{each_text, leaves_of, merged, split, take};
-use references::{stage_and_key, taken};
+use references::{referenced_stage, stage_and_key};
 
 /// Prefix of a value that names a stage.
 const REFERENCE: &str = "stage:";
@@ -44,14 +44,14 @@ pub struct Stage {
     /// Its name, and that of its run within the pipeline's folder.
     pub name: String,
     /// The earlier stages whose models it uses.
-    pub takes: Vec<Takes>,
+    pub inputs: Vec<StageModel>,
     root: Node,
     mistakes: Vec<Mistake>,
 }
 
 /// A stage's use of an earlier stage's model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Takes {
+pub struct StageModel {
     /// Position of the earlier stage.
     pub stage: usize,
     /// The key that names it, such as `model.from`.
@@ -66,7 +66,7 @@ impl Pipeline {
         let mut mistakes = Vec::new();
         let of_a_stage = |over: &Override| over.path().strip_prefix("stage.").map(str::to_owned);
         for (index, over) in overrides.iter().enumerate().filter(|(_, over)| of_a_stage(over).is_none()) {
-            mistakes.extend(lay_over(&mut root, index, over).err());
+            mistakes.extend(apply_override(&mut root, index, over).err());
         }
         let (shared, tables) = split(root, &mut mistakes);
         let mut name = match shared.find("name").map(|node| &node.value) {
@@ -75,14 +75,15 @@ impl Pipeline {
         };
         if !is_folder_name(&name) {
             let place = shared.find("name").unwrap_or(&shared).place.clone();
-            let message = format!("\"{}\" is no plain folder name; for example \"my-pipeline\"", name.escape_debug());
+            let message =
+                format!("\"{}\" is not a plain folder name; for example \"my-pipeline\"", name.escape_debug());
             mistakes.push(Mistake::new(place, "name", message));
             // A replacement, so that run names derived from it are not reported too.
             name = "pipeline".to_owned();
         } else if let Some(own) = own_file(&name) {
             let place = shared.find("name").unwrap_or(&shared).place.clone();
             let message = format!(
-                "\"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"my-pipeline\""
+                "\"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"my-pipeline\""
             );
             mistakes.push(Mistake::new(place, "name", message));
             name = "pipeline".to_owned();
@@ -93,7 +94,7 @@ impl Pipeline {
         };
         let mut pipeline = Self { name, runs_dir, stages: Vec::new(), file: file.clone(), mistakes };
         if tables.len() > MOST_STAGES {
-            let message = format!("{} stages, and a pipeline has at most {MOST_STAGES}", tables.len());
+            let message = format!("{} stages; a pipeline has at most {MOST_STAGES}", tables.len());
             pipeline.mistakes.push(Mistake::new(shared.place.clone(), STAGE, message));
             return pipeline;
         }
@@ -103,7 +104,7 @@ impl Pipeline {
         pipeline.refuse_unused(&shared);
         for (index, over) in overrides.iter().enumerate() {
             if let Some(path) = of_a_stage(over) {
-                pipeline.lay_over_stage(index, over, &path);
+                pipeline.override_stage(index, over, &path);
             }
         }
         for index in 0..pipeline.stages.len() {
@@ -132,7 +133,7 @@ impl Pipeline {
         &self.stages
     }
 
-    /// The name of the run of stage `index`, as [`crate::runs::RunFolder`] takes it.
+    /// The name of the run of stage `index`, as [`crate::runs::RunFolder`] expects it.
     pub fn run_name(&self, index: usize) -> String {
         format!("{}/{}", self.name, self.stages[index].name)
     }
@@ -198,42 +199,42 @@ impl Pipeline {
     /// Adds the stage of `table`, merged into the shared keys.
     fn add(&mut self, shared: &Node, mut table: Node) {
         let own = table.place.clone();
-        let stand_in = format!("stage-{}", self.stages.len());
+        let placeholder = format!("stage-{}", self.stages.len());
         let (name, place) = match take(&mut table, "name") {
             Some(Node { value: Value::Text(name), place }) => (name, place),
             Some(other) => {
                 let message = format!("expected a string (not empty), found {}", other.found());
                 self.mistakes.push(Mistake::new(other.place.clone(), "stage.name", message));
-                (stand_in.clone(), other.place)
+                (placeholder.clone(), other.place)
             }
             None => {
                 let message = "missing; each stage has a name, for example name = \"sft\"";
                 self.mistakes.push(Mistake::new(own.clone(), "stage.name", message));
-                (stand_in.clone(), own.clone())
+                (placeholder.clone(), own.clone())
             }
         };
         let name = if !is_folder_name(&name) {
             let message = format!("\"{}\" is not a plain folder name; for example \"sft\"", name.escape_debug());
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
-            stand_in
+            placeholder
         } else if let Some(own) = own_file(&name) {
             let message =
-                format!("\"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"sft\"");
+                format!("\"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"sft\"");
             self.mistakes.push(Mistake::new(place.clone(), "stage.name", message));
-            stand_in
+            placeholder
         } else if self.find(&name).is_some() {
             self.mistakes.push(Mistake::new(
                 place.clone(),
                 "stage.name",
-                format!("a stage before is named \"{name}\" too"),
+                format!("an earlier stage is also named \"{name}\""),
             ));
-            stand_in
+            placeholder
         } else {
             name
         };
         for key in WHOLE {
             if let Some(node) = take(&mut table, key) {
-                self.mistakes.push(Mistake::new(node.place, join(STAGE, key), belongs_to_the_top(key)));
+                self.mistakes.push(Mistake::new(node.place, join(STAGE, key), not_a_key_of_a_stage(key)));
             }
         }
         let mut root = merged(shared, table);
@@ -243,7 +244,7 @@ impl Pipeline {
             table.0.insert(0, Entry { key: "name".to_owned(), node });
         }
         root.place = own;
-        self.stages.push(Stage { name, takes: Vec::new(), root, mistakes: Vec::new() });
+        self.stages.push(Stage { name, inputs: Vec::new(), root, mistakes: Vec::new() });
     }
 
     /// Refuses a shared value that every stage replaces, because it is unused.
@@ -253,21 +254,24 @@ impl Pipeline {
         for (key, place) in leaves.into_iter().filter(|(key, _)| key != "name" && key != "runs_dir") {
             let used = self.stages.iter().any(|stage| stage.root.find(&key).is_some_and(|node| node.place == place));
             if !used && !self.stages.is_empty() {
-                let message = format!("unused: every stage has its own; remove it, or name a stage: stage.NAME.{key}");
+                let message =
+                    format!("unused: every stage sets this key; remove it, or set it for one stage: stage.NAME.{key}");
                 self.mistakes.push(Mistake::new(place, key, message));
             }
         }
     }
 
     /// Merges an override into one stage, which `path` names by name or number.
-    fn lay_over_stage(&mut self, index: usize, over: &Override, path: &str) {
+    fn override_stage(&mut self, index: usize, over: &Override, path: &str) {
         let (name, key) = stage_and_key(&self.names(), path);
         let number = || name.parse().ok().filter(|number| *number < self.stages.len());
         let done = match self.find(name).or_else(number) {
             None => Err(format!("there is no stage `{name}`; {}", suggestion(name, self.names()))),
-            Some(_) if key.is_empty() => Err(format!("names a whole stage; write stage.{name}.KEY=VALUE")),
-            Some(_) if WHOLE.contains(&key) || key == "name" => Err(belongs_to_the_top(key)),
-            Some(at) => lay_over(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message),
+            Some(_) if key.is_empty() => Err(format!("a key of the stage is missing; write stage.{name}.KEY=VALUE")),
+            Some(_) if WHOLE.contains(&key) || key == "name" => Err(not_a_key_of_a_stage(key)),
+            Some(at) => {
+                apply_override(&mut self.stages[at].root, index, &over.at(key)).map_err(|mistake| mistake.message)
+            }
         };
         if let Err(message) = done {
             self.mistakes.push(Mistake::new(over.place(index), over.path(), message));
@@ -280,29 +284,29 @@ impl Pipeline {
             &mut self.stages[index].root,
             Node { value: Value::Bool(false), place: Place::File(self.file.clone()) },
         );
-        let (mut takes, mut mistakes) = (Vec::new(), Vec::new());
+        let (mut inputs, mut mistakes) = (Vec::new(), Vec::new());
         each_text(&mut root, "", &mut |key, text, place| {
             let Some(wanted) = text.strip_prefix(REFERENCE).filter(|_| !key.starts_with("sample.")) else { return };
-            match taken(&self.names(), index, wanted) {
+            match referenced_stage(&self.names(), index, wanted) {
                 Ok((stage, best)) => {
                     let folder = self.stage_folder(stage);
                     let path = if best { folder.join("checkpoints").join("BEST") } else { folder };
                     *text = path.to_string_lossy().into_owned();
-                    takes.push(Takes { stage, key: key.to_owned(), best });
+                    inputs.push(StageModel { stage, key: key.to_owned(), best });
                 }
                 Err(message) => mistakes.push(Mistake::new(place.clone(), key, message)),
             }
         });
         let stage = &mut self.stages[index];
-        (stage.root, stage.takes) = (root, takes);
+        (stage.root, stage.inputs) = (root, inputs);
         stage.mistakes.extend(mistakes);
     }
 }
 
-fn belongs_to_the_top(key: &str) -> String {
+fn not_a_key_of_a_stage(key: &str) -> String {
     match key {
-        "runs_dir" => "belongs above the stages: all runs of a pipeline lie in one folder".to_owned(),
+        "runs_dir" => "must be set above the stages: all runs of a pipeline are in one folder".to_owned(),
         "name" => "the name of a stage cannot be overridden".to_owned(),
-        _ => "a stage has no stages of its own".to_owned(),
+        _ => "a stage cannot contain stages".to_owned(),
     }
 }

@@ -7,15 +7,18 @@ use crate::keys::mistake::suggestion;
 ///
 /// # Errors
 /// A message for a name that is not that of an earlier stage, or for another checkpoint.
-pub fn taken(names: &[&str], index: usize, wanted: &str) -> Result<(usize, bool), String> {
+pub fn referenced_stage(names: &[&str], index: usize, wanted: &str) -> Result<(usize, bool), String> {
     let (name, which) = wanted.split_once('/').unwrap_or((wanted, "latest"));
     let stage = match names.iter().position(|stage| *stage == name) {
         Some(stage) if stage < index => stage,
         Some(stage) => {
             let which = if stage == index { "is this one" } else { "comes later" };
             let before = names[..index].iter().map(|stage| format!("`{stage}`")).collect::<Vec<_>>();
-            let remedy = if before.is_empty() { "it is the first".to_owned() } else { before.join(", ") };
-            return Err(format!("stage `{name}` {which}; a stage takes from those before it: {remedy}"));
+            let remedy = match before.is_empty() {
+                true => "only earlier stages can be used, and this is the first".to_owned(),
+                false => format!("only earlier stages can be used: {}", before.join(", ")),
+            };
+            return Err(format!("stage `{name}` {which}; {remedy}"));
         }
         None => {
             return Err(format!(
@@ -27,7 +30,7 @@ pub fn taken(names: &[&str], index: usize, wanted: &str) -> Result<(usize, bool)
     match which {
         "latest" => Ok((stage, false)),
         "best" => Ok((stage, true)),
-        other => Err(format!("\"{other}\" is no checkpoint; write \"stage:{name}\" or \"stage:{name}/best\"")),
+        other => Err(format!("\"{other}\" is not a checkpoint; write \"stage:{name}\" or \"stage:{name}/best\"")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[backend]`: where and how is computed.
+//! `[backend]`: the plugin, device and compute type.
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -8,13 +8,13 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
 table! {
-    /// who computes; further keys are options of the plugin
+    /// the backend that computes; further keys are options of the plugin
     pub struct Written at "backend": Form::Plugin, example { plugin = "candle" } {
         /// id of the backend plugin
         plugin: String = "candle", Form::Text, example "candle";
-        /// device: cpu, metal, cuda:0 ... as far as the backend has it
+        /// device: cpu, metal, cuda:0 ..., if the backend supports it
         device: String = "cpu", Form::Text, example "cpu";
-        /// type of the computation; weights and optimizer stay in f32 or better
+        /// compute type; master weights and optimizer state are kept in f32 or higher precision
         dtype: Dtype, Form::Word(Dtype::WORDS), default "\"f32\"", example "f32";
         /// threads of the backend; 0 means all cores; never changes the result
         threads: usize = 0, Form::Int(0, 4096), example 2, may_change;

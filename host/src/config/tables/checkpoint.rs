@@ -9,15 +9,15 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
 table! {
-    /// what is saved; the end of a run and Ctrl-C always save
+    /// when checkpoints are saved; the end of a run and Ctrl-C always save one
     pub struct Written at "checkpoint": Form::Table, example { every = 100 } {
         /// steps between checkpoints; 0: only at the end
         every: u64 = 200, Form::ANY_INT, example 100, may_change;
-        /// how many of the newest stay; the best stays besides
+        /// number of newest checkpoints that are kept, in addition to the best one
         keep: usize = 3, Form::Int(1, 1_000_000), example 3, may_change;
-        /// metric by which the best checkpoint is kept, after min: or max: (a loss needs neither)
+        /// metric that decides which checkpoint is the best, after min: or max: (a loss needs neither)
         best: String, Form::Text,
-            default "\"min:eval/loss\" where eval.every is set; of rollouts with eval.generate \"max:eval/reward\"",
+            default "with eval.every: \"min:eval/loss\"; with rollouts and eval.generate: \"max:eval/reward\"",
             example "min:eval/loss";
     }
 }

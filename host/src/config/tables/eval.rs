@@ -18,17 +18,17 @@ table! {
         every: u64 = 0, Form::ANY_INT, example 50;
         /// held-out tokens used; 0: all
         tokens: u64 = 0, Form::ANY_INT, example 100000;
-        /// rows: so many held-out prompts are answered, always by the most probable token, and eval/exact_match says
-        /// how many answers are the rows' own (of pairs the chosen ones, of prompts alone the column `answer`)
+        /// rows: number of held-out prompts to answer, always with the most probable token; eval/exact_match is the share of
+        /// answers that equal the expected one (the completion; for pairs the chosen answer; for prompts alone the column `answer`)
         generate: u64, Form::POSITIVE_INT, default "none", example 200;
-        /// rows: answers drawn to each of these prompts for eval/pass@k, at eval.temperature, with the top_p and top_k of
-        /// the rollout where there is one
+        /// rows: answers sampled for each of these prompts to measure eval/pass@k, at eval.temperature, with the top_p and top_k
+        /// of [rollout], if there is one
         samples: usize, Form::Int(1, 65536), default "1", example 8;
-        /// each k of eval/pass@k: the chance that of k answers to a prompt at least one is the row's own, estimated
-        /// without bias from eval.samples answers, over the prompts whose rows have an answer; rewards do not count
-        pass_at: Vec<usize>, Form::Ints(1, 65536), default "[1, samples] where samples is above 1, else none",
+        /// each k of eval/pass@k: the probability that at least one of k answers to a prompt is the expected one, estimated
+        /// without bias from eval.samples answers, over the prompts with an expected answer; rewards are not used
+        pass_at: Vec<usize>, Form::Ints(1, 65536), default "[1, samples] if samples is above 1, else none",
             example [1, 4];
-        /// of the answers that [[reward]] measures and eval.samples draws; 0 takes the most probable token
+        /// temperature of the answers that [[reward]] scores and of those of eval.samples; 0 picks the most probable token
         temperature: f64, Form::Float(Included(0.0), Included(100.0)), default "that of the rollout, else 1.0",
             example 0.0;
         early_stop in Option<WrittenEarlyStop>;
@@ -36,14 +36,14 @@ table! {
 }
 
 table! {
-    /// stop when the metric no longer gets better
+    /// stops the run when the metric no longer improves
     pub struct WrittenEarlyStop at "eval.early_stop": Form::Table, example { patience = 5 } {
-        /// metric watched, after min: or max: (a loss needs neither)
-        metric: String, Form::Text, default "\"min:eval/loss\"; of rollouts \"max:eval/reward\"",
+        /// metric to watch, after min: or max: (a loss needs neither)
+        metric: String, Form::Text, default "\"min:eval/loss\"; with rollouts \"max:eval/reward\"",
             example "min:eval/loss";
         /// evaluations without improvement before the run stops
         patience: u64 = 3, Form::Int(1, 1_000_000), example 5;
-        /// improvement that counts
+        /// smallest improvement that counts
         min_delta: f64 = 0.0, Form::FROM_ZERO, example 0.001;
     }
 }
@@ -121,7 +121,7 @@ pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: 
         min_delta: stop.min_delta(),
     });
     if written.generate.is_none() && !notes.reported("eval.generate") {
-        notes.unused("eval.temperature", &written.temperature, "without eval.generate nothing is answered");
+        notes.unused("eval.temperature", &written.temperature, "without eval.generate no answers are generated");
     }
     let temperature = written.temperature.unwrap_or(rollout.map_or(1.0, |rollout| rollout.temperature));
     let pass = pass_at((written.samples, written.pass_at), written.generate, temperature, notes);
@@ -139,14 +139,18 @@ fn pass_at(
     let (samples, pass_at) = written;
     if generate.is_none() {
         if !notes.reported("eval.generate") {
-            let why = "without eval.generate nothing is answered";
+            let why = "without eval.generate no answers are generated";
             notes.unused("eval.samples", &samples, why);
             notes.unused("eval.pass_at", &pass_at, why);
         }
         return None;
     }
-    // A mistake in one of the keys says nothing about the other.
+    // If one of the keys has a mistake, the other cannot be checked against it.
     if notes.reported("eval.samples") || notes.reported("eval.pass_at") {
+        return None;
+    }
+    if samples == Some(1) && pass_at.is_none() {
+        notes.refuse("eval.samples", "unused: pass@k needs several answers to a prompt; for example samples = 8");
         return None;
     }
     let several = samples.filter(|samples| *samples > 1);
@@ -155,7 +159,7 @@ fn pass_at(
     pass_at.dedup();
     let samples = samples.unwrap_or(1);
     if let Some(most) = pass_at.last().filter(|most| **most > samples) {
-        let why = format!("{most} is more than eval.samples = {samples}; draw more, samples = {most}, or leave it out");
+        let why = format!("{most} is more than eval.samples = {samples}; set samples = {most}, or leave it out");
         notes.refuse("eval.pass_at", why);
     } else if several.is_some() && temperature == 0.0 {
         let why = "at eval.temperature = 0 all answers to a prompt are the same; for example temperature = 0.8";

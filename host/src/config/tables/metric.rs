@@ -1,4 +1,4 @@
-//! A metric that decides: when a run stops early, and which checkpoint is kept.
+//! The metric that decides when a run stops early and which checkpoint is the best.
 
 use std::fmt;
 
@@ -26,12 +26,14 @@ impl MetricRule {
             "min" => false,
             "" if metric.ends_with("loss") || metric.ends_with("perplexity") => false,
             "" => {
-                return Err(format!("write \"min:{metric}\" or \"max:{metric}\": which way is better?"));
+                return Err(format!(
+                    "write \"min:{metric}\" or \"max:{metric}\" to state whether smaller or larger is better"
+                ));
             }
             other => return Err(format!("\"{other}:\" is neither min: nor max:")),
         };
         if metric.is_empty() {
-            return Err(format!("\"{text}\" names no metric; for example \"min:eval/loss\""));
+            return Err(format!("\"{text}\" has no metric name; for example \"min:eval/loss\""));
         }
         Ok(Self { metric: metric.to_owned(), larger_is_better })
     }

@@ -13,7 +13,7 @@ use crate::keys::{Form, table};
 use crate::model::shape::fresh::Shape;
 
 table! {
-    /// what is trained: `from` an existing model, or a shape with fresh weights
+    /// the model to train: `from` an existing model, or a shape with fresh weights
     pub struct Written at "model": Form::Table, example { layers = 4, dim = 128, heads = 4, context = 256 } {
         /// a run, a checkpoint or a Hugging Face folder to start from
         from: String, Form::Text, example "runs/base";
@@ -26,16 +26,16 @@ table! {
         /// attention heads
         heads: usize, Form::Int(1, 4096), example 4;
         /// key and value heads, in families whose heads can share them; divides heads
-        kv_heads: usize, Form::Int(1, 4096), default "as many as heads", example 2;
+        kv_heads: usize, Form::Int(1, 4096), default "the number of heads", example 2;
         /// width inside the feed-forward block
-        hidden: usize, Form::Int(1, 1 << 22), default "of a gated block (SwiGLU) 8/3 dim, rounded up to a multiple of 32; else 4 dim",
+        hidden: usize, Form::Int(1, 1 << 22), default "8/3 dim, rounded up to a multiple of 32, for a gated block (SwiGLU); else 4 dim",
             example 512;
         /// longest sequence in tokens
         context: usize, Form::Int(2, 1 << 24), example 256;
-        /// rows of the embedding and the head, at least as many as the tokenizer has tokens; more of them, a multiple
-        /// of 64 say, are faster on some devices
-        vocab: usize, Form::Int(1, 1 << 28), default "as many as the tokenizer has", example 50304;
-        /// whether the output head is the embedding
+        /// rows of the embedding and the head, at least the number of tokens of the tokenizer; more rows, such as the next multiple
+        /// of 64, can be faster on some devices
+        vocab: usize, Form::Int(1, 1 << 28), default "the number of tokens of the tokenizer", example 50304;
+        /// whether the output head shares the weights of the embedding
         tied: bool, Form::Bool, default "that of the family", example false;
         /// epsilon inside the norms
         norm_eps: f64 = 1e-5, Form::Float(Excluded(0.0), Excluded(1.0)), example 1e-5;
@@ -68,7 +68,7 @@ pub fn resolve(written: Option<Written>, notes: &mut Notes<'_>) -> Model {
     let Some(from) = written.from.clone() else {
         return Model::Shape(shape(written, notes));
     };
-    let why = "model.from brings its own shape; remove this key or model.from";
+    let why = "model.from already has a shape; remove this key or model.from";
     notes.unused("model.arch", &written.arch, why);
     notes.unused("model.layers", &written.layers, why);
     notes.unused("model.dim", &written.dim, why);
@@ -80,11 +80,7 @@ pub fn resolve(written: Option<Written>, notes: &mut Notes<'_>) -> Model {
     notes.unused("model.tied", &written.tied, why);
     notes.unused("model.norm_eps", &written.norm_eps, why);
     notes.unused("model.rope_theta", &written.rope_theta, why);
-    notes.unused(
-        "model.init_std",
-        &written.init_std,
-        "model.from brings its own weights; remove this key or model.from",
-    );
+    notes.unused("model.init_std", &written.init_std, "model.from already has weights; remove this key or model.from");
     Model::From { from }
 }
 
@@ -106,19 +102,22 @@ fn shape(written: Written, notes: &mut Notes<'_>) -> Shape {
     let rotary = arch.positions == Positions::Rotary;
     if let (Some(dim), Some(heads)) = (dim, heads) {
         if dim % heads != 0 {
-            notes.refuse("model.dim", format!("{dim} is no multiple of heads = {heads}"));
+            notes.refuse("model.dim", format!("{dim} is not a multiple of heads = {heads}"));
         } else if rotary && (dim / heads) % 2 != 0 {
-            let message = format!("dim / heads = {} is odd; rotary positions turn pairs of numbers", dim / heads);
+            let message = format!(
+                "dim / heads = {} is odd; rotary positions need an even head width, because they rotate pairs",
+                dim / heads
+            );
             notes.refuse("model.dim", message);
         }
     }
     if !rotary {
-        let why = format!("arch = \"{}\" learns its positions", arch.model_type);
+        let why = format!("arch = \"{}\" has learned positions", arch.model_type);
         notes.unused("model.rope_theta", &written.rope_theta, &why);
     }
     let shares_heads = arch.keys.kv_heads.is_some();
     if !shares_heads {
-        let why = format!("arch = \"{}\" has as many key and value heads as heads", arch.model_type);
+        let why = format!("arch = \"{}\" always has as many key and value heads as attention heads", arch.model_type);
         notes.unused("model.kv_heads", &written.kv_heads, &why);
     } else if let (Some(heads), Some(kv_heads)) = (heads, written.kv_heads)
         && heads % kv_heads != 0

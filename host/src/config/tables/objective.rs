@@ -8,15 +8,16 @@ use crate::keys::tree::keys_of;
 use crate::keys::{Form, table};
 
 table! {
-    /// what is minimised: one table, or several [[objective]]; further keys are options of the plugin
+    /// the loss to minimise: one table, or several [[objective]]; further keys are options of the plugin
     pub struct Written at "objective": Form::Plugins, example { plugin = "ce" } {
         /// id of the objective plugin
         plugin: String, Form::Text, example "ce";
         /// factor of this objective in the sum
         weight: f64 = 1.0, Form::FROM_ZERO, example 0.5;
-        /// running text of its own, for an objective that learns from running text beside rows: a pre-training term
-        text: Vec<String>, Form::Texts, default "the world's, with synthetic data", example "corpus/*.txt";
-        /// tokens of that text that a step sees
+        /// separate running text for an objective that learns from text while the first objective learns from rows, such as a
+        /// pre-training term
+        text: Vec<String>, Form::Texts, default "the synthetic world's text, with synthetic data", example "corpus/*.txt";
+        /// tokens of that text per step
         tokens: usize, Form::POSITIONS, example 2048;
     }
 }
@@ -42,13 +43,16 @@ pub struct Objective {
 /// Resolves all `[[objective]]`.
 pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Objective> {
     if written.is_empty() {
-        notes.missing("objective", "what is minimised? for example [objective] with plugin = \"ce\"");
+        notes.missing("objective", "an experiment needs at least one; for example [objective] with plugin = \"ce\"");
     }
     let keys = keys_of("objective", notes.root, written.len());
     let mut resolved = Vec::new();
     for (objective, key) in written.into_iter().zip(keys) {
         if objective.plugin.is_none() {
-            notes.missing(&format!("{key}.plugin"), "which objective? for example plugin = \"ce\"");
+            notes.missing(
+                &format!("{key}.plugin"),
+                "the id of an objective plugin is needed; for example plugin = \"ce\"",
+            );
         }
         resolved.push(Objective {
             weight: objective.weight(),

@@ -16,13 +16,13 @@ table! {
         prompts: Vec<String>, Form::Texts, example ["Once upon"];
         /// longest continuation in tokens
         max_tokens: usize = 64, Form::Int(1, 1 << 24), example 64;
-        /// softmax temperature; 0 takes the most probable token
+        /// softmax temperature; 0 picks the most probable token
         temperature: f64 = 1.0, Form::Float(Included(0.0), Included(100.0)), example 0.8;
-        /// smallest set of tokens with this probability; 1 means all
+        /// sample from the smallest set of tokens with this probability; 1 means all
         top_p: f64 = 1.0, Form::Float(Excluded(0.0), Included(1.0)), example 0.95;
-        /// the k most probable tokens; 0 means all
+        /// sample from the k most probable tokens; 0 means all
         top_k: usize = 0, Form::Int(0, 1 << 24), example 50;
-        /// seed of the draws
+        /// seed of sampling
         seed: u64, Form::Int(0, i64::MAX), default "that of the experiment", example 7;
     }
 }
@@ -36,7 +36,7 @@ pub struct Sample {
     pub prompts: Vec<String>,
     /// Longest continuation in tokens.
     pub max_tokens: usize,
-    /// Softmax temperature; 0 takes the most probable token.
+    /// Softmax temperature; 0 picks the most probable token.
     pub temperature: f64,
     /// Draws from the smallest set of tokens with this probability; 1: all.
     pub top_p: f64,
@@ -55,7 +55,7 @@ pub fn resolve(written: Written, seed: u64, notes: &mut Notes<'_>) -> Option<Sam
     let temperature = written.temperature();
     let (top_p, top_k) = (written.top_p(), written.top_k());
     if temperature == 0.0 {
-        let why = "temperature = 0 always takes the most probable token";
+        let why = "temperature = 0 always picks the most probable token";
         notes.unused("sample.top_p", &(top_p < 1.0).then_some(top_p), why);
         notes.unused("sample.top_k", &(top_k > 0).then_some(top_k), why);
     }

@@ -9,7 +9,7 @@ use crate::keys::{Form, table};
 table! {
     /// how text becomes tokens
     pub struct Written at "tokenizer": Form::Table, example { kind = "bytes" } {
-        /// bytes: 256 byte values and an end of text; file: a tokenizer.json; model: the one in model.from
+        /// bytes: 256 byte values and an end-of-text token; file: a tokenizer.json; model: the one in model.from
         kind: String, Form::Word(&["bytes", "file", "model"]), default "\"model\" with model.from, else \"bytes\"",
             example "file";
         /// the tokenizer.json of kind = "file", relative to the current directory
@@ -37,7 +37,7 @@ pub fn resolve(written: Written, model: &Model, notes: &mut Notes<'_>) -> Tokeni
     let has_model = matches!(model, Model::From { .. });
     let kind = written.kind.as_deref().unwrap_or(if has_model { "model" } else { "bytes" });
     if kind != "file" && !notes.reported("tokenizer.kind") {
-        let why = format!("only kind = \"file\" reads a file, and kind is \"{kind}\"");
+        let why = format!("only kind = \"file\" reads this key, and kind is \"{kind}\"");
         notes.unused("tokenizer.path", &written.path, &why);
     }
     match kind {
@@ -49,7 +49,7 @@ pub fn resolve(written: Written, model: &Model, notes: &mut Notes<'_>) -> Tokeni
         }
         "model" => {
             if !has_model {
-                notes.refuse("tokenizer.kind", "\"model\" takes the tokenizer of model.from, which is not given");
+                notes.refuse("tokenizer.kind", "\"model\" uses the tokenizer of model.from, which is not given");
             }
             Tokenizer::Model
         }

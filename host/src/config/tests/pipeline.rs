@@ -5,7 +5,7 @@ use super::specs;
 use crate::config::draft::{Loaded, Slot};
 use crate::config::experiment;
 use crate::config::overrides::Override;
-use crate::config::pipeline::{Pipeline, Takes};
+use crate::config::pipeline::{Pipeline, StageModel};
 use crate::error::Result;
 use crate::keys::tree;
 
@@ -73,7 +73,7 @@ fn changed(from: &str, to: &str, expected: &str) {
 /// Catches a key of a stage that reaches another stage whose name begins with the first one's, and a name in quotes
 /// that is not taken literally.
 #[test]
-fn stage_names_may_hold_dots() {
+fn stage_names_may_contain_dots() {
     let text = GOOD.replace("name = \"sft\"", "name = \"pre.train\"");
     let steps = |set: &str| {
         let all = pipeline(&text, &[set]);
@@ -95,7 +95,7 @@ fn stage_names_may_hold_dots() {
 /// Catches tables that are replaced instead of extended, a stage that leaks into the next, and overrides that reach
 /// the wrong stage.
 #[test]
-fn stages_extend_what_is_shared_key_by_key() {
+fn stages_extend_shared_tables_key_by_key() {
     let all = pipeline(GOOD, &["stage.sft.train.steps=9", "seed=4", "stage.1.objective.margin=true", "name=n"]);
     let loaded = finish(&all).unwrap();
     let [pre, sft] = [&loaded[0].experiment, &loaded[1].experiment];
@@ -115,39 +115,39 @@ fn stages_extend_what_is_shared_key_by_key() {
 /// Catches a reference to a stage that is not replaced, or is replaced by the stage's position, and a prompt in
 /// which such text is replaced.
 #[test]
-fn a_stage_that_is_named_becomes_the_path_of_its_run() {
+fn a_stage_reference_becomes_the_path_of_its_run() {
     let all = pipeline(GOOD, &["stage.sft.sample.prompts=[\"stage:pre\"]", "runs_dir=r"]);
-    let takes = |best| vec![Takes { stage: 0, key: "model.from".into(), best }];
-    assert_eq!(all.stages()[1].takes, takes(false));
+    let inputs = |best| vec![StageModel { stage: 0, key: "model.from".into(), best }];
+    assert_eq!(all.stages()[1].inputs, inputs(false));
     let sft = &finish(&all).unwrap()[1].experiment;
     assert_eq!(sft.model, experiment::Model::From { from: "r/pipe/pre".into() });
     assert_eq!(sft.sample.as_ref().unwrap().prompts, ["stage:pre"]);
     let all = pipeline(&GOOD.replace("stage:pre", "stage:pre/best"), &[]);
-    assert_eq!(all.stages()[1].takes, takes(true));
+    assert_eq!(all.stages()[1].inputs, inputs(true));
     let sft = &finish(&all).unwrap()[1].experiment;
     assert_eq!(sft.model, experiment::Model::From { from: "runs/pipe/pre/checkpoints/BEST".into() });
 }
 
 #[test]
-fn stages_that_cannot_be_taken_from_are_named() {
+fn references_to_invalid_stages_are_refused() {
     let from = |to: &str, expected: &str| {
         let place = "pipe.toml:19:7: model.from: in stage sft: ";
         changed("stage:pre", to, &format!("{place}{expected}"));
     };
     from("stage:per", "there is no stage `per` before this one; did you mean `pre`?");
     from("stage:xyz", "there is no stage `xyz` before this one; valid: `pre`");
-    from("stage:sft", "stage `sft` is this one; a stage takes from those before it: `pre`");
-    from("stage:pre/last", "\"last\" is no checkpoint; write \"stage:pre\" or \"stage:pre/best\"");
+    from("stage:sft", "stage `sft` is this one; only earlier stages can be used: `pre`");
+    from("stage:pre/last", "\"last\" is not a checkpoint; write \"stage:pre\" or \"stage:pre/best\"");
     changed(
         "model = { layers = 2, dim = 32, heads = 4, context = 64 }",
         "model = { from = \"stage:sft\" }",
-        "pipe.toml:13:11: model.from: in stage pre: stage `sft` comes later; a stage takes from those before it: it is the first",
+        "pipe.toml:13:11: model.from: in stage pre: stage `sft` comes later; only earlier stages can be used, and this is the first",
     );
 }
 
 /// Catches a report that stops at the first stage, or repeats a mistake in a shared key for each stage.
 #[test]
-fn the_mistakes_of_all_stages_come_together_at_their_places() {
+fn mistakes_of_all_stages_are_reported_together_with_their_places() {
     let text = GOOD
         .replace("seed = 3", "sed = 3")
         .replace("train.steps = 100", "train.stesp = 100")
@@ -168,7 +168,7 @@ fn the_mistakes_of_all_stages_come_together_at_their_places() {
     changed(
         "objective = { plugin = \"ce\" }\n",
         "",
-        r#"pipe.toml:11:1: objective: in stage pre: missing; what is minimised? for example [objective] with plugin = "ce""#,
+        r#"pipe.toml:11:1: objective: in stage pre: missing; an experiment needs at least one; for example [objective] with plugin = "ce""#,
     );
 }
 
@@ -177,12 +177,12 @@ fn a_shared_key_that_no_stage_uses_is_refused() {
     changed(
         "clip = 2.0 }",
         "clip = 2.0 }\nsteps = 5",
-        "pipe.toml:10:1: train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
+        "pipe.toml:10:1: train.steps: unused: every stage sets this key; remove it, or set it for one stage: stage.NAME.train.steps",
     );
     check(
         GOOD,
         &["train.steps=5"],
-        "--set train.steps: unused: every stage has its own; remove it, or name a stage: stage.NAME.train.steps",
+        "--set train.steps: unused: every stage sets this key; remove it, or set it for one stage: stage.NAME.train.steps",
     );
     // A value that is used until the command line overrides it is not a mistake.
     let text = GOOD.replace("train.steps = 100", "").replace("clip = 2.0 }", "clip = 2.0 }\nsteps = 5");
@@ -190,34 +190,34 @@ fn a_shared_key_that_no_stage_uses_is_refused() {
 }
 
 #[test]
-fn names_of_stages_are_plain_given_and_different() {
+fn stage_names_are_plain_required_and_unique() {
     let rule = "is not a plain folder name; for example \"sft\"";
     changed("\"sft\"", "\"s/t\"", &format!("pipe.toml:18:1: stage.name: \"s/t\" {rule}"));
     changed("\"sft\"", "\".st\"", &format!("pipe.toml:18:1: stage.name: \".st\" {rule}"));
-    changed("\"sft\"", "\"pre\"", "pipe.toml:18:1: stage.name: a stage before is named \"pre\" too");
+    changed("\"sft\"", "\"pre\"", "pipe.toml:18:1: stage.name: an earlier stage is also named \"pre\"");
     let missing = "pipe.toml:17:1: stage.name: missing; each stage has a name, for example name = \"sft\"";
     changed("name = \"sft\"\n", "", missing);
     changed(
         "seed = 3",
         "name = \"a/b\"",
-        "pipe.toml:2:1: name: \"a/b\" is no plain folder name; for example \"my-pipeline\"",
+        "pipe.toml:2:1: name: \"a/b\" is not a plain folder name; for example \"my-pipeline\"",
     );
     changed(
         "name = \"sft\"",
         "name = \"sft\"\nruns_dir = \"x\"",
-        "pipe.toml:19:1: stage.runs_dir: belongs above the stages: all runs of a pipeline lie in one folder",
+        "pipe.toml:19:1: stage.runs_dir: must be set above the stages: all runs of a pipeline are in one folder",
     );
-    check("stage = 3", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found the integer 3");
-    check("stage = []", &[], "pipe.toml:1:1: stage: expected [[stage]] tables, at least one, found an empty list");
+    check("stage = 3", &[], "pipe.toml:1:1: stage: expected at least one [[stage]] table, found the integer 3");
+    check("stage = []", &[], "pipe.toml:1:1: stage: expected at least one [[stage]] table, found an empty list");
     check(GOOD, &["stage.stf.seed=1"], "--set stage.stf.seed: there is no stage `stf`; did you mean `sft`?");
-    check(GOOD, &["stage.sft=1"], "--set stage.sft: names a whole stage; write stage.sft.KEY=VALUE");
+    check(GOOD, &["stage.sft=1"], "--set stage.sft: a key of the stage is missing; write stage.sft.KEY=VALUE");
     check(GOOD, &["stage.sft.name=x"], "--set stage.sft.name: the name of a stage cannot be overridden");
 }
 
 /// Catches a stage named like a file of the pipeline or of a run: the stage could not be written, and this would
 /// show only hours later.
 #[test]
-fn names_of_own_files_are_refused() {
+fn names_of_files_that_telos_writes_are_refused() {
     for (name, own) in [
         ("pipeline.toml", "pipeline.toml"),
         ("Receipt.JSON", "receipt.json"),
@@ -226,12 +226,12 @@ fn names_of_own_files_are_refused() {
         ("plugins.lock", "plugins.lock"),
     ] {
         let place = "pipe.toml:18:1";
-        let says = format!(
-            "{place}: stage.name: \"{name}\" is a name that Telos gives to a file of its own ({own}); for example \"sft\""
+        let expected = format!(
+            "{place}: stage.name: \"{name}\" is reserved for a file or folder that Telos writes ({own}); for example \"sft\""
         );
-        changed("name = \"sft\"", &format!("name = \"{name}\""), &says);
+        changed("name = \"sft\"", &format!("name = \"{name}\""), &expected);
     }
-    let says = "pipe.toml:2:1: name: \"plugins.lock\" is a name that Telos gives to a file of its own (plugins.lock); for example \"my-pipeline\"";
-    changed("seed = 3", "name = \"plugins.lock\"", says);
+    let expected = "pipe.toml:2:1: name: \"plugins.lock\" is reserved for a file or folder that Telos writes (plugins.lock); for example \"my-pipeline\"";
+    changed("seed = 3", "name = \"plugins.lock\"", expected);
     assert!(finish(&pipeline(&GOOD.replace("name = \"sft\"", "name = \"pipeline\""), &[])).is_ok());
 }

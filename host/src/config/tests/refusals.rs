@@ -44,7 +44,7 @@ impl Case {
                 text.replace(from, to) + &added
             }
             (None, None) => format!("{text}{added}"),
-            _ => panic!("`replace` and `by` come together"),
+            _ => panic!("`replace` needs `by`, and `by` needs `replace`"),
         }
     }
 
@@ -64,11 +64,11 @@ impl Case {
 /// Catches a mistake that is missed, reported twice or at the wrong place, one mistake that causes a second report, and a changed
 /// message.
 #[test]
-fn every_refusal_is_as_reviewed() {
+fn every_refusal_equals_its_snapshot() {
     let Cases { group: groups } = toml::from_str(include_str!("refusals.toml")).unwrap();
-    let mut told = String::new();
+    let mut report = String::new();
     for group in groups {
-        told.push_str(&format!("## {}\n\n", group.about));
+        report.push_str(&format!("## {}\n\n", group.about));
         for case in group.cases {
             let sets: Vec<&str> = case.set.iter().map(String::as_str).collect();
             let error = match draft(&case.experiment(), &sets).and_then(Draft::finish) {
@@ -77,10 +77,10 @@ fn every_refusal_is_as_reviewed() {
             };
             assert_eq!(error.kind(), Kind::Request, "{error:?}");
             let shown = if case.shown().is_empty() { "| (an empty file)".to_owned() } else { case.shown() };
-            told.push_str(&format!("{shown}\n    {}\n\n", error.details().join("\n    ")));
+            report.push_str(&format!("{shown}\n    {}\n\n", error.details().join("\n    ")));
         }
     }
-    snapshot("refusals", &told);
+    snapshot("refusals", &report);
 }
 
 /// Catches a parser that recurses as deep as the file.
@@ -94,30 +94,36 @@ fn a_deep_file_is_refused() {
 #[test]
 fn a_name_from_the_file_is_reported_as_such() {
     let error = Draft::parse("a b.toml", "a b", GOOD, &[]).unwrap().finish().unwrap_err();
-    assert!(error.details()[0].starts_with("a b.toml: name: taken from the file, \"a b\" is no plain"), "{error:?}");
+    assert!(
+        error.details()[0].starts_with("a b.toml: name: taken from the name of the file: \"a b\" is not a plain"),
+        "{error:?}"
+    );
 }
 
 /// Catches a loader that forgets a plugin: its options would be silently ignored.
 #[test]
-fn options_that_nobody_checked_are_refused() {
+fn unchecked_options_are_refused() {
     let text = GOOD.replace("\"ce\"", "\"ce\", beta = 1");
     let error = Draft::parse("exp.toml", "exp", &text, &[]).unwrap().finish().unwrap_err();
-    assert_eq!(error.details(), ["exp.toml:4:30: objective.beta: this option of plugin \"ce\" was not checked"]);
+    assert_eq!(
+        error.details(),
+        ["exp.toml:4:30: objective.beta: this option of plugin \"ce\" was not checked against its manifest"]
+    );
 }
 
 #[test]
-fn options_without_a_default_must_be_given() {
+fn options_without_a_default_are_required() {
     let mut spec = specs().remove(0);
     spec.default = json!(null);
     let mut draft = Draft::parse("exp.toml", "exp", GOOD, &[]).unwrap();
     draft.check_options(Slot::Objective(0), &[spec]);
     let error = draft.finish().unwrap_err();
-    let expected = "missing, and it has no default; it is a number from 0 to 1: the label_smoothing";
+    let expected = "missing and without a default; expected a number from 0 to 1: the label_smoothing";
     assert_eq!(error.details(), [format!("exp.toml:4:1: objective.label_smoothing: {expected}")]);
 }
 
 #[test]
-fn mistakes_of_later_stages_join_the_list_at_their_lines() {
+fn later_mistakes_are_listed_at_their_lines() {
     let mut draft = draft(&GOOD.replace("steps = 100", "steps = -1"), &[]).unwrap();
     draft.refuse("objective.plugin", "no plugin \"ce\"");
     let error = draft.finish().unwrap_err();
@@ -129,9 +135,9 @@ fn mistakes_of_later_stages_join_the_list_at_their_lines() {
 }
 
 proptest! {
-    /// Catches a panic on unforeseen input.
+    /// Catches a panic on unexpected input.
     #[test]
-    fn no_text_makes_the_reader_panic(text in "[a-z\\[\\]{}=.,\"'#0-9\\-e \\n]{0,80}", set in "[a-z.=0-9\\[{]{0,20}") {
+    fn reading_never_panics(text in "[a-z\\[\\]{}=.,\"'#0-9\\-e \\n]{0,80}", set in "[a-z.=0-9\\[{]{0,20}") {
         let overrides: Vec<Override> = Override::parse(&set).into_iter().collect();
         if let Ok(draft) = Draft::parse("f", "f", &text, &overrides) {
             _ = draft.finish();

@@ -10,7 +10,7 @@ use crate::families::FAMILIES;
 use crate::keys::{Form, tree};
 
 #[test]
-fn overrides_reach_every_key_and_the_last_one_counts() {
+fn overrides_reach_every_key_and_the_last_one_is_used() {
     let sets = [
         "seed=1",
         "seed=2",
@@ -73,7 +73,7 @@ fn gotcha_43_nan_is_never_better() {
 /// Catches an example in the reference that the form check or the typed form refuses, and a default in the
 /// reference that differs from the real one.
 #[test]
-fn the_reference_tells_the_truth() {
+fn examples_and_defaults_of_the_reference_are_correct() {
     for key in KEYS {
         let (above, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         let header = match schema::find(above).map(|key| key.form) {
@@ -115,7 +115,7 @@ fn the_tasks_are_those_of_the_world() {
 }
 
 #[test]
-fn the_resolved_file_holds_every_default() {
+fn the_resolved_file_contains_every_default() {
     let text = load(GOOD, &["sample.prompts=[\"Once\"]", "eval.every=50"]).to_toml().unwrap();
     snapshot("resolved", &text);
 }

@@ -118,9 +118,9 @@ impl Batcher {
         self.state = state;
         self.spans = self.epoch_spans();
         if self.state.taken > self.spans.len() as u64 {
-            let (taken, there) = (self.state.taken, self.spans.len());
+            let (read, available) = (self.state.taken, self.spans.len());
             return Err(DataError::Resume(format!(
-                "the checkpoint has taken {taken} sequences of an epoch that has {there}"
+                "the checkpoint has read {read} sequences of an epoch that has only {available}"
             )));
         }
         Ok(())
@@ -141,13 +141,13 @@ impl Batcher {
     /// # Errors
     /// As [`Batcher::next_window`].
     pub fn next_sequences(&mut self, context: usize) -> Result<Option<Vec<Sequence>>> {
-        let taken = self.take(context)?;
-        if taken.is_empty() {
+        let spans = self.take(context)?;
+        if spans.is_empty() {
             return Ok(None);
         }
         // Groups are numbered within the window, because a row may occur twice where windows cross from one epoch
         // into the next.
-        let groups = taken.iter().zip(0..);
+        let groups = spans.iter().zip(0..);
         let sequences = groups.flat_map(|(span, group)| self.tokens.sequences(*span, self.options.prefix, group));
         Ok(Some(sequences.collect()))
     }
@@ -178,11 +178,11 @@ impl Batcher {
         let mut ahead = Batcher::new(self.tokens.clone(), options)?;
         let (mut windows, mut before_last) = (Vec::new(), 0);
         loop {
-            let taken = ahead.take(context)?.len();
-            if taken == 0 {
+            let size = ahead.take(context)?.len();
+            if size == 0 {
                 break;
             }
-            windows.push(taken);
+            windows.push(size);
             if (ahead.state.epoch as f64) < epochs.floor() {
                 before_last = windows.len();
             }
@@ -204,8 +204,8 @@ impl Batcher {
             epoch.state.taken += 1;
             sequences += 1;
         }
-        let taken = if sequences == 0 { 0 } else { of(None)?.take(context)?.len() };
-        Ok((sequences, taken))
+        let first = if sequences == 0 { 0 } else { of(None)?.take(context)?.len() };
+        Ok((sequences, first))
     }
 
     /// Returns the documents or rows that the next `windows` windows read, at this context length.
@@ -213,15 +213,15 @@ impl Batcher {
     /// # Errors
     /// As [`Batcher::next_window`].
     pub fn documents_ahead(&self, windows: u64, context: usize) -> Result<BTreeSet<u32>> {
-        let (mut ahead, mut found) = (self.ahead(), BTreeSet::new());
+        let (mut ahead, mut documents) = (self.ahead(), BTreeSet::new());
         for _ in 0..windows {
-            let taken = ahead.take(context)?;
-            if taken.is_empty() || found.len() == self.tokens.documents() {
+            let spans = ahead.take(context)?;
+            if spans.is_empty() || documents.len() == self.tokens.documents() {
                 break;
             }
-            found.extend(taken.iter().map(|span| span.document));
+            documents.extend(spans.iter().map(|span| span.document));
         }
-        Ok(found)
+        Ok(documents)
     }
 
     /// Returns a copy that advances independently of this one.
@@ -232,23 +232,23 @@ impl Batcher {
 
     /// Returns the spans of the next window; empty after the last epoch.
     fn take(&mut self, context: usize) -> Result<Vec<DocumentSpan>> {
-        let (mut taken, mut positions) = (Vec::new(), 0);
+        let (mut spans, mut positions) = (Vec::new(), 0);
         loop {
             // If the number of epochs is limited, a window never holds rows of two epochs.
-            if self.options.epochs.is_some() && !taken.is_empty() && self.epoch_is_read() {
+            if self.options.epochs.is_some() && !spans.is_empty() && self.epoch_is_read() {
                 break;
             }
             let Some(span) = self.peek(context)? else { break };
-            if !self.options.batch.takes(taken.len(), positions, span.targets()) {
+            if !self.options.batch.takes(spans.len(), positions, span.targets()) {
                 break;
             }
             self.state.taken += 1;
             positions += span.targets();
-            taken.push(span);
+            spans.push(span);
         }
-        self.state.sequences += taken.len() as u64;
+        self.state.sequences += spans.len() as u64;
         self.state.positions += positions as u64;
-        Ok(taken)
+        Ok(spans)
     }
 
     /// Returns the next span, beginning a new epoch if necessary; `None` after the last epoch.
@@ -259,7 +259,8 @@ impl Batcher {
         if self.state.context != context {
             if self.state.taken > 0 {
                 if self.options.epochs.is_some() {
-                    let why = "the context cannot change in the middle of an epoch where the run's length is counted in epochs; give `steps`";
+                    let why = "the context cannot change in the middle of an epoch if the run's length is given in epochs; give \
+                               `steps`";
                     return Err(DataError::Option(why.into()));
                 }
                 (self.state.epoch, self.state.taken) = (self.state.epoch + 1, 0);
@@ -340,7 +341,7 @@ pub fn eval_sequences(
     })
 }
 
-/// Returns the spans that [`eval_sequences`] reads, in order. `prefix` says whether a token precedes every text.
+/// Returns the spans that [`eval_sequences`] reads, in order. `prefix`: a token precedes every text.
 pub fn eval_spans(tokens: &dyn Examples, context: usize, prefix: bool, most_tokens: Option<u64>) -> Vec<DocumentSpan> {
     let all = tokens.in_order(context, prefix);
     let kept = most_tokens

@@ -3,10 +3,9 @@
 //!
 //! Text is cut into spans of at most `context` targets; every token is a target exactly once per epoch (except
 //! a document's first token if no prefix precedes it). A document longer than the context is cut at places that
-//! change from epoch to epoch, by a seeded offset in [0, context): otherwise the same token would always stand at
-//! the same position, and the same tokens, the first after each cut, would always lack context. This yields random
-//! windows, as sampling with replacement does, but sampling would leave a third of the text unread in each epoch's
-//! number of steps.
+//! change from epoch to epoch, by a seeded offset in [0, context): otherwise each token would always have the same
+//! position, and the first tokens after each cut would always lack context. This yields random windows, as sampling
+//! with replacement does, but sampling would leave a third of the text unread in each epoch's number of steps.
 
 use telos_random::Rng;
 
@@ -42,7 +41,8 @@ impl DocumentSpan {
         let begin = (self.begin as usize).saturating_sub(usize::from(prefix.is_none()));
         let targets = document.get(begin..self.end as usize).unwrap_or_default();
         let ids: Vec<u32> = prefix.into_iter().chain(targets.iter().copied()).collect();
-        Sequence { supervised: vec![true; ids.len()], ids, row: u64::from(self.document), ..Default::default() }
+        let supervised = (0..ids.len()).map(|place| place > 0).collect();
+        Sequence { supervised, ids, row: u64::from(self.document), ..Default::default() }
     }
 }
 

@@ -22,9 +22,11 @@ pub struct Sequence {
     pub row: u64,
     /// Numbers of the sequence itself, by the names that objectives use: `group` and `side` of a pair's answers; in
     /// rollouts, what was computed for a sample, such as `reward`.
+    #[serde(rename = "numbers")]
     pub per_sequence: BTreeMap<String, f64>,
     /// Numbers for each position, by the names that objectives use: statistics of a frozen model, and what
     /// `prepare` returned.
+    #[serde(rename = "tokens")]
     pub per_token: BTreeMap<String, Vec<f64>>,
     /// Whether the last token is read too, at a position that predicts nothing. Needed for what a model computes at
     /// the end of a sequence (a score, a last value).
@@ -106,9 +108,9 @@ pub struct PackedBatch {
     pub rows: Vec<u64>,
     /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
-    /// \[S\] each: [`Sequence::numbers`].
+    /// \[S\] each: [`Sequence::per_sequence`].
     pub per_sequence: BTreeMap<String, Vec<f64>>,
-    /// \[N\] each: [`Sequence::tokens`].
+    /// \[N\] each: [`Sequence::per_token`].
     pub per_token: BTreeMap<String, Vec<f64>>,
     /// Whether each sequence's last position reads its last token and predicts nothing.
     pub reads_last: bool,

@@ -55,7 +55,7 @@ impl Renderer {
             Expr::Dict(items) => self.dict(items, scope),
             Expr::Attribute(value, name) => self.attribute_of(value, name, scope),
             Expr::Item(value, index) => self.item(value, index, scope),
-            Expr::Slice(_) => Err("a slice stands outside brackets".into()),
+            Expr::Slice(_) => Err("a slice outside brackets".into()),
             Expr::Call(callee, arguments, line) => self.called(callee, arguments, *line, scope),
             Expr::Filter(value, filter) => self.filter_of(value, filter, scope),
             Expr::Test(value, test) => self.test_of(value, test, scope),

@@ -10,7 +10,7 @@ use super::read::ast::{Comparison, Operator};
 use super::render::Renderer;
 use super::value::{Value, View};
 
-pub const TOO_LARGE: &str = "a whole number beyond 127 bits takes no part in arithmetic";
+pub const TOO_LARGE: &str = "a whole number beyond 127 bits cannot be used in arithmetic";
 
 impl Renderer {
     pub fn binary(&mut self, operator: Operator, left: &Value, right: &Value) -> Evaluated<Value> {

@@ -254,7 +254,7 @@ impl Renderer {
                 Some(Value::Namespace(dict)) => {
                     if attribute.starts_with('_') {
                         return Err(format!(
-                            "a namespace takes no attribute that begins with an underscore: {attribute}"
+                            "an attribute of a namespace must not begin with an underscore: {attribute}"
                         ));
                     }
                     plain(&value)?;
@@ -265,7 +265,7 @@ impl Renderer {
             Target::Several(targets) => {
                 let items = value.items(&self.meter)?;
                 if items.len() != targets.len() {
-                    return Err(format!("{} values where {} are unpacked", items.len(), targets.len()));
+                    return Err(format!("{} values cannot be unpacked into {} names", items.len(), targets.len()));
                 }
                 for (target, item) in targets.iter().zip(items) {
                     self.assign(target, item, scope)?;

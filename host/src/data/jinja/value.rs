@@ -16,7 +16,7 @@ use super::text::write_repr;
 pub enum Value {
     /// A missing value, with the error for using it.
     Undefined(Rc<str>),
-    /// `strftime_now`: counts as missing, and calling it is an error that says why.
+    /// `strftime_now`: counts as missing, and calling it is an error that explains why.
     Clock,
     None,
     Bool(bool),
@@ -337,7 +337,7 @@ impl Value {
                 out.push_str(&format!("<LoopContext {}/{}>", state.index.get() + 1, state.items.len()))
             }
             Value::Iterator(_) | Value::Callable(_) => {
-                return Err(format!("a {} is printed: its text would be an address in memory", self.kind()));
+                return Err(format!("a {} cannot be printed: its text would be an address in memory", self.kind()));
             }
         }
         Ok(())

@@ -28,7 +28,7 @@ pub fn refuse_lfs_pointer(path: &Path) -> Result<()> {
 /// Reads a file of a model's or tokenizer's folder.
 ///
 /// # Errors
-/// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
+/// A file that cannot be read; a Git LFS pointer; JSON that begins with a byte order mark.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = files::read(path).map_err(DataError::io("read", path))?;
     if is_lfs_pointer(&bytes) {
@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     if is_json && bytes.starts_with(b"\xEF\xBB\xBF") {
         return Err(DataError::Unusable {
             path: path.to_owned(),
-            what: "begins with a byte order mark (EF BB BF), which JSON does not have and transformers refuses too"
+            what: "begins with a byte order mark (EF BB BF), which JSON does not allow and transformers refuses too"
                 .into(),
             remedy: format!("remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' {}", path.display()),
             source: None,
@@ -56,7 +56,7 @@ pub fn missing(path: &Path) -> DataError {
     }
     DataError::Unusable {
         path: path.to_owned(),
-        what: "there is no such file or folder here, and Telos downloads nothing".into(),
+        what: "no such file or folder; Telos does not download models".into(),
         remedy: format!(
             "if it is a model of the Hugging Face hub, download it (`hf download {name} --local-dir {name}`); \
              otherwise check the path"
@@ -140,7 +140,7 @@ pub fn other_tokenizer(folder: &Path) -> Option<(String, String)> {
 /// The command that makes a `tokenizer.json` from an older tokenizer.
 pub fn convert_tokenizer(folder: &str) -> String {
     format!(
-        "make one: python -c \"from transformers import AutoTokenizer as T; \
+        "create one: python -c \"from transformers import AutoTokenizer as T; \
          T.from_pretrained('{folder}').save_pretrained('{folder}')\" (a sentencepiece model needs the packages \
          sentencepiece and protobuf)"
     )
@@ -151,9 +151,9 @@ pub fn file_for_a_folder(path: &Path) -> DataError {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (what, remedy) = if name.to_lowercase().ends_with(".gguf") {
-        ("is a GGUF file, and a folder in the layout of Hugging Face is wanted", gguf(&folder.to_string_lossy(), &name))
+        ("is a GGUF file; expected a folder in the Hugging Face layout", gguf(&folder.to_string_lossy(), &name))
     } else {
-        ("is a file, and a folder is wanted", format!("name the folder that holds it: {}", folder.display()))
+        ("is a file; expected a folder", format!("name the folder that contains it: {}", folder.display()))
     };
     DataError::Unusable { path: path.to_owned(), what: what.into(), remedy, source: None }
 }
@@ -170,10 +170,10 @@ fn names(folder: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Catches a run's path, an absolute path or a file that is taken for an id of the hub, and an id taken for a
+    /// Catches a run's path, an absolute path or a file that is treated as an id of the hub, and an id treated as a
     /// misspelt path.
     #[test]
-    fn ids_of_the_hub_are_told_from_paths() {
+    fn hub_ids_are_distinguished_from_paths() {
         for id in ["HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "a/b"] {
             assert!(is_like_a_hub_id(id), "{id}");
         }
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Catches an error that blames the JSON for a byte order mark before it, in any file of a folder, and one that
+    /// Catches an error about invalid JSON for a byte order mark before JSON, in any file of a folder, and one that
     /// refuses the mark in plain text, where it is allowed.
     #[test]
     fn a_byte_order_mark_before_json_is_named() {
@@ -192,8 +192,8 @@ mod tests {
             fs::write(&path, "\u{FEFF}{}").unwrap();
             let error = read(&path).err().map(|error| format!("{error} {}", error.hint().unwrap_or_default()));
             assert_eq!(error.is_some(), refused, "{name}");
-            let says = |part: &str| error.as_ref().is_none_or(|error| error.contains(part));
-            assert!(says("begins with a byte order mark") && says(r"sed -i '1s/^\xEF\xBB\xBF//'"), "{error:?}");
+            let contains = |part: &str| error.as_ref().is_none_or(|error| error.contains(part));
+            assert!(contains("begins with a byte order mark") && contains(r"sed -i '1s/^\xEF\xBB\xBF//'"), "{error:?}");
         }
     }
 

@@ -38,7 +38,7 @@ impl Inputs {
     /// Reads a file.
     ///
     /// # Errors
-    /// A file that cannot be read; a Git LFS pointer; JSON behind a byte order mark.
+    /// A file that cannot be read; a Git LFS pointer; JSON that begins with a byte order mark.
     pub fn read(&mut self, name: &str) -> Result<Vec<u8>> {
         let bytes = foreign::read(&self.path(name))?;
         let sha256 = hex(&Sha256::digest(&bytes));

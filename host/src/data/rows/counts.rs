@@ -91,12 +91,12 @@ impl fmt::Display for RowCounts {
             RowKind::PromptCompletion => "dropped: nothing of the completion fits",
             _ => "dropped: too long",
         };
-        let told = [
+        let notes = [
             (self.dropped_too_long, too_long),
             (self.dropped_empty, "dropped: nothing in them can be learned"),
             (
                 self.dropped_unlearned,
-                "dropped: every answer in them says that it is not learned (`weight`: 0, or a key like it)",
+                "dropped: every answer in them is flagged as not learned (`weight`: 0, or a key like it)",
             ),
             (self.dropped_same, "dropped: both answers are the same"),
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
@@ -105,45 +105,45 @@ impl fmt::Display for RowCounts {
             (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
             (
                 self.unplaced_answers,
-                "earlier answers not learned: the chat template rewrites them once later messages follow, and hides where they \
-                 stand ({% generation %} in data.chat_template marks them)",
+                "earlier answers not learned: the chat template rewrites them once later messages follow, and their places cannot \
+                 be found ({% generation %} in data.chat_template marks them)",
             ),
             (
                 self.shared_tokens,
-                "with a token that holds the prompt's end and the answer's beginning, so that generated answers begin with other tokens \
-                 than learned ones (move the space or line break at the prompt's end to the beginning of the answer)",
+                "with a token that spans the prompt's end and the answer's beginning, so that generated answers begin with other \
+                 tokens than learned ones (move the space or line break at the prompt's end to the beginning of the answer)",
             ),
             (
                 self.joined_without_space,
                 "joined with nothing between prompt and answer (data.chat_template = \"plain\" puts a line break there)",
             ),
         ];
-        for (count, what) in told.iter().filter(|(count, _)| *count > 0) {
+        for (count, what) in notes.iter().filter(|(count, _)| *count > 0) {
             write!(f, "; {count} {what}")?;
         }
         if self.no_end_learned {
             f.write_str(
-                "; no row teaches a token that ends an answer, so the model does not learn to stop (answers that were cut off do not \
-                 end; a chat template's {% generation %} marks must hold the end, as {{ message.content + eos_token }} does, and it must \
-                 be one that the tokenizer or config.json names as eos_token or eos_token_id)",
+                "; no row teaches a token that ends an answer, so the model does not learn to stop (answers that were cut off do \
+                 not end; a chat template's {% generation %} marks must include the end, as {{ message.content + eos_token }} \
+                 does, and it must be one that the tokenizer or config.json names as eos_token or eos_token_id)",
             )?;
         }
         if !self.ragged_columns.is_empty() {
             let names = self.ragged_columns.join(", ");
-            write!(f, "; columns that are not a number in every row, and so not handed to the objective: {names}")?;
+            write!(f, "; columns that are not a number in every row, and so not passed to the objective: {names}")?;
         }
         if !self.inexact_columns.is_empty() {
             let names = self.inexact_columns.join(", ");
             write!(
                 f,
-                "; columns with integers beyond 2^53, which a number of 64 bits would round, and so not handed on: {names}"
+                "; columns with integers beyond 2^53, which a 64-bit float would round, and so not passed to the objective: {names}"
             )?;
         }
         if !self.unread_columns.is_empty() {
             let names = self.unread_columns.join(", ");
             write!(
                 f,
-                "; columns that nothing reads: {names} (what belongs to the prompt must stand in the prompt's own column, or in \
+                "; columns that nothing reads: {names} (what belongs to the prompt must be in the prompt's own column, or in \
                  messages that a chat template writes)"
             )?;
         }
@@ -161,7 +161,7 @@ impl fmt::Display for RowCounts {
             let names = named.collect::<Vec<_>>().join(", ");
             write!(
                 f,
-                "; keys of messages that the chat template does not write: {names} (nothing of them is read or learned; give \
+                "; keys of messages that the chat template does not write: {names} (they are neither read nor learned; give \
                  data.chat_template a template that writes them, or remove them)"
             )?;
         }

@@ -11,8 +11,8 @@
 //! writes begin as the template writes them.
 //!
 //! Both answers of a pair follow the same prompt tokens. If a tokenizer merges the prompt's last characters with
-//! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If
-//! marks say what is learned, the supervised tokens of each side are those in its marks.
+//! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
+//! decide what is learned, the supervised tokens of each side are those in its marks.
 
 use std::collections::BTreeMap;
 
@@ -165,7 +165,7 @@ impl Encoder<'_> {
         Ok(if cut { without_closing(laid, row, end) } else { laid })
     }
 
-    /// Truncates a row to length; returns whether it was truncated. `is_exact`: marks say which tokens are learned.
+    /// Truncates a row to length; returns whether it was truncated. `is_exact`: marks decide which tokens are learned.
     fn fit(&self, kind: RowKind, mut texts: Vec<Tokens>, is_exact: bool) -> Result<(Vec<Tokens>, bool), Dropped> {
         if let [chosen, rejected] = texts.as_mut_slice() {
             if chosen.ids == rejected.ids {
@@ -193,7 +193,7 @@ impl Encoder<'_> {
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
     }
 
-    /// Whether an answer contains a token that ends it and words follow within the answer, which are then not
+    /// Whether an answer contains a token that ends it, followed by words within the answer, which are then not
     /// learned. White space and special tokens that a template writes after the end are not words.
     fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
         if laid.is_exact {
@@ -202,8 +202,8 @@ impl Encoder<'_> {
         for span in &laid.supervised {
             let inside = |(a, b): (usize, usize)| a < span.end && b > span.start;
             let own = (0..placed.ids.len()).filter(|i| inside(placed.offsets[*i])).map(|i| placed.ids[i]);
-            let behind: Vec<u32> = own.skip_while(|id| !self.tokenizer.is_end(*id)).skip(1).collect();
-            if !behind.is_empty() && !self.tokenizer.decode(&behind, true)?.trim().is_empty() {
+            let after: Vec<u32> = own.skip_while(|id| !self.tokenizer.is_end(*id)).skip(1).collect();
+            if !after.is_empty() && !self.tokenizer.decode(&after, true)?.trim().is_empty() {
                 return Ok(true);
             }
         }
@@ -247,14 +247,14 @@ fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
         Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(true),
         Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(false),
         Some(other) => {
-            let what = format!("{other} where true (the answer ended by itself) or false (it was cut off) belongs");
+            let what = format!("expected true (the answer ended by itself) or false (it was cut off), found {other}");
             Err(DataError::Json { place: row.place.clone(), key, what })
         }
     }
 }
 
 /// Decides which tokens of a row are supervised. `close` is added after an answer without a token that ends it,
-/// unless the template's marks say exactly what is learned.
+/// unless the template's marks decide exactly what is learned.
 fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
     let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
     let mut end = None;
@@ -310,7 +310,7 @@ fn joined_without_space(laid: &Laid) -> bool {
     around(boundary.checked_sub(1)) && around(Some(boundary))
 }
 
-/// Columns that are numbers (or true and false) in every row, and those that are so in some rows only.
+/// Columns with numbers (or true and false) in every row, and columns with numbers in only some rows.
 fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, _) in rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| number(value).is_some())) {

@@ -47,14 +47,14 @@ pub enum RowKind {
     Preference,
     /// Prompts alone; all other keys are columns.
     Prompt,
-    /// Prompts with one answer each and the column [`LABEL`], which says whether the answer is desirable.
+    /// Prompts with one answer each and the column [`LABEL`], for whether the answer is desirable.
     Unpaired,
 }
 
-/// The column of [`RowKind::Unpaired`] that says whether an answer is desirable: true or 1, false or 0.
+/// The column of [`RowKind::Unpaired`] for whether an answer is desirable: true or 1, false or 0.
 pub const LABEL: &str = "label";
 
-/// The column of [`RowKind::Preference`] that says by how much the chosen answer is better: a number.
+/// The column of [`RowKind::Preference`] for how much better the chosen answer is: a number.
 pub const MARGIN: &str = "margin";
 
 /// The column of [`RowKind::Prompt`] with the right answer, or a list of right answers of which any counts.

@@ -8,7 +8,7 @@ use super::kind::{Part, RowKind};
 use super::message::{self, ASSISTANT, Message, role};
 use crate::data::source::{Place, Source};
 
-/// What a part holds.
+/// The content of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// A string.
@@ -47,8 +47,8 @@ impl Row {
             Some(Content::Messages(messages)) => messages.as_slice(),
             None => &[],
         };
-        let asked = conversation.iter().take_while(|message| role(message) != ASSISTANT);
-        asked.map(|message| format!("{}: {}\n", role(message), message::words(message).trim())).collect()
+        let question = conversation.iter().take_while(|message| role(message) != ASSISTANT);
+        question.map(|message| format!("{}: {}\n", role(message), message::words(message).trim())).collect()
     }
 }
 

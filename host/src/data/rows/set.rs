@@ -29,7 +29,7 @@ impl Tokens {
         self.supervised.iter().position(|s| *s).unwrap_or(self.ids.len())
     }
 
-    /// Whether a row of this kind can be made of it. A prompt must have a token. A completion must have a
+    /// Whether it is usable in a row of this kind. A prompt must have a token. A completion must have a
     /// supervised token that is not the first. Answers of pairs and labelled answers must have a supervised token,
     /// and a token before the first one.
     pub fn serves(&self, kind: RowKind) -> bool {
@@ -55,7 +55,7 @@ pub struct RowSet {
     supervised: Vec<bool>,
     /// Where each sequence ends.
     ends: Vec<usize>,
-    /// Each row's index in its data set, in which dropped rows count too.
+    /// Each row's index in its data set, counting dropped rows.
     rows: Vec<u64>,
     /// Each row's label; only for unpaired rows.
     labels: Vec<f64>,

@@ -44,21 +44,21 @@ pub struct Sides {
 /// Splits `rows` of the data called `name`.
 ///
 /// # Errors
-/// A share outside [0, 1); a column that a row lacks or that has another value; a side without rows.
+/// A share outside [0, 1); a column that a row lacks or that has an unknown value; a side without rows.
 pub fn split(name: &str, rows: Vec<Row>, split: &Split) -> Result<Sides> {
     let (train, held_out) = match split {
         Split::Share(share) => by_hash(name, rows, *share, |row| Ok(row.question()))?,
         Split::Groups { share, column } => by_hash(name, rows, *share, |row| group(row, column))?,
-        Split::Column(column) => by_word(rows, column)?,
+        Split::Column(column) => by_column(rows, column)?,
     };
-    Ok(apart(train, held_out))
+    Ok(without_shared_questions(train, held_out))
 }
 
 /// Both sides as given, without the training rows whose question is held out.
-pub fn apart(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
-    let asked: BTreeSet<String> = held_out.iter().map(Row::question).collect();
+pub fn without_shared_questions(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
+    let questions: BTreeSet<String> = held_out.iter().map(Row::question).collect();
     let before = train.len();
-    train.retain(|row| !asked.contains(&row.question()));
+    train.retain(|row| !questions.contains(&row.question()));
     Sides { leaks: before - train.len(), train, held_out }
 }
 
@@ -102,7 +102,7 @@ fn group(row: &Row, column: &str) -> Result<String> {
     }
 }
 
-fn by_word(rows: Vec<Row>, column: &str) -> Result<(Vec<Row>, Vec<Row>)> {
+fn by_column(rows: Vec<Row>, column: &str) -> Result<(Vec<Row>, Vec<Row>)> {
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     for row in rows {
         let word = value(&row, column)?.as_str().unwrap_or_default().to_lowercase();
@@ -111,7 +111,7 @@ fn by_word(rows: Vec<Row>, column: &str) -> Result<(Vec<Row>, Vec<Row>)> {
             word if HELD_OUT.contains(&word) => held_out.push(row),
             _ => {
                 let known: Vec<&str> = TRAIN.iter().chain(HELD_OUT).copied().collect();
-                let what = format!("{} names no side; known are {}", value(&row, column)?, known.join(", "));
+                let what = format!("{} is not a side; expected one of: {}", value(&row, column)?, known.join(", "));
                 return Err(DataError::Json { place: row.place, key: column.to_owned(), what });
             }
         }
@@ -123,6 +123,6 @@ fn value<'a>(row: &'a Row, column: &str) -> Result<&'a Value> {
     row.columns.get(column).filter(|value| !value.is_null()).ok_or_else(|| DataError::Json {
         place: row.place.clone(),
         key: column.to_owned(),
-        what: "missing; the split looks at it".into(),
+        what: "missing; the split needs it".into(),
     })
 }

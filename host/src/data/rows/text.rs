@@ -41,7 +41,7 @@ impl Row {
     pub fn text(&self) -> RowText {
         let mut answers = self.answers().into_iter();
         RowText {
-            prompt: self.asked(),
+            prompt: self.prompt_text(),
             columns: self.named_columns(),
             answer: answers.next(),
             more_answers: answers.collect(),
@@ -50,15 +50,15 @@ impl Row {
         }
     }
 
-    fn asked(&self) -> String {
+    fn prompt_text(&self) -> String {
         let messages = match self.parts.get(&Part::Prompt).or(self.parts.get(&Part::Messages)) {
             Some(Content::Text(text)) => return text.clone(),
             Some(Content::Messages(messages)) => messages.as_slice(),
             None => &[],
         };
         let whole = self.parts.contains_key(&Part::Prompt);
-        let asked: Vec<&Message> = messages.iter().take_while(|m| whole || role(m) != ASSISTANT).collect();
-        match asked.as_slice() {
+        let prompt: Vec<&Message> = messages.iter().take_while(|m| whole || role(m) != ASSISTANT).collect();
+        match prompt.as_slice() {
             [only] => words(only).into_owned(),
             several => several.iter().map(|message| format!("{}: {}\n", role(message), words(message))).collect(),
         }
@@ -90,14 +90,14 @@ impl Row {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
-        let said = |value: &Value| -> Option<String> {
+        let message_text = |value: &Value| -> Option<String> {
             let messages = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter();
             let mut messages = messages.filter_map(Value::as_object);
             messages.find(|message| role(message) == ASSISTANT).map(|message| words(message).into_owned())
         };
         let answers = [ANSWER, "completion", "chosen"].iter().find_map(|name| match self.columns.get(*name)? {
             // An answer to a prompt of messages is a message too.
-            value if *name != ANSWER && said(value).is_some() => said(value).map(|answer| vec![answer]),
+            value if *name != ANSWER && message_text(value).is_some() => message_text(value).map(|answer| vec![answer]),
             Value::Array(list) => Some(list.iter().filter_map(one).collect()),
             value => one(value).map(|answer| vec![answer]),
         });

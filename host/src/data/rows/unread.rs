@@ -9,7 +9,7 @@ use super::row::Row;
 use super::text::number;
 use super::write::template::KWARGS;
 
-/// Columns that always have a meaning, whatever the experiment.
+/// Columns that have a meaning in every experiment.
 const OWN: [&str; 2] = ["tools", KWARGS];
 
 /// Columns of strings, lists or objects that are not in `read`, in alphabetical order. Columns of numbers are not
@@ -26,7 +26,7 @@ pub fn unread(rows: &[&Row], kind: RowKind, read: &BTreeSet<String>) -> Vec<Stri
 }
 
 /// Scores that `telos pairs` adds to its pairs, for the user; no objective reads them.
-const FOR_PEOPLE: [&str; 2] = ["chosen_score", "rejected_score"];
+const FOR_USERS: [&str; 2] = ["chosen_score", "rejected_score"];
 
 /// Columns of numbers, or true and false, that are not in `read` and for which `mentions` returns false, in
 /// alphabetical order. They reach the objective, which need not use them.
@@ -41,7 +41,7 @@ pub fn undeclared(
         None => name == LABEL && kind == RowKind::Unpaired || kind == RowKind::Prompt && name == ANSWER,
     };
     names(rows, |value| value.is_boolean() || value.is_number() && number(value).is_some())
-        .filter(|name| !read.contains(*name) && !is_own(name) && !FOR_PEOPLE.contains(name) && !mentions(name))
+        .filter(|name| !read.contains(*name) && !is_own(name) && !FOR_USERS.contains(name) && !mentions(name))
         .map(str::to_owned)
         .collect()
 }

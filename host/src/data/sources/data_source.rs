@@ -1,4 +1,4 @@
-//! What every source of data offers.
+//! The interface of every source of data.
 
 use plugin_api::manifest::DataKind;
 
@@ -8,7 +8,7 @@ use crate::data::{
     rows::{RowCorpus, RowKind, Truncation},
 };
 
-/// Where an experiment's data comes from: a table of keys that reads itself into running text or rows.
+/// Where an experiment's data comes from: a table of keys that is read as running text or rows.
 pub trait DataSource {
     /// Whether it has rows of this kind.
     fn has_rows(&self, kind: RowKind) -> bool;
@@ -22,7 +22,7 @@ pub trait DataSource {
     /// Whether anything is held out.
     fn holds_out(&self) -> bool;
 
-    /// The numbers of examples that it generates, by the key that says so.
+    /// The numbers of examples that it generates, by the key that sets the number.
     fn generated(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }

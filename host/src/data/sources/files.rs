@@ -12,10 +12,10 @@ table! {
     pub struct Written at "data" {
         /// text, jsonl: files, folders or globs, relative to the current directory
         path: Vec<String>, Form::Texts, example "corpus/*.txt";
-        /// text, jsonl: fraction kept from training for evaluation; of rows, those whose prompt's hash falls into it,
-        /// so that a prompt is never on both sides (synthetic data holds out a tenth by itself)
+        /// text, jsonl: fraction held out of training for evaluation; rows are selected by the hash of their prompt, so that a
+        /// prompt is never in both parts (synthetic data always holds out a tenth)
         held_out: f64 = 0.1, Form::Float(Included(0.0), Excluded(1.0)), example 0.1;
-        /// text, jsonl: files to evaluate on, instead of held_out; rows with one of their prompts are not trained on
+        /// text, jsonl: files to evaluate on, instead of held_out; training rows with a prompt from these files are left out
         eval_path: Vec<String>, Form::Texts, example "valid.txt";
     }
 }
@@ -34,7 +34,7 @@ pub enum HeldOut {
         /// Files, folders or globs.
         eval_path: Vec<String>,
     },
-    /// Rows for which a column says so.
+    /// Rows that a column marks.
     Column {
         /// Its name.
         split_column: String,
@@ -66,7 +66,7 @@ pub fn held_out(written: &Written, split_column: Option<String>, notes: &mut Not
         );
     }
     if split_column.is_some() {
-        let why = "contradicts data.split_column, which says what is held out: give one of them";
+        let why = "contradicts data.split_column, which also selects held-out rows: give one of them";
         for (key, there) in [("data.held_out", fraction), ("data.eval_path", eval_path)] {
             if there {
                 notes.refuse(key, why);

@@ -18,22 +18,22 @@ use crate::keys::{Form, table};
 table! {
     /// The keys as written.
     pub struct Written at "data" {
-        /// jsonl: column that says train, or test, validation, valid, val, dev, eval or held_out, instead of held_out
+        /// jsonl: column with the value train, or test, validation, valid, val, dev, eval or held_out; instead of held_out
         split_column: String, Form::Text, example "split";
-        /// jsonl: column by whose hash rows are held out, so that rows with the same value stay together
+        /// jsonl: column whose hash selects the held-out rows, so that rows with the same value stay together
         group_column: String, Form::Text, default "the prompt", example "qid";
-        /// jsonl: how rows are written, strings included: "tokenizer" (the tokenizer's own; "tokenizer:NAME" of
-        /// several), "plain" (each message on a line, the end of text after the assistant's), a file of Jinja, or
-        /// Jinja itself
+        /// jsonl: template with which rows become text, also those of strings: "tokenizer" (the tokenizer's own; "tokenizer:NAME"
+        /// if it has several), "plain" (one message per line, an end-of-text token after those of the assistant), a Jinja file,
+        /// or Jinja itself
         chat_template: String, Form::Text,
-            default "for messages the tokenizer's own, or \"plain\"; strings are joined as they are",
+            default "messages: the tokenizer's own, or \"plain\" if it has none; strings are joined unchanged",
             example "tokenizer";
-        /// jsonl: the most tokens of a row that the model reads (the last token of a completion is only predicted; of
-        /// the answers of a pair and of prompts every token counts)
+        /// jsonl: the most tokens of a row that the model reads (the last token of a completion is only predicted and does not
+        /// count; in pairs and prompts every token counts)
         max_length: usize, Form::Int(1, 1 << 24), default "the model's context", example 512;
-        /// jsonl: what becomes of longer rows. right (completions only): their end is cut off; left: the beginning of
-        /// their prompt is cut off, of a pair the same on both sides; drop: they are dropped. Rows of which nothing
-        /// can be learned any more are dropped and counted
+        /// jsonl: how longer rows are shortened. right (completions only): their end is removed; left: the beginning of their
+        /// prompt is removed, the same part for both answers of a pair; drop: they are dropped. Rows with nothing left
+        /// to learn are dropped and counted
         truncation: Truncation, Form::Word(Truncation::WORDS),
             default "completions: \"right\"; prompts alone: \"left\"; pairs and labelled answers: \"drop\"",
             example "left";
@@ -42,11 +42,12 @@ table! {
 }
 
 table! {
-    /// jsonl: what the file calls the columns that mean something here; its own column of such a name gives way
+    /// jsonl: names that the file uses for the columns below; if the file has another column with the original name, that
+    /// one is renamed
     pub struct WrittenColumns at "data.columns": Form::Table, example { prompt = "question" } {
-        /// what is asked
+        /// the prompt
         prompt: String, Form::Text, default "\"prompt\"", example "question";
-        /// what is to be answered
+        /// the answer to learn
         completion: String, Form::Text, default "\"completion\"", example "response";
         /// whole conversations
         messages: String, Form::Text, default "\"messages\"", example "conversation";
@@ -56,14 +57,14 @@ table! {
         rejected: String, Form::Text, default "\"rejected\"", example "worse";
         /// whether an answer is desirable: true, false, 1 or 0
         label: String, Form::Text, default "\"label\"", example "liked";
-        /// the right answer to a prompt, for evaluation and rewards
+        /// the expected answer to a prompt, for evaluation and rewards
         answer: String, Form::Text, default "\"answer\"", example "solution";
         /// by how much the chosen answer is better
         margin: String, Form::Text, default "\"margin\"", example "score_gap";
     }
 }
 
-/// What no other source does with these keys.
+/// Why no other source reads these keys.
 pub const ALONE: &str = "only source = \"jsonl\" reads it";
 
 /// Rows of JSON lines.
@@ -105,7 +106,7 @@ impl DataSource for Jsonl {
         if self.truncation != Some(Truncation::Right) || kind == Some(RowKind::PromptCompletion) {
             return Vec::new();
         }
-        let why = "\"right\" would cut off what is judged or asked; choose \"left\" or \"drop\"";
+        let why = "\"right\" would remove answers or the end of prompts; choose \"left\" or \"drop\"";
         vec![("data.truncation", why.to_owned())]
     }
 
@@ -148,7 +149,7 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
     let path = files::path(of_files, "jsonl", "rows.jsonl", notes);
     for (key, there) in [("eval_path", of_files.eval_path.is_some()), ("split_column", written.split_column.is_some())]
     {
-        let why = format!("data.{key} says which rows are held out; remove it or data.group_column");
+        let why = format!("data.{key} already selects the held-out rows; remove it or data.group_column");
         notes.unused("data.group_column", &written.group_column.as_ref().filter(|_| there), &why);
     }
     Jsonl {
@@ -178,7 +179,8 @@ fn columns(written: Option<WrittenColumns>, notes: &mut Notes<'_>) -> Columns {
     let columns: Columns = given.into_iter().filter_map(|(name, from)| Some((name.to_owned(), from?))).collect();
     for (name, from) in &columns {
         if let Some((other, _)) = columns.iter().find(|(other, also)| *other < name && *also == from) {
-            notes.refuse(&format!("data.columns.{name}"), format!("\"{from}\" is data.columns.{other} already"));
+            notes
+                .refuse(&format!("data.columns.{name}"), format!("\"{from}\" is already used by data.columns.{other}"));
         }
     }
     columns

@@ -20,13 +20,12 @@ pub use synthetic::Synthetic;
 pub use text::Text;
 
 table! {
-    /// what is learned from
+    /// the training data
     pub struct Choice at "data": Form::Table, example { path = "corpus.txt" } {
-        /// text: UTF-8 files; jsonl: rows, one JSON object a line, of the kind that the first objective learns from:
-        /// prompt and completion, or messages; prompt, chosen and rejected (chosen and rejected alone where they are
-        /// conversations that begin alike); prompt alone; prompt, completion and label; each a string or a list of
-        /// messages, other keys being columns; synthetic: the generated world of small tasks, as running text or as
-        /// rows, whichever the objective learns from
+        /// text: UTF-8 files; jsonl: rows, one JSON object per line, of the kind that the first objective learns from: prompt and
+        /// completion, or messages; prompt, chosen and rejected (chosen and rejected alone if they are conversations with the
+        /// same beginning); prompt alone; prompt, completion and label; each a string or a list of messages; other keys are
+        /// columns; synthetic: the generated world of small tasks, as running text or as rows, depending on the objective
         source: String, Form::Word(&["text", "jsonl", "synthetic"]), default "\"text\"", example "text";
     }
 }

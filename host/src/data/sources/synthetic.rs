@@ -27,21 +27,20 @@ pub const TASKS: &[&str] = &["copy", "reverse", "sort", "count", "add"];
 table! {
     /// The keys as written.
     pub struct Written at "data" {
-        /// synthetic: how many examples are generated
+        /// synthetic: number of examples to generate
         rows: u64 = 20000, Form::Int(1, 1 << 32), example 20000;
-        /// synthetic: how many examples are held out; none of them shares its prompt with one to train on
+        /// synthetic: number of held-out examples; none of them has the prompt of a training example
         held_out_rows: u64, Form::Int(1, 1 << 32), default "a tenth of data.rows", example 400;
         /// synthetic: which tasks
         tasks: Vec<String>, Form::Words(TASKS), default "all", example ["sort", "add"];
         /// synthetic pairs: whether the two answers of every pair are equally long
         equal_length: bool = false, Form::Bool, example true;
-        /// synthetic demonstrations: share whose answer is wrong or rambling, as people's are; those held out are
-        /// right
+        /// synthetic demonstrations: share of answers that are wrong or rambling; held-out answers are always right
         flawed: f64 = 0.0, Form::Float(Included(0.0), Included(1.0)), example 0.25;
     }
 }
 
-/// What no other source does with these keys.
+/// Why no other source reads these keys.
 pub const ALONE: &str = "only source = \"synthetic\" generates data";
 
 /// The generated world of small tasks, in which a tenth of the prompts is reserved for held-out examples.
@@ -98,7 +97,7 @@ impl DataSource for Synthetic {
 /// Resolves its keys, and refuses those of files.
 pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_>) -> Synthetic {
     notes.unused("data.path", &of_files.path, "source = \"synthetic\" generates its data");
-    let why = "source = \"synthetic\" holds out a tenth of its texts by itself";
+    let why = "source = \"synthetic\" always holds out a tenth of its texts";
     notes.unused("data.eval_path", &of_files.eval_path, why);
     notes.unused("data.held_out", &of_files.held_out, why);
     let (rows, equal_length, flawed) = (written.rows(), written.equal_length(), written.flawed());

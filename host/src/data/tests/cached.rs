@@ -36,7 +36,7 @@ fn long_text_is_encoded_in_parts_without_a_seam() {
 }
 
 #[test]
-fn a_cached_set_is_the_set() {
+fn a_cached_token_set_equals_the_original() {
     let cache = tempfile::tempdir().unwrap();
     let (texts, tokenizer) = (documents(&["hello", "", "wörld"]), Tokenizer::bytes().unwrap());
     let plain = TokenSet::load(&texts, &tokenizer, None).unwrap();
@@ -49,7 +49,7 @@ fn a_cached_set_is_the_set() {
 }
 
 #[test]
-fn other_text_ends_or_tokenizers_have_other_keys() {
+fn the_cache_key_depends_on_text_ends_and_tokenizer() {
     let (bytes, trained) = (Tokenizer::bytes().unwrap(), Tokenizer::train(&documents(&["aaaa"]), 258).unwrap());
     let key = |documents: &[Document], tokenizer| TokenSet::load(documents, tokenizer, None).unwrap().key();
     let open = Document { text: "ab".into(), ends: false };
@@ -68,7 +68,7 @@ fn other_text_ends_or_tokenizers_have_other_keys() {
 
 /// Catches a cache that trusts its file: every byte and the length must be checked.
 #[test]
-fn a_damaged_cache_is_rebuilt_not_trusted() {
+fn a_damaged_cache_is_rebuilt() {
     let cache = tempfile::tempdir().unwrap();
     let (texts, tokenizer) = (documents(&["hello", "world"]), Tokenizer::bytes().unwrap());
     let load = || TokenSet::load(&texts, &tokenizer, Some(cache.path())).unwrap();
@@ -94,7 +94,7 @@ fn a_damaged_cache_is_rebuilt_not_trusted() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_is_done_without() {
+fn a_cache_that_cannot_be_written_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("file");
     fs::write(&blocked, "not a folder").unwrap();

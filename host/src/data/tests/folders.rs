@@ -1,4 +1,4 @@
-//! Odd tokenizer folders, read as transformers reads them: `tests/references/tokenizer/folders.json` holds its numbers.
+//! Odd tokenizer folders, read as transformers reads them: `tests/references/tokenizer/folders.json` has its results.
 
 use std::fs;
 use std::path::Path;
@@ -111,8 +111,8 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
         let end = expected.iter().rposition(|id| *id == eos).unwrap() + 1;
         let whole = encode(RowKind::PromptCompletion, json!({"messages": messages}));
         assert_eq!(whole, [&expected[..end]], "{name}");
-        let asked = encode(RowKind::Prompt, json!({"prompt": [messages[0]]}));
-        assert_eq!(asked, [ids(&case["chat"]["prompt_ids"])], "{name}");
+        let prompt = encode(RowKind::Prompt, json!({"prompt": [messages[0]]}));
+        assert_eq!(prompt, [ids(&case["chat"]["prompt_ids"])], "{name}");
         let other = json!([{"role": "assistant", "content": "c"}]);
         let pair =
             encode(RowKind::Preference, json!({"prompt": [messages[0]], "chosen": [messages[1]], "rejected": other}));
@@ -125,7 +125,7 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
 /// Catches rows written without a template that lack the tokenizer's beginning-of-text token, and rows of the
 /// template "plain", the default of a tokenizer without one, that begin differently from those.
 #[test]
-fn gotcha_51_rows_that_no_published_template_writes_begin_as_texts_do() {
+fn gotcha_51_rows_without_a_published_template_begin_like_texts() {
     let reference = reference();
     let case = reference["cases"].as_array().unwrap().iter().find(|case| case["name"] == "template_with_beginning");
     let folder = folder_of(case.unwrap());
@@ -142,7 +142,7 @@ fn gotcha_51_rows_that_no_published_template_writes_begin_as_texts_do() {
 
 /// Catches an invalid file that is treated as missing. Transformers refuses each of them too.
 #[test]
-fn gotcha_47_what_transformers_refuses_is_refused_by_the_files_name() {
+fn gotcha_47_files_that_transformers_refuses_are_refused_by_name() {
     for case in reference()["refused"].as_array().unwrap() {
         let files: Vec<(String, Vec<u8>)> = case["files"]
             .as_object()
@@ -160,7 +160,7 @@ fn gotcha_47_what_transformers_refuses_is_refused_by_the_files_name() {
 
 /// Catches a broken link, a folder in place of a file, or a Git LFS pointer that is treated as a missing file.
 #[test]
-fn what_is_there_and_cannot_be_read_is_refused_by_name() {
+fn unreadable_tokenizer_files_are_refused_by_name() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".to_vec();
     for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"] {
         let folder = folder(&bytes(), [(name.to_owned(), pointer.clone())]);
@@ -182,9 +182,9 @@ fn what_is_there_and_cannot_be_read_is_refused_by_name() {
     }
 }
 
-/// Catches a tokenizer in another format whose error only says that tokenizer.json is missing.
+/// Catches a tokenizer in another format whose error only reports that tokenizer.json is missing.
 #[test]
-fn another_format_is_named_with_the_line_that_converts_it() {
+fn another_format_is_named_with_the_command_that_converts_it() {
     let folder = tempfile::tempdir().unwrap();
     let open = |path: &Path| {
         let error = Tokenizer::open(path).err().unwrap();
@@ -201,7 +201,7 @@ fn another_format_is_named_with_the_line_that_converts_it() {
 
 /// Catches a BPE whose dropout stays active: the same text would become different tokens each time.
 #[test]
-fn gotcha_64_dropout_is_switched_off_and_said() {
+fn gotcha_64_dropout_is_switched_off_and_reported() {
     let given = super::references().join("tokenizer/gpt2");
     let mut json: Value = serde_json::from_slice(&fs::read(given.join("tokenizer.json")).unwrap()).unwrap();
     let sure = Tokenizer::open(&given).unwrap();
@@ -230,7 +230,7 @@ fn fitted(ends: &[u32]) -> Tokenizer {
 /// Catches a tokenizer that is refused because of a token that no text contains, an id beyond the embedding that
 /// reaches a backend, and a message without file and line.
 #[test]
-fn a_token_that_the_model_has_no_row_for_is_refused_where_a_text_holds_it() {
+fn a_text_with_a_token_outside_the_model_is_refused() {
     let tokenizer = fitted(&[]);
     assert_eq!(tokenizer.encode("x<|a|>").unwrap(), [120, 257]);
     for refused in [
@@ -256,7 +256,7 @@ fn drop_all(_: Vec<Vec<u32>>) -> Vec<u32> {
 /// Catches end tokens that only the model's folder names and that are ignored: an answer that continues after them,
 /// a second end after a turn's own, and an answer's text that contains its end.
 #[test]
-fn gotcha_45_the_models_ends_end_answers() -> Result<()> {
+fn gotcha_45_end_tokens_of_the_models_folder_end_answers() -> Result<()> {
     let tokenizer = fitted(&[257]);
     assert_eq!(tokenizer.ends(), [256, 257]);
     let kind = RowKind::PromptCompletion;
@@ -276,7 +276,7 @@ fn gotcha_45_the_models_ends_end_answers() -> Result<()> {
 
 /// Catches a guess that takes precedence over what the model's folder names, and a guess without a note.
 #[test]
-fn where_the_tokenizer_names_no_end_the_models_own_counts_before_a_usual_one() {
+fn the_models_end_token_takes_precedence_over_a_usual_one() {
     let folder = folder(&bytes(), []);
     let mut tokenizer = Tokenizer::open(folder.path()).unwrap();
     assert_eq!((tokenizer.eos(), tokenizer.ends()), (Some(256), vec![256]));
@@ -307,7 +307,7 @@ fn templates_are_found_by_name_and_in_the_processors_file() {
 /// A tokenizer that adds `<s>`, with a template that does not write it: no row written by the template begins with
 /// `<s>`; a row of a template that writes it begins with one. The ids are those of transformers 5.23.0.
 #[test]
-fn gotcha_51_a_tokenizers_beginning_is_not_put_before_a_templates_text() {
+fn gotcha_51_no_beginning_token_is_added_to_a_templates_text() {
     let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/field/bos-before-template");
     let tokenizer = Tokenizer::open(&case.join("tok")).unwrap();
     assert_eq!(tokenizer.prefix(), Some(1));

@@ -18,7 +18,7 @@ fn rows(name: &str, bytes: &[u8]) -> Result<Vec<Row>> {
     jsonl::parse(name.as_ref(), &text, RowKind::PromptCompletion, &Columns::new())
 }
 
-fn said(row: &Row) -> String {
+fn described(row: &Row) -> String {
     format!("{} {}{}", row.place, row.text().prompt, row.text().answer.unwrap_or_default())
 }
 
@@ -38,7 +38,7 @@ fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
 fn a_byte_order_mark_is_not_part_of_the_data() {
     let mark = "\u{FEFF}";
     for file in [format!("{mark}{ROW}\n{ROW}"), format!("{mark}{ROW}\r\n{mark}{ROW}\r\n")] {
-        let found: Vec<String> = rows("r.jsonl", file.as_bytes()).unwrap().iter().map(said).collect();
+        let found: Vec<String> = rows("r.jsonl", file.as_bytes()).unwrap().iter().map(described).collect();
         assert_eq!(found, ["r.jsonl:1 q: ä", "r.jsonl:2 q: ä"]);
     }
     let running = text("t.txt".as_ref(), format!("{mark}ab").into_bytes(), Purpose::Text).unwrap();
@@ -53,11 +53,11 @@ fn utf16_with_a_mark_is_read() {
     let file = format!("\u{FEFF}{ROW}\n");
     for unit in [u16::to_le_bytes, u16::to_be_bytes] {
         let mut bytes = utf16(&file, unit);
-        assert_eq!(said(&rows("r.jsonl", &bytes).unwrap()[0]), "r.jsonl:1 q: ä");
+        assert_eq!(described(&rows("r.jsonl", &bytes).unwrap()[0]), "r.jsonl:1 q: ä");
         bytes.pop();
         let error = rows("r.jsonl", &bytes).unwrap_err();
         assert_eq!(error.to_string(), format!("r.jsonl is UTF-16 text that is damaged at byte {}", bytes.len() - 1));
-        // Without the mark it is valid UTF-8 with a zero byte behind each letter.
+        // Without the mark it is valid UTF-8 with a zero byte after each letter.
         let bare = rows("r.jsonl", &utf16(&ROW.replace('ä', "a"), unit)).unwrap_err();
         let name = if bytes[0] == 0xFF { "UTF-16LE" } else { "UTF-16BE" };
         assert_eq!(bare.to_string(), format!("r.jsonl is {name} text without a byte order mark"));
@@ -70,7 +70,7 @@ fn utf16_with_a_mark_is_read() {
 #[test]
 fn gzip_is_read() {
     let twice = [gzip(format!("{ROW}\n").as_bytes()), gzip(ROW.as_bytes())].concat();
-    let found: Vec<String> = rows("r.jsonl.gz", &twice).unwrap().iter().map(said).collect();
+    let found: Vec<String> = rows("r.jsonl.gz", &twice).unwrap().iter().map(described).collect();
     assert_eq!(found, ["r.jsonl.gz:1 q: ä", "r.jsonl.gz:2 q: ä"]);
     let marked = gzip(format!("\u{FEFF}{ROW}").as_bytes());
     assert_eq!(rows("r.jsonl.gz", &marked).unwrap().len(), 1);
@@ -87,7 +87,7 @@ fn parquet_is_read() {
     let bytes =
         std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/references/formats/chats.parquet")).unwrap();
     let rows = rows("chats.parquet", &bytes).unwrap();
-    let shown: Vec<String> = rows.iter().map(said).collect();
+    let shown: Vec<String> = rows.iter().map(described).collect();
     assert_eq!(shown, ["chats.parquet:1 q1a1", "chats.parquet:2 q2ä2"]);
     let columns: Vec<String> = rows.iter().map(|row| serde_json::to_string(&row.columns).unwrap()).collect();
     assert_eq!(columns, [r#"{"id":9007199254740993,"score":0.5}"#, r#"{"id":-9007199254740993,"score":null}"#]);
@@ -141,16 +141,16 @@ fn lists_and_objects_over_several_lines_are_read() {
         (format!("{ROW}\r{ROW}\r"), vec![1, 1]),
     ] {
         let found: Vec<String> =
-            rows("r.json", file.as_bytes()).unwrap_or_else(|e| panic!("{file}: {e}")).iter().map(said).collect();
+            rows("r.json", file.as_bytes()).unwrap_or_else(|e| panic!("{file}: {e}")).iter().map(described).collect();
         let expected: Vec<String> = lines.iter().map(|line| format!("r.json:{line} q: ä")).collect();
         assert_eq!(found, expected, "{file}");
     }
 }
 
-/// Catches a second line number in a message, and messages that do not say what was found.
+/// Catches a second line number in a message, and messages without what was found.
 #[test]
-fn what_is_not_json_is_named_by_one_line_and_column() {
-    for (file, says) in [
+fn invalid_json_is_reported_with_one_line_and_column() {
+    for (file, expected) in [
         (
             format!("{ROW}\n{{\"prompt\":\"q\",\"compl"),
             "r:2: not JSON: cut off at column 21 (EOF while parsing a string)",
@@ -168,19 +168,13 @@ fn what_is_not_json_is_named_by_one_line_and_column() {
             "{\n\"prompt\": \"a\",\n\"completion\": None\n}".into(),
             "r:3: not JSON: None at column 15: Python's word; JSON writes null (json.dumps writes it so)",
         ),
-        (
-            "{\"prompt\": \"a\", \"prompt\": \"b\"}".into(),
-            "r:1: the key `prompt` is there twice in one object; keep one",
-        ),
+        ("{\"prompt\": \"a\", \"prompt\": \"b\"}".into(), "r:1: the key `prompt` occurs twice in one object; keep one"),
         ("hello".into(), "r:1: not JSON: expected value at column 1, found \"hello\""),
         (format!("[{ROW}"), "r:1: not JSON: the file ends within its list: it was cut off"),
-        (
-            format!("{ROW},\n{ROW},\n"),
-            "r:1: a comma behind the object: JSON lines have none; take it away (sed 's/,$//')",
-        ),
-        ("[1, 2]".into(), "r:1: a number where an object with the row's keys belongs"),
+        (format!("{ROW},\n{ROW},\n"), "r:1: a comma after the object: JSON lines have none; remove it (sed 's/,$//')"),
+        ("[1, 2]".into(), "r:1: expected an object with the row's keys, found a number"),
     ] {
-        assert_eq!(rows("r", file.as_bytes()).unwrap_err().to_string(), says, "{file}");
+        assert_eq!(rows("r", file.as_bytes()).unwrap_err().to_string(), expected, "{file}");
     }
 }
 
@@ -188,9 +182,9 @@ fn what_is_not_json_is_named_by_one_line_and_column() {
 #[test]
 fn tables_are_named() {
     for (name, file, what) in [
-        ("r.csv", "prompt,completion\na,b\n", "a table of values parted by commas (CSV)"),
-        ("r.tsv", "prompt\tcompletion\na\tb\n", "a table of values parted by tabs (TSV)"),
-        ("r", "prompt,completion\n\"a, b\",b\n", "a table of values parted by commas (CSV)"),
+        ("r.csv", "prompt,completion\na,b\n", "a table of values separated by commas (CSV)"),
+        ("r.tsv", "prompt\tcompletion\na\tb\n", "a table of values separated by tabs (TSV)"),
+        ("r", "prompt,completion\n\"a, b\",b\n", "a table of values separated by commas (CSV)"),
     ] {
         let error = rows(name, file.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), format!("{name} is {what}, and not JSON lines"));
@@ -215,8 +209,8 @@ fn rows_and_settings_are_not_running_text() {
         ("a.txt", "<!DOCTYPE html>\n<html><body>t</body></html>", "an HTML page"),
         ("a.txt", "# A run.\nname = \"a\"\n\n[train]\nsteps = 1\n", "a file of settings: TOML"),
     ] {
-        let says = format!("{name} is {what}, and its syntax would be measured too");
-        assert_eq!(check(name, text), Err(says));
+        let expected = format!("{name} is {what}, and its syntax would be measured too");
+        assert_eq!(check(name, text), Err(expected));
     }
     for text in [
         "{a} set",
@@ -240,14 +234,14 @@ fn rows_and_settings_are_not_running_text() {
 #[test]
 fn rows_are_not_learned_as_running_text() {
     let check = |name: &str, text: &str| check_learned_text(name.as_ref(), text).map_err(|error| error.to_string());
-    let says = |name: &str| {
+    let expected = |name: &str| {
         format!("{name} is a file of rows, and not running text: its keys and brackets would be learned too")
     };
     let text = "{\"text\": \"once\"}\n\n{\"text\": \"upon\"}\n";
     for name in ["a.jsonl", "a.jsonl.gz", "a.txt", "a.json"] {
-        assert_eq!(check(name, text), Err(says(name)));
+        assert_eq!(check(name, text), Err(expected(name)));
     }
-    assert_eq!(check("a.jsonl", "{\"text\": 1}\n{\"tex"), Err(says("a.jsonl")));
+    assert_eq!(check("a.jsonl", "{\"text\": 1}\n{\"tex"), Err(expected("a.jsonl")));
     for (name, text) in [
         ("package.json", "{\"name\": \"a\"}"),
         ("fixture.jsonl", "{\"other\": 1}\n"),
@@ -261,28 +255,28 @@ fn rows_are_not_learned_as_running_text() {
     assert!(remedy.contains("jq -r .text a.jsonl > text.txt"), "{remedy}");
 }
 
-/// Catches other notations that are refused as invalid JSON, without saying what they are.
+/// Catches other notations that are refused as invalid JSON, without being named.
 #[test]
-fn other_notations_are_named_as_what_they_are() {
+fn other_notations_are_named() {
     let read = |text: &str| jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new());
-    let says = |text: &str| {
+    let message = |text: &str| {
         let error = read(text).unwrap_err();
         format!("{error}; {}", error.hint().unwrap_or_default())
     };
     for (text, what) in [
         (
             "<!DOCTYPE html>\n<html><head></head></html>",
-            "rows.jsonl is an HTML page, and not JSON lines; fetch the file itself",
+            "rows.jsonl is an HTML page, and not JSON lines; download the file itself",
         ),
         ("<?xml version=\"1.0\"?><rows/>", "rows.jsonl is XML, and not JSON lines"),
-        ("- prompt: a\n  completion: b\n", "rows.jsonl is YAML, and not JSON lines; make JSON lines of it: python3"),
+        ("- prompt: a\n  completion: b\n", "rows.jsonl is YAML, and not JSON lines; convert it to JSON lines: python3"),
         ("# rows\n---\n- prompt: a\n", "rows.jsonl is YAML, and not JSON lines"),
         ("prompt: a\ncompletion: b\n", "rows.jsonl is YAML, and not JSON lines"),
         ("{\"prompt\": \"\\ud83d\", \"completion\": \"b\"}", "rows.jsonl:1: not JSON: half of a pair of surrogates"),
         ("{\"prompt\": \"\\ude00\", \"completion\": \"b\"}", "rows.jsonl:1: not JSON: half of a pair of surrogates"),
         ("words and more", "rows.jsonl:1: not JSON: expected"),
     ] {
-        assert!(says(text).starts_with(what), "{text}: {}", says(text));
+        assert!(message(text).starts_with(what), "{text}: {}", message(text));
     }
     assert!(read("{\"prompt\": \"\\ud83d\\ude00\", \"completion\": \"b\"}").is_ok());
 }

@@ -24,7 +24,7 @@ fn gotcha_03_a_token_is_masked_by_its_place_not_by_its_id() {
     // Id 2 occurs in the prompt, and once as the supervised end.
     let batch = pack(&[sequence(&[2, 5, 2, 2], &[0, 0, 0, 1], 0)]).unwrap();
     assert_eq!(batch.mask, [0.0, 0.0, 1.0]);
-    // The first token is never a target, whatever its flag says.
+    // The first token is never a target, whatever its flag is.
     let first = sequence(&[7, 8], &[1, 0], 0);
     assert_eq!((first.supervised_targets(), pack(&[first]).unwrap().supervised()), (0, 0));
 }
@@ -41,7 +41,7 @@ fn gotcha_06_positions_restart_and_nothing_is_predicted_across_the_seam() {
 }
 
 #[test]
-fn gotcha_05_nothing_supervised_is_an_error_not_a_division_by_zero() {
+fn gotcha_05_a_window_without_supervised_tokens_is_an_error() {
     let mute = || sequence(&[1, 2, 3], &[1, 0, 0], 0);
     assert!(matches!(Window::new(vec![mute(), mute()]), Err(DataError::NothingSupervised { tokens: 6, .. })));
     assert!(matches!(Window::new(vec![]), Err(DataError::NothingSupervised { .. })));
@@ -53,7 +53,7 @@ fn gotcha_05_nothing_supervised_is_an_error_not_a_division_by_zero() {
 }
 
 #[test]
-fn columns_travel_with_their_rows_and_must_be_the_same_for_all() {
+fn columns_stay_with_their_rows_and_must_be_the_same_in_all() {
     let with = |row: u64, columns: &[(&str, f64)]| Sequence {
         columns: columns.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
         ..sequence(&[1, 2], &[1, 1], row)
@@ -95,7 +95,7 @@ fn neighbours_of_one_group_are_never_cut_apart() {
 /// Gotcha 13: values at the end of a sequence are computed where its last token has been read, and that position
 /// predicts nothing. Catches a shift that drops the last token, and a mask that counts it.
 #[test]
-fn gotcha_13_the_last_token_is_read_where_that_is_asked() {
+fn gotcha_13_the_last_token_is_read_where_requested() {
     let whole = |ids: &[u32]| Sequence { reads_last: true, ..sequence(ids, &vec![1; ids.len()], 0) };
     let batch = pack(&[whole(&[1, 2, 3]), whole(&[4, 5])]).unwrap();
     assert_eq!(batch.tokens, [1, 2, 3, 4, 5]);
@@ -106,7 +106,7 @@ fn gotcha_13_the_last_token_is_read_where_that_is_asked() {
 }
 
 #[test]
-fn numbers_per_position_travel_with_their_sequence_and_must_be_as_many() {
+fn values_per_position_stay_with_their_sequence_and_match_its_length() {
     let with = |values: &[f64]| Sequence {
         per_token: [("reference.logp".to_owned(), values.to_vec())].into(),
         ..sequence(&[1, 2, 3], &[1, 1, 1], 0)

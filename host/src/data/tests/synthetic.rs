@@ -15,7 +15,7 @@ fn options() -> SyntheticOptions {
 }
 
 #[test]
-fn rows_tasks_and_seed_decide_the_text() {
+fn rows_tasks_and_seed_determine_the_text() {
     let corpus = options().read().unwrap();
     assert_eq!((corpus.train.len(), corpus.held_out.len()), (300, 40));
     assert!(corpus.train.iter().all(|document| document.ends && !document.text.contains("backwards")));
@@ -60,7 +60,7 @@ fn rows_are_the_examples_of_the_world() {
 /// Catches sides that are swapped, lengths that reveal the answer where they must not, held-out prompts that were
 /// trained on, and prompts without their answer.
 #[test]
-fn pairs_and_prompts_are_those_of_the_world() {
+fn pairs_and_prompts_match_the_world() {
     for equal_length in [false, true] {
         let corpus = SyntheticOptions { equal_length, ..options() }.read_rows(RowKind::Preference).unwrap();
         assert_eq!((corpus.kind, corpus.train.len(), corpus.held_out.len()), (RowKind::Preference, 300, 40));
@@ -90,7 +90,7 @@ fn pairs_and_prompts_are_those_of_the_world() {
 
 /// Catches flaws in evaluation data, and a share that is ignored.
 #[test]
-fn flawed_demonstrations_are_for_training_alone() {
+fn only_training_demonstrations_are_flawed() {
     let right = options().read_rows(RowKind::PromptCompletion).unwrap();
     let flawed = SyntheticOptions { flawed: 0.5, ..options() }.read_rows(RowKind::PromptCompletion).unwrap();
     assert_eq!(flawed.held_out, right.held_out);

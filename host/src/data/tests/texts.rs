@@ -51,7 +51,7 @@ fn a_single_file_holds_out_its_last_characters() {
 }
 
 #[test]
-fn several_files_are_split_whole_the_same_way_each_time_and_equal_ones_together() {
+fn files_are_held_out_whole_and_equal_files_together() {
     let named: Vec<(String, String)> = (0..40).map(|i| (format!("{i}.txt"), format!("text {}", i / 2))).collect();
     let files: Vec<(&str, &[u8])> = named.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
     let base = folder(&files);
@@ -64,7 +64,7 @@ fn several_files_are_split_whole_the_same_way_each_time_and_equal_ones_together(
 }
 
 #[test]
-fn text_to_evaluate_on_must_not_be_training_text() {
+fn evaluation_text_must_not_be_training_text() {
     let base = folder(&[("train.txt", b"one"), ("eval.txt", b"two"), ("copy.txt", b"one")]);
     let path = |name: &str| vec![base.path().join(name).display().to_string()];
     let options = |eval| TextOptions { paths: path("train.txt"), eval_paths: path(eval), held_out: 0.5 };
@@ -75,7 +75,7 @@ fn text_to_evaluate_on_must_not_be_training_text() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_by_name_with_a_remedy_and_exit_code_2() {
+fn unreadable_data_is_refused_by_name_with_a_remedy_and_exit_code_2() {
     let base = folder(&[
         ("latin.txt", b"one\ntwo\xE9\n"),
         ("empty.txt", b""),
@@ -120,7 +120,7 @@ fn fewer_tokens_than_one_sequence_are_refused() {
     );
 }
 
-/// Catches a broken link of any kind in a folder of texts that ends the run, although such links are passed by.
+/// Catches a broken link of any kind in a folder of texts that ends the run, although such links are skipped.
 #[test]
 fn broken_links_in_a_folder_of_texts_are_skipped() {
     let folder = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ fn ids(case: &Value) -> Vec<u32> {
 }
 
 #[test]
-fn ids_tokens_places_and_texts_are_those_of_the_reference() {
+fn ids_tokens_places_and_texts_match_the_reference() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
         let cases = reference["cases"].as_array().unwrap();
@@ -93,7 +93,7 @@ fn bytes_are_their_own_ids_and_end_of_text_follows_them() {
 }
 
 #[test]
-fn a_saved_tokenizer_is_the_same_again_to_the_byte() {
+fn a_saved_tokenizer_has_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for tokenizer in [Tokenizer::bytes().unwrap(), reference("gpt2").0, reference("split").0] {
         tokenizer.save(folder.path()).unwrap();
@@ -135,7 +135,7 @@ fn with_config(config: &str) -> Result<Tokenizer, DataError> {
 }
 
 #[test]
-fn gotcha_03_the_beginning_token_is_there_once() {
+fn gotcha_03_the_beginning_token_occurs_once() {
     let config = r#"{"bos_token": {"content": "<|im_start|>", "special": true}, "eos_token": "<|im_end|>", "add_bos_token": true}"#;
     let tokenizer = with_config(config).unwrap();
     assert_eq!((tokenizer.prefix(), tokenizer.eos()), (Some(2), Some(3)));

@@ -111,15 +111,15 @@ pub(super) fn check(name: &str, json: &[u8]) -> Result<()> {
 fn within(json: &[u8], parts: &Parts) -> Result<(), String> {
     let nested = nesting(json);
     if nested > NESTED {
-        return Err(format!("its JSON nests {nested} deep, and {NESTED} is the limit"));
+        return Err(format!("its JSON nests {nested} deep; the limit is {NESTED}"));
     }
     let ids = parts.added_tokens.iter().filter_map(|token| token.id.as_f64()).chain(parts.model.vocab.largest_id);
     if let Some(id) = ids.reduce(f64::max).filter(|id| *id > LARGEST_ID as f64) {
-        return Err(format!("it has a token with the id {id}, and {LARGEST_ID} is the limit"));
+        return Err(format!("it has a token with the id {id}; the limit is {LARGEST_ID}"));
     }
     let longest = parts.model.vocab.longest;
     if longest > LONGEST {
-        return Err(format!("it has a token of {longest} bytes, and {LONGEST} is the limit for a Unigram model"));
+        return Err(format!("it has a token of {longest} bytes; the limit for a Unigram model is {LONGEST}"));
     }
     let all = [
         ("normalizer", &parts.normalizer),
@@ -130,12 +130,10 @@ fn within(json: &[u8], parts: &Parts) -> Result<(), String> {
     for (name, part) in all {
         let (steps, growth) = steps(part);
         if steps > STEPS {
-            return Err(format!("its {name} has {steps} steps, and {STEPS} is the limit"));
+            return Err(format!("its {name} has {steps} steps; the limit is {STEPS}"));
         }
         if growth > GROWTH {
-            return Err(format!(
-                "its {name} can make a text {growth:.0} times as long, and {GROWTH} times is the limit"
-            ));
+            return Err(format!("its {name} can make a text {growth:.0} times as long; the limit is {GROWTH} times"));
         }
     }
     Ok(())
@@ -167,9 +165,9 @@ fn steps(part: &Value) -> (usize, f64) {
     (chain.steps, chain.before * chain.growth)
 }
 
-/// The steps of a part so far. A replacement whose pattern shares no character with what the replacements just
-/// before it write changes other characters than they do. A run of such replacements therefore lengthens a text
-/// only as much as its largest factor. Any other step multiplies the factor.
+/// The steps of a part so far. A replacement whose pattern shares no character with the output of the replacements
+/// directly before it changes other characters than they do. A run of such replacements therefore lengthens a text only
+/// as much as its largest factor. Any other step multiplies the factor.
 struct Chain {
     steps: usize,
     /// The factor of the steps before the last run of such replacements.
@@ -243,7 +241,7 @@ mod tests {
 
     /// Catches an ordinary file that is refused, and each limit that is not checked.
     #[test]
-    fn what_would_need_all_memory_or_time_is_refused() {
+    fn files_that_exceed_a_limit_are_refused() {
         assert_eq!(refused(|_| {}), None);
         assert_eq!(refused(|json| json["model"]["vocab"]["a"] = json!(LARGEST_ID)), None);
         let has =

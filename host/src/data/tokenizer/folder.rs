@@ -1,5 +1,5 @@
-//! The files of a tokenizer's folder: which are read, and how. A file that exists but is not what its name says is
-//! an error that names the file; it is never replaced by a guess.
+//! The files of a tokenizer's folder: which are read, and how. A file that exists but is of another kind than its name
+//! implies is an error that names the file; it is never replaced by a guess.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,7 +58,7 @@ impl Folder {
         }
         if file.extension().is_some_and(|ending| ending == "model") {
             let folder = file.parent().unwrap_or(Path::new(".")).display().to_string();
-            let what = "is a sentencepiece model, and a tokenizer.json is wanted".into();
+            let what = "is a sentencepiece model; expected a tokenizer.json".into();
             let remedy = foreign::convert_tokenizer(if folder.is_empty() { "." } else { &folder });
             return Err(DataError::Unusable { path: file, what, remedy, source: None });
         }

@@ -5,7 +5,7 @@
 use crate::data::error::{DataError, Result};
 use crate::data::reading::guard;
 
-/// Runs `call` of the library for the tokenizer `name`; `fails` says what failed, such as "it cannot encode".
+/// Runs `call` of the library for the tokenizer `name`; `fails` describes the failure, such as "it cannot encode".
 ///
 /// # Errors
 /// The library's error, or its panic.

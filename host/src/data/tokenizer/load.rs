@@ -1,4 +1,4 @@
-//! A tokenizer from the files of its folder: the library's own, special tokens, and what is switched off.
+//! A tokenizer from the files of its folder: the library's own, special tokens, and settings that are switched off.
 
 use std::collections::BTreeMap;
 
@@ -65,8 +65,7 @@ impl Tokenizer {
         let model = match self.inner.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout > 0.0) => {
                 self.notes.push(format!(
-                    "{}: it sets dropout {:?}, with which the same text would become other tokens each time: dropout is switched off, \
-                     in training too",
+                    "{}: it sets dropout {:?}, which would give the same text different tokens each time: dropout is switched off, also in training",
                     self.name,
                     bpe.dropout.unwrap_or_default()
                 ));
@@ -104,7 +103,7 @@ impl Tokenizer {
         for (id, text) in &special.ids {
             if let Some(own) = self.inner.token_to_id(text).filter(|own| own != id) {
                 self.notes.push(format!(
-                    "{}: the files beside it give \"{text}\" the id {id}; it gets {own}, as in transformers",
+                    "{}: the other files of its folder give \"{text}\" the id {id}; it gets {own}, as in transformers",
                     self.name
                 ));
             }
@@ -135,7 +134,7 @@ impl Tokenizer {
             return Err(DataError::Tokenizer { name: self.name.clone(), what, source: None });
         }
         let special = empty.get_special_tokens_mask().first() == Some(&1);
-        // A post-processor that only adds an end-of-text token must not be taken for one that adds a
+        // A post-processor that only adds an end-of-text token must not be treated as one that adds a
         // beginning-of-text token.
         let leading =
             empty.get_ids().first().copied().filter(|&id| special && (Some(id) == self.bos || Some(id) != eos));

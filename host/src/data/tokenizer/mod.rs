@@ -14,9 +14,9 @@
 //! | `library` | calls of the library, whose panics become errors |
 //!
 //! A BPE file may request `dropout`: random merges are then left out, so that the same text becomes other tokens
-//! each time. It is never used, in training either, and a note says so. With it, two runs of one experiment would
-//! learn from different tokens, and so would a run and its resumed part. The token cache would also keep one random
-//! result for all epochs, which defeats the method. A file's truncation and padding are not used either: the
+//! each time. It is never used, not even in training, and a note reports this. With it, two runs of one experiment
+//! would learn from different tokens, and so would a run and its resumed part. The token cache would also keep one
+//! random result for all epochs, which defeats the method. A file's truncation and padding are not used either: the
 //! experiment sets the lengths.
 
 mod bounds;
@@ -87,8 +87,8 @@ impl Tokenizer {
     /// added tokens and chat templates are read from the same places as in transformers.
     ///
     /// # Errors
-    /// A file that is missing, unreadable, a Git LFS pointer or not what its name says; a special token that is not
-    /// in the vocabulary.
+    /// A file that is missing, unreadable, a Git LFS pointer or of another kind than its name implies; a special token
+    /// that is not in the vocabulary.
     pub fn open(path: &Path) -> Result<Tokenizer> {
         Tokenizer::new(Folder::read(path)?)
     }
@@ -97,13 +97,13 @@ impl Tokenizer {
     /// [`END_OF_TEXT`] as id 0. Words are split as GPT-2 splits them.
     pub fn train(documents: &[Document], vocab_size: usize) -> Result<Tokenizer> {
         if vocab_size < made::LEAST_VOCABULARY {
-            return Err(DataError::VocabularyTooSmall { asked: vocab_size, least: made::LEAST_VOCABULARY });
+            return Err(DataError::VocabularyTooSmall { requested: vocab_size, least: made::LEAST_VOCABULARY });
         }
         let json = library::run("in training", "training failed", || made::trained_json(documents, vocab_size))?;
         Tokenizer::new(Folder { name: "in training".into(), json, other_files: made::other_files(), read: Vec::new() })
     }
 
-    /// Applies what the model's folder says: `ends`, the ids that end an answer according to its config.json and
+    /// Applies settings of the model's folder: `ends`, the ids that end an answer according to its config.json and
     /// generation_config.json, and `rows`, the number of tokens for which its embedding has a row. A text that
     /// contains a token beyond these is refused.
     ///
@@ -130,7 +130,7 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The token that ends a document, and an answer without an end of its own: the one that the tokenizer's folder
+    /// The token that ends a document, and an answer without its own end token: the one that the tokenizer's folder
     /// names, else the first that the model's folder names, else a usual one that the vocabulary has.
     pub fn eos(&self) -> Option<u32> {
         self.eos.or(self.model_ends.first().copied()).or(self.usual_eos)
@@ -151,8 +151,8 @@ impl Tokenizer {
 
     /// Whether `id` is not part of an answer's text: a special token, or one that ends answers.
     pub fn is_special(&self, id: u32) -> bool {
-        // Decided by its text, as the library does when it skips special tokens: a token that tokenizer.json calls
-        // special stays special, whatever other files say.
+        // Decided by its text, as the library does when it skips special tokens: a token that tokenizer.json marks as
+        // special stays special, whatever other files contain.
         let added = self.inner.get_added_vocabulary();
         let token = added.get_added_tokens_decoder().get(&id);
         token.is_some_and(|token| added.is_special_token(&token.content)) || self.is_end(id)
@@ -187,11 +187,11 @@ impl Tokenizer {
         let guessed = self.eos().filter(|_| self.eos.is_none() && self.model_ends.is_empty());
         notes.extend(guessed.map(|id| {
             let token = self.token(id).unwrap_or_default();
-            format!("{}: no file names an end-of-text token: \"{token}\" of the vocabulary is taken", self.name)
+            format!("{}: no file names an end-of-text token: \"{token}\" of the vocabulary is used", self.name)
         }));
         if let Some(rows) = self.limit {
             notes.push(format!(
-                "{} has {} tokens, the model's vocabulary {rows}: text that holds one of the others is refused",
+                "{} has {} tokens, the model's vocabulary {rows}: text that contains one of the others is refused",
                 self.name, self.vocab_size
             ));
         }

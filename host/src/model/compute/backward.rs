@@ -21,7 +21,7 @@ impl Model {
     pub fn backward(&self, forward: Forward, dhidden: Tensor, grads: &Buffer) -> Result<()> {
         let Forward { batch, tape, hidden } = forward;
         drop(hidden);
-        let mut tape = tape.ok_or_else(|| Error::run("backward: the forward pass kept nothing for it"))?;
+        let mut tape = tape.ok_or_else(|| Error::run("backward: the forward pass kept no activations"))?;
         let Some(lowest) = self.lowest_trainable() else { return Ok(()) };
         let d = dhidden;
         let last = NormBackward {

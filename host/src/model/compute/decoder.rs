@@ -320,5 +320,5 @@ fn release(activation: &mut Option<Tensor>, kept: bool) {
 
 /// Error for a bug in this module: an activation was freed too early.
 pub(super) fn missing(what: &str) -> Error {
-    Error::run(format!("decoder: {what} is not there"))
+    Error::run(format!("decoder: {what} is missing"))
 }

@@ -66,7 +66,9 @@ impl Source {
                     }
                     Role::TiedHead => tied_head = Some((file, name)),
                     Role::Ignored | Role::OtherHead => {}
-                    Role::Extra => mistakes.push(format!("{place}: `{name}` {shape:?} is extra: the model has none")),
+                    Role::Extra => {
+                        mistakes.push(format!("{place}: `{name}` {shape:?} is extra: the model has no such tensor"))
+                    }
                 }
             }
         }
@@ -168,7 +170,7 @@ fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
             Some((other, remedy)) => (format!("; {other}"), remedy),
             None => (String::new(), "weights in other formats must be converted to safetensors".to_owned()),
         };
-        let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there{other}", folder.display());
+        let message = format!("{}: neither {WEIGHTS_FILE} nor {INDEX_FILE} exists{other}", folder.display());
         return Err(Error::request(message).with_hint(remedy));
     }
     read_index(folder, &index).map(Some)

@@ -219,9 +219,7 @@ impl Reader<'_> {
         let all: Option<Vec<i64>> = match value {
             Value::Array(ids) if ids.len() > MOST_IDS => {
                 let (path, count) = (self.file, ids.len());
-                return Err(Error::request(format!(
-                    "{path}: `{key}` lists {count} ids, and at most {MOST_IDS} are read"
-                )));
+                return Err(Error::request(format!("{path}: `{key}` lists {count} ids, expected at most {MOST_IDS}")));
             }
             Value::Array(ids) => ids.iter().map(Value::as_i64).collect(),
             one => one.as_i64().map(|id| vec![id]),
@@ -234,7 +232,7 @@ impl Reader<'_> {
                 Some(_) => {}
                 None if id == -1 => {}
                 None => notes.push(format!(
-                    "{}: `{key}` names the token {id}, and the vocabulary has {vocab}: it is left out",
+                    "{}: `{key}` contains the token id {id}, but the vocabulary has {vocab} ids: it is ignored",
                     self.file
                 )),
             }

@@ -16,7 +16,7 @@ fn with(base: &str, key: &str, value: &str) -> Result<ModelConfig> {
 
 /// Catches one family's defaults used for the other.
 #[test]
-fn absent_keys_mean_what_the_familys_own_code_assumes() {
+fn absent_keys_have_the_defaults_of_the_family() {
     let llama = ModelConfig::parse(LLAMA, "c").unwrap();
     assert_eq!((llama.kv_heads, llama.head_dim, llama.context, llama.norm_eps), (2, 4, 2048, 1e-6));
     assert!(!llama.tied && !llama.attention_bias && llama.rope_theta == 10_000.0);
@@ -42,14 +42,14 @@ fn a_byte_order_mark_is_named_with_the_command_that_removes_it() {
     let path = folder.path().join("config.json");
     std::fs::write(&path, format!("\u{FEFF}{LLAMA}")).unwrap();
     let error = ModelConfig::from_folder(folder.path()).unwrap_err().report();
-    for says in ["config.json: begins with a byte order mark", r"sed -i '1s/^\xEF\xBB\xBF//'"] {
-        assert!(error.contains(says), "{says}: {error}");
+    for expected in ["config.json: begins with a byte order mark", r"sed -i '1s/^\xEF\xBB\xBF//'"] {
+        assert!(error.contains(expected), "{expected}: {error}");
     }
 }
 
 /// Catches any of these keys being silently ignored; the message must name file, key and value.
 #[test]
-fn what_is_not_implemented_is_refused_by_file_key_and_value() {
+fn values_that_are_not_implemented_are_refused_with_file_key_and_value() {
     let cases = [
         (LLAMA, "model_type", r#""mamba""#),
         (LLAMA, "architectures", r#"["LlamaForTokenClassification"]"#),
@@ -100,7 +100,7 @@ fn impossible_shapes_are_refused() {
 
 /// Catches a key that is written under a name or in a form that reading does not accept.
 #[test]
-fn what_is_written_reads_back_equal() {
+fn a_written_config_reads_back_equal() {
     for base in [LLAMA, GPT2] {
         let mut config = ModelConfig::parse(base, "c").unwrap();
         config.eos = vec![3, 5];

@@ -84,7 +84,7 @@ mod tests {
     /// Catches an id outside the vocabulary, which a backend would read outside the head, and one that is dropped without a
     /// note.
     #[test]
-    fn an_end_outside_the_vocabulary_is_left_out_with_a_note() {
+    fn an_end_outside_the_vocabulary_is_ignored_with_a_note() {
         let config = with(r#"{"eos_token_id": [31, 32, 99999999999]}"#).unwrap();
         assert_eq!(config.eos, [3, 5, 31]);
         assert_eq!(config.notes.len(), 2);
@@ -107,7 +107,7 @@ mod tests {
 
     /// Catches an unreadable file that is treated as absent.
     #[test]
-    fn what_cannot_be_read_is_refused_by_name() {
+    fn an_unreadable_file_is_refused_by_name() {
         for (text, part) in [
             ("{", "not valid JSON"),
             ("[1]", "JSON object"),

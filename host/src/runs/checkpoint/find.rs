@@ -75,7 +75,7 @@ fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()>
         return Ok(());
     }
     Manifest::verify_those(folder, is_included).map(|_| ()).map_err(|why| {
-        let message = format!("the checkpoint {} is not what was saved: {why}", folder.display());
+        let message = format!("the checkpoint {} differs from what was saved: {why}", folder.display());
         Error::request(message).with_hint(format!(
             "use another checkpoint; if you changed it yourself, copy it to a folder of your own without {MANIFEST} and name \
              that folder"
@@ -92,18 +92,18 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
         // If a process was killed after it wrote LATEST and before it wrote BEST, BEST is out of date. The manifests are not.
         named = Ok(written.max(newest_best(folder, &entries)));
     }
-    let mut troubles = Vec::new();
+    let mut problems = Vec::new();
     match &named {
         Ok(Some(step)) => match entries.iter().find(|entry| entry.step == *step) {
             Some(entry) => match entry.verify() {
                 Ok(manifest) => return Ok(Some(entry.checkpoint(manifest, None))),
-                Err(why) => troubles.push(format!("{pointer} names {}, but {why}", step_name(*step))),
+                Err(why) => problems.push(format!("{pointer} names {}, but {why}", step_name(*step))),
             },
-            None => troubles.push(format!("{pointer} names {}, which is not there", step_name(*step))),
+            None => problems.push(format!("{pointer} names {}, which does not exist", step_name(*step))),
         },
         Ok(None) if pointer == BEST || entries.is_empty() => {}
-        Ok(None) => troubles.push(format!("there is no {pointer}")),
-        Err(why) => troubles.push(why.clone()),
+        Ok(None) => problems.push(format!("there is no {pointer}")),
+        Err(why) => problems.push(why.clone()),
     }
     for entry in &entries {
         if named == Ok(Some(entry.step)) {
@@ -111,23 +111,23 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
         }
         match entry.verify() {
             Ok(manifest) if pointer == LATEST || manifest.best => {
-                let why = troubles.join("; ");
+                let why = problems.join("; ");
                 let note = format!("{}: {why}", shown(folder).display());
                 return Ok(Some(entry.checkpoint(manifest, (!why.is_empty()).then_some(note))));
             }
             Ok(_) => {}
-            Err(why) => troubles.push(format!("{}: {why}", step_name(entry.step))),
+            Err(why) => problems.push(format!("{}: {why}", step_name(entry.step))),
         }
     }
-    if entries.is_empty() || (pointer == BEST && troubles.is_empty()) {
+    if entries.is_empty() || (pointer == BEST && problems.is_empty()) {
         return Ok(None);
     }
     Err(Error::run(format!("no checkpoint in {} is intact", shown(folder).display()))
-        .with_details(troubles)
+        .with_details(problems)
         .with_hint("start again under another name with --name"))
 }
 
-/// Whether `folder` needs no cleanup after a killed process, judging by names and manifests: nothing is unfinished,
+/// Whether `folder` needs no cleanup after a killed process, according to names and manifests: nothing is unfinished,
 /// and `LATEST` and `BEST` name what they should.
 pub fn is_tidy(folder: &Path) -> bool {
     let (Ok(names), Ok(entries)) = (names(folder), entries(folder)) else { return false };

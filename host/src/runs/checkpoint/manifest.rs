@@ -82,7 +82,7 @@ impl Manifest {
         let manifest: Self =
             serde_json::from_slice(bytes).map_err(|error| format!("{MANIFEST} is damaged: {error}"))?;
         if manifest.format > FORMAT {
-            return Err(format!("{MANIFEST} has format {}, and this telos reads {FORMAT}", manifest.format));
+            return Err(format!("{MANIFEST} has format {}, and this version of telos reads {FORMAT}", manifest.format));
         }
         if manifest.sha256 != manifest.seal() || manifest.to_bytes() != bytes {
             return Err(format!("{MANIFEST} is damaged: its own sha256 differs"));
@@ -112,7 +112,7 @@ impl Manifest {
             let (bytes, sha256) =
                 disk::sha256_from_disk(&folder.join(path)).map_err(|error| format!("{}: {error}", file.path))?;
             if bytes != file.bytes {
-                return Err(format!("{} has {bytes} bytes where {} were saved", file.path, file.bytes));
+                return Err(format!("{} has {bytes} bytes instead of {}", file.path, file.bytes));
             }
             if sha256 != file.sha256 {
                 return Err(format!("{} is damaged: its sha256 differs", file.path));

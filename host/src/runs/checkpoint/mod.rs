@@ -74,7 +74,7 @@ impl Checkpoints {
         let checkpoints = Self { folder, keep: keep.max(1), disk };
         checkpoints
             .tidy(from)
-            .map_err(|error| error.context(format!("cannot tidy up {}", shown(&checkpoints.folder).display())))?;
+            .map_err(|error| error.context(format!("cannot clean up {}", shown(&checkpoints.folder).display())))?;
         Ok(checkpoints)
     }
 
@@ -197,7 +197,7 @@ impl Checkpoints {
     }
 
     /// Removes all but the `keep` newest up to `step` and the best one. Never removes the one just written,
-    /// whatever the clock says, because the order is by step. If a manifest cannot be read, its checkpoint may be
+    /// whatever the clock shows, because the order is by step. If a manifest cannot be read, its checkpoint may be
     /// the best, so all stay.
     fn rotate(&self, step: u64) -> Result<()> {
         let entries = entries(&self.folder)?;
@@ -225,8 +225,9 @@ impl Checkpoints {
                     }
                 }
                 Err(cause) => {
-                    let what = format!("{MANIFEST} of {} cannot be read: it may be the best", step_name(entry.step));
-                    return Err(Error::run(format!("{what}, and no checkpoint is removed")).with_cause(cause));
+                    let what =
+                        format!("{MANIFEST} of {} cannot be read, and it may be the best one", step_name(entry.step));
+                    return Err(Error::run(format!("{what}, so no checkpoint is removed")).with_cause(cause));
                 }
             }
         }
@@ -258,10 +259,10 @@ impl Checkpoints {
 
     fn discard(&self, path: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let gone = self.folder.join(format!("{REMOVED}{name}"));
-        self.disk.remove(&gone)?;
-        self.disk.rename(path, &gone)?;
-        self.disk.remove(&gone)
+        let removed = self.folder.join(format!("{REMOVED}{name}"));
+        self.disk.remove(&removed)?;
+        self.disk.rename(path, &removed)?;
+        self.disk.remove(&removed)
     }
 
     /// Removes what a killed process left half done, and puts back what it had moved aside.
@@ -300,7 +301,7 @@ impl Checkpoints {
         let hint = error.hint().map(str::to_owned);
         error.context(format!("the checkpoint of step {step} could not be saved")).with_details([good]).with_hint(
             hint.unwrap_or_else(|| {
-                format!("see that {folder} can be written and its disk has room, then continue with --resume")
+                format!("make sure that {folder} is writable and its disk has free space, then continue with --resume")
             }),
         )
     }

@@ -38,8 +38,8 @@ impl Receipt {
         changes
     }
 
-    /// The part of this receipt that is compared, either with `earlier` or as `earlier`: without what that one does
-    /// not record.
+    /// The part of this receipt that is compared, either with `earlier` or as `earlier`: without the fields
+    /// that `earlier` does not record.
     fn comparable(&self, earlier: &Self) -> Value {
         fn only_if<T, U>(known: Option<&U>, value: &mut Option<T>) {
             value.take_if(|_| known.is_none());

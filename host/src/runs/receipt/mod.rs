@@ -107,7 +107,7 @@ pub struct BackendUse {
     pub plugin: String,
     /// Device, as the backend names it.
     pub device: String,
-    /// Type of the computation.
+    /// Compute type.
     pub dtype: String,
     /// Threads.
     pub threads: usize,

@@ -77,7 +77,7 @@ fn the_build_names_its_compiler_and_target() {
 
 /// Catches a comparison that misses a changed, added or removed part, or reports what cannot change the result.
 #[test]
-fn changes_are_named_and_threads_and_command_line_are_free() {
+fn changes_are_reported_except_threads_and_command_line() {
     let (old, mut new) = (receipt(), receipt());
     new.command.push("--resume".into());
     new.backend.threads = 16;
@@ -107,15 +107,15 @@ fn changes_are_named_and_threads_and_command_line_are_free() {
     }
     assert_eq!(inputs.len(), expected.len(), "{inputs:?}");
     (new.data, new.model.from) = (vec![file("a", "1"), file("b", "2")], old.model.from.clone());
-    let mut turned = new.clone();
-    turned.data.reverse();
-    assert_eq!(turned.changes_since(&new).inputs, ["data: the order a, b is now b, a"]);
+    let mut reversed = new.clone();
+    reversed.data.reverse();
+    assert_eq!(reversed.changes_since(&new).inputs, ["data: the order a, b is now b, a"]);
 }
 
 /// Catches another library, shape, template or number of threads that is not reported, and an older receipt,
 /// which does not record them, that is read as one that records none.
 #[test]
-fn what_an_older_receipt_does_not_record_is_not_compared() {
+fn fields_that_an_older_receipt_lacks_are_not_compared() {
     let (old, mut new) = (receipt(), receipt());
     new.plugins[0].libraries = Some(vec![LibraryUse { name: "libx.so".into(), sha256: "12".into() }]);
     new.model.files = Some(vec![file("config.json", "22"), file("generation_config.json", "23")]);

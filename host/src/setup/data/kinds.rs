@@ -31,8 +31,8 @@ impl Setup {
 
     /// Whether the objective of this index learns from its own text: it learns from running text although the first objective
     /// learns from rows.
-    pub fn stands_beside(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
-        stands_beside(&self.data_kind(), index, manifest)
+    pub fn has_own_text(&self, index: usize, manifest: &ObjectiveManifest) -> bool {
+        has_own_text(&self.data_kind(), index, manifest)
     }
 }
 
@@ -46,7 +46,7 @@ fn data_kind(experiment: &Experiment, objectives: &Manifests) -> String {
     rows.unwrap_or_else(|| experiment.data.source().usual_kind()).to_string()
 }
 
-fn stands_beside(data: &str, index: usize, manifest: &ObjectiveManifest) -> bool {
+fn has_own_text(data: &str, index: usize, manifest: &ObjectiveManifest) -> bool {
     index > 0 && manifest.data == DataKind::TEXT && data != DataKind::TEXT.as_str()
 }
 
@@ -63,7 +63,7 @@ pub(in crate::setup) fn check(loaded: &Loaded, objectives: &Manifests, mistakes:
     let (kind, data) = (row_kind(experiment, objectives), data_kind(experiment, objectives));
     let mut fits = true;
     for (index, (own, (_, manifest))) in experiment.objective.iter().zip(objectives).enumerate() {
-        if !stands_beside(&data, index, manifest) {
+        if !has_own_text(&data, index, manifest) {
             let key = format!("{}.plugin", loaded.key_of("objective", index));
             fits &= mistakes.check(&key, check_data(&own.plugin, manifest, &data))?.is_some();
         }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Setup {
-    /// Returns how rows are written, and the template's file if it comes from one. `spoken`: some rows are messages.
-    pub(super) fn layout(&self, wanted: Option<&str>, spoken: bool) -> Result<(Layout, Option<Source>)> {
+    /// Returns how rows are written, and the template's file if it comes from one. `has_messages`: whether some rows are messages.
+    pub(super) fn layout(&self, wanted: Option<&str>, has_messages: bool) -> Result<(Layout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
         let tokenizers = |name: &str| -> Result<_> {
             let origin = self.tokenizer.chat_template_origin(name).unwrap_or_default().to_owned();
@@ -24,7 +24,7 @@ impl Setup {
         };
         let here = "the template data.chat_template".to_owned();
         let (source, file, origin) = match wanted {
-            None if !spoken || self.tokenizer.chat_template_names().next().is_none() => {
+            None if !has_messages || self.tokenizer.chat_template_names().next().is_none() => {
                 (plain(&self.tokenizer), None, here)
             }
             None => tokenizers(DEFAULT)?,
@@ -55,7 +55,7 @@ impl Setup {
         let why = match names.first() {
             None => format!("the tokenizer {tokenizer} has no chat template; try \"plain\""),
             Some(first) => format!(
-                "the tokenizer {tokenizer} has chat templates called {}, and none called {wanted}; choose one by its \
+                "the tokenizer {tokenizer} has chat templates called {}, but none called {wanted}; choose one by its \
                  name, such as data.chat_template = \"{NAMED}{first}\"",
                 names.join(", ")
             ),

@@ -52,7 +52,7 @@ impl Setup {
         }
     }
 
-    /// The text that the source generates, for an objective that learns from running text beside rows.
+    /// The text that the source generates, for an objective that learns from running text in addition to rows.
     ///
     /// # Errors
     /// More examples than memory can hold.
@@ -78,19 +78,20 @@ impl Setup {
         let source = experiment.data.source();
         let read = source.rows(kind, experiment.seed).map_err(Error::from);
         let Some(corpus) = mistakes.check("data", read)? else { return Ok(None) };
-        let unjudged = experiment.eval.generate.is_some() && experiment.reward.is_empty();
-        if unjudged
+        // An objective that learns from prompts alone needs a reward, and its absence is reported there.
+        let unscored = experiment.eval.generate.is_some() && experiment.reward.is_empty() && kind != RowKind::Prompt;
+        if unscored
             && mistakes.are_free(&["eval.generate", "reward"])
             && corpus.held_out.iter().all(|row| row.text().answer.is_none())
         {
             let why =
-                "no prompt that is held out has a column `answer` to compare with; data.columns.answer names another";
+                "no held-out prompt has a column `answer` to compare with; name another column by data.columns.answer";
             mistakes.refuse("eval.generate", why);
         }
         self.check_reward_columns(kind, &corpus, mistakes)?;
         let Writing { chat_template, truncation, .. } = source.writing();
-        let spoken = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
-        let layout = mistakes.check("data.chat_template", self.layout(chat_template, spoken))?;
+        let has_messages = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
+        let layout = mistakes.check("data.chat_template", self.layout(chat_template, has_messages))?;
         let Some((layout, file)) = layout else { return Ok(None) };
         let longest = self.longest_row(kind);
         let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };

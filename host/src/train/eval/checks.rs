@@ -5,7 +5,7 @@ use super::{
     EVALUATORS,
     evaluator::HeldOutPrompts,
     held_out::{evaluate, held_out},
-    prompts::{Evaluated, questions},
+    prompts::{Evaluated, eval_prompts},
 };
 use crate::{
     config::Mistakes,
@@ -17,8 +17,8 @@ use crate::{
     train::learner::Learner,
 };
 
-/// Ends the checks of an experiment; `opened` is its learner and data, unless a mistake prevents that they are opened. If the run
-/// is `new`, checks the prompts of its samples and the names of its metrics too.
+/// Finishes the checks of an experiment; `opened` is its learner and data, `None` if a mistake prevented opening them. If the run
+/// is `new`, also checks the prompts of its samples and the names of its metrics.
 ///
 /// # Errors
 /// One error with all mistakes; failures that are not mistakes.
@@ -37,14 +37,15 @@ pub fn finish(
     };
     let held_out = held_out(setup, &learner.objectives, data);
     let most = setup.experiment().eval.generate.unwrap_or(0);
-    let questions = questions(&*data.held_out, &setup.tokenizer, most);
-    let (held_out, questions) = (mistakes.check("data", held_out)?, mistakes.check("eval.generate", questions)?);
-    if let (Some(held_out), Some(questions), true) = (&held_out, &questions, new) {
-        let mut answered = learner.held_out_prompts(setup, &*data.held_out, questions);
-        check_names(held_out, &mut answered, &mut mistakes)?;
+    let eval_prompts = eval_prompts(&*data.held_out, &setup.tokenizer, most);
+    let (held_out, eval_prompts) = (mistakes.check("data", held_out)?, mistakes.check("eval.generate", eval_prompts)?);
+    if let (Some(held_out), Some(eval_prompts), true) = (&held_out, &eval_prompts, new) {
+        let mut answered = learner.held_out_prompts(setup, &*data.held_out, eval_prompts);
+        let checked = check_names(held_out, &mut answered, &mut mistakes);
+        mistakes.check("eval", checked)?;
     }
     mistakes.finish()?;
-    let evaluated = held_out.zip(questions).map(|(held_out, questions)| Evaluated { held_out, questions });
+    let evaluated = held_out.zip(eval_prompts).map(|(held_out, eval_prompts)| Evaluated { held_out, eval_prompts });
     evaluated.ok_or_else(|| Error::run("the held-out data was not read"))
 }
 
@@ -66,8 +67,13 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
     // Which metrics there are, and which is the default, follows from these keys.
     let known = mistakes.are_free(&["eval.every", "eval.generate"]);
     let rollouts_are_known = mistakes.are_free(&["rollout"]);
+    let samples_are_known = mistakes.are_free(&["eval.samples", "eval.pass_at"]);
     let rules: Vec<_> = best.into_iter().chain(stop).filter(|(key, _)| known && mistakes.are_free(&[key])).collect();
-    for (key, rule) in rules.into_iter().filter(|(_, rule)| rollouts_are_known || rule.metric != "eval/reward") {
+    let is_known = |metric: &str| match metric {
+        "eval/loss" | "eval/reward" => rollouts_are_known,
+        _ => samples_are_known || !metric.starts_with("eval/pass@"),
+    };
+    for (key, rule) in rules.into_iter().filter(|(_, rule)| is_known(&rule.metric)) {
         let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
         if name == "loss" && !held_out.is_empty() {
             continue;
@@ -92,10 +98,10 @@ fn missing(metric: &str, name: &str, mut names: Vec<String>) -> String {
     names.dedup();
     let list = || names.iter().map(|name| format!("eval/{name}")).collect::<Vec<_>>().join(", ");
     match nearest(name, names.iter().map(String::as_str)) {
-        Some(near) => format!("evaluations do not find \"{metric}\"; did you mean \"eval/{near}\"?"),
+        Some(near) => format!("no evaluation reports \"{metric}\"; did you mean \"eval/{near}\"?"),
         None if names.is_empty() => {
-            format!("evaluations do not find \"{metric}\", nor anything else; give eval.generate")
+            format!("no evaluation reports \"{metric}\" or any other metric; give eval.generate")
         }
-        None => format!("evaluations do not find \"{metric}\"; they find {}", list()),
+        None => format!("no evaluation reports \"{metric}\"; reported are {}", list()),
     }
 }

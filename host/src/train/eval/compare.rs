@@ -59,17 +59,17 @@ pub fn compare(
     options: &GenerateOptions,
 ) -> Result<Vec<ComparedAnswer>> {
     let ids = |prompt: &&EvalPrompt| prompt.prompt().ids.iter().map(|id| *id as i32).collect();
-    let asked: Vec<Vec<i32>> = prompts.iter().map(ids).collect();
+    let inputs: Vec<Vec<i32>> = prompts.iter().map(ids).collect();
     let mut answers = Vec::with_capacity(prompts.len());
-    for (completion, prompt) in generate(model, &asked, options, &mut |_| {})?.iter().zip(prompts) {
+    for (completion, prompt) in generate(model, &inputs, options, &mut |_| {})?.iter().zip(prompts) {
         let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
         let answer = text(tokenizer, &ids)?;
         answers.push(ComparedAnswer {
-            is_match: prompt.is_right(&answer),
+            is_match: prompt.is_correct(&answer),
             expected: prompt.answer.clone().unwrap_or_default(),
             more_expected: prompt.more_answers.clone(),
             text: SampleText {
-                prompt: prompt.asked.clone(),
+                prompt: prompt.text.clone(),
                 text: answer,
                 tokens: completion.tokens.len(),
                 finish: completion.finish.as_str(),

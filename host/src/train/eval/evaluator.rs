@@ -18,7 +18,7 @@ pub type Figures = Vec<(String, f64)>;
 /// Lines for samples.jsonl: the answers that a metric counted, without the step.
 pub type AnswerLines = Vec<Map<String, Value>>;
 
-/// Held-out prompts, and what answers and scores them.
+/// Held-out prompts, and the models and rewards that answer and score them.
 pub struct HeldOutPrompts<'a> {
     /// The experiment.
     pub experiment: &'a Experiment,
@@ -28,7 +28,7 @@ pub struct HeldOutPrompts<'a> {
     pub data: &'a dyn Examples,
     /// The prompts, with their rows' answers.
     pub prompts: &'a [EvalPrompt],
-    /// The policy that answers, and the models beside it.
+    /// The policy that answers, and the other models.
     pub models: Models<'a>,
     /// Whether the reference is there for the whole run.
     pub has_reference: bool,

@@ -68,7 +68,7 @@ mod tests {
     /// Catches a check that fails for a loaded model because it is trained, one that ignores the prefix, and one that no value
     /// fails.
     #[test]
-    fn gotcha_27_what_is_off_before_training_is_said_by_name() {
+    fn gotcha_27_a_missed_expectation_is_reported_by_name() {
         let figures = |ratio: f64, clipped: f64| {
             [("loss", 2.0), ("ppo/val/ratio", ratio), ("ppo/clipfrac", clipped)].map(|(n, v)| (n.to_owned(), v))
         };

@@ -34,10 +34,10 @@ impl Evaluator for RewardsOfAnswers {
             return Vec::new();
         }
         let reward = held_out.objectives.needs().rollouts.then(|| "reward".to_owned());
-        let judges = held_out.rewards.names().map(|name| format!("reward/{name}"));
-        let moved = held_out.has_reference.then(|| "answers/kl".to_owned());
+        let by_reward = held_out.rewards.names().map(|name| format!("reward/{name}"));
+        let kl = held_out.has_reference.then(|| "answers/kl".to_owned());
         let of_answers = ["answers/ended", "answers/length"].map(str::to_owned);
-        reward.into_iter().chain(judges).chain(of_answers).chain(moved).collect()
+        reward.into_iter().chain(by_reward).chain(of_answers).chain(kl).collect()
     }
 
     fn values(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<(Vec<f64>, AnswerLines)> {
@@ -46,7 +46,7 @@ impl Evaluator for RewardsOfAnswers {
         let options = sampling(experiment, prompts);
         // Log-probabilities are those of the policy that answers: of greedy answers, at the temperature of 1.
         let usual = objectives.temperature();
-        objectives.answer_at(if options.temperature > 0.0 { options.temperature } else { 1.0 });
+        objectives.set_temperature(if options.temperature > 0.0 { options.temperature } else { 1.0 });
         let scoring = Scoring {
             policy: Policy { model: models.policy, tokenizer, data },
             models,
@@ -57,12 +57,12 @@ impl Evaluator for RewardsOfAnswers {
             tokens: rewards.tokens(),
         };
         let scored = scoring.values(prompts);
-        objectives.answer_at(usual);
+        objectives.set_temperature(usual);
         scored
     }
 }
 
-/// What answers prompts and scores the answers.
+/// The models and rewards that answer prompts and score the answers.
 struct Scoring<'a> {
     /// The policy that answers.
     policy: Policy<'a>,
@@ -82,8 +82,8 @@ struct Scoring<'a> {
 
 impl Scoring<'_> {
     fn values(&self, prompts: &[EvalPrompt]) -> Result<(Vec<f64>, AnswerLines)> {
-        let asked: Vec<Sequence> = prompts.iter().map(|prompt| prompt.prompt().clone()).collect();
-        let answers = self.policy.answer(&asked, &self.options)?;
+        let inputs: Vec<Sequence> = prompts.iter().map(|prompt| prompt.prompt().clone()).collect();
+        let answers = self.policy.answer(&inputs, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let scores = self.rewards.score(&answers)?;
         let combined = self.rewards.combined(&scores, answers.len());
@@ -91,7 +91,7 @@ impl Scoring<'_> {
         if self.objectives.needs().rollouts {
             values.push(mean(&combined));
         }
-        values.extend(scores.iter().map(|judge| mean(&judge.scores)));
+        values.extend(scores.iter().map(|reward| mean(&reward.scores)));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
         values.extend([mean(&ended), mean(&lengths)]);
@@ -119,13 +119,13 @@ impl Scoring<'_> {
 
 /// Returns answer number `index` as a JSON object, with each reward by name; `sum` is the weighted sum of its rewards.
 fn line(index: usize, answer: &Answer, prompt: &EvalPrompt, sum: f64, scores: &[Scores]) -> Map<String, Value> {
-    let AnswerRecord { text: SampleText { prompt: asked, text, tokens, finish }, reward } =
+    let AnswerRecord { text: SampleText { prompt: prompt_text, text, tokens, finish }, reward } =
         AnswerRecord::new(answer, sum);
     let rewards: Map<String, Value> =
-        scores.iter().map(|judge| (judge.name.clone(), json!(judge.scores[index]))).collect();
+        scores.iter().map(|reward| (reward.name.clone(), json!(reward.scores[index]))).collect();
     let line = [
         ("kind", json!("reward")),
-        ("prompt", json!(asked)),
+        ("prompt", json!(prompt_text)),
         ("answer", json!(text)),
         ("expected", json!(prompt.answer())),
         ("reward", json!(reward)),

@@ -33,8 +33,8 @@ impl Evaluator for PassAtK {
             bytes = bytes.saturating_add(samples.saturating_mul(4 * prompt.prompt().ids.len() as u64 + ANSWER));
         }
         if answers == 0 {
-            let why = "unused: no prompt that is held out has an answer to compare with; data.columns.answer names the \
-                       column of answers of rows that are only prompts";
+            let why = "unused: no held-out prompt has an answer to compare with; for rows that are only prompts, \
+                       data.columns.answer names the column with the answer";
             return Some(("eval.pass_at", why.to_owned()));
         }
         let why = capacity::check(bytes).err()?;
@@ -45,8 +45,8 @@ impl Evaluator for PassAtK {
         let HeldOutPrompts { experiment, tokenizer, prompts, models, .. } = *held_out;
         let Some(pass) = &experiment.eval.pass else { return Ok(Default::default()) };
         let repeated = |prompt| std::iter::repeat_n(prompt, pass.samples);
-        let asked: Vec<&EvalPrompt> = with_answers(prompts).flat_map(repeated).collect();
-        let answers = compare(models.policy, tokenizer, &asked, &sampling(experiment, prompts))?;
+        let prompts_to_answer: Vec<&EvalPrompt> = with_answers(prompts).flat_map(repeated).collect();
+        let answers = compare(models.policy, tokenizer, &prompts_to_answer, &sampling(experiment, prompts))?;
         let values = pass.pass_at.iter().map(|k| mean(&answers, pass.samples, *k)).collect();
         Ok((values, answers.iter().map(|answer| answer.line("pass")).collect()))
     }

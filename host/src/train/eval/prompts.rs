@@ -7,12 +7,12 @@ use crate::{
     error::Result,
 };
 
-/// What a run is evaluated on.
+/// Held-out data and prompts of a run.
 pub struct Evaluated {
     /// Held-out data.
     pub held_out: Vec<PackedBatch>,
     /// Held-out prompts to answer.
-    pub questions: Vec<EvalPrompt>,
+    pub eval_prompts: Vec<EvalPrompt>,
 }
 
 /// A prompt and the answer that its row gives.
@@ -24,10 +24,10 @@ pub struct EvalPrompt {
     pub(super) answer: Option<String>,
     /// Other correct answers, likewise.
     pub(super) more_answers: Vec<String>,
-    /// Number of tokens of the answer, including the end of text; for a truncated answer, of what is left of it.
+    /// Number of tokens of the answer, including the end of text; for a truncated answer, of the part that is left.
     length: usize,
     /// The prompt's text as in the row, or decoded from its tokens.
-    pub(super) asked: String,
+    pub(super) text: String,
 }
 
 impl EvalPrompt {
@@ -36,9 +36,9 @@ impl EvalPrompt {
         &self.prompt
     }
 
-    /// Returns whether `said` is one of the row's answers.
-    pub(super) fn is_right(&self, said: &str) -> bool {
-        self.answer.iter().chain(&self.more_answers).any(|answer| answer == said)
+    /// Returns whether `text` is one of the row's answers.
+    pub(super) fn is_correct(&self, text: &str) -> bool {
+        self.answer.iter().chain(&self.more_answers).any(|answer| answer == text)
     }
 
     /// Returns the row's own answer, the first of several, if it has one.
@@ -63,17 +63,16 @@ impl EvalPrompt {
 ///
 /// # Errors
 /// Text that the tokenizer cannot encode or decode.
-pub fn questions(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<EvalPrompt>> {
+pub fn eval_prompts(data: &dyn Examples, tokenizer: &Tokenizer, most: u64) -> Result<Vec<EvalPrompt>> {
     let all = data.in_order(u32::MAX as usize, false);
     let kept = (most as usize).min(all.len());
-    // Each its own group: the answers of one group would all be computed at once.
+    // Each prompt is its own group: the answers of one group would all be computed at once.
     let rows = data.some(all, kept).into_iter().zip(0..);
     let rows = rows.filter_map(|(row, group)| data.sequences(row, None, group).into_iter().next());
-    let asked = rows.filter_map(|row| question(data, tokenizer, &row).transpose());
-    asked.collect()
+    rows.filter_map(|row| eval_prompt(data, tokenizer, &row).transpose()).collect()
 }
 
-fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<EvalPrompt>> {
+fn eval_prompt(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Result<Option<EvalPrompt>> {
     let start = row.supervised.iter().position(|supervised| *supervised).unwrap_or(row.ids.len());
     let undesirable = row.per_sequence.get(names::SIDE) == Some(&0.0);
     if start == 0 || undesirable {
@@ -94,7 +93,7 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
             (Some(text(tokenizer, answer)?), length + usize::from(needs_end))
         }
         Some(own) => {
-            let all = own.answer.iter().chain(&own.more_answers).map(|answer| as_said(tokenizer, answer));
+            let all = own.answer.iter().chain(&own.more_answers).map(|answer| as_generated(tokenizer, answer));
             let (mut answers, lengths): (Vec<_>, Vec<_>) = all.collect::<Result<Vec<_>>>()?.into_iter().unzip();
             more_answers = answers.split_off(answers.len().min(1));
             (answers.pop(), lengths.into_iter().max().unwrap_or_default())
@@ -111,11 +110,11 @@ fn question(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Resul
         per_sequence: numbers,
         ..row.clone()
     };
-    let asked = match data.row_text(row.row) {
+    let text = match data.row_text(row.row) {
         Some(text) => text.prompt.clone(),
         None => tokenizer.decode(&prompt.ids, true)?,
     };
-    Ok(Some(EvalPrompt { prompt, answer, more_answers, length, asked }))
+    Ok(Some(EvalPrompt { prompt, answer, more_answers, length, text }))
 }
 
 /// Returns how many tokens from `start` on are the row's first answer: the supervised ones there. If a template marks an answer
@@ -143,8 +142,8 @@ fn answer_length(tokenizer: &Tokenizer, row: &Sequence, start: usize, words: Opt
     Ok(first)
 }
 
-/// Returns a row's answer as a model can generate it, and its number of tokens, including the end.
-fn as_said(tokenizer: &Tokenizer, answer: &str) -> Result<(String, usize)> {
+/// Returns a row's answer in the form in which a model can generate it, and its number of tokens, including the end.
+fn as_generated(tokenizer: &Tokenizer, answer: &str) -> Result<(String, usize)> {
     let ids = tokenizer.encode(answer)?;
     // A tokenizer may not decode a text to itself, so only text that contains special tokens is encoded and decoded.
     let spells_special = ids.iter().any(|id| tokenizer.is_special(*id));
@@ -166,7 +165,7 @@ mod tests {
     /// For every kind of row. Catches prompts that contain their answer, answers without their beginning, the rejected answer
     /// of a pair, prompts alone that are skipped, and a prompt that is still treated as part of a pair.
     #[test]
-    fn a_question_is_a_rows_prompt_and_its_answer_what_follows() {
+    fn an_eval_prompt_is_a_rows_prompt_with_the_answer_that_follows() {
         let tokenizer = Tokenizer::bytes().unwrap();
         let world = SyntheticOptions {
             rows: 20,
@@ -182,16 +181,16 @@ mod tests {
             let layout = Layout { template, strings: false };
             let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 128, truncation: None };
             let data = encoder.encode(&corpus).unwrap();
-            let asked = questions(&*data.held_out, &tokenizer, 100).unwrap();
-            assert_eq!(asked.len(), 10, "{kind:?}");
-            for (question, row) in asked.iter().zip(&corpus.held_out) {
-                let prompt: Vec<u32> = question.prompt.ids.clone();
+            let prompts = eval_prompts(&*data.held_out, &tokenizer, 100).unwrap();
+            assert_eq!(prompts.len(), 10, "{kind:?}");
+            for (eval_prompt, row) in prompts.iter().zip(&corpus.held_out) {
+                let prompt: Vec<u32> = eval_prompt.prompt.ids.clone();
                 assert_eq!(tokenizer.decode(&prompt, false).unwrap().trim(), row.question());
-                let answer = question.answer.as_deref().unwrap();
+                let answer = eval_prompt.answer.as_deref().unwrap();
                 assert_eq!(telos_world::gold(&row.question(), answer), Some(1.0), "{answer}");
-                assert_eq!(question.length, answer.len() + 1);
+                assert_eq!(eval_prompt.length, answer.len() + 1);
                 for name in [names::GROUP, names::SIDE] {
-                    assert!(!question.prompt.per_sequence.contains_key(name), "{kind:?}: {name}");
+                    assert!(!eval_prompt.prompt.per_sequence.contains_key(name), "{kind:?}: {name}");
                 }
             }
         }
@@ -214,8 +213,8 @@ mod tests {
             let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
             let layout = Layout { template: ChatTemplate::new(&template, &tokenizer).unwrap(), strings: false };
             let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 200, truncation: None };
-            let asked = questions(&*encoder.encode(&corpus).unwrap().train, &tokenizer, 100).unwrap();
-            asked.into_iter().map(|question| (question.answer, question.length)).collect::<Vec<_>>()
+            let prompts = eval_prompts(&*encoder.encode(&corpus).unwrap().train, &tokenizer, 100).unwrap();
+            prompts.into_iter().map(|prompt| (prompt.answer, prompt.length)).collect::<Vec<_>>()
         };
         let expected = |answer: &str, length: usize| vec![(Some(answer.to_owned()), length)];
         let two = [("user", "q"), ("assistant", "long"), ("user", "r"), ("assistant", "d")];
@@ -227,13 +226,13 @@ mod tests {
         let one = "{% generation %}{{ m.content }}{% endgeneration %}";
         assert_eq!(answers(one, &two), expected("long", 5));
         assert_eq!(answers(one, &two[..2]), expected("long", 5));
-        // Words that the template adds and marks: they are what is learned.
+        // The template adds and marks these words, so they are learned.
         assert_eq!(answers("{% generation %}x{% endgeneration %};{{ m.content }}", &two), expected("x", 2));
     }
 
     /// Catches a truncated answer as the expected one, which a model that continues can never give.
     #[test]
-    fn nobody_is_asked_for_the_beginning_of_an_answer() {
+    fn a_truncated_answer_is_not_expected() {
         let tokenizer = Tokenizer::bytes().unwrap();
         let row = |completion: &str| format!("{}\n", serde_json::json!({"prompt": "ab", "completion": completion}));
         let text = row("c") + &row("defghij");
@@ -244,8 +243,8 @@ mod tests {
         let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 6, truncation: None };
         let data = encoder.encode(&corpus).unwrap();
         assert_eq!(data.rows.unwrap().truncated, 1);
-        let asked = questions(&*data.train, &tokenizer, 100).unwrap();
-        let answers: Vec<Option<&str>> = asked.iter().map(|question| question.answer.as_deref()).collect();
+        let prompts = eval_prompts(&*data.train, &tokenizer, 100).unwrap();
+        let answers: Vec<Option<&str>> = prompts.iter().map(|prompt| prompt.answer.as_deref()).collect();
         assert_eq!(answers, [Some("c"), None]);
     }
 }

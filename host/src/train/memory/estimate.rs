@@ -110,7 +110,7 @@ pub fn estimate(
     if let Some(batch) = evaluated.held_out.iter().max_by_key(|batch| batch.len()) {
         counting.evaluation(batch)?;
     }
-    counting.answers(setup, &evaluated.questions)?;
+    counting.answers(setup, &evaluated.eval_prompts)?;
 
     let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
     let moments: u64 = learner.optimizer.moments().into_iter().map(bytes).sum();
@@ -184,7 +184,7 @@ impl Counting<'_> {
         Ok(())
     }
 
-    /// The policy's optimizer, and whatever else the learner's device holds: reward models.
+    /// The policy's optimizer, and the other buffers on the learner's device: reward models.
     fn rest(&self, setup: &Setup) -> Result<(Box<dyn Optimizer>, Buffer)> {
         let optimizer = optimizer::create(&self.device, self.policy.layout(), &setup.experiment().train.optimizer)?;
         let grads = self.policy.layout().flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;
@@ -229,7 +229,7 @@ impl Counting<'_> {
     }
 
     /// Counts rollouts, answers to held-out prompts and samples.
-    fn answers(&mut self, setup: &Setup, questions: &[EvalPrompt]) -> Result<()> {
+    fn answers(&mut self, setup: &Setup, eval_prompts: &[EvalPrompt]) -> Result<()> {
         let experiment = setup.experiment();
         let mut all: Vec<(Vec<Vec<i32>>, usize)> = Vec::new();
         if let Some(rollout) = &experiment.rollout {
@@ -237,12 +237,17 @@ impl Counting<'_> {
             let repeated = prompts.iter().flat_map(|ids| vec![ids.clone(); rollout.samples]).collect();
             all.push((repeated, rollout.max_new_tokens));
         }
-        if !questions.is_empty() {
-            let options = sampling(experiment, questions);
-            let longest = questions.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
-            let samples = experiment.eval.pass.as_ref().map_or(1, |pass| pass.samples).min(generate::SLOTS);
-            let repeated = |question: &EvalPrompt| std::iter::repeat_n(ids(&question.prompt().ids), samples);
-            let prompts = questions.iter().flat_map(repeated).collect();
+        if !eval_prompts.is_empty() {
+            let options = sampling(experiment, eval_prompts);
+            let longest = eval_prompts.iter().map(EvalPrompt::answer_length).max().unwrap_or(0);
+            let prompts: Vec<Vec<i32>> = eval_prompts.iter().map(|prompt| ids(&prompt.prompt().ids)).collect();
+            if let Some(pass) = &experiment.eval.pass {
+                // Equal prompts are computed once, so that the copies of pass@k are less work than as many other prompts.
+                let answered = eval_prompts.iter().filter(|prompt| prompt.has_answer());
+                let samples = pass.samples.min(generate::SLOTS);
+                let copies = answered.flat_map(|prompt| std::iter::repeat_n(ids(&prompt.prompt().ids), samples));
+                all.push((copies.collect(), options.max_tokens.max(longest)));
+            }
             all.push((prompts, options.max_tokens.max(longest)));
         }
         if let Some(sample) = &experiment.sample {

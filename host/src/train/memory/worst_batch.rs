@@ -1,4 +1,4 @@
-//! Computes the worst micro-batch of an experiment before step 1, so that a run that lacks memory fails there.
+//! Computes the worst micro-batch of an experiment before step 1, so that a run without enough memory fails there.
 //!
 //! It is a real batch: the longest rows that the data has, with every array that batches carry, through the objectives'
 //! `compose`, `prepare` and `loss`, and back with the cotangents that they return. Prompts get made-up answers of the longest
@@ -23,7 +23,7 @@ impl Learner {
     /// Errors of plugins and of the backend, with the plugin and its call; lack of memory, with its purpose.
     pub fn try_worst_batch(&mut self, marker: &CrashMarker) -> Result<()> {
         let tried = self.hold_generation(marker).and_then(|()| self.try_all(self.settings.micro_batch_tokens, marker));
-        tried.map_err(headed)?;
+        tried.map_err(described)?;
         marker.host();
         Ok(())
     }
@@ -35,7 +35,7 @@ impl Learner {
     /// As [`Learner::try_worst_batch`].
     pub fn try_batch(&mut self, most: usize, marker: &CrashMarker) -> Result<usize> {
         let most = most.min(self.settings.micro_batch_tokens);
-        let positions = self.try_all(most, marker).map_err(headed)?;
+        let positions = self.try_all(most, marker).map_err(described)?;
         marker.host();
         Ok(positions)
     }
@@ -93,7 +93,7 @@ impl Learner {
         let rows = Rows::of(&self.batcher, self.longest, reads_last, self.settings.batch);
         let plain = Window::new(rows.worst(most))?;
         let positions = plain.positions();
-        let compose = |window| self.objectives.compose(window, self.seed, marker).and_then(|window| self.asked(window));
+        let compose = |window| self.objectives.compose(window, self.seed, marker);
         let mut window = compose(plain)?;
         if window.positions() < positions {
             // Composed sequences are shorter than their rows, so more rows fit.
@@ -131,7 +131,7 @@ impl Learner {
 }
 
 /// Adds to an error that memory ran out, or that a plugin failed in the trial before step 1.
-fn headed(error: Error) -> Error {
+fn described(error: Error) -> Error {
     match error.is_out_of_memory() {
         true => error.context("the largest micro-batch cannot be computed"),
         false => error.with_details(["found by the trial before step 1, in which no weight changes"]),
@@ -145,11 +145,11 @@ mod tests {
 
     /// Catches a plugin's error that reads like lack of memory, lack of memory that is blamed on a plugin, and a lost hint.
     #[test]
-    fn a_fault_is_headed_by_what_failed() {
-        let fault = headed(Error::run("kto: `loss`: no array `side`"));
+    fn an_error_begins_with_what_failed() {
+        let fault = described(Error::run("kto: `loss`: no array `side`"));
         assert!(fault.report().starts_with("error: kto: `loss`: no array `side`\n  found by the trial before step 1"));
         let memory = Error::from(plugin_api::Error::new(Code::OUT_OF_MEMORY, "alloc: 9 elements of f32"));
-        let report = headed(memory).report();
+        let report = described(memory).report();
         assert!(report.starts_with("error: the largest micro-batch cannot be computed\n"), "{report}");
         assert!(report.contains("help: lower train.micro_batch_tokens"), "{report}");
     }

@@ -60,29 +60,35 @@ impl Roles {
             [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
         {
             if given && !needs.tokens && mistakes.are_free(&[key]) {
-                mistakes.refuse(key, "unused: a reward model scores answers and writes none; leave it out");
+                mistakes.refuse(key, "unused: a reward model scores answers and does not generate any; leave it out");
             }
         }
     }
 
-    /// Opens the models other than the policy, from the run's `checkpoint` if it contains them.
+    /// Opens the models other than the policy, from the run's `checkpoint` if it contains them. `None` after mistakes, such as a
+    /// folder without a fitting model, which are collected.
     ///
     /// # Errors
-    /// A request error for a folder without a fitting model; memory.
-    pub fn open(setup: &Setup, device: &Device, objectives: &Objectives, checkpoint: Option<&Path>) -> Result<Roles> {
+    /// Failures that are not mistakes, such as a lack of memory.
+    pub fn open(
+        setup: &Setup,
+        device: &Device,
+        objectives: &Objectives,
+        checkpoint: Option<&Path>,
+        mistakes: &mut Mistakes,
+    ) -> Result<Option<Roles>> {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
-        let mut mistakes = setup.loaded.mistakes();
         let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose();
         let reference = mistakes.check("reference", reference)?;
         let create = |layout: &Layout| optimizer::create(device, layout, &experiment.train.optimizer);
         let critic = needs.critic.then(|| Critic::open(setup, device, checkpoint, create)).transpose();
         let critic = mistakes.check("critic", critic)?;
-        mistakes.finish()?;
-        let (reference, critic) = (reference.flatten(), critic.flatten().flatten());
+        let (Some(reference), Some(critic)) = (reference, critic) else { return Ok(None) };
+        let critic = critic.flatten();
         if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
             moments::read_moments(critic.optimizer.as_ref(), &checkpoint.join(CRITIC))?;
         }
-        Ok(Roles { reference, critic })
+        Ok(Some(Roles { reference, critic }))
     }
 
     /// Returns the models of a step whose policy is `policy`.
@@ -134,7 +140,7 @@ impl Roles {
     ///
     /// # Errors
     /// Errors of the backend.
-    pub fn follow(&self, policy: &Model, step: u64) -> Result<()> {
+    pub fn update_reference(&self, policy: &Model, step: u64) -> Result<()> {
         let Some(Reference { model: Some(model), follow: Some(follow), .. }) = &self.reference else { return Ok(()) };
         let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
         match follow {
@@ -157,7 +163,7 @@ impl Roles {
             let own = folder.join(name);
             std::fs::create_dir(&own)
                 .map(|()| own.clone())
-                .map_err(|e| Error::run(format!("cannot make {}", own.display())).with_cause(e))
+                .map_err(|e| Error::run(format!("cannot create {}", own.display())).with_cause(e))
         };
         if let Some(Reference { model: Some(model), follow: Some(_), .. }) = &self.reference {
             model.save(&make(REFERENCE)?)?;

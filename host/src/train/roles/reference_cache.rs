@@ -23,7 +23,7 @@ pub struct BlockFile {
     known: BTreeMap<u64, Vec<f64>>,
     /// The file to append new blocks to; absent if it cannot be written, or if another process writes it.
     file: Option<File>,
-    /// Why the file cannot be written, with its name; taken when it is first reported.
+    /// Why the file cannot be written, with its name; `None` once it was reported.
     failure: Option<io::Error>,
 }
 
@@ -181,7 +181,7 @@ mod tests {
 
     /// Catches two processes that write into each other's records, and a path that cannot be written and stops a run.
     #[test]
-    fn what_cannot_be_written_costs_only_time() {
+    fn a_file_that_cannot_be_written_costs_only_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.logps");
         let mut first = open_for_writing(&path);
@@ -197,7 +197,7 @@ mod tests {
         // A file where the folder should be.
         let mut nowhere = BlockFile::open(&path.join("b.logps"));
         assert!(nowhere.add(1, vec![1.0]).is_err());
-        assert!(nowhere.add(2, vec![2.0]).is_ok(), "said once");
+        assert!(nowhere.add(2, vec![2.0]).is_ok(), "reported once");
         assert_eq!(nowhere.get(1), Some([1.0].as_slice()));
     }
 }

@@ -120,9 +120,9 @@ pub(crate) fn cacheable<'r>(
 
 impl ReferencePass {
     /// Sets whether rows that were not scored carry zeros. No step reads such a row, but the memory check may.
-    pub fn stand_in(&self, zeros: bool) {
+    pub fn use_zeros(&self, zeros: bool) {
         for side in [&self.train, &self.held_out] {
-            side.stand_in(zeros);
+            side.use_zeros(zeros);
         }
     }
 

@@ -21,7 +21,7 @@ pub struct RowsWithReference {
     /// For each scored row the numbers of each of its sequences, one per position; set once the reference has scored them.
     reference: OnceLock<BTreeMap<u32, Vec<Vec<f64>>>>,
     /// Whether rows that were not scored carry zeros: during the memory check, which may use rows that no step reads.
-    stands_in: AtomicBool,
+    uses_zeros: AtomicBool,
 }
 
 impl Examples for RowsWithReference {
@@ -51,8 +51,8 @@ impl Examples for RowsWithReference {
         for (index, sequence) in sequences.iter_mut().enumerate() {
             sequence.reads_last = self.reads_last;
             let own = scored.and_then(|scored| scored.get(index)).cloned();
-            let stand_in = || self.stands_in.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
-            if let Some(values) = own.or_else(stand_in) {
+            let zeros = || self.uses_zeros.load(Ordering::Relaxed).then(|| vec![0.0; sequence.positions()]);
+            if let Some(values) = own.or_else(zeros) {
                 sequence.per_token.insert(names::REFERENCE_LOGP.to_owned(), values);
             }
         }
@@ -75,8 +75,8 @@ impl Examples for RowsWithReference {
 impl RowsWithReference {
     /// Wraps data that the reference has not scored yet.
     pub fn new(inner: Arc<dyn Examples>, reads_last: bool) -> Arc<RowsWithReference> {
-        let (reference, stands_in) = (OnceLock::new(), AtomicBool::new(false));
-        Arc::new(RowsWithReference { inner, reads_last, reference, stands_in })
+        let (reference, uses_zeros) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(RowsWithReference { inner, reads_last, reference, uses_zeros })
     }
 
     /// Sets the reference's numbers: for each row those of each of its sequences, one per position. Only the first call counts.
@@ -85,7 +85,7 @@ impl RowsWithReference {
     }
 
     /// Sets whether rows that were not scored carry zeros. No step reads such a row, but the memory check may.
-    pub fn stand_in(&self, zeros: bool) {
-        self.stands_in.store(zeros, Ordering::Relaxed);
+    pub fn use_zeros(&self, zeros: bool) {
+        self.uses_zeros.store(zeros, Ordering::Relaxed);
     }
 }

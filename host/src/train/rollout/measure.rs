@@ -1,4 +1,4 @@
-//! What is computed of a whole rollout before it is split into steps: the models' statistics and each objective's `prepare`, whose
+//! What is computed for a whole rollout before it is split into steps: the models' statistics and each objective's `prepare`, whose
 //! results are stored with the sequences.
 
 use plugin_api::{
@@ -58,8 +58,8 @@ pub(super) fn measure(
         for array in answer.arrays().iter().filter(|array| array.name != "keep") {
             if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
                 let both =
-                    format!("the objectives \"{first}\" and \"{}\" both answer `{name}` of a rollout", active.id);
-                return Err(Error::request(both).with_hint("learn from rollouts with one of them"));
+                    format!("the objectives \"{first}\" and \"{}\" both return `{name}` for a rollout", active.id);
+                return Err(Error::request(both).with_hint("use only one of them with rollouts"));
             }
         }
         answered.extend(answer.arrays().iter().map(|array| (active.id.clone(), array.name.to_string())));
@@ -90,10 +90,10 @@ fn without_hidden(mut arrays: Batch<'static>, mask: &[f64]) -> Batch<'static> {
 fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Result<()> {
     let (count, positions) = (sequences.len(), sequences.iter().map(Sequence::positions).sum::<usize>());
     for array in arrays.arrays().iter().filter(|array| !but.contains(&array.name.as_ref())) {
-        let refuse = |what: String| Err(Error::run(format!("`prepare` answered `{}` {what}", array.name)));
+        let refuse = |what: String| Err(Error::run(format!("`prepare` returned `{}` {what}", array.name)));
         let name = array.name.to_string();
         match array.scope {
-            _ if array.cols != 1 => return refuse(format!("with {} columns, where rollouts take one", array.cols)),
+            _ if array.cols != 1 => return refuse(format!("with {} columns, expected one", array.cols)),
             Scope::SEQUENCE if array.data.len() == count => {
                 for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
                     sequence.per_sequence.insert(name.clone(), *value);
@@ -112,7 +112,7 @@ fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Resul
             }
             _ => {
                 return refuse(
-                    "per rollout; only what belongs to tokens or sequences can be cut into steps".to_owned(),
+                    "per rollout, expected per token or per sequence: only those can be cut into steps".to_owned(),
                 );
             }
         }

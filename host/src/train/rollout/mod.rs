@@ -94,7 +94,7 @@ pub struct RolloutSettings {
 }
 
 impl Rollouts {
-    /// Creates rollouts of which none is drawn yet.
+    /// Creates the rollouts; none is drawn yet.
     pub fn new(settings: RolloutSettings) -> Rollouts {
         let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = settings;
         let (state, committed, mean_rewards, reward_range, first_answers) = Default::default();

@@ -21,7 +21,7 @@ impl Rollouts {
         };
         if !objectives.needs().rollouts {
             if !experiment.reward.is_empty() && experiment.eval.generate.is_none() && is_free {
-                let why = "unused: the policy answers no prompt; with eval.generate = 200, for example, rewards score answers to held-out prompts";
+                let why = "unused: the policy answers no prompts; give eval.generate, for example 200, to score answers to held-out prompts";
                 refuse("reward", why.to_owned());
             }
             return;
@@ -31,7 +31,10 @@ impl Rollouts {
             refuse("reward", why.to_owned());
         }
         let experiment::Batch::Prompts(prompts) = experiment.train.batch else {
-            return refuse("train.batch", "rollouts come in prompts; for example batch = { prompts = 16 }".to_owned());
+            return refuse(
+                "train.batch",
+                "rollouts need a batch in prompts; for example batch = { prompts = 16 }".to_owned(),
+            );
         };
         let Some(settings) = &experiment.rollout else {
             let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";

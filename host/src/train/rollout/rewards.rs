@@ -8,7 +8,7 @@ use plugin_api_load::LoadedReward;
 
 use super::sampling::Answer;
 use crate::{
-    config::experiment::RewardSource,
+    config::{Mistakes, experiment::RewardSource},
     data::{Sequence, pack},
     device::Device,
     error::{Error, Result, refusal_text},
@@ -31,7 +31,8 @@ pub struct Rewards {
 }
 
 /// Hint for a column that a row lacks.
-const DECLARE: &str = "a reward that declares the columns it reads (its manifest) has every row checked before step 1";
+const DECLARE: &str =
+    "if the reward declares in its manifest the columns that it reads, every row is checked before step 1";
 
 struct Scorer {
     name: String,
@@ -60,14 +61,14 @@ pub struct Scores {
 }
 
 impl Rewards {
-    /// Opens the experiment's rewards on `device`.
+    /// Opens the experiment's rewards on `device`. `None` after mistakes, which are collected: a reward model that does not fit, or
+    /// has no recorded scores although they are to be normalised.
     ///
     /// # Errors
-    /// A request error for a reward model that does not fit, or has no recorded scores although they are to be normalised.
-    pub fn open(setup: &Setup, device: &Device) -> Result<Rewards> {
+    /// Failures that are not mistakes, such as a lack of memory.
+    pub fn open(setup: &Setup, device: &Device, mistakes: &mut Mistakes) -> Result<Option<Rewards>> {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
-        let mut mistakes = setup.loaded.mistakes();
         let mut scorers: Vec<Scorer> = Vec::new();
         for (index, reward) in experiment.reward.iter().enumerate() {
             let key = setup.loaded.key_of("reward", index);
@@ -86,9 +87,11 @@ impl Rewards {
             let name = if alike > 0 { format!("{name}.{alike}") } else { name };
             scorers.push(Scorer { name, weight: reward.weight, kind });
         }
-        mistakes.finish()?;
+        if scorers.len() < experiment.reward.len() {
+            return Ok(None);
+        }
         let clip = experiment.rollout.as_ref().and_then(|rollout| rollout.clip);
-        Ok(Rewards { scorers, clip, tokens: experiment.train.micro_batch_tokens })
+        Ok(Some(Rewards { scorers, clip, tokens: experiment.train.micro_batch_tokens }))
     }
 
     /// Returns whether no reward is configured.
@@ -139,7 +142,9 @@ impl Rewards {
             };
             if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
                 let (name, score, prompt) = (&scorer.name, scores[at], &samples[at].prompt);
-                return Err(Error::run(format!("reward \"{name}\" gives {score} to an answer to {prompt:?}")));
+                return Err(Error::run(format!(
+                    "reward \"{name}\" returned {score} for an answer to {prompt:?}, expected a finite number"
+                )));
             }
             Ok(Scores { name: scorer.name.clone(), weight: scorer.weight, scores })
         };
@@ -179,7 +184,7 @@ fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: 
         return Err(setup.loaded.refuse(&key, why));
     }
     if named.config.outputs.tokens {
-        let why = format!("{path} is a language model with a critic on its trunk, and not a reward model");
+        let why = format!("{path} is a language model with a critic on its trunk, not a reward model");
         return Err(setup.loaded.refuse(&key, why));
     }
     let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);

@@ -102,3 +102,18 @@ impl State {
 fn group(sequence: &Sequence) -> Option<u64> {
     sequence.per_sequence.get(names::GROUP).map(|group| group.to_bits())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a renamed field of a sequence: a run that was interrupted in the middle of a rollout could not be resumed.
+    #[test]
+    fn the_rollout_of_an_earlier_version_is_read_and_written_back_alike() {
+        let text = r#"{"drawn":1,"sequences":[{"ids":[1,2],"supervised":[false,true],"columns":{"margin":0.5},"row":3,"numbers":{"group":3.0},"tokens":{"old_logp":[-1.5]},"reads_last":false}],"epoch":0,"taken":1}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!(state.sequences[0].per_sequence["group"], 3.0);
+        assert_eq!(state.sequences[0].per_token["old_logp"], [-1.5]);
+        assert_eq!(serde_json::to_string(&state).unwrap(), text);
+    }
+}

@@ -63,7 +63,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let weights = checkpoint.as_ref().map(|c| c.path.as_path());
     let mut opened = opening::open_or_mistakes(&setup, device.as_ref(), data, weights, true, &mut mistakes)?;
     let parts = opened.as_mut().map(Opened::parts);
-    let Evaluated { held_out, questions } = checks::finish(&setup, parts, checkpoint.is_none(), mistakes)?;
+    let Evaluated { held_out, eval_prompts } = checks::finish(&setup, parts, checkpoint.is_none(), mistakes)?;
     let Some(Opened { mut learner, data, steps: total, reference }) = opened else {
         return Err(Error::run("the models were not opened"));
     };
@@ -133,15 +133,15 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     if let Some(rows) = &data.rows {
         progress.message(&format!("data: {rows}"));
     }
-    if experiment.eval.every > 0 && held_out.is_empty() && questions.is_empty() {
+    if experiment.eval.every > 0 && held_out.is_empty() && eval_prompts.is_empty() {
         progress.message(
-            "note: nothing is evaluated: prompts have no held-out loss; eval.generate = 200 has answers to them judged",
+            "note: nothing is evaluated: prompts have no held-out loss; give eval.generate = 200 to score answers to them",
         );
     }
     for line in setup.lock.unpinned() {
         progress.message(&format!("note: --dev: not the pinned plugin: {line}"));
     }
-    for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(provenance::told) {
+    for line in receipt.replaced.iter().filter(|_| !state.ended).flat_map(provenance::replacement_lines) {
         progress.message(&line);
     }
     for line in &notes {
@@ -158,7 +158,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         held_out,
         data,
         reference,
-        questions,
+        eval_prompts,
         folder,
         moved_to: None,
         longer,
@@ -175,7 +175,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         to_prove: ToProve::default(),
         setup,
     };
-    trainer.say_where(resume, checkpoint);
+    trainer.report_start(resume, checkpoint);
     Ok(trainer)
 }
 
@@ -226,7 +226,7 @@ impl Drop for CleanupGuard {
 
 impl Trainer {
     /// Prints the model's notes and the step at which the run resumes.
-    fn say_where(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
+    fn report_start(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
         for note in self.learner.model.config().notes.iter().chain(&self.setup.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
@@ -240,7 +240,7 @@ impl Trainer {
             self.progress.message(&note);
         }
         let (step, total) = (self.state.step, self.state.total);
-        self.progress.message(&format!("going on after step {step} of {total}"));
+        self.progress.message(&format!("continuing after step {step} of {total}"));
     }
 
     /// Returns whether the run had already ended when it was resumed.

@@ -37,17 +37,17 @@ pub fn receipt(
     let is_missing = earlier.is_some_and(is_gone);
     let earlier = earlier.filter(|_| !is_missing).map(Receipt::read).transpose()?;
     if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.rules != RULES) {
-        let what = "the run began with a telos of other rules: how rows become tokens, answers end, epochs are counted and \
-                    evaluations are cut";
+        let what = "the run began with a version of telos that has other rules for how rows become tokens, how answers end, how \
+                    epochs are counted or how evaluations are cut";
         return Err(Error::request(what)
             .with_details([format!("receipt.json has rules {}, this program has rules {RULES}", earlier.rules)])
-            .with_hint("finish the run with the telos it began with, or start another run with --name (and model.from this one)"));
+            .with_hint("finish the run with the version it began with, or start another run with --name (and model.from this one)"));
     }
     let mut receipt = current(setup, data, learner, earlier.as_ref())?;
     let (Some(earlier), mut notes) = (earlier, Vec::new()) else {
         if is_missing {
             let what =
-                "receipt.json was missing: whether the run continues with what it began with is not known".to_owned();
+                "receipt.json was missing, so whether data, weights and programs changed is not known".to_owned();
             receipt.replaced.push(Replaced { after_step: step, changes: vec![what] });
         }
         return Ok((receipt, Vec::new()));
@@ -58,10 +58,10 @@ pub fn receipt(
         setup.accepts_fixed_rows && of_rows && same_rows(&receipt, &earlier)
     });
     if !others.is_empty() {
-        let changed = "what the run learns from is not what it began with, as its receipt.json has it";
+        let changed = "the run began with other data or weights, according to its receipt.json";
         return Err(Error::request(changed).with_details([others, fixed].concat()).with_hint(
-            "put it back as it was, or start another run with --name (and model.from this one); where rows of its files were \
-             fixed, and none was added, removed or moved, continue with --fixed-rows",
+            "restore them, or start another run with --name (and model.from this one); if rows of its files were fixed, and \
+             none was added, removed or moved, continue with --fixed-rows",
         ));
     }
     if !fixed.is_empty() {
@@ -73,8 +73,8 @@ pub fn receipt(
     let plugins: Vec<String> = changes.programs.iter().filter(|line| line.starts_with("plugins[")).cloned().collect();
     // A replaced plugin passes with --update-lock, also if the flag was given to another run, and without a plugins.lock.
     if !plugins.is_empty() && setup.lock.pinning() == Pinning::Strict {
-        return Err(Error::request("the run began with other plugins, as its receipt.json has it").with_details(plugins).with_hint(
-            "put them back as they were, or accept them with --update-lock: the run may then not be bit for bit what it would have been",
+        return Err(Error::request("the run began with other plugins, according to its receipt.json").with_details(plugins).with_hint(
+            "restore them, or accept the new ones with --update-lock: the run may then not have the same bits as without the change",
         ));
     }
     (receipt.replaced, receipt.changed) = (earlier.replaced, earlier.changed);
@@ -96,11 +96,10 @@ fn same_rows(receipt: &Receipt, earlier: &Receipt) -> bool {
 }
 
 /// Returns the lines that report a replacement to the user.
-pub fn told(replaced: &Replaced) -> Vec<String> {
+pub fn replacement_lines(replaced: &Replaced) -> Vec<String> {
     let Replaced { after_step, changes } = replaced;
-    let head = format!(
-        "note: replaced after step {after_step}, so that the run may not be bit for bit what it would have been:"
-    );
+    let head =
+        format!("note: replaced after step {after_step}, so the run may not have the same bits as without the change:");
     [head].into_iter().chain(changes.iter().map(|change| format!("  {change}"))).collect()
 }
 

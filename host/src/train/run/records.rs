@@ -253,7 +253,7 @@ fn number(value: f64) -> Value {
 
 /// Returns an evaluation as a line for the terminal.
 pub fn evaluation_line(step: u64, figures: &Figures) -> String {
-    let told = figures.iter().filter(|(name, _)| name != "tokens");
-    let numbers: Vec<String> = told.map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let shown = figures.iter().filter(|(name, _)| name != "tokens");
+    let numbers: Vec<String> = shown.map(|(name, value)| format!("{name} {value:.4}")).collect();
     format!("step {step}: held out: {}", numbers.join(", "))
 }

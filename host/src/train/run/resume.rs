@@ -40,15 +40,18 @@ pub struct Changed {
 /// Compares the experiment that the run in `folder` began with and `now`.
 ///
 /// # Errors
-/// A request error if something differs that may not change; the run's own file cannot be read.
+/// A request error if something differs that may not change; a run's own file that cannot be read.
 pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     let path = folder.join("experiment.toml");
     let failed = || Error::run(format!("cannot read {}", path.display()));
     let before = files::read_to_string(&path).map_err(|e| failed().with_cause(e))?;
     let now = now.to_toml()?;
     if before.trim().is_empty() {
-        return Err(Error::request(format!("{} is empty: what the run began with is lost", path.display()))
-            .with_hint("put the file back as it was, or start another run with --name (and model.from this one)"));
+        return Err(Error::request(format!(
+            "{} is empty, so the experiment that the run began with is not known",
+            path.display()
+        ))
+        .with_hint("restore the file, or start another run with --name (and model.from this one)"));
     }
     if before == now {
         return Ok(Changed::default());
@@ -66,16 +69,16 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
     if !keys.iter().all(|key| may_change(key)) {
         return Err(refusal(folder, as_written(&keys, &old, &new)));
     }
-    let told = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
-    let told_keys = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    let shown = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
+    let reported = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     Ok(Changed {
-        lines: told_keys.map(|key| format!("{key}: {} is now {}", told(old.get(*key)), told(new.get(*key)))).collect(),
+        lines: reported.map(|key| format!("{key}: {} is now {}", shown(old.get(*key)), shown(new.get(*key)))).collect(),
         as_written: as_written(&keys, &old, &new),
         length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
     })
 }
 
-/// Returns whether the declaration of `key` or of a table that contains it says that it may change.
+/// Returns whether the declaration of `key` or of a table that contains it allows it to change.
 fn declared_free(key: &str) -> bool {
     KEYS.iter().any(|declared| declared.may_change && is_or_is_in(key, declared.path))
 }
@@ -92,19 +95,19 @@ fn is_or_is_in(key: &str, table: &str) -> bool {
 
 /// Returns all values that are not tables, by their dotted keys.
 fn values(of: &Value) -> BTreeMap<String, String> {
-    fn collect(value: &Value, key: &str, found: &mut BTreeMap<String, String>) {
+    fn collect(value: &Value, key: &str, all: &mut BTreeMap<String, String>) {
         let below = |own: &str| if key.is_empty() { own.to_owned() } else { format!("{key}.{own}") };
         match value {
-            Value::Table(table) => table.iter().for_each(|(own, value)| collect(value, &below(own), found)),
+            Value::Table(table) => table.iter().for_each(|(own, value)| collect(value, &below(own), all)),
             Value::Array(list) if list.iter().any(Value::is_table) => {
-                list.iter().enumerate().for_each(|(own, value)| collect(value, &below(&own.to_string()), found));
+                list.iter().enumerate().for_each(|(own, value)| collect(value, &below(&own.to_string()), all));
             }
-            other => _ = found.insert(key.to_owned(), other.to_string()),
+            other => _ = all.insert(key.to_owned(), other.to_string()),
         }
     }
-    let mut found = BTreeMap::new();
-    collect(of, "", &mut found);
-    found
+    let mut all = BTreeMap::new();
+    collect(of, "", &mut all);
+    all
 }
 
 /// Rewrites the paths of models in the old runs folder to the new one, in case the folder was moved: a stage of a pipeline may
@@ -123,22 +126,22 @@ fn move_models(old: &mut BTreeMap<String, String>, new: &BTreeMap<String, String
 
 /// Returns these keys with their old and new values, except the number of threads.
 fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
-    let told = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
+    let reported = keys.iter().filter(|key| !is_or_is_in(key, SILENT));
     let lines = |key: &&&String| {
         let line = |what: &str, value: &String| format!("{what} {key} = {value}");
         [old.get(**key).map(|value| line("was:", value)), new.get(**key).map(|value| line("is: ", value))]
     };
-    told.flat_map(|key| lines(&key)).flatten().collect()
+    reported.flat_map(|key| lines(&key)).flatten().collect()
 }
 
 fn refusal(folder: &Path, lines: Vec<String>) -> Error {
-    Error::request(format!("the experiment is not the one that run {0} began with, as {0}/experiment.toml has it", folder.display()))
+    Error::request(format!("the experiment differs from {0}/experiment.toml, with which run {0} began", folder.display()))
         .with_details(lines)
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
              empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name where the run was moved, and \
-             eval.every where there is no eval.early_stop",
+             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name if the run was moved, and \
+             eval.every if there is no eval.early_stop",
         )
 }
 
@@ -153,11 +156,11 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
         Length::Epochs(_) => LENGTH[1],
     };
     if total < done {
-        return Err(Error::request(format!("{key}: {done} steps are done, {total} are fewer"))
-            .with_hint(format!("give {key} that come to at least {done} steps; the run had {before}")));
+        return Err(Error::request(format!("{key}: {total} steps, but {done} are already done"))
+            .with_hint(format!("set {key} so that there are at least {done} steps; the run had {before}")));
     }
     if state.stopped && total > done {
-        let why = "it was stopped before its last step, by eval.early_stop or an objective, and more steps change nothing about that";
+        let why = "eval.early_stop or an objective stopped it before its last step, so more steps have no effect";
         return Err(Error::request(format!("{key}: the run ended after step {done} of {before}: {why}"))
             .with_hint("start another run with --name and model.from this one"));
     }
@@ -202,13 +205,13 @@ mod tests {
         for key in KEYS.iter().filter(|key| key.may_change) {
             assert!(hint.contains(key.path), "{} in {hint}", key.path);
         }
-        assert!(hint.contains("eval.every where there is no eval.early_stop"), "{hint}");
+        assert!(hint.contains("eval.every if there is no eval.early_stop"), "{hint}");
     }
 
     /// Catches a runs folder that was moved and whose stages are treated as beginning from other models, a path that only
     /// shares a prefix, and lines that do not name a key's table.
     #[test]
-    fn a_run_may_be_moved_with_the_models_that_it_names() {
+    fn a_run_may_be_moved_together_with_its_models() {
         let keys = |runs: &str, from: &str, score: &str| {
             let text = format!("runs_dir = \"{runs}\"\n[model]\nfrom = \"{from}\"\n[[reward]]\nmodel = \"{score}\"\n");
             values(&toml::from_str::<Value>(&text).unwrap())
@@ -226,7 +229,7 @@ mod tests {
 
     /// Catches a table that is confused with one whose name begins the same, and a list of tables whose keys are not compared.
     #[test]
-    fn keys_are_known_by_their_whole_path() {
+    fn keys_are_compared_by_their_whole_path() {
         assert!(is_or_is_in("sample.every", "sample") && is_or_is_in("sample", "sample"));
         assert!(!is_or_is_in("sampler.every", "sample") && !is_or_is_in("checkpoint.everything", "checkpoint.every"));
         let text = "a = 1\n[b]\nc = [1, 2]\n[[d]]\ne = \"x\"\n[[d]]\ne = \"y\"\n";

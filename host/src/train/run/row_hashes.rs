@@ -63,7 +63,7 @@ impl RowHashes {
         write_durably(path, text.as_bytes())
     }
 
-    /// Returns a sentence that says how many rows differ from `earlier`, and which.
+    /// Returns a sentence with the number of rows that differ from `earlier`, and which they are.
     ///
     /// # Errors
     /// A request error if rows were added, removed or moved.
@@ -95,15 +95,15 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
 /// Describes the rows of one side that differ.
 fn fixed(side: &str, old: &[String], new: &[String]) -> Result<String> {
     let refused = |what: String| {
-        Error::request(format!("{what}, and --fixed-rows is for rows that were fixed where they stand"))
-            .with_hint("put the rows back in their order, or start another run with --name (and model.from this one)")
+        Error::request(format!("{what}; --fixed-rows accepts only rows that were fixed in place"))
+            .with_hint("restore the order of the rows, or start another run with --name (and model.from this one)")
     };
     if old.len() != new.len() {
         return Err(refused(format!("there were {} {side} rows, and there are {} now", old.len(), new.len())));
     }
     let differ: Vec<usize> = (0..old.len()).filter(|row| old.get(*row) != new.get(*row)).collect();
-    let stood: HashMap<&String, usize> = differ.iter().filter_map(|row| Some((old.get(*row)?, *row))).collect();
-    let moved = differ.iter().find_map(|row| Some((row, stood.get(new.get(*row)?)?)));
+    let old_places: HashMap<&String, usize> = differ.iter().filter_map(|row| Some((old.get(*row)?, *row))).collect();
+    let moved = differ.iter().find_map(|row| Some((row, old_places.get(new.get(*row)?)?)));
     if let Some((to, from)) = moved {
         return Err(refused(format!("{side} row {} is now where row {} was", from + 1, to + 1)));
     }
@@ -125,21 +125,21 @@ mod tests {
 
     /// Catches rows that were moved, added or removed and are accepted as fixed ones, and fixed ones that are not named.
     #[test]
-    fn fixed_rows_are_told_from_moved_ones() {
-        let told = |old: &str, new: &str| fixed("training", &side(old), &side(new));
-        assert_eq!(told("abcd", "abcd").unwrap(), "0 of 4 training rows were fixed");
-        assert_eq!(told("abca", "axca").unwrap(), "1 of 4 training rows were fixed (2)");
-        assert_eq!(told(&"a".repeat(12), &"b".repeat(12)).unwrap().matches(", ").count(), 10);
-        for (new, says) in [("bacd", "row 2 is now where row 1 was"), ("xabd", "row 1 is now where row 2 was")] {
-            let error = told("abcd", new).unwrap_err();
-            assert!(error.exit_code() == 2 && error.message().contains(says), "{}", error.report());
+    fn fixed_rows_are_distinguished_from_moved_ones() {
+        let describe = |old: &str, new: &str| fixed("training", &side(old), &side(new));
+        assert_eq!(describe("abcd", "abcd").unwrap(), "0 of 4 training rows were fixed");
+        assert_eq!(describe("abca", "axca").unwrap(), "1 of 4 training rows were fixed (2)");
+        assert_eq!(describe(&"a".repeat(12), &"b".repeat(12)).unwrap().matches(", ").count(), 10);
+        for (new, expected) in [("bacd", "row 2 is now where row 1 was"), ("xabd", "row 1 is now where row 2 was")] {
+            let error = describe("abcd", new).unwrap_err();
+            assert!(error.exit_code() == 2 && error.message().contains(expected), "{}", error.report());
         }
-        assert!(told("abcd", "abc").is_err() && told("abc", "abcd").is_err());
+        assert!(describe("abcd", "abc").is_err() && describe("abc", "abcd").is_err());
     }
 
     /// Catches hashes that do not read back as they were written.
     #[test]
-    fn what_is_written_reads_back() {
+    fn written_hashes_read_back() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(RowHashes::read(folder.path()).unwrap(), None);
         let hashes = RowHashes { train: side("abc"), held_out: side("d") };

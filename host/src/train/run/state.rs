@@ -44,7 +44,7 @@ pub struct TrainState {
     pub evaluated: Option<(u64, Option<f64>)>,
     /// Step of the latest samples.
     pub sampled: Option<u64>,
-    /// Whether the run stopped before its last step: by early stopping, or because an objective asked for it.
+    /// Whether the run stopped before its last step: by early stopping, or because an objective requested it.
     pub stopped: bool,
     /// Whether the run has ended.
     pub ended: bool,

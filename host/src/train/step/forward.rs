@@ -106,7 +106,7 @@ impl<'a> ForwardPass<'a> {
 
     /// Returns the frozen reference's log-probabilities of the targets; 0 where they are not supervised.
     fn reference(&self, packed: &PackedBatch, rows: &[i32]) -> Result<Vec<f64>> {
-        let model = self.models.reference.ok_or_else(|| Error::run("the reference model is not there"))?;
+        let model = self.models.reference.ok_or_else(|| Error::run("the reference model is missing"))?;
         let temperature = self.objectives.temperature();
         Ok(spread(packed.len(), rows, &logps(model, packed, rows, temperature)?))
     }

@@ -70,8 +70,8 @@ impl MetricAccumulator {
             let named = |name: &str| format!("{}{name}", active.prefix);
             let terms: Vec<_> = self.terms.iter().filter(|t| t.0 == index).collect();
             // The only term of the only objective is the loss itself.
-            let told = if terms.len() + objectives.iter().count() > 2 { terms } else { Vec::new() };
-            for (_, name, _, sum) in told {
+            let reported = if terms.len() + objectives.iter().count() > 2 { terms } else { Vec::new() };
+            for (_, name, _, sum) in reported {
                 all.push((named(name), by.share(index, name, *sum)));
             }
             for (_, name, value, weight) in self.metrics.iter().filter(|m| m.0 == index) {

@@ -6,12 +6,12 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
 table! {
-    /// the model of values, where an objective reads them
+    /// the value model, if an objective reads values
     pub struct Written at "critic": Form::Table, example { from = "policy" } {
-        /// policy: its starting weights with a scalar head that answers 0; shared: a scalar head on the policy's own
-        /// trunk; or a run, a checkpoint or a folder, such as the reward model
+        /// policy: the policy's initial weights with a zero-initialised scalar head; shared: a scalar head on the policy's own
+        /// trunk; or a run, a checkpoint or a folder, such as that of the reward model
         from: String, Form::Text, default "\"policy\"", example "runs/reward";
-        /// peak learning rate of a critic of its own
+        /// peak learning rate of the critic, unless it is shared
         lr: f64, Form::POSITIVE, default "that of train.optimizer", example 1e-4;
     }
 }
@@ -36,7 +36,11 @@ pub struct Critic {
 pub fn resolve(written: Written, notes: &mut Notes<'_>) -> Critic {
     let from = written.from.unwrap_or_else(|| POLICY.to_owned());
     if from == SHARED {
-        notes.unused("critic.lr", &written.lr, "a critic on the policy's own trunk learns at the policy's rate");
+        notes.unused(
+            "critic.lr",
+            &written.lr,
+            "a critic that shares the policy's trunk uses the policy's learning rate",
+        );
     }
     Critic { from, lr: written.lr }
 }

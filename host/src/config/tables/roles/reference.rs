@@ -1,4 +1,4 @@
-//! `[reference]`: the frozen model that the policy is held to. Whether an objective reads it is known only once its plugin is
+//! `[reference]`: the frozen model that the policy is compared with. Whether an objective reads it is known only once its plugin is
 //! loaded, and is checked then.
 
 use std::ops::Bound::{Excluded, Included};
@@ -9,14 +9,14 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
 table! {
-    /// the frozen model that the policy is held to
-    pub struct Written at "reference": Form::Table, default "the starting weights, where an objective reads it",
+    /// the frozen model that the policy is compared with
+    pub struct Written at "reference": Form::Table, default "the policy's initial weights, if an objective reads it",
         example { from = "runs/sft" } {
-        /// self: the policy's starting weights; or a run, a checkpoint or a Hugging Face folder
+        /// self: the policy's initial weights; or a run, a checkpoint or a Hugging Face folder
         from: String, Form::Text, default "\"self\"", example "self";
-        /// steps after which the policy's weights become the reference's, again and again
+        /// number of steps after which the policy's weights are copied to the reference, repeatedly
         copy_every: u64, Form::POSITIVE_INT, default "never", example 100;
-        /// after every step the reference becomes so much of itself and the rest of the policy: a moving average
+        /// after every step the reference becomes average * reference + (1 - average) * policy: a moving average
         average: f64, Form::Float(Included(0.0), Excluded(1.0)), default "none", example 0.99;
     }
 }
@@ -27,7 +27,7 @@ pub const SELF: &str = "self";
 /// `[reference]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reference {
-    /// `self` for the policy's starting weights, or a model's folder.
+    /// `self` for the policy's initial weights, or a model's folder.
     pub from: String,
     /// How it tracks the policy; absent: not at all.
     #[serde(flatten)]

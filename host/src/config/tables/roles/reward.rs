@@ -1,4 +1,4 @@
-//! `[[reward]]`: what answers are worth.
+//! `[[reward]]`: scores of answers.
 
 use std::ops::Bound::Unbounded;
 
@@ -10,16 +10,16 @@ use crate::keys::tree::keys_of;
 use crate::keys::{Form, table};
 
 table! {
-    /// what answers are worth: one table, or several [[reward]], whose weighted sum is the reward of rollouts; each
-    /// is measured on the answers of eval.generate; further keys are options of the plugin
+    /// scores answers: one table, or several [[reward]], whose weighted sum is the reward of rollouts; each also scores
+    /// the answers of eval.generate; further keys are options of the plugin
     pub struct Written at "reward": Form::Plugins, example { plugin = "length" } {
-        /// id of a reward plugin; this or model
+        /// id of a reward plugin; give either this or model
         plugin: String, Form::Text, example "world";
-        /// a trained reward model: a run, a checkpoint or a Hugging Face folder; this or plugin
+        /// a trained reward model: a run, a checkpoint or a Hugging Face folder; give either this or plugin
         model: String, Form::Text, example "runs/reward";
-        /// factor in the reward of rollouts; 0: only measured
+        /// factor in the reward of rollouts; 0: only reported
         weight: f64 = 1.0, Form::Float(Unbounded, Unbounded), example 0.5;
-        /// with model: less the mean and over the standard deviation of scores that its training recorded
+        /// with model: subtract the mean and divide by the standard deviation of the scores that its training recorded
         normalise: bool = false, Form::Bool, example true;
     }
 }
@@ -72,7 +72,7 @@ pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Reward> {
             }
             (None, Some(model)) => RewardSource::Model { model },
             (None, None) => {
-                let why = "which reward? for example plugin = \"length\", or model = \"runs/reward\"";
+                let why = "a plugin or a model is needed; for example plugin = \"length\", or model = \"runs/reward\"";
                 notes.missing(&format!("{key}.plugin"), why);
                 RewardSource::Plugin { plugin: String::new() }
             }

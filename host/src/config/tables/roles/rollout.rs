@@ -8,23 +8,23 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
 table! {
-    /// how the policy's answers are drawn, for objectives that learn from prompts
+    /// how the policy's answers are sampled, for objectives that learn from prompts
     pub struct Written at "rollout": Form::Table, example { prompts = 64, max_new_tokens = 32 } {
         /// prompts of one rollout; a multiple of train.batch.prompts
         prompts: usize, Form::ROWS, example 64;
         /// answers to each prompt
         samples: usize = 1, Form::Int(1, 65536), example 4;
-        /// passes over a rollout, each in its own order, train.batch.prompts at a step
+        /// passes over a rollout, each in its own order, with train.batch.prompts prompts per step
         epochs: usize = 1, Form::Int(1, 65536), example 4;
-        /// longest answer in tokens, its end-of-text token included
+        /// longest answer in tokens, including its end-of-text token
         max_new_tokens: usize, Form::Int(1, 1 << 24), example 32;
-        /// divides the logits, of the draws and of every log-probability
+        /// divides the logits, both for sampling and for all log-probabilities
         temperature: f64 = 1.0, Form::Float(Excluded(0.0), Included(100.0)), example 0.8;
-        /// draw from the smallest set of tokens with this probability; log-probabilities stay those of all tokens
+        /// sample from the smallest set of tokens with this probability; log-probabilities are still over all tokens
         top_p: f64 = 1.0, Form::Float(Excluded(0.0), Included(1.0)), example 0.95;
-        /// draw from the k most probable tokens; 0 means all
+        /// sample from the k most probable tokens; 0 means all
         top_k: usize = 0, Form::Int(0, 1 << 24), example 50;
-        /// rewards are cut to this distance from 0
+        /// rewards are clipped to this distance from 0
         clip: f64, Form::POSITIVE, default "none", example 5.0;
     }
 }
@@ -54,10 +54,13 @@ pub struct Rollout {
 /// Resolves `[rollout]`.
 pub fn resolve(written: Written, notes: &mut Notes<'_>) -> Option<Rollout> {
     if written.prompts.is_none() {
-        notes.missing("rollout.prompts", "how many prompts does a rollout answer? for example prompts = 64");
+        notes.missing("rollout.prompts", "the number of prompts in a rollout is needed; for example prompts = 64");
     }
     if written.max_new_tokens.is_none() {
-        notes.missing("rollout.max_new_tokens", "how long is an answer? for example max_new_tokens = 32");
+        notes.missing(
+            "rollout.max_new_tokens",
+            "the longest answer in tokens is needed; for example max_new_tokens = 32",
+        );
     }
     Some(Rollout {
         prompts: written.prompts?,

@@ -1,4 +1,4 @@
-//! `[train.batch]`: what one optimizer step sees, and how it is split into micro-batches.
+//! `[train.batch]`: how much data one optimizer step reads, and how it is split into micro-batches.
 
 use serde::Serialize;
 
@@ -10,15 +10,15 @@ use crate::keys::{Form, table};
 const MICRO_BATCH_TOKENS: usize = 16384;
 
 table! {
-    /// what one optimizer step sees: tokens, sequences, pairs or prompts
+    /// how much data one optimizer step reads: tokens, sequences, pairs or prompts
     pub struct Written at "train.batch": Form::Table, example { tokens = 8192 } {
-        /// tokens a step, in whole sequences or pairs; not for prompts alone
+        /// tokens per step, in whole sequences or pairs; not for prompts alone
         tokens: usize, Form::POSITIONS, example 8192;
-        /// sequences a step; not for pairs or prompts alone
+        /// sequences per step; not for pairs or prompts alone
         sequences: usize, Form::ROWS, example 12;
-        /// preference pairs a step
+        /// preference pairs per step
         pairs: usize, Form::ROWS, example 32;
-        /// prompts a step, where the policy answers them
+        /// prompts per step, for objectives whose policy answers them
         prompts: usize, Form::ROWS, example 32;
     }
 }
@@ -44,7 +44,7 @@ pub fn resolve(written: Option<Written>, longest: Option<usize>, length: Length,
         if length == Length::Steps(0) {
             return Batch::Tokens(MICRO_BATCH_TOKENS.max(longest.unwrap_or(1)));
         }
-        notes.missing("train.batch", &format!("what does one step see? {EXAMPLE}"));
+        notes.missing("train.batch", &format!("it sets how much data one step reads; {EXAMPLE}"));
         return Batch::Tokens(0);
     };
     let given = [
@@ -65,7 +65,9 @@ pub fn resolve(written: Option<Written>, longest: Option<usize>, length: Length,
     if let Batch::Tokens(tokens) = batch
         && let Some(longest) = longest.filter(|longest| *longest > tokens)
     {
-        let message = format!("{tokens} tokens hold no sequence of {longest}; raise it, or shorten the sequences");
+        let message = format!(
+            "{tokens} tokens are fewer than the {longest} of the longest sequence; raise it, or shorten the sequences"
+        );
         notes.refuse("train.batch.tokens", message);
     }
     batch
@@ -75,7 +77,9 @@ pub fn resolve(written: Option<Written>, longest: Option<usize>, length: Length,
 pub fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes: &mut Notes<'_>) -> usize {
     let longest = longest.unwrap_or(1);
     if let Some(tokens) = written.filter(|tokens| *tokens < longest) {
-        let message = format!("{tokens} tokens hold no sequence of {longest}; raise it to {longest} or more");
+        let message = format!(
+            "{tokens} tokens are fewer than the {longest} of the longest sequence; raise it to {longest} or more"
+        );
         notes.refuse("train.micro_batch_tokens", message);
     }
     written.unwrap_or(MICRO_BATCH_TOKENS.max(longest))

@@ -25,7 +25,7 @@ pub fn resolve(steps: Option<u64>, epochs: Option<f64>, notes: &mut Notes<'_>) -
         (None, Some(epochs)) => Length::Epochs(epochs),
         (None, None) => {
             if !notes.reported("train.epochs") {
-                notes.missing("train.steps", "how long? give steps = 500 or epochs = 1");
+                notes.missing("train.steps", "give steps = 500 or epochs = 1");
             }
             Length::Steps(u64::MAX)
         }

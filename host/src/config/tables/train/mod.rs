@@ -15,26 +15,28 @@ use batch::Batch;
 use length::Length;
 
 table! {
-    /// how it is minimised
+    /// length, batch, optimizer and schedule of the training
     pub struct Written at "train": Form::Table, example { steps = 500 } {
-        /// optimizer steps; this or epochs; 0: the model is only evaluated
+        /// number of optimizer steps; give either this or epochs; 0: the model is only evaluated
         steps: u64, Form::ANY_INT, example 500;
-        /// passes over the training data, each row once a pass: the last step of each may be short; this or steps
+        /// number of passes over the training data, each row once per pass; the last step of a pass may be short; give either
+        /// this or steps
         epochs: f64, Form::Float(Excluded(0.0), Included(1e9)), example 1;
         batch in Option<batch::Written>;
-        /// how a step is cut to save memory; never changes the result
-        micro_batch_tokens: usize, Form::POSITIVE_INT, default "16384, or one sequence where that is longer",
+        /// the most tokens computed at a time, to save memory; never changes the result
+        micro_batch_tokens: usize, Form::POSITIVE_INT, default "16384, or the longest sequence if that is longer",
             example 2048;
         optimizer in optimizer::Written;
         schedule in schedule::Written;
         /// short for train.schedule.warmup
         warmup: Span, Form::Span, default "0", example 0.1;
         /// length of training sequences from a step on, as [step, tokens]
-        context_schedule: Vec<(u64, usize)>, Form::Lengths, default "the model's context throughout",
+        context_schedule: Vec<(u64, usize)>, Form::Lengths, default "the model's context for all steps",
             example [[0, 128], [300, 256]];
-        /// which activations are computed again in the backward pass instead of kept; never changes the result
+        /// which activations are recomputed in the backward pass instead of kept; never changes the result
         recompute: Recompute, Form::Word(Recompute::WORDS), default "\"none\"", example "auto";
-        /// steps in a row with a non-finite loss or gradient before the run stops; each is refused and counted
+        /// number of consecutive steps with a non-finite loss or gradient after which the run stops; such steps do not update the
+        /// weights
         max_bad_steps: u64 = 5, Form::Int(1, 1_000_000), example 5;
     }
 }
@@ -109,7 +111,7 @@ fn longest(
         return context.filter(|context| *context != usize::MAX);
     };
     if let Length::Epochs(_) = length {
-        let why = "contradicts train.epochs: text that is cut to another length begins a new epoch; give train.steps";
+        let why = "contradicts train.epochs: changing the sequence length starts a new epoch; give train.steps instead";
         notes.refuse(KEY, why);
     }
     if lengths.first().is_some_and(|(step, _)| *step != 0) {

@@ -10,7 +10,7 @@ use crate::data::jinja::value::Value;
 use crate::data::jinja::{number, operators};
 
 /// Filters of jinja2 that no chat template needs, or whose result differs from call to call.
-const NOT_OFFERED: [&str; 7] = ["filesizeformat", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
+const NOT_SUPPORTED: [&str; 7] = ["filesizeformat", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
 
 impl Renderer {
     /// `value | name(args)`.
@@ -62,7 +62,9 @@ impl Renderer {
             | "indent" | "truncate" | "wordcount" | "e" | "escape" | "forceescape" | "urlencode" => {
                 self.text_filter(name, &value, args)
             }
-            _ if NOT_OFFERED.contains(&name) => Err(format!("the filter '{name}' is not offered in chat templates")),
+            _ if NOT_SUPPORTED.contains(&name) => {
+                Err(format!("the filter '{name}' is not supported in chat templates"))
+            }
             _ => self.sequence_filter(name, value, args),
         }
     }
@@ -86,7 +88,7 @@ impl Renderer {
             }
             "replace" => {
                 let [old, new, count] = args.bind(name, ["old", "new", "count"])?;
-                let (old, new) = old.zip(new).ok_or("replace needs what to replace and by what")?;
+                let (old, new) = old.zip(new).ok_or("replace needs a text to replace and its replacement")?;
                 let (old, new) = (self.print(&old)?, self.print(&new)?);
                 let count = count.filter(|count| !matches!(count, Value::None));
                 self.replaced(&text, &old, &new, count.as_ref())

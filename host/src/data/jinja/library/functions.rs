@@ -72,7 +72,7 @@ impl Renderer {
                 let hidden = dict.iter().find(|(name, _)| matches!(name, Value::Str(name) if name.starts_with('_')));
                 if let Some((name, _)) = hidden {
                     let name = name.repr(&self.meter)?;
-                    return Err(format!("a namespace takes no attribute that begins with an underscore: {name}"));
+                    return Err(format!("an attribute of a namespace must not begin with an underscore: {name}"));
                 }
                 dict.iter().try_for_each(|(_, value)| plain(value))?;
                 Ok(Value::Namespace(Rc::new(RefCell::new(dict))))

@@ -71,7 +71,7 @@ impl Renderer {
                 is_cased(&text, name == "upper")
             }
             "escaped" => false,
-            "filter" | "test" => return Err(format!("the test '{name}' is not offered in chat templates")),
+            "filter" | "test" => return Err(format!("the test '{name}' is not supported in chat templates")),
             _ => return Err(format!("No test named '{name}'.")),
         })
     }

@@ -94,7 +94,7 @@ impl Renderer {
     pub fn string_method(&mut self, text: &str, name: &str, args: Args) -> Evaluated<Value> {
         self.spend(text.len() / 8)?;
         match name {
-            "encode" | "translate" => return Err(format!("str.{name} is not offered in chat templates")),
+            "encode" | "translate" => return Err(format!("str.{name} is not supported in chat templates")),
             "format" => return format::braces(text, &args, &self.meter).map(Value::str),
             "format_map" => {
                 let [map] = args.bind(name, ["mapping"])?;

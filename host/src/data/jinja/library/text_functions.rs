@@ -1,4 +1,4 @@
-//! The functions of a text behind Python's string methods. What limits a template is checked by the methods.
+//! Computes Python's string methods on a text. The methods check the limits on templates.
 
 use crate::data::jinja::text::{is_printable, is_space};
 use crate::data::jinja::value::Value;

@@ -50,7 +50,7 @@ struct Lexer<'a> {
 /// A tag, comment or string that does not end, or a character that cannot begin a token.
 pub fn tokens(source: &str) -> Result<Vec<Token>, Error> {
     if source.len() > LONGEST {
-        let what = format!("it has {} bytes, and {LONGEST} are the limit of a template", source.len());
+        let what = format!("it has {} bytes; the limit of a template is {LONGEST}", source.len());
         return Err(Error::new(what, 1));
     }
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
@@ -77,9 +77,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn advance(&mut self, length: usize) {
-        let taken = &self.source[self.at..self.at + length];
-        self.line += taken.matches('\n').count();
-        self.line_starts = taken.ends_with('\n');
+        let consumed = &self.source[self.at..self.at + length];
+        self.line += consumed.matches('\n').count();
+        self.line_starts = consumed.ends_with('\n');
         self.at += length;
     }
 

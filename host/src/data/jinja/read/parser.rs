@@ -1,5 +1,5 @@
-//! The tokens of a template as they are read, and the limits of what nests. Statements are in [`super::statements`], expressions in
-//! [`super::expressions`].
+//! The tokens of a template as they are read, and the limits on nesting. Statements are in [`super::statements`],
+//! expressions in [`super::expressions`].
 
 use std::sync::Arc;
 

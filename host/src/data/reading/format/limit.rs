@@ -10,12 +10,12 @@ use crate::data::error::DataError;
 pub(super) fn too_large(path: &Path, most: u64) -> DataError {
     let (most, available) = (capacity::shown(most), capacity::shown(most.saturating_mul(2)));
     let what =
-        format!("a compressed file that holds more than {most}, half of the {available} of memory that are available");
+        format!("a compressed file that unpacks to more than {most}, half of the {available} of available memory");
     refuse(path, &what, "use fewer files, or a machine with more memory")
 }
 
-/// The most bytes that a compressed file may unpack to, because a few compressed bytes can stand for any number.
-/// The other half of the memory is for what is computed from them.
+/// The most bytes that a compressed file may unpack to, because a few compressed bytes can unpack to any number.
+/// The other half of the memory is for what is computed from these bytes.
 pub(super) fn most_unpacked() -> u64 {
     capacity::available().map_or(u64::MAX, |bytes| bytes / 2)
 }

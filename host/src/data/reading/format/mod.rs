@@ -5,7 +5,7 @@
 //! |---|---|
 //! | UTF-8, with or without a byte order mark | itself; the mark is not part of the data |
 //! | UTF-16 with a byte order mark | its text |
-//! | gzip | what it holds |
+//! | gzip | its content |
 //! | Parquet | rows: a line of JSON for each; see [`parquet`] |
 //! | a Git LFS pointer, other archives, UTF-16 without a mark, binary data | refused, with the line that fetches or converts it |
 
@@ -44,21 +44,21 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
     (
         b"ARROW1\0\0",
         "an Arrow (Feather) file",
-        "make JSON lines of it: python3 -c \"import pandas; pandas.read_feather('IN').to_json('OUT', orient='records', lines=True)\"",
+        "convert it to JSON lines: python3 -c \"import pandas; pandas.read_feather('IN').to_json('OUT', orient='records', lines=True)\"",
     ),
     (
         b"\xFF\xFF\xFF\xFF",
-        "an Arrow stream, as the library datasets keeps it",
-        "make JSON lines of it: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
+        "an Arrow stream, as the library datasets saves it",
+        "convert it to JSON lines: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
     ),
     (
         b"SQLite format 3\0",
         "an SQLite database",
-        "make JSON lines of a table: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT",
+        "convert a table to JSON lines: sqlite3 -json IN \"select * from TABLE\" | jq -c '.[]' > OUT",
     ),
-    (b"\x89HDF\r\n", "an HDF5 file", "make JSON lines of it with h5py and json"),
-    (b"\x93NUMPY", "a NumPy array", "make JSON lines of it with numpy and json"),
-    (b"%PDF-", "a PDF document", "take its text out: pdftotext IN"),
+    (b"\x89HDF\r\n", "an HDF5 file", "convert it to JSON lines with h5py and json"),
+    (b"\x93NUMPY", "a NumPy array", "convert it to JSON lines with numpy and json"),
+    (b"%PDF-", "a PDF document", "extract its text: pdftotext IN"),
 ];
 
 /// Returns the text of a file with these bytes.
@@ -122,7 +122,7 @@ fn unpack(path: &Path, bytes: &[u8], most: u64) -> Result<Vec<u8>> {
         refuse(
             path,
             &format!("a damaged gzip file ({error})"),
-            "fetch it again; gunzip -t IN tests whether it is whole",
+            "download it again; gunzip -t IN tests whether it is complete",
         )
     })?;
     if unpacked.len() as u64 == most {

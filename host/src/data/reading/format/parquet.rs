@@ -16,11 +16,11 @@ use crate::data::reading::guard;
 pub const MAGIC: &[u8] = b"PAR1";
 
 /// The command that converts to JSON lines with another tool.
-const TO_LINES: &str = "make JSON lines of it: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT', orient='records', lines=True)\"";
+const TO_LINES: &str = "convert it to JSON lines: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT', orient='records', lines=True)\"";
 
 /// The command that converts a column to running text.
 pub const TO_TEXT: &str =
-    "take the text out: python3 -c \"import pandas; print('\\n'.join(pandas.read_parquet('IN')['text']))\" > text.txt";
+    "extract the text: python3 -c \"import pandas; print('\\n'.join(pandas.read_parquet('IN')['text']))\" > text.txt";
 
 /// One line of JSON for each row, in order. NaN becomes null; bytes become base64.
 ///
@@ -32,7 +32,7 @@ pub fn lines(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let why = match guard::caught(|| read(bytes, most)) {
         Ok(Ok(Some(lines))) => return Ok(lines),
         Ok(Ok(None)) => return Err(too_large(path, most)),
-        Ok(Err(ParquetError::NYI(what))) => format!("a Parquet file that is not read here ({what})"),
+        Ok(Err(ParquetError::NYI(what))) => format!("a Parquet file with an unsupported feature ({what})"),
         Ok(Err(error)) => format!("a Parquet file that cannot be read ({error})"),
         Err(_) => "a damaged Parquet file".to_owned(),
     };

@@ -8,13 +8,16 @@ use crate::data::error::Result;
 /// Refuses rows, tables, HTML pages and experiments as text on which a loss is measured.
 ///
 /// # Errors
-/// Decided by the file name's extension, or by what the whole text is: JSON, lines of JSON, HTML, TOML.
+/// Decided by the file name's extension, or by the format of the whole text: JSON, lines of JSON, HTML, TOML.
 pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
-    let to_rows = "`telos eval MODEL --rows IN` measures rows; for running text take it out (for example jq -r .text IN > text.txt)";
+    let to_rows = "`telos eval MODEL --rows IN` measures rows; for running text, extract it (for example jq -r .text IN > \
+                   text.txt)";
     let (what, remedy) = match ending(path).as_str() {
         "jsonl" | "ndjson" => ("a file of rows", to_rows),
         "json" => ("a file of JSON", to_rows),
-        "csv" | "tsv" => ("a table", "make JSON lines of it for `telos eval MODEL --rows`, or take the text out of it"),
+        "csv" | "tsv" => {
+            ("a table", "convert it to JSON lines for `telos eval MODEL --rows`, or extract the text from it")
+        }
         "toml" | "yaml" | "yml" => ("a file of settings", TO_EXPERIMENT),
         "html" | "htm" => ("an HTML page", TO_TEXT),
         _ if are_rows(text) => ("a file of rows: every line is an object of JSON", to_rows),
@@ -27,8 +30,10 @@ pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
     Err(refuse(path, &format!("{what}, and its syntax would be measured too"), remedy))
 }
 
-const TO_EXPERIMENT: &str = "name the text that is to be measured; `telos check` tries an experiment, and `telos eval MODEL --rows` measures rows";
-const TO_TEXT: &str = "take its text out, for example: python3 -c \"import bs4; print(bs4.BeautifulSoup(open('IN'), 'html.parser').get_text())\" > text.txt; \
+const TO_EXPERIMENT: &str = "name the text to measure; `telos check` tests an experiment, and `telos eval MODEL --rows` measures \
+                             rows";
+const TO_TEXT: &str = "extract its text, for example: python3 -c \"import bs4; print(bs4.BeautifulSoup(open('IN'), \
+                       'html.parser').get_text())\" > text.txt; \
      rows are measured by `telos eval MODEL --rows`";
 
 /// Keys that occur only in rows of training data.
@@ -61,11 +66,12 @@ pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
         ROW_KEYS.iter().any(|key| row.contains_key(*key))
     };
     let is_lines = ["jsonl", "ndjson"].contains(&ending(path).as_str());
-    // One incomplete line does not make the others text. Objects with other keys may be a file among code.
+    // A file with one incomplete line still counts as rows. Objects with other keys may belong to program code.
     if !(has_row_keys() && (is_lines || are_rows(text))) {
         return Ok(());
     }
-    let remedy = "take the text out of it: jq -r .text IN > text.txt makes one document; a document for each row: mkdir texts && python3 -c \
+    let remedy = "extract the text: jq -r .text IN > text.txt makes one document; a document for each row: mkdir texts && python3 \
+                  -c \
                   \"import json; [open(f'texts/{i:08}.txt', 'w').write(json.loads(row)['text']) for i, row in enumerate(open('IN'))]\", \
                   with path = \"texts\"; rows with prompts are read by data.source = \"jsonl\"";
     Err(refuse(path, "a file of rows, and not running text: its keys and brackets would be learned too", remedy))

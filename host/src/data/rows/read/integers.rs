@@ -87,7 +87,7 @@ mod tests {
 
     /// Catches digits that are rounded, lost or left in their object between reading and writing a file.
     #[test]
-    fn what_is_kept_is_written_as_it_was() {
+    fn kept_integers_are_written_unchanged() {
         let row = r#"{"prompt":[{"role":"user","content":"{\"a\":1}","id":123456789012345678901234567890}],"tools":[{"n":[-99999999999999999999,1.5]}],"n":1}"#;
         let kept = keep(row, &Columns::new());
         assert_ne!(kept, row);

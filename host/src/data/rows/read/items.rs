@@ -24,7 +24,7 @@ pub struct Item<'a> {
 }
 
 /// The command that converts a table on standard input to JSON lines.
-const TABLE: &str = "make JSON lines of it: python3 -c 'import csv, json; csv.field_size_limit(10**9); [print(json.dumps(row)) for row in csv.DictReader(open(0, newline=\"\", encoding=\"utf-8-sig\")DELIMITER)]' < IN > OUT";
+const TABLE: &str = "convert it to JSON lines: python3 -c 'import csv, json; csv.field_size_limit(10**9); [print(json.dumps(row)) for row in csv.DictReader(open(0, newline=\"\", encoding=\"utf-8-sig\")DELIMITER)]' < IN > OUT";
 
 /// Returns the values in the text of a file.
 ///
@@ -33,9 +33,9 @@ const TABLE: &str = "make JSON lines of it: python3 -c 'import csv, json; csv.fi
 pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<Item<'a>>> {
     if let Some(delimiter) = table(path, text) {
         let (what, argument) = if delimiter == '\t' {
-            ("a table of values parted by tabs (TSV), and not JSON lines", ", delimiter=\"\\t\"")
+            ("a table of values separated by tabs (TSV), and not JSON lines", ", delimiter=\"\\t\"")
         } else {
-            ("a table of values parted by commas (CSV), and not JSON lines", "")
+            ("a table of values separated by commas (CSV), and not JSON lines", "")
         };
         return Err(refuse(path, what, &TABLE.replace("DELIMITER", argument)));
     }
@@ -54,11 +54,11 @@ pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<I
 fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start();
     if is_html(text) {
-        let remedy = "fetch the file itself: the download needs a login, or the address was a web page's";
+        let remedy = "download the file itself: the address may need a login, or may be that of a web page";
         return Some(("an HTML page, and not JSON lines", remedy));
     }
     if text.starts_with('<') {
-        return Some(("XML, and not JSON lines", "make JSON lines of it with xml.etree and json"));
+        return Some(("XML, and not JSON lines", "convert it to JSON lines with xml.etree and json"));
     }
     let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty())?;
     let is_key = |line: &str| {
@@ -71,7 +71,7 @@ fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let is_yaml = first.trim_end() == "---" || is_key(first.trim_end());
     is_yaml.then_some((
         "YAML, and not JSON lines",
-        "make JSON lines of it: python3 -c 'import json, yaml; [print(json.dumps(row)) for row in yaml.safe_load(open(0))]' < IN > OUT",
+        "convert it to JSON lines: python3 -c 'import json, yaml; [print(json.dumps(row)) for row in yaml.safe_load(open(0))]' < IN > OUT",
     ))
 }
 
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
     fn lines(&self) -> Result<Vec<Item<'a>>> {
         let mut items = Vec::new();
         for (index, line) in self.text.lines().enumerate() {
-            // A byte order mark stands here where files that begin with one were concatenated.
+            // A byte order mark occurs here if files that begin with one were concatenated.
             let line = line.trim_start_matches('\u{FEFF}');
             let mut at = skip_space(line, 0);
             while at < line.len() {
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
                         items.push(Item { place: self.place(index + 1), text: &line[at..end], value });
                         at = skip_space(line, end);
                         if line[at..].trim_end() == "," {
-                            let what = "a comma behind the object: JSON lines have none; take it away (sed 's/,$//')";
+                            let what = "a comma after the object: JSON lines have none; remove it (sed 's/,$//')";
                             return Err(self.refuse(index + 1, what.to_owned()));
                         }
                     }
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
                     Some(',') => at = skip_space(text, at + 1),
                     Some(']') => break,
                     Some(other) => {
-                        let what = format!("not JSON: {other:?} behind an element of the list, where , or ] belongs");
+                        let what = format!("not JSON: expected , or ] after an element of the list, found {other:?}");
                         return Err(self.refuse(self.line_of(at), what));
                     }
                     None => {
@@ -204,8 +204,8 @@ impl<'a> Reader<'a> {
         }
         let rest = skip_space(text, at + 1);
         if rest < text.len() {
-            let what = "more behind a list: a file holds one list of objects, or one object a line; where every line is a list of \
-                        messages, jq -c '{messages: .}' makes rows of them";
+            let what = "text after the list: a file contains one list of objects, or one object per line; if every line is a list \
+                        of messages, convert them to rows: jq -c '{messages: .}'";
             return Err(self.refuse(self.line_of(rest), what.to_owned()));
         }
         Ok(items)

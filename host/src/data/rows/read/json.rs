@@ -33,14 +33,14 @@ pub fn value_at(text: &str, start: usize, names: &Columns) -> Result<(Value, usi
     }
     let kept = integers::keep(whole, names);
     if let Some(at) = large_integer(&kept) {
-        // The integers that `keep` handled stand in strings now, so this is the first digit of one that it did not
+        // The integers that `keep` handled are in strings now, so this is the first digit of one that it did not
         // handle.
         let digits: String = kept[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
         let at = start + whole.find(&digits).unwrap_or_default();
         let key = last_key(&text[start..at]).map_or("it".to_owned(), |key| format!("`{key}`"));
         let what = format!(
-            "the integer at column {} has more than 64 bits and would be rounded: write it as a string, or remove {key} where \
-             nothing reads it",
+            "the integer at column {} has more than 64 bits and would be rounded: write it as a string, or remove {key} if nothing \
+             reads it",
             column(text, at)
         );
         return Err(Fault { at, what, cut_off: false });
@@ -74,9 +74,9 @@ pub fn column(text: &str, at: usize) -> usize {
 
 fn fault(text: &str, start: usize, error: &serde_json::Error) -> Fault {
     let message = error.to_string();
-    let said = message.rsplit_once(" at line ").map_or(message.as_str(), |(said, _)| said);
+    let reason = message.rsplit_once(" at line ").map_or(message.as_str(), |(reason, _)| reason);
     if error.is_eof() {
-        let what = format!("not JSON: cut off at column {} ({said})", column(text, text.trim_end().len()));
+        let what = format!("not JSON: cut off at column {} ({reason})", column(text, text.trim_end().len()));
         return Fault { at: text.len(), what, cut_off: true };
     }
     let rest = text.get(start..).unwrap_or_default();
@@ -86,13 +86,13 @@ fn fault(text: &str, start: usize, error: &serde_json::Error) -> Fault {
         at -= 1;
     }
     if error.is_data() {
-        return Fault { at, what: said.to_owned(), cut_off: false };
+        return Fault { at, what: reason.to_owned(), cut_off: false };
     }
     let (at, remedy) = match foreign_word(text, start, at) {
         Some((at, remedy)) => (at, remedy),
         None => (at, ""),
     };
-    if said.contains("surrogate") || said.contains("end of hex escape") {
+    if reason.contains("surrogate") || reason.contains("end of hex escape") {
         let what = format!(
             "not JSON: half of a pair of surrogates (\\uD800 to \\uDFFF) at column {}: such a character is written with both halves, \
              or as itself; Python writes whole ones: json.dumps(text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace'))",
@@ -102,8 +102,8 @@ fn fault(text: &str, start: usize, error: &serde_json::Error) -> Fault {
     }
     let found: String = text[at..].chars().take_while(|c| !matches!(c, '\n' | '\r')).take(24).collect();
     let what = match (remedy, found.as_str()) {
-        ("", "") => format!("not JSON: {said} at column {}", column(text, at)),
-        ("", _) => format!("not JSON: {said} at column {}, found {found:?}", column(text, at)),
+        ("", "") => format!("not JSON: {reason} at column {}", column(text, at)),
+        ("", _) => format!("not JSON: {reason} at column {}, found {found:?}", column(text, at)),
         (remedy, _) => {
             let word = match found.starts_with('\'') {
                 true => "'".to_owned(),
@@ -136,8 +136,8 @@ fn foreign_word(text: &str, start: usize, at: usize) -> Option<(usize, &'static 
     (start.max(at.saturating_sub(2))..=at).filter(|place| text.is_char_boundary(*place)).find_map(|place| {
         let rest = &text[place..];
         let stands_here = |word: &str| {
-            let behind = rest.strip_prefix(word).map(|rest| rest.chars().next());
-            behind.is_some_and(|next| word == "'" || !next.is_some_and(char::is_alphanumeric))
+            let after = rest.strip_prefix(word).map(|rest| rest.chars().next());
+            after.is_some_and(|next| word == "'" || !next.is_some_and(char::is_alphanumeric))
         };
         let (_, remedy) = FOREIGN.iter().find(|(word, _)| stands_here(word))?;
         Some((place, *remedy))
@@ -238,7 +238,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key `{key}` is there twice in one object; keep one")));
+                return Err(A::Error::custom(format!("the key `{key}` occurs twice in one object; keep one")));
             }
             let Strict(value) = entries.next_value()?;
             map.insert(key, value);
@@ -262,14 +262,14 @@ mod tests {
     /// Catches a second value for a key that silently replaces the first, at any depth, and a false match of the
     /// key's text within a string.
     #[test]
-    fn a_key_that_is_there_twice_is_refused() {
-        assert_eq!(what(r#"{"a": 1, "b": {"c": 1, "c": 2}}"#), "the key `c` is there twice in one object; keep one");
+    fn a_duplicate_key_is_refused() {
+        assert_eq!(what(r#"{"a": 1, "b": {"c": 1, "c": 2}}"#), "the key `c` occurs twice in one object; keep one");
         assert!(value_at(r#"{"a": {"a": "\"a\": 1"}, "b": ["a", "a"]}"#, 0).is_ok());
     }
 
-    /// Catches integers that become floats, and floats that are taken for integers.
+    /// Catches integers that become floats, and floats that are treated as integers.
     #[test]
-    fn gotcha_53_integers_stay_whole_or_are_refused() {
+    fn gotcha_53_integers_stay_exact_or_are_refused() {
         for exact in [
             "9007199254740993",
             "-9223372036854775808",
@@ -283,23 +283,23 @@ mod tests {
             assert!(exact == "1e20" || written == exact, "{exact}: {written}");
         }
         for large in ["18446744073709551616", "-9223372036854775809"] {
-            let says = "has more than 64 bits and would be rounded: write it as a string, or remove";
+            let reason = "has more than 64 bits and would be rounded: write it as a string, or remove";
             assert_eq!(
                 what(&format!("[\"7\", {large}]")),
-                format!("the integer at column 7 {says} it where nothing reads it")
+                format!("the integer at column 7 {reason} it if nothing reads it")
             );
             let nested = format!("{{\"7\": 7, \"n\" : {{\"m\": [{large}]}}}}");
-            assert_eq!(what(&nested), format!("the integer at column 23 {says} `m` where nothing reads it"));
+            assert_eq!(what(&nested), format!("the integer at column 23 {reason} `m` if nothing reads it"));
             for row in [format!("{{\"a\": 7, \"m\" : {large}}}"), format!("{{\"a\" : 7, \"m\": {large}}}")] {
-                assert!(what(&row).ends_with("or remove `m` where nothing reads it"), "{row}: {}", what(&row));
+                assert!(what(&row).ends_with("or remove `m` if nothing reads it"), "{row}: {}", what(&row));
             }
         }
     }
 
-    /// Catches an error that only says "expected value".
+    /// Catches an error that only contains "expected value".
     #[test]
     fn words_of_other_notations_are_named() {
-        for (text, says) in [
+        for (text, expected) in [
             ("{\"a\": NaN}", "not JSON: NaN at column 7: JSON has no such number; write null"),
             ("{\"a\": -Infinity}", "not JSON: -Infinity at column 7: JSON has no such number; write null"),
             ("{\"a\": None}", "not JSON: None at column 7: Python's word; JSON writes null (json.dumps writes it so)"),
@@ -308,7 +308,7 @@ mod tests {
                 "not JSON: ' at column 2: JSON puts strings and keys in double quotes (Python: json.dumps, not str)",
             ),
         ] {
-            assert_eq!(what(text), says, "{text}");
+            assert_eq!(what(text), expected, "{text}");
         }
     }
 }

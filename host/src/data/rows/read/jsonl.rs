@@ -17,7 +17,7 @@ use crate::data::rows::columns::Columns;
 use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::rows::row::{Content, Row, RowCorpus};
-use crate::data::rows::split::{Split, apart, split};
+use crate::data::rows::split::{Split, split, without_shared_questions};
 use crate::data::rows::text::number;
 use crate::data::source::Place;
 use crate::data::text::{TextFile, check_disjoint, read_files};
@@ -51,11 +51,11 @@ impl RowOptions {
         let sides = if eval.is_empty() {
             split(&name, rows, &self.split)?
         } else {
-            apart(rows, self.parse_files(&eval, kind)?)
+            without_shared_questions(rows, self.parse_files(&eval, kind)?)
         };
-        let asked = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
+        let is_requested = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
         for (side, purpose) in [(&sides.train, "train"), (&sides.held_out, "evaluate")] {
-            if side.is_empty() && (purpose == "train" || asked) {
+            if side.is_empty() && (purpose == "train" || is_requested) {
                 return Err(DataError::NoRow { what: name, purpose });
             }
         }
@@ -83,7 +83,7 @@ pub fn parse(path: &Path, text: &str, kind: RowKind, columns: &Columns) -> Resul
 
 fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) -> Result<Row> {
     let Value::Object(mut columns) = value else {
-        return Err(refuse(&place, "", format!("{} where an object with the row's keys belongs", what(&value))));
+        return Err(refuse(&place, "", format!("expected an object with the row's keys, found {}", what(&value))));
     };
     rename(&mut columns, names);
     name_conversation(&mut columns, kind);
@@ -97,17 +97,17 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
         let value = columns.shift_remove(part.name()).unwrap_or_default();
         parts.insert(*part, content(&place, *part, value)?);
     }
-    let settled = match kind {
-        RowKind::Preference => pair::settle(&mut parts),
-        RowKind::Unpaired | RowKind::PromptCompletion => pair::take_prompt_off(&mut parts, Part::Completion),
+    let separated = match kind {
+        RowKind::Preference => pair::separate_prompt(&mut parts),
+        RowKind::Unpaired | RowKind::PromptCompletion => pair::remove_prompt(&mut parts, Part::Completion),
         RowKind::Prompt => Ok(()),
     };
-    settled.map_err(|what| refuse(&place, "", what))?;
+    separated.map_err(|what| refuse(&place, "", what))?;
     match kind {
         RowKind::Preference => check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?,
         RowKind::Prompt => {
             check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?;
-            settle_answer(&mut columns);
+            normalize_answer(&mut columns);
             check_answer(columns.get(ANSWER)).map_err(|what| refuse(&place, ANSWER, what))?;
         }
         RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
@@ -158,13 +158,13 @@ fn check_margin(margin: Option<&Value>) -> Result<(), String> {
     match margin {
         None | Some(Value::Null) => Ok(()),
         Some(value) if value.is_number() && number(value).is_some() => Ok(()),
-        Some(other) => Err(format!("{other} where a number belongs")),
+        Some(other) => Err(format!("expected a number, found {other}")),
     }
 }
 
 /// Turns SQuAD's answers, `{"text": [...], "answer_start": [...]}`, into the list of their texts; the positions are
 /// not used.
-fn settle_answer(columns: &mut Map<String, Value>) {
+fn normalize_answer(columns: &mut Map<String, Value>) {
     if let Some(answer) = columns.get_mut(ANSWER)
         && let Value::Object(object) = &*answer
         && object.keys().all(|key| key == "text" || key == "answer_start")
@@ -176,20 +176,22 @@ fn settle_answer(columns: &mut Map<String, Value>) {
 
 /// Checks that a right answer is a string or a number, or a list of several right answers.
 fn check_answer(answer: Option<&Value>) -> Result<(), String> {
-    let wanted = "a right answer is a string or a number, and a list of them holds several of which any counts; give other \
-                  values another key, or a string";
+    let wanted = "a right answer is a string or a number, or a list of several, of which any counts; give other values another \
+                  key, or write them as strings";
     match answer {
         Some(Value::Bool(truth)) => {
-            Err(format!("{truth} where a right answer belongs: write the word that the model is to say, \"{truth}\" or \"yes\", say; give other values another key"))
+            Err(format!("expected a right answer, found {truth}: write the word that the model should answer, such as \"{truth}\" \
+                         or \"yes\"; give other values another key"))
         }
         Some(Value::String(text)) if is_list_of_texts(text) => Err(
-            "a list within a string; several right answers are a list: jq -c '.answer |= fromjson' makes one of it (Python's \
-             notation: ast.literal_eval and json.dumps); where the brackets are part of the one answer, put the string into a list: \
+            "a list within a string; write several right answers as a list: jq -c '.answer |= fromjson' converts it (Python's \
+             notation: ast.literal_eval and json.dumps); if the brackets are part of a single answer, put the string into a list: \
              jq -c '.answer |= [.]'; give other values another key"
                 .to_owned(),
         ),
         Some(Value::Array(list)) if list.is_empty() => {
-            Err("an empty list, so that no answer would be right; leave the row out, or give [\"\"] where nothing is to be said".into())
+            Err("an empty list, so that no answer would be right; remove the row, or give [\"\"] if the right answer is \
+                 empty".into())
         }
         Some(Value::Array(list)) => {
             let other = list.iter().enumerate().find(|(_, value)| !value.is_string() && !value.is_number());
@@ -212,8 +214,8 @@ fn is_list_of_texts(text: &str) -> bool {
 fn check_label(label: Option<&Value>) -> Result<(), String> {
     match label {
         Some(label) if number(label).is_some_and(|number| number == 0.0 || number == 1.0) => Ok(()),
-        Some(label) => Err(format!("{label} where true, false, 1 or 0 belongs")),
-        None => Err("missing; it says whether the answer is desirable: true, false, 1 or 0".into()),
+        Some(label) => Err(format!("expected true, false, 1 or 0, found {label}")),
+        None => Err("missing; expected true, false, 1 or 0: whether the answer is desirable".into()),
     }
 }
 
@@ -270,13 +272,13 @@ fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
             }
             Ok(Content::Messages(messages))
         }
-        // One message of a conversation: some preference data sets give each answer so.
+        // One message of a conversation: some preference data sets store each answer in this form.
         Value::Object(_) if part != Part::Messages && is_message(&value) => {
             content(place, part, Value::Array(vec![value]))
         }
         other if part == Part::Messages => {
-            Err(refuse(place, key, format!("{} where a list of messages belongs", what(&other))))
+            Err(refuse(place, key, format!("expected a list of messages, found {}", what(&other))))
         }
-        other => Err(refuse(place, key, format!("{} where a string or a list of messages belongs", what(&other)))),
+        other => Err(refuse(place, key, format!("expected a string or a list of messages, found {}", what(&other)))),
     }
 }

@@ -24,7 +24,7 @@ const SHAREGPT: &[(&str, &str)] = &[
 ];
 
 /// Keys that do not count as content: a message without content that has only these is empty.
-const SILENT: [&str; 5] = ["role", "content", "name", "weight", "train"];
+const NOT_CONTENT: [&str; 5] = ["role", "content", "name", "weight", "train"];
 
 /// Whether a value has the shape of a message.
 pub(super) fn is_message(value: &Value) -> bool {
@@ -37,17 +37,21 @@ pub(super) fn is_message(value: &Value) -> bool {
 /// A value that is not a message, with its place within the row.
 pub(super) fn message(place: &Place, key: &str, value: Value) -> Result<Message> {
     let Value::Object(mut message) = value else {
-        return Err(refuse(place, key, format!("{} where a message with `role` and `content` belongs", what(&value))));
+        return Err(refuse(
+            place,
+            key,
+            format!("expected a message with `role` and `content`, found {}", what(&value)),
+        ));
     };
     if !message.contains_key("role") && !message.contains_key("content") && message.contains_key("value") {
         from_sharegpt(&mut message).map_err(|what| refuse(place, &format!("{key}.from"), what))?;
     }
-    let said = role(&message);
-    if said.is_empty() {
+    let written = role(&message);
+    if written.is_empty() {
         return Err(refuse(place, &format!("{key}.role"), "missing or not a string; for example \"user\"".into()));
     }
-    if said != ASSISTANT && said.trim().eq_ignore_ascii_case(ASSISTANT) {
-        let what = format!("{said:?}, which would not be learned: the role is written \"{ASSISTANT}\"");
+    if written != ASSISTANT && written.trim().eq_ignore_ascii_case(ASSISTANT) {
+        let what = format!("{written:?}, which would not be learned: write the role as \"{ASSISTANT}\"");
         return Err(refuse(place, &format!("{key}.role"), what));
     }
     match message.get("content") {
@@ -58,19 +62,20 @@ pub(super) fn message(place: &Place, key: &str, value: Value) -> Result<Message>
         }
         None | Some(Value::Null) => {
             // A message that only calls tools has no content; the template handles that.
-            let says = |(name, value): (&String, &Value)| !SILENT.contains(&name.as_str()) && !value.is_null();
-            if message.iter().any(says) {
+            let is_content =
+                |(name, value): (&String, &Value)| !NOT_CONTENT.contains(&name.as_str()) && !value.is_null();
+            if message.iter().any(is_content) {
                 return Ok(message);
             }
             let found = if message.contains_key("content") { "null" } else { "missing" };
             Err(refuse(
                 place,
                 &format!("{key}.content"),
-                format!("{found}, and the message calls no tool: it says nothing"),
+                format!("{found}, and the message calls no tool: it is empty"),
             ))
         }
         Some(other) => {
-            let what = format!("{} where a string or a list of parts belongs", what(other));
+            let what = format!("expected a string or a list of parts, found {}", what(other));
             Err(refuse(place, &format!("{key}.content"), what))
         }
     }
@@ -80,7 +85,7 @@ fn from_sharegpt(message: &mut Message) -> Result<(), String> {
     let from = message.get("from").and_then(Value::as_str).unwrap_or_default();
     let Some((_, role)) = SHAREGPT.iter().find(|(name, _)| *name == from) else {
         let known: Vec<&str> = SHAREGPT.iter().map(|(name, _)| *name).collect();
-        return Err(format!("{from:?} is not a known speaker; known are {}", known.join(", ")));
+        return Err(format!("{from:?} is not a known speaker; expected one of: {}", known.join(", ")));
     };
     let mut other = std::mem::take(message);
     other.shift_remove("from");
@@ -99,15 +104,16 @@ fn check_parts(parts: &[Value]) -> Result<(), (String, String)> {
     for (index, part) in parts.iter().enumerate() {
         let place = format!("[{index}]");
         let Value::Object(part) = part else {
-            let what = format!("{} where a part belongs, such as {{\"type\": \"text\", \"text\": ...}}", what(part));
+            let what = format!("expected a part such as {{\"type\": \"text\", \"text\": ...}}, found {}", what(part));
             return Err((place, what));
         };
         match part.get("type").and_then(Value::as_str) {
             Some("text") if part.get("text").is_some_and(Value::is_string) => {}
             Some("text") => return Err((format!("{place}.text"), "missing or not a string".into())),
             Some(other) => {
-                let what =
-                    format!("{other:?} is not read: these models read text, so that parts are of the type \"text\"");
+                let what = format!(
+                    "{other:?} is not supported: the models read text only, so every part must have the type \"text\""
+                );
                 return Err((format!("{place}.type"), what));
             }
             None => return Err((format!("{place}.type"), "missing or not a string; for example \"text\"".into())),

@@ -12,17 +12,17 @@ use crate::data::rows::row::Content;
 ///
 /// # Errors
 /// Answers in which the end of the prompt cannot be determined.
-pub fn settle(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
-    let Some(prompt) = parts.get(&Part::Prompt) else { return take_prompt_out(parts) };
-    let asked = as_messages(prompt);
+pub fn separate_prompt(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+    let Some(prompt) = parts.get(&Part::Prompt) else { return extract_prompt(parts) };
+    let prompt = as_messages(prompt);
     for part in [Part::Chosen, Part::Rejected] {
-        take_prompt_off(parts, part)?;
+        remove_prompt(parts, part)?;
     }
     if let (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) =
         (parts.get(&Part::Chosen), parts.get(&Part::Rejected))
         && [chosen, rejected].iter().all(|answer| answer.first().is_some_and(|first| role(first) != ASSISTANT))
     {
-        return take_conversations_apart(&asked, parts);
+        return split_conversations(&prompt, parts);
     }
     for part in [Part::Chosen, Part::Rejected] {
         let Some(Content::Messages(answer)) = parts.get(&part) else { continue };
@@ -41,14 +41,14 @@ pub fn settle(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
 ///
 /// # Errors
 /// An answer that contains nothing else.
-pub fn take_prompt_off(parts: &mut BTreeMap<Part, Content>, answer: Part) -> Result<(), String> {
-    let asked = parts.get(&Part::Prompt).map(as_messages).unwrap_or_default();
+pub fn remove_prompt(parts: &mut BTreeMap<Part, Content>, answer: Part) -> Result<(), String> {
+    let prompt = parts.get(&Part::Prompt).map(as_messages).unwrap_or_default();
     let Some(Content::Messages(messages)) = parts.get_mut(&answer) else { return Ok(()) };
-    if !asked.is_empty() && messages.starts_with(&asked) {
-        messages.drain(..asked.len());
+    if !prompt.is_empty() && messages.starts_with(&prompt) {
+        messages.drain(..prompt.len());
     }
     if messages.is_empty() {
-        return Err(format!("`{}` says nothing behind the prompt", answer.name()));
+        return Err(format!("`{}` contains nothing after the prompt", answer.name()));
     }
     Ok(())
 }
@@ -60,17 +60,17 @@ fn as_messages(prompt: &Content) -> Vec<Message> {
     }
 }
 
-/// Splits two answers that are whole conversations and do not begin with `asked` word by word. Either they begin
-/// with the prompt's last messages, or the prompt repeats some of what both share, and what they share becomes the
-/// prompt.
-fn take_conversations_apart(asked: &[Message], parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+/// Splits two answers that are whole conversations and do not begin with exactly `prompt`. Either both begin with the
+/// last messages of the prompt, which are removed; or the prompt repeats some of their common beginning, which then
+/// becomes the prompt.
+fn split_conversations(prompt: &[Message], parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) =
         (parts.get(&Part::Chosen), parts.get(&Part::Rejected))
     else {
         return Ok(());
     };
     let shared = shared_prompt(chosen, rejected)?;
-    if asked.len() > shared && asked.ends_with(&chosen[..shared]) {
+    if prompt.len() > shared && prompt.ends_with(&chosen[..shared]) {
         for part in [Part::Chosen, Part::Rejected] {
             if let Some(Content::Messages(answer)) = parts.get_mut(&part) {
                 answer.drain(..shared);
@@ -79,21 +79,21 @@ fn take_conversations_apart(asked: &[Message], parts: &mut BTreeMap<Part, Conten
         return Ok(());
     }
     let spelled = |message: &Message| spaced(&words(message));
-    let repeats = |asked: &Message| {
-        let asked = spelled(asked);
+    let repeats = |message: &Message| {
+        let text = spelled(message);
         chosen[..shared]
             .iter()
             .map(spelled)
-            .any(|said| !said.is_empty() && (said.contains(&asked) || asked.contains(&said)))
+            .any(|other| !other.is_empty() && (other.contains(&text) || text.contains(&other)))
     };
-    if !asked.iter().all(repeats) {
+    if !prompt.iter().all(repeats) {
         return Err(
-            "`prompt` is not among the messages that `chosen` and `rejected` begin with: which of the two is asked? \
-                    Give answers alone, or leave `prompt` out"
+            "`prompt` is not among the messages that `chosen` and `rejected` begin with: which of the two is the prompt? \
+                    Give the answers alone, or remove `prompt`"
                 .into(),
         );
     }
-    take_prompt_out(parts)
+    extract_prompt(parts)
 }
 
 /// Replaces every run of white space by one space.
@@ -101,8 +101,8 @@ fn spaced(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Uses what both answers begin with as the prompt.
-fn take_prompt_out(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
+/// Uses the common beginning of both answers as the prompt.
+fn extract_prompt(parts: &mut BTreeMap<Part, Content>) -> Result<(), String> {
     let [prompt, chosen, rejected] = match (parts.get(&Part::Chosen), parts.get(&Part::Rejected)) {
         (Some(Content::Messages(chosen)), Some(Content::Messages(rejected))) => {
             let (prompt, answers) = chosen.split_at(shared_prompt(chosen, rejected)?);
@@ -130,8 +130,8 @@ fn shared_prompt(chosen: &[Message], rejected: &[Message]) -> Result<usize, Stri
     let answers = |messages: &[Message]| messages.get(shared).is_some_and(|m| role(m) == ASSISTANT);
     if shared == 0 || !answers(chosen) || !answers(rejected) {
         return Err(
-            "`chosen` and `rejected` answer no common prompt: both must begin with the same messages and go on \
-                    with the assistant's; or give `prompt`"
+            "`chosen` and `rejected` answer no common prompt: both must begin with the same messages and continue with the \
+             assistant's; or give `prompt`"
                 .into(),
         );
     }

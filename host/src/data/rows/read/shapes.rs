@@ -14,7 +14,7 @@ pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
     let only = |name: &str| has(name) && columns.values().filter(|value| !value.is_null()).count() == 1;
     let completes = kind == RowKind::PromptCompletion;
     if has("role") && (has("content") || has("tool_calls")) {
-        return "; this is a message, and a row holds a conversation: {\"messages\": [...]}".to_owned();
+        return "; this is a message, and a row contains a conversation: {\"messages\": [...]}".to_owned();
     }
     if completes && has("instruction") && has("output") {
         let columns = "data.columns = { prompt = \"instruction\", completion = \"output\" }";
@@ -32,9 +32,9 @@ pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
     }
     let lists = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
     if let Some((name, _)) = columns.iter().find(|(name, value)| only(name) && lists(value)) {
-        return format!("; where `{name}` holds the rows: jq -c '.{name}[]' IN > OUT");
+        return format!("; if `{name}` contains the rows: jq -c '.{name}[]' IN > OUT");
     }
-    let names = "; data.columns gives columns with other names";
+    let names = "; data.columns renames columns";
     let guess = |part: &str, names: &[&str]| -> Option<String> {
         let name = names.iter().find(|name| has(name) && !has(part))?;
         Some(format!("{part} = \"{name}\""))

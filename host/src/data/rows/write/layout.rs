@@ -38,16 +38,16 @@ impl Layout {
     /// answer would begin. A row of whole `messages` is written completely.
     ///
     /// # Errors
-    /// A template that fails, or in whose text the assistant's words cannot be told from the rest.
+    /// A template that fails, or in whose text the assistant's words cannot be found.
     pub fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
         if !self.templates(row) {
             if row.columns.get(KWARGS).is_some_and(|variables| !variables.is_null()) {
-                let what = "variables of a chat template, and no template writes this row; give messages, or data.chat_template";
+                let what = "variables of a chat template, but no template writes this row; give messages, or data.chat_template";
                 return Err(DataError::Json { place: row.place.clone(), key: KWARGS.to_owned(), what: what.into() });
             }
             if row.columns.get("tools").is_some_and(|tools| !tools.is_null()) {
                 let what =
-                    "descriptions of tools, and no template writes this row; give messages, or data.chat_template";
+                    "descriptions of tools, but no template writes this row; give messages, or data.chat_template";
                 return Err(DataError::Json { place: row.place.clone(), key: "tools".into(), what: what.into() });
             }
             return Ok(joined(row, end));
@@ -58,8 +58,8 @@ impl Layout {
         let messages = parts::as_read(&self.template, &messages, &variables, end == Part::Prompt);
         if self.template.is_plain() && messages.iter().any(|message| message.get("content").is_none_or(Value::is_null))
         {
-            let what = "a message has no content, as one that only calls tools, and the template \"plain\" has no words for \
-                        that: give data.chat_template one that has";
+            let what = "a message has no content (it may only call tools), which the template \"plain\" cannot write: give \
+                        data.chat_template a template that can";
             return Err(DataError::Json { place: row.place.clone(), key: String::new(), what: what.into() });
         }
         let laid = match end {
@@ -71,7 +71,7 @@ impl Layout {
             _ => self.lay_out_messages(prompt, &messages, &variables),
         };
         if matches!(end, Part::Chosen | Part::Rejected) {
-            whole(&messages[prompt.min(messages.len())..]).map_err(refused)?;
+            check_all_learned(&messages[prompt.min(messages.len())..]).map_err(refused)?;
         }
         let laid = laid.and_then(|laid| parts::check_written(&messages, &laid.text).map(|()| laid).map_err(unnamed));
         let laid = laid.and_then(|laid| parts::check_calls(&self.template, &messages, &laid.text).map(|()| laid));
@@ -82,22 +82,22 @@ impl Layout {
     fn lay_out_messages(&self, prompt: usize, messages: &[Message], variables: &Variables) -> Result<Laid, Refused> {
         let mut learned = Vec::with_capacity(messages.len());
         for (number, message) in messages.iter().enumerate() {
-            let said =
+            let flag =
                 learned::learned(message).map_err(|(key, what)| (key, format!("in message {}, {what}", number + 1)))?;
-            learned.push(number >= prompt && said.unwrap_or(true));
+            learned.push(number >= prompt && flag.unwrap_or(true));
         }
         let whole = self.template.render(messages, variables, false).map_err(unnamed)?;
         let conversation = Conversation { template: &self.template, messages, variables, whole, learned };
         let Places { supervised, unplaced } = conversation.places().map_err(unnamed)?;
         let is_learned = |number: &usize| conversation.learned[*number] && role(&messages[*number]) == ASSISTANT;
-        let says = |number: usize| !words(&messages[number]).trim().is_empty();
+        let has_words = |number: usize| !words(&messages[number]).trim().is_empty();
         let is_blank = |span: &Range<usize>| {
             conversation.whole.text.chars().take(span.end).skip(span.start).all(char::is_whitespace)
         };
-        if (0..messages.len()).filter(is_learned).any(says) && supervised.iter().all(is_blank) {
+        if (0..messages.len()).filter(is_learned).any(has_words) && supervised.iter().all(is_blank) {
             return Err(unnamed(
-                "the chat template writes none of the assistant's words, or its {% generation %} marks stand around nothing, so \
-                 that only the end of text would be learned; give data.chat_template one that writes them"
+                "the chat template writes none of the assistant's words, or its {% generation %} marks enclose nothing, so that \
+                 only the end of text would be learned; give data.chat_template a template that writes them"
                     .to_owned(),
             ));
         }
@@ -111,10 +111,10 @@ impl Layout {
 
 /// Refuses answers of a pair with a message that is flagged as not learned: answers of pairs are compared as a
 /// whole.
-fn whole(answers: &[Message]) -> Result<(), Refused> {
+fn check_all_learned(answers: &[Message]) -> Result<(), Refused> {
     for message in answers {
         if learned::learned(message)? == Some(false) {
-            let what = "a message of an answer says that it is not learned, and answers of pairs are compared whole";
+            let what = "a message of an answer is flagged as not learned, and answers of pairs are compared whole";
             return Err(unnamed(what.to_owned()));
         }
     }

@@ -21,34 +21,35 @@ pub fn is_about_learning(key: &str) -> bool {
 /// # Errors
 /// The key, and what is wrong with its value.
 pub fn learned(message: &Message) -> Result<Option<bool>, (String, String)> {
-    let mut said: Option<(&str, bool)> = None;
+    let mut decided: Option<(&str, bool)> = None;
     for key in LEARNED.iter().chain([&MASKED]) {
         let Some(value) = message.get(*key).filter(|value| !value.is_null()) else { continue };
-        let word = match value {
+        let is_learned = match value {
             Value::Bool(truth) => *truth,
             Value::Number(number) if number.as_f64() == Some(1.0) => true,
             Value::Number(number) if number.as_f64() == Some(0.0) => false,
             other => {
-                let what =
-                    format!("{other} where 0 (not learned) or 1 (learned) belongs: a part of a loss is not offered");
+                let what = format!(
+                    "expected 0 (not learned) or 1 (learned), found {other}: fractional weights are not supported"
+                );
                 return Err(((*key).to_owned(), what));
             }
         } != (*key == MASKED);
-        if word && *key != MASKED && role(message) != ASSISTANT {
+        if is_learned && *key != MASKED && role(message) != ASSISTANT {
             let what =
                 format!("only messages of the role \"{ASSISTANT}\" are learned, and this one is \"{}\"", role(message));
             return Err(((*key).to_owned(), what));
         }
-        match said {
-            Some((other, before)) if before != word => {
+        match decided {
+            Some((other, before)) if before != is_learned => {
                 return Err(((*key).to_owned(), format!("contradicts `{other}` of the same message")));
             }
-            _ => said = Some((key, word)),
+            _ => decided = Some((key, is_learned)),
         }
     }
     if let Some(key) = UNCLEAR.iter().find(|key| message.get(**key).is_some_and(|value| !value.is_null())) {
-        let what = "not supported, since its meaning differs between tools; `weight`: 0 or 1 says whether a message is learned";
+        let what = "not supported, since its meaning differs between tools; `weight`: 0 or 1 decides whether a message is learned";
         return Err(((*key).to_owned(), what.to_owned()));
     }
-    Ok(said.map(|(_, word)| word))
+    Ok(decided.map(|(_, is_learned)| is_learned))
 }

@@ -54,8 +54,8 @@ pub(super) fn check_written(messages: &[Message], text: &str) -> Result<(), Stri
     match messages.iter().position(|message| dropped(&message)) {
         None => Ok(()),
         Some(index) => Err(format!(
-            "the chat template leaves message {} out: it does not know the role \"{}\"; rename the role (known to most are {}), or \
-             give data.chat_template one that writes it",
+            "the chat template does not write message {}: it does not know the role \"{}\"; rename the role (most templates know \
+             {}), or give data.chat_template a template that writes it",
             index + 1,
             role(&messages[index]),
             KNOWN.join(", ")
@@ -80,7 +80,8 @@ pub(super) fn check_calls(template: &ChatTemplate, messages: &[Message], text: &
     match messages.iter().position(is_dropped) {
         Some(index) if !template.source().contains("tool_calls") => {
             let what = format!(
-                "message {} calls tools, and the chat template does not write such calls; give data.chat_template one that does",
+                "message {} calls tools, and the chat template does not write such calls; give data.chat_template a template that \
+                 does",
                 index + 1
             );
             Err(("tool_calls".to_owned(), what))
@@ -89,10 +90,10 @@ pub(super) fn check_calls(template: &ChatTemplate, messages: &[Message], text: &
     }
 }
 
-/// Cuts the text after the last word of an answer that was cut off: what a template writes after an answer would
+/// Cuts the text after the last word of an answer that was cut off: text that a template writes after an answer would
 /// teach the model to end there.
 pub(in crate::data::rows) fn without_closing(mut laid: Laid, row: &Row, answer: Part) -> Laid {
-    let said = match row.parts.get(&answer) {
+    let words_of_answer = match row.parts.get(&answer) {
         Some(Content::Text(text)) => Cow::Borrowed(text.as_str()),
         Some(Content::Messages(messages)) => messages.last().map(words).unwrap_or_default(),
         None => return laid,
@@ -101,9 +102,11 @@ pub(in crate::data::rows) fn without_closing(mut laid: Laid, row: &Row, answer: 
     let byte = |place: usize| laid.text.char_indices().nth(place).map_or(laid.text.len(), |(at, _)| at);
     let (start, end) = (byte(span.start), byte(span.end));
     let text = &laid.text[start..end];
-    let found = [said.as_ref(), said.trim()].into_iter().find_map(|said| Some((text.rfind(said)?, said.len())));
+    let found = [words_of_answer.as_ref(), words_of_answer.trim()]
+        .into_iter()
+        .find_map(|words_of_answer| Some((text.rfind(words_of_answer)?, words_of_answer.len())));
     let kept = match found {
-        _ if said.trim().is_empty() => 0,
+        _ if words_of_answer.trim().is_empty() => 0,
         Some((at, length)) => at + length,
         None => return laid,
     };

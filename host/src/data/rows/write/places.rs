@@ -45,7 +45,7 @@ pub struct Places {
 /// A text that contains an answer's stand-in: the text before it and after it.
 struct Around {
     before: String,
-    behind: String,
+    after: String,
 }
 
 impl Conversation<'_> {
@@ -80,9 +80,9 @@ impl Conversation<'_> {
 
     fn hidden(&self, number: usize) -> String {
         format!(
-            "the chat template hides where message {} begins and ends: what it writes for the messages up to there is not how the \
-             whole conversation begins, and other words in its place change the text elsewhere too; put {{% generation %}} and \
-             {{% endgeneration %}} around the assistant's words in data.chat_template",
+            "the place of message {} in the chat template's text cannot be found: the text of the messages up to it is not the \
+             beginning of the whole text, and other words in its place also change other parts of the text; put {{% generation %}} \
+             and {{% endgeneration %}} around the assistant's words in data.chat_template",
             number + 1
         )
     }
@@ -99,8 +99,8 @@ impl Conversation<'_> {
                 None if marked.len() == answers.len() => self.learned[answers[place]],
                 None => {
                     return Err(format!(
-                        "the chat template marks {} spans and does not tell which of {} messages of the assistant each \
-                         belongs to, and not all of them are learned; let its loop over `messages` hold the message in a variable",
+                        "the chat template marks {} spans, but not to which of the {} messages of the assistant each belongs, and \
+                         not all of them are learned; keep the message in a variable of its loop over `messages`",
                         marked.len(),
                         answers.len()
                     ));
@@ -166,16 +166,16 @@ impl Conversation<'_> {
             let mut messages = self.messages.to_vec();
             messages[answer] = stand_in;
             let Some(around) = self.render(&messages, false).ok().and_then(|text| around(&text)) else { continue };
-            let fits = around.before.len() + around.behind.len() <= text.len();
-            if !fits || !text.starts_with(&around.before) || !text.ends_with(&around.behind) {
+            let fits = around.before.len() + around.after.len() <= text.len();
+            if !fits || !text.starts_with(&around.before) || !text.ends_with(&around.after) {
                 continue;
             }
-            let (start, end) = (around.before.len(), text.len() - around.behind.len());
+            let (start, end) = (around.before.len(), text.len() - around.after.len());
             if start == end && !is_blank(message) {
                 return None;
             }
             let closing = self.render(&messages[..=answer], false).ok().and_then(|text| self::around(&text));
-            let closing = closing.map_or(0, |closing| shared(&closing.behind, &text[end..]));
+            let closing = closing.map_or(0, |closing| shared(&closing.after, &text[end..]));
             return Some(start..end + closing);
         }
         None
@@ -184,8 +184,8 @@ impl Conversation<'_> {
 
 /// The text around the stand-in, if that occurs exactly once.
 fn around(text: &str) -> Option<Around> {
-    let (before, behind) = text.split_once(STAND_IN)?;
-    (!behind.contains(STAND_IN)).then(|| Around { before: before.to_owned(), behind: behind.to_owned() })
+    let (before, after) = text.split_once(STAND_IN)?;
+    (!after.contains(STAND_IN)).then(|| Around { before: before.to_owned(), after: after.to_owned() })
 }
 
 /// Whether a message has nothing that a template could write.
@@ -200,13 +200,13 @@ fn is_blank(message: &Message) -> bool {
 }
 
 /// How much of `closing`, which ends a conversation whose last message is the answer, also follows the answer in
-/// the middle of a conversation. Where the two differ, part of a tag does not count: `<|end|>\n` does, and not a
-/// `<|` that follows it in both.
-fn shared(closing: &str, behind: &str) -> usize {
-    if behind.starts_with(closing) {
+/// the middle of a conversation. Part of a tag where the two differ does not count: `<|end|>\n` counts, but a `<|` that
+/// follows it in both does not.
+fn shared(closing: &str, after: &str) -> usize {
+    if after.starts_with(closing) {
         return closing.len();
     }
-    let same = closing.char_indices().zip(behind.chars()).take_while(|((_, a), b)| a == b);
+    let same = closing.char_indices().zip(after.chars()).take_while(|((_, a), b)| a == b);
     let tag_ends = |c: char| c.is_whitespace() || ['>', ']', '}', ')'].contains(&c);
     same.filter(|((_, c), _)| tag_ends(*c)).last().map_or(0, |((at, c), _)| at + c.len_utf8())
 }

@@ -135,7 +135,7 @@ impl ChatTemplate {
         all.extend(self.special.iter().map(|(name, text)| ((*name).to_owned(), jinja::Value::str(text.as_str()))));
         all.extend(variables.more.iter().map(|(name, value)| (name.clone(), from_json(value))));
         let text = guarded(&self.origin, "cannot be rendered", || self.template.render(all))?;
-        Ok(if self.marks_answers() { take_marks_out(&text) } else { Rendered { text, marked: None } })
+        Ok(if self.marks_answers() { extract_marks(&text) } else { Rendered { text, marked: None } })
     }
 }
 
@@ -250,7 +250,7 @@ fn guarded<T>(origin: &str, fails: &str, work: impl FnOnce() -> Result<T, jinja:
     match guard::caught(work) {
         Ok(result) => result.map_err(|jinja::Error { what, line }| format!("{what} (line {line} of {origin})")),
         Err(panic) => Err(format!(
-            "{origin} {fails}: this is a fault of telos, which stopped with \"{panic}\"; give another template"
+            "{origin} {fails}: this is a bug in Telos, which panicked with \"{panic}\"; give another template"
         )),
     }
 }
@@ -260,7 +260,7 @@ pub fn sha256(text: &str) -> String {
     crate::data::cache::hex(&Sha256::digest(text))
 }
 
-/// A mark that stands in a value.
+/// Returns a mark that occurs in a value, if any.
 fn mark_in(value: &Value) -> Option<char> {
     let in_text = |text: &str| text.chars().find(|c| [BEGIN, END, NUMBER_END].contains(c));
     match value {
@@ -271,7 +271,7 @@ fn mark_in(value: &Value) -> Option<char> {
     }
 }
 
-fn take_marks_out(marked: &str) -> Rendered {
+fn extract_marks(marked: &str) -> Rendered {
     let (mut text, mut length, mut found) = (String::with_capacity(marked.len()), 0, Vec::new());
     let mut open: Vec<usize> = Vec::new();
     let mut characters = marked.chars();
@@ -300,8 +300,8 @@ fn take_marks_out(marked: &str) -> Rendered {
 mod tests {
     use super::*;
 
-    /// Catches a panic of the interpreter that ends the host, or an error that does not say that rendering this
-    /// file panicked.
+    /// Catches a panic of the interpreter that ends the host, or an error without the fact that rendering this file
+    /// panicked.
     #[test]
     fn gotcha_63_a_panic_while_a_template_renders_is_an_error_with_its_file() {
         let error = guarded::<()>("x.jinja", "cannot be rendered", || panic!("index out of bounds")).unwrap_err();

@@ -19,7 +19,7 @@ fn turn(role: &str, content: &str) -> Value {
 /// that is not read, an answer given as a message that is dropped, and values that no answer could equal and that
 /// are silently accepted.
 #[test]
-fn gotcha_48_right_answers_are_understood_or_refused_with_the_remedy() {
+fn gotcha_48_right_answers_are_read_or_refused_with_a_remedy() {
     let read = |answer: Value| parse(&[], &json!({"prompt": "p", "answer": answer}));
     let answers = |row: Row| {
         let text = row.text();
@@ -39,11 +39,11 @@ fn gotcha_48_right_answers_are_understood_or_refused_with_the_remedy() {
     ] {
         assert_eq!(answers(read(answer.clone()).unwrap()), right, "{answer}");
     }
-    for (answer, says) in [
-        (json!(true), "true where a right answer belongs: write the word"),
+    for (answer, expected) in [
+        (json!(true), "expected a right answer, found true: write the word"),
         (
             json!("[\"a\", \"b\"]"),
-            "a list within a string; several right answers are a list: jq -c '.answer |= fromjson'",
+            "a list within a string; write several right answers as a list: jq -c '.answer |= fromjson'",
         ),
         (json!("['a', 'b']"), "a list within a string"),
         (json!([["a"], ["b"]]), "a list at place 0 of the list; a right answer is a string or a number"),
@@ -53,7 +53,7 @@ fn gotcha_48_right_answers_are_understood_or_refused_with_the_remedy() {
         (json!({"text": ["a"], "score": 1}), "an object; a right answer is a string or a number"),
     ] {
         let error = read(answer.clone()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {says}")), "{answer}: {error}");
+        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {expected}")), "{answer}: {error}");
     }
     let named = parse(&[("answer", "answers")], &json!({"prompt": "p", "answers": {"text": ["a"]}}));
     assert_eq!(answers(named.unwrap()), ["a"]);

@@ -29,7 +29,7 @@ fn row(line: &Value) -> Row {
 }
 
 /// The supervised spans of a row, as text.
-fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
+fn supervised_texts(template: &str, line: Value) -> Result<Vec<String>, DataError> {
     let tokenizer = Tokenizer::bytes().unwrap();
     let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
     let laid = layout.lay_out(&row(&line), Part::Completion)?;
@@ -39,7 +39,7 @@ fn said(template: &str, line: Value) -> Result<Vec<String>, DataError> {
 /// Compares text, ids and masks with those of transformers, exactly. Catches whitespace that Jinja's block rules
 /// would strip, places counted in bytes, and an assistant's span that is one character off.
 #[test]
-fn rendered_chats_their_ids_and_masks_are_those_of_the_reference() {
+fn rendered_chats_their_ids_and_masks_match_the_reference() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
         let template = ChatTemplate::new(tokenizer.chat_template().unwrap(), &tokenizer).unwrap();
@@ -100,12 +100,12 @@ fn gotcha_11_the_completions_answers_are_learned_and_the_prompts_are_not() {
     let completion = [turn("assistant", "two"), turn("user", "3?"), turn("assistant", "three")];
     let end = "<|endoftext|>";
     assert_eq!(
-        said(PLAIN, json!({"prompt": prompt, "completion": completion})).unwrap(),
+        supervised_texts(PLAIN, json!({"prompt": prompt, "completion": completion})).unwrap(),
         [format!("two{end}"), format!("three{end}")]
     );
     let all: Vec<Value> = prompt.iter().chain(&completion).cloned().collect();
-    assert_eq!(said(PLAIN, json!({"messages": all})).unwrap().len(), 3);
-    assert_eq!(said(PLAIN, json!({"prompt": "2?", "completion": "two"})).unwrap(), [format!("two{end}")]);
+    assert_eq!(supervised_texts(PLAIN, json!({"messages": all})).unwrap().len(), 3);
+    assert_eq!(supervised_texts(PLAIN, json!({"prompt": "2?", "completion": "two"})).unwrap(), [format!("two{end}")]);
 }
 
 /// What a template does to an answer, and what is then learned. Catches places found from a render of the beginning
@@ -118,27 +118,27 @@ fn gotcha_50_answers_are_found_where_the_template_rewrites_them() {
             {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]})
     };
     let upper = "{% for m in messages %}{% if loop.last %}{{ m.content }}{% else %}{{ m.content | upper }}{% endif %}\n{% endfor %}";
-    assert_eq!(said(upper, json!({"prompt": "a", "completion": "b"})).unwrap(), ["b"]);
+    assert_eq!(supervised_texts(upper, json!({"prompt": "a", "completion": "b"})).unwrap(), ["b"]);
     let drops = "{% for m in messages %}<{{ m.role }}>{{ m.content if loop.last else m.content.split('</think>')[-1] }}|\n\
         {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
-    assert_eq!(said(drops, chat("<think>r</think>a")).unwrap(), ["a|\n", "b|\n"]);
+    assert_eq!(supervised_texts(drops, chat("<think>r</think>a")).unwrap(), ["a|\n", "b|\n"]);
     let one_mark = "{% for m in messages %}{{ m.content }}{% endfor %}{% generation %}x{% endgeneration %}";
-    assert_eq!(said(one_mark, chat("a")).unwrap(), ["x"]);
+    assert_eq!(supervised_texts(one_mark, chat("a")).unwrap(), ["x"]);
     // The end-of-text token follows every conversation, but only at its end.
     let ends = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}\
         {% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}";
-    assert_eq!(said(ends, chat("a")).unwrap(), ["a<|end|>\n", "b<|end|>\n<|endoftext|>"]);
+    assert_eq!(supervised_texts(ends, chat("a")).unwrap(), ["a<|end|>\n", "b<|end|>\n<|endoftext|>"]);
     // The generation prompt opens the model's reasoning, and earlier answers are written without it.
     let opens = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}";
-    assert_eq!(said(opens, chat("a")).unwrap(), ["a\n", "b\n"]);
+    assert_eq!(supervised_texts(opens, chat("a")).unwrap(), ["a\n", "b\n"]);
 }
 
 /// If the assistant's words cannot be found: an error for the last answer, a count for an earlier one. Catches a
 /// guess.
 #[test]
-fn gotcha_11_a_template_that_hides_the_places_is_refused_with_the_remedy() {
+fn gotcha_11_a_template_that_hides_answers_is_refused_with_a_remedy() {
     let twice = "{% for m in messages %}{{ m.content }}{{ messages | length }}{{ m.content }}\n{% endfor %}";
-    let error = said(twice, json!({"prompt": "a", "completion": "b"})).unwrap_err().to_string();
+    let error = supervised_texts(twice, json!({"prompt": "a", "completion": "b"})).unwrap_err().to_string();
     assert!(error.starts_with("rows.jsonl:1: ") && error.contains("{% generation %}"), "{error}");
     let first = "{% for m in messages %}{{ m.content if loop.last else m.content | length }}\n{% endfor %}";
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -161,22 +161,22 @@ fn gotcha_50_marks_are_a_union_and_each_belongs_to_its_message() {
     let turn = |content: &str| json!({"role": "assistant", "content": content, "reasoning": "r"});
     let user = json!({"role": "user", "content": "q"});
     assert_eq!(
-        said(template, json!({"messages": [user, turn("a"), user, turn("b")]})).unwrap(),
+        supervised_texts(template, json!({"messages": [user, turn("a"), user, turn("b")]})).unwrap(),
         ["<r>", "a", "<r>", "b"]
     );
     assert_eq!(
-        said(template, json!({"prompt": [user, turn("a"), user], "completion": [turn("b")]})).unwrap(),
+        supervised_texts(template, json!({"prompt": [user, turn("a"), user], "completion": [turn("b")]})).unwrap(),
         ["<r>", "b"]
     );
     let nested =
         "{% for m in messages %}{% generation %}a{% generation %}b{% endgeneration %}c{% endgeneration %}{% endfor %}";
-    assert_eq!(said(nested, json!({"messages": [user, turn("a")]})).unwrap(), ["abc", "abc"]);
+    assert_eq!(supervised_texts(nested, json!({"messages": [user, turn("a")]})).unwrap(), ["abc", "abc"]);
 }
 
 /// Gotcha 48: a message has a flag that decides whether it is learned. Catches a weight that is dropped, and one
 /// that is written as part of the text.
 #[test]
-fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
+fn gotcha_48_a_messages_weight_is_applied_or_refused() {
     let chat = |key: &str, value: Value| {
         let mut first = json!({"role": "assistant", "content": "one"});
         first[key] = value;
@@ -192,13 +192,13 @@ fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
         ("trainable", json!(false)),
         ("masked", json!(true)),
     ] {
-        assert_eq!(said(PLAIN, chat(key, value.clone())).unwrap(), [format!("two{end}")], "{key}");
-        assert_eq!(said(unmarked, chat(key, value)).unwrap(), ["two\n"], "{key}");
+        assert_eq!(supervised_texts(PLAIN, chat(key, value.clone())).unwrap(), [format!("two{end}")], "{key}");
+        assert_eq!(supervised_texts(unmarked, chat(key, value)).unwrap(), ["two\n"], "{key}");
     }
     for (key, value) in
         [("weight", json!(1)), ("train", json!(true)), ("masked", json!(false)), ("weight", json!(null))]
     {
-        assert_eq!(said(PLAIN, chat(key, value)).unwrap().len(), 2, "{key}");
+        assert_eq!(supervised_texts(PLAIN, chat(key, value)).unwrap().len(), 2, "{key}");
     }
     for (key, value, word) in [
         ("weight", json!(0.5), "0 (not learned) or 1"),
@@ -206,16 +206,16 @@ fn gotcha_48_a_messages_weight_is_honoured_or_refused() {
         ("mask", json!(1), "`weight`: 0 or 1"),
         ("loss_scale", json!(2), "`weight`: 0 or 1"),
     ] {
-        let error = said(PLAIN, chat(key, value)).unwrap_err().to_string();
+        let error = supervised_texts(PLAIN, chat(key, value)).unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("rows.jsonl:1: `{key}`: in message 2, ")) && error.contains(word),
             "{error}"
         );
     }
     let user = json!({"messages": [{"role": "user", "content": "1?", "train": true}, {"role": "assistant", "content": "one"}]});
-    assert!(said(PLAIN, user).unwrap_err().to_string().contains("only messages of the role"));
+    assert!(supervised_texts(PLAIN, user).unwrap_err().to_string().contains("only messages of the role"));
     let both = json!({"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "one", "train": true, "weight": 0}]});
-    assert!(said(PLAIN, both).unwrap_err().to_string().contains("contradicts"));
+    assert!(supervised_texts(PLAIN, both).unwrap_err().to_string().contains("contradicts"));
 }
 
 /// What a row passes to its template reaches it, or is refused with its key. Catches a column that is silently
@@ -387,7 +387,7 @@ fn templates_may_use_what_those_of_published_models_use() {
 /// The file takes precedence over the configuration, and the default is used if there are several templates.
 /// Catches a template that is read and not saved with the model.
 #[test]
-fn gotcha_15_the_template_is_found_where_models_carry_it_and_goes_with_the_tokenizer() {
+fn gotcha_15_the_template_is_read_from_the_models_folder_and_saved_with_the_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     Tokenizer::bytes().unwrap().save(folder.path()).unwrap();
     let open = || Tokenizer::open(folder.path()).unwrap();
@@ -415,11 +415,11 @@ fn a_template_that_leaves_the_answer_or_its_calls_out_is_refused() {
         let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: false };
         layout.lay_out(&row(&json!({"messages": messages})), Part::Completion).map(|laid| laid.text)
     };
-    let said = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+    let answered = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
     let users = "{% for m in messages if m.role == 'user' %}{{ m.content }};{% endfor %}";
     let empty_marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{% endgeneration %}{% endif %}{{ m.content }};{% endfor %}";
     for template in [users, empty_marks] {
-        let error = lay_out(template, said.clone()).unwrap_err().to_string();
+        let error = lay_out(template, answered.clone()).unwrap_err().to_string();
         assert!(error.contains("none of the assistant's words"), "{template}: {error}");
     }
     let call = json!({"function": {"name": "clock", "arguments": {}}});

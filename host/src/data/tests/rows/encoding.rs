@@ -84,7 +84,7 @@ pub(in crate::data::tests) fn pair(prompt: &str, completion: &str) -> Value {
 /// Catches a mask on the token that is read instead of the one that is predicted: it would supervise the prediction
 /// of the wrong tokens, with the completion's first token left out.
 #[test]
-fn gotcha_02_the_completions_first_token_and_its_end_are_targets_and_the_prompts_are_not() {
+fn gotcha_02_the_completion_and_its_end_are_targets_and_the_prompt_is_not() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let (sequences, _) = bytes(&tokenizer).encode(&[pair("ab", "cd"), pair("e", "f")]);
     let batch = pack(&sequences).unwrap();
@@ -102,13 +102,14 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let end = "<|endoftext|>";
-    let behind = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token + '\\n' }}{% endif %}{% endfor %}";
+    let end_after_answer = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token + '\\n' }}{% endif \
+                            %}{% endfor %}";
     let never = "{% for m in messages %}{{ m.content }}{% endfor %}";
     for (template, completion) in [
         (None, "bc".to_owned()),
         (None, format!("bc{end}")),
         (None, format!("bc{end} and more{end}")),
-        (Some(behind), "bc".into()),
+        (Some(end_after_answer), "bc".into()),
         (Some(never), "bc".into()),
     ] {
         assert_eq!(case(template).shown(pair("a", &completion)), format!("a[bc{end}]"), "{template:?} {completion}");
@@ -121,7 +122,7 @@ fn gotcha_03_the_end_of_text_is_supervised_exactly_once() {
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}, {"role": "user", "content": "e"}]});
     // The user's last message is followed by no answer and is cut off.
     assert_eq!(case(None).shown(chat.clone()), format!("a\n[b{end}]c\n[d{end}]"));
-    assert_eq!(case(Some(behind)).shown(chat), format!("a[b{end}]\nc[d{end}]"));
+    assert_eq!(case(Some(end_after_answer)).shown(chat), format!("a[b{end}]\nc[d{end}]"));
 }
 
 /// A folder with a tokenizer that begins every input with `<|endoftext|>`.
@@ -137,7 +138,7 @@ pub(in crate::data::tests) fn with_bos() -> (tempfile::TempDir, Tokenizer) {
 /// Catches a template's own beginning-of-text token that the tokenizer doubles, one that is missing from joined
 /// strings, and one in front of a text whose template writes none.
 #[test]
-fn gotcha_03_the_beginning_of_text_is_there_once() {
+fn gotcha_03_the_beginning_of_text_occurs_once() {
     let (_folder, tokenizer) = with_bos();
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let begins = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
@@ -175,7 +176,7 @@ fn gotcha_04_the_boundary_is_found_in_the_whole_text() {
         assert!(prompt.ends_with(extra) && extra.len() < 8, "{extra:?}");
         shared += counts.shared_tokens;
     }
-    assert!((1..5).contains(&shared), "{shared}: the cases do not tell");
+    assert!((1..5).contains(&shared), "{shared}: the cases do not cover both outcomes");
 }
 
 /// Catches 0/0: rows in which truncation leaves nothing to learn are dropped, by each rule, and counted separately
@@ -226,7 +227,7 @@ fn gotcha_05_truncation_from_the_left_keeps_the_beginning_of_text() {
 
 /// Rows do not attend to each other: positions restart, offsets separate them, and no target crosses a seam.
 #[test]
-fn gotcha_06_packed_rows_are_the_rows_one_by_one() {
+fn gotcha_06_packing_keeps_rows_unchanged() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let (sequences, _) = bytes(&tokenizer).encode(&[pair("ab", "c"), pair("d", "ef"), pair("ghi", "")]);
     let packed = pack(&sequences).unwrap();
@@ -245,7 +246,7 @@ fn gotcha_06_packed_rows_are_the_rows_one_by_one() {
 
 /// Numbers reach the batch by name; columns that are numbers in some rows only are reported and left out.
 #[test]
-fn numeric_columns_come_along_by_name() {
+fn numeric_columns_reach_the_batch_by_name() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let line = |margin: Value, votes: Value| json!({"prompt": "a", "completion": "b", "m": margin, "votes": votes, "who": "x", "ok": true});
     let (sequences, counts) = bytes(&tokenizer).encode(&[line(json!(0.5), json!(3)), line(json!(-2), Value::Null)]);
@@ -264,7 +265,7 @@ fn batcher(data: &TrainingData, epochs: Option<u64>) -> Batcher {
 /// Every row occurs once per epoch, in another order each time. A restored place continues with the same windows,
 /// and belongs to its own data only. Catches a key that ignores masks.
 #[test]
-fn rows_come_once_an_epoch_and_a_saved_place_goes_on() {
+fn each_epoch_reads_every_row_once_and_a_saved_place_is_resumed() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines: Vec<Value> = (0..10).map(|i| pair(&format!("p{i}"), "c")).collect();
     let data = bytes(&tokenizer).data(&lines).unwrap();
@@ -292,7 +293,7 @@ fn rows_come_once_an_epoch_and_a_saved_place_goes_on() {
 /// Short rows: evaluation reads about as many tokens as requested. Catches a count that treats every row as a full
 /// context.
 #[test]
-fn evaluation_reads_about_as_many_tokens_as_asked_for() {
+fn evaluation_reads_about_as_many_tokens_as_requested() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines: Vec<Value> = (0..100).map(|i| pair(&format!("{i:03}"), "abcdefg")).collect();
     let data = bytes(&tokenizer).data(&lines).unwrap();
@@ -304,7 +305,7 @@ fn evaluation_reads_about_as_many_tokens_as_asked_for() {
 /// Catches a selection of every n-th row where the kinds of rows alternate: the loss would cover some kinds only.
 /// Found when seed 8 of the quickstart world evaluated two of five tasks.
 #[test]
-fn evaluation_of_a_part_sees_every_kind_of_row() {
+fn evaluation_of_a_selection_includes_every_kind_of_row() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines: Vec<Value> = (0..1000).map(|i| pair(&format!("{i:03}"), ["a", "b", "c", "d", "e"][i % 5])).collect();
     let data = bytes(&tokenizer).data(&lines).unwrap().train;
@@ -321,7 +322,7 @@ fn evaluation_of_a_part_sees_every_kind_of_row() {
 
 /// Catches the end of an answer that is silently left out.
 #[test]
-fn what_follows_an_end_of_text_within_an_answer_is_counted() {
+fn rows_with_an_end_of_text_within_an_answer_are_counted() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines = [pair("a", "b<|endoftext|>c"), pair("d", "e<|endoftext|>"), pair("f", "g")];
     let (sequences, counts) = bytes(&tokenizer).encode(&lines);
@@ -338,6 +339,6 @@ fn the_plain_template_refuses_a_message_without_content() {
         {"role": "user", "content": "6 * 7?"},
         {"role": "assistant", "content": null, "tool_calls": [{"name": "times"}]},
     ]});
-    let Err(error) = bytes(&tokenizer).data(&[call]) else { panic!("it was learned") };
+    let Err(error) = bytes(&tokenizer).data(&[call]) else { panic!("the message was learned") };
     assert!(error.to_string().starts_with("rows.jsonl:1: a message has no content"), "{error}");
 }

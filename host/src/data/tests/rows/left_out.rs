@@ -27,7 +27,7 @@ fn unwritten(template: &str, rows: &[Value]) -> Vec<(String, usize)> {
 /// Catches a key of messages that is silently dropped, one that is written and still reported, and a wrong count of
 /// rows.
 #[test]
-fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
+fn keys_of_messages_that_a_template_does_not_write_are_reported_with_row_counts() {
     let answer = |more: Value| {
         let mut message = json!({"role": "assistant", "content": "a"});
         message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -44,8 +44,8 @@ fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
     let named = |keys: &[(&str, usize)]| keys.iter().map(|(key, rows)| ((*key).to_owned(), *rows)).collect::<Vec<_>>();
     let all = [("content.cache_control", 1), ("images", 1), ("name", 2), ("reasoning_content", 1), ("thinking", 1)];
     assert_eq!(unwritten(TURNS, &rows), named(&all));
-    let told = counts(TURNS, &rows).to_string();
-    assert!(told.contains("keys of messages that the chat template does not write: content.cache_control in 1 row, images in 1 row, name in 2 rows"), "{told}");
+    let notes = counts(TURNS, &rows).to_string();
+    assert!(notes.contains("keys of messages that the chat template does not write: content.cache_control in 1 row, images in 1 row, name in 2 rows"), "{notes}");
     // A template that reads a key under any of its names, or tests whether it exists.
     let reads =
         TURNS.replace("{{ m.content }}", "<{{ m.thinking }}>{% if m.name is defined %}!{% endif %}{{ m.content }}");
@@ -67,7 +67,7 @@ fn keys_of_messages_that_a_template_does_not_write_are_named_with_their_rows() {
 /// Catches a note for ordinary templates, and a missing note where generation begins with text that is never
 /// learned.
 #[test]
-fn an_opening_that_differs_from_what_is_learned_is_named() {
+fn a_generation_prompt_that_differs_from_learned_text_is_reported() {
     let row = conversation(json!({"role": "assistant", "content": "a"}));
     let opening = |template: &str| counts(template, std::slice::from_ref(&row)).other_opening;
     let chatml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -102,7 +102,7 @@ fn an_opening_that_differs_from_what_is_learned_is_named() {
 
 /// Catches a column of numbers that nothing reads and that is not reported, and a note for one that is read.
 #[test]
-fn columns_of_numbers_that_nothing_names_are_named() {
+fn unused_numeric_columns_are_reported() {
     let read = |line: Value, kind| -> Row {
         jsonl::parse("rows.jsonl".as_ref(), &line.to_string(), kind, &Columns::new()).unwrap().remove(0)
     };

@@ -10,7 +10,7 @@ use crate::data::tokenizer::Tokenizer;
 /// Gotcha 50: what a run learns is the reference's assistant mask, token by token. Catches a token outside the
 /// marks that is learned, one that is added after them, and an ending of the template that is removed.
 #[test]
-fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
+fn gotcha_50_the_supervised_tokens_are_the_references_assistant_mask() {
     for name in ["gpt2", "split"] {
         let (tokenizer, reference) = reference(name);
         let template = tokenizer.chat_template().unwrap().to_owned();
@@ -45,15 +45,15 @@ fn gotcha_50_what_is_learned_is_the_references_assistant_mask() {
 /// outside of one, an ending that is removed from the last turn, text after an end within a mark that is not
 /// learned, and data without any learned end that is not reported.
 #[test]
-fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
+fn gotcha_50_exactly_the_marked_text_is_learned() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let end = "<|endoftext|>";
     let two = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
-    let around = |before: &str, behind: &str| {
+    let around = |before: &str, after: &str| {
         format!(
             "{{% for m in messages %}}{{% if m.role == 'assistant' %}}{{% generation %}}{{{{ m.content{before} }}}}{{% endgeneration %}}\
-             {behind}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+             {after}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
         )
     };
     for (template, text, has_no_end) in [
@@ -71,8 +71,8 @@ fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
         let (sequences, counts) = case.encode(std::slice::from_ref(&two));
         assert_eq!(case.marked(&sequences[0]), text, "{template}");
         assert_eq!(counts.no_end_learned, has_no_end, "{template}");
-        let says = "no row teaches a token that ends an answer, so the model does not learn to stop";
-        assert_eq!(counts.to_string().contains(says), has_no_end, "{counts}");
+        let note = "no row teaches a token that ends an answer, so the model does not learn to stop";
+        assert_eq!(counts.to_string().contains(note), has_no_end, "{counts}");
     }
     // A user's last message is never generated, whatever it contains.
     let template = around("", "{{ eos_token }}");
@@ -87,10 +87,10 @@ fn gotcha_50_a_templates_marks_say_exactly_what_is_learned() {
     assert!(!plain.encode(&[cut, pair("a", "b")]).1.no_end_learned);
 }
 
-/// Gotcha 50: for each side of a pair, what the marks hold is learned. Catches reasoning outside of the marks that
+/// Gotcha 50: for each side of a pair, the marked text is learned. Catches reasoning outside of the marks that
 /// is learned because the two answers begin to differ there.
 #[test]
-fn gotcha_50_both_sides_of_a_pair_learn_what_is_marked() {
+fn gotcha_50_both_answers_of_a_pair_are_supervised_where_marked() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.reasoning_content %}<{{ m.reasoning_content }}>{% endif %}\
                     {% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}:{% endif %}{% endfor %}";

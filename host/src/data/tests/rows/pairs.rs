@@ -106,7 +106,7 @@ fn gotcha_04_both_answers_are_supervised_from_the_same_token_on() {
             assert!(tokenizer.decode(learned, true).unwrap().ends_with(answer), "{prompt:?} {answer:?}");
         }
     }
-    assert!((1..4).contains(&moved), "{moved}: the cases do not tell");
+    assert!((1..4).contains(&moved), "{moved}: the cases do not cover both outcomes");
 }
 
 fn words() -> impl Strategy<Value = String> {
@@ -156,7 +156,7 @@ proptest! {
 
 /// Catches pairs with nothing left or with equal answers, and a count that calls them too long.
 #[test]
-fn gotcha_05_pairs_that_cannot_be_told_apart_or_follow_nothing_are_dropped_and_counted() {
+fn gotcha_05_pairs_with_equal_answers_or_an_empty_prompt_are_dropped_and_counted() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines = [pair("a", "b", "c"), pair("a", "b", "b"), pair("", "b", "c"), pair("a", "b", &format!("b{END}"))];
     let (sequences, counts) = pairs(&tokenizer).encode(&lines);
@@ -167,7 +167,7 @@ fn gotcha_05_pairs_that_cannot_be_told_apart_or_follow_nothing_are_dropped_and_c
 
 /// Catches pairs that attend to each other in a packed batch, and a micro-batch that ends between the two answers.
 #[test]
-fn gotcha_06_12_packed_pairs_are_the_sequences_one_by_one_and_stay_together() {
+fn gotcha_06_12_packing_keeps_pairs_unchanged_and_together() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines: Vec<Value> = (0..5).map(|i| pair(&"p".repeat(i + 1), "yes", &"no".repeat(5 - i))).collect();
     let data = pairs(&tokenizer).data(&lines).unwrap();
@@ -192,7 +192,7 @@ fn gotcha_06_12_packed_pairs_are_the_sequences_one_by_one_and_stay_together() {
 /// Catches the whole text of the template that is learned, one side's marks that are lost, and answers of earlier
 /// turns that are learned.
 #[test]
-fn gotcha_11_of_conversations_the_answers_after_the_prompt_are_learned() {
+fn gotcha_11_in_conversations_only_answers_after_the_prompt_are_learned() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let prompt = [turn("user", "1?"), turn("assistant", "one"), turn("user", "2?")];
     let line = json!({"prompt": prompt, "chosen": [turn("assistant", "two")], "rejected": [turn("assistant", "too")]});
@@ -210,7 +210,7 @@ fn gotcha_11_of_conversations_the_answers_after_the_prompt_are_learned() {
 /// Catches pairs truncated to the longer answer's length or to different prompts, and a limit that only one answer
 /// keeps.
 #[test]
-fn gotcha_13_long_pairs_are_dropped_whole_or_lose_the_same_of_their_prompts() {
+fn gotcha_13_long_pairs_are_dropped_or_lose_the_same_prompt_tokens() {
     let tokenizer = Tokenizer::bytes().unwrap();
     // The longer sides have 4, 9 and 12 tokens, including the end-of-text token.
     let lines = [pair("a", "b", "cd"), pair("abcd", "e", "fghi"), pair("ab", "c", "defghijkl")];
@@ -235,7 +235,7 @@ fn gotcha_13_long_pairs_are_dropped_whole_or_lose_the_same_of_their_prompts() {
 /// The score is read at the end-of-text token of each answer: its own, not the longer one's. Catches a wrong last
 /// token.
 #[test]
-fn gotcha_13_with_its_last_token_read_each_answer_ends_where_its_own_tokens_do() {
+fn gotcha_13_the_last_position_of_each_answer_is_its_own_last_token() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let (mut sequences, _) = pairs(&tokenizer).encode(&[pair("ab", "c", "defg"), pair("h", "ijk", "l")]);
     sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
@@ -249,7 +249,7 @@ fn gotcha_13_with_its_last_token_read_each_answer_ends_where_its_own_tokens_do()
 /// Values stored for a row are found again by row and side, in any order and group. Catches values that follow the
 /// place in the batch, and a data key that stays the same when truncation or template changes.
 #[test]
-fn gotcha_22_row_and_side_name_the_same_tokens_in_every_epoch_and_the_key_names_them_all() {
+fn gotcha_22_row_and_side_identify_the_same_tokens_in_every_epoch() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines: Vec<Value> = (0..9).map(|i| pair(&format!("{i}{}", "p".repeat(i)), "yes", "no")).collect();
     let data = pairs(&tokenizer).data(&lines).unwrap();
@@ -284,7 +284,7 @@ fn batcher(data: &TrainingData, batch: BatchSize) -> Batcher {
 /// Catches a batch of twice or half the pairs, a limit in tokens that counts one side only, and two pairs that
 /// share a group.
 #[test]
-fn a_batch_holds_whole_pairs_each_with_a_group_of_its_own() {
+fn a_batch_contains_whole_pairs_each_with_its_own_group() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines: Vec<Value> = (0..6).map(|i| pair(&format!("{i}"), "ab", "abcd")).collect();
     let data = pairs(&tokenizer).data(&lines).unwrap();
@@ -298,12 +298,12 @@ fn a_batch_holds_whole_pairs_each_with_a_group_of_its_own() {
     }
 }
 
-/// The prompt may be given separately, in front of both answers, or only there. Catches a shared answer that is
-/// taken for the prompt, and a prompt that is doubled.
+/// The prompt may be given separately, in front of both answers, or only there. Catches a shared answer that is treated
+/// as the prompt, and a prompt that is doubled.
 #[test]
-fn the_prompt_of_conversations_is_what_both_begin_with() {
+fn the_prompt_of_two_conversations_is_their_common_beginning() {
     let (ask, yes, no) = (turn("user", "a?"), turn("assistant", "yes"), turn("assistant", "no"));
-    let told = |line: &Value| {
+    let parts = |line: &Value| {
         let row = parse(line).unwrap();
         let part = |part: Part| match &row.parts[&part] {
             Content::Messages(messages) => json!(messages),
@@ -312,22 +312,22 @@ fn the_prompt_of_conversations_is_what_both_begin_with() {
         [part(Part::Prompt), part(Part::Chosen), part(Part::Rejected)]
     };
     let expected = [json!([ask]), json!([yes]), json!([no])];
-    assert_eq!(told(&json!({"chosen": [ask, yes], "rejected": [ask, no]})), expected);
-    assert_eq!(told(&json!({"prompt": [ask], "chosen": [ask, yes], "rejected": [no]})), expected);
-    let spelled = told(&json!({"prompt": "a?", "chosen": [ask, yes], "rejected": [ask, no]}));
+    assert_eq!(parts(&json!({"chosen": [ask, yes], "rejected": [ask, no]})), expected);
+    assert_eq!(parts(&json!({"prompt": [ask], "chosen": [ask, yes], "rejected": [no]})), expected);
+    let spelled = parts(&json!({"prompt": "a?", "chosen": [ask, yes], "rejected": [ask, no]}));
     assert_eq!(spelled, [json!("a?"), json!([yes]), json!([no])]);
     // The first answer is the same: it belongs to the prompt if more follows on both sides.
-    let more = told(&json!({"chosen": [ask, yes, ask, yes], "rejected": [ask, yes, ask, no]}));
+    let more = parts(&json!({"chosen": [ask, yes, ask, yes], "rejected": [ask, yes, ask, no]}));
     assert_eq!(more, [json!([ask, yes, ask]), json!([yes]), json!([no])]);
-    let shorter = told(&json!({"chosen": [ask, yes], "rejected": [ask, yes, ask, no]}));
+    let shorter = parts(&json!({"chosen": [ask, yes], "rejected": [ask, yes, ask, no]}));
     assert_eq!(shorter, [json!([ask]), json!([yes]), json!([yes, ask, no])]);
 }
 
 /// Catches a guess at where the prompt ends.
 #[test]
-fn answers_without_a_common_prompt_are_refused_with_the_remedy() {
+fn answers_without_a_common_prompt_are_refused_with_a_remedy() {
     let (ask, other, yes) = (turn("user", "a?"), turn("user", "b?"), turn("assistant", "yes"));
-    for (line, says) in [
+    for (line, expected) in [
         (json!({"chosen": "yes", "rejected": "no"}), "without `prompt` both answers must begin with the text"),
         (
             json!({"chosen": "a? yes", "rejected": [ask, yes]}),
@@ -344,16 +344,19 @@ fn answers_without_a_common_prompt_are_refused_with_the_remedy() {
             json!({"prompt": "a", "chosen": "b"}),
             "needs `prompt` and `chosen` and `rejected`, or `chosen` and `rejected`",
         ),
-        (json!({"prompt": "a", "chosen": 1, "rejected": "b"}), "`chosen`: a number where a string"),
+        (
+            json!({"prompt": "a", "chosen": 1, "rejected": "b"}),
+            "`chosen`: expected a string or a list of messages, found a number",
+        ),
     ] {
         let error = parse(&line).unwrap_err().to_string();
-        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{line}: {error}");
+        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(expected), "{line}: {error}");
     }
 }
 
 /// Catches margins that are skipped because one row has none, or writes it as a string.
 #[test]
-fn every_pair_has_a_margin_or_none_does() {
+fn either_all_pairs_have_a_margin_or_none() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let with = json!({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1});
     let refused = pairs(&tokenizer).data(&[with, pair("d", "e", "f")]).unwrap_err().to_string();
@@ -363,7 +366,7 @@ fn every_pair_has_a_margin_or_none_does() {
     );
     let words = json!({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "0.5"});
     let refused = parse(&words).unwrap_err().to_string();
-    assert_eq!(refused, "rows.jsonl:1: `margin`: \"0.5\" where a number belongs");
+    assert_eq!(refused, "rows.jsonl:1: `margin`: expected a number, found \"0.5\"");
 }
 
 /// An answer that was cut off has no end. Catches an end-of-text token that is learned in the middle of a sentence.
@@ -375,11 +378,11 @@ fn gotcha_03_an_answer_that_was_cut_off_has_no_end() {
     assert_eq!(pairs(&tokenizer).all_shown(line(false, true)), ["a[b]".to_owned(), format!("a[c{END}]")]);
 }
 
-/// Catches an error that always blames the length.
+/// Catches an error that always names the length as the reason.
 #[test]
-fn where_no_pair_is_left_the_error_counts_why() {
+fn if_no_pair_is_left_the_error_counts_the_reasons() {
     let tokenizer = Tokenizer::bytes().unwrap();
-    let Err(error) = pairs(&tokenizer).data(&[pair("a", "b", "b")]) else { panic!("equal answers say nothing") };
+    let Err(error) = pairs(&tokenizer).data(&[pair("a", "b", "b")]) else { panic!("equal answers were kept") };
     assert!(error.to_string().contains("1 dropped: both answers are the same"), "{error}");
     assert!(error.hint().is_some_and(|hint| !hint.contains("max_length")), "{:?}", error.hint());
 }
@@ -387,7 +390,7 @@ fn where_no_pair_is_left_the_error_counts_why() {
 /// Catches an answer that is learned although one of its messages is flagged as not learned, and an end that is
 /// learned although the column marks the answer as cut off with a number.
 #[test]
-fn gotcha_48_what_a_pair_says_of_its_answers_is_honoured_or_refused() {
+fn gotcha_48_flags_of_a_pairs_answers_are_applied_or_refused() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let plain = Case { template: Some(PLAIN), ..pairs(&tokenizer) };
     let weighed = |weight: u8| {

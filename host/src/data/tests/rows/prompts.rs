@@ -40,9 +40,9 @@ fn gotcha_03_a_prompt_ends_where_the_answer_begins() {
     assert_eq!((counts.train, counts.dropped_empty), (2, 1));
     let options = BatcherOptions { seed: 1, batch: BatchSize::Sequences(2), prefix: None, epochs: Some(1) };
     let mut batcher = Batcher::new(data.train, options).unwrap();
-    let taken = batcher.next_sequences(64).unwrap().unwrap();
-    assert_eq!(taken.iter().map(|s| s.ids.len()).sum::<usize>(), 3);
-    assert!(taken.iter().all(|s| !s.supervised.contains(&true) && s.per_sequence.is_empty()));
+    let sequences = batcher.next_sequences(64).unwrap().unwrap();
+    assert_eq!(sequences.iter().map(|s| s.ids.len()).sum::<usize>(), 3);
+    assert!(sequences.iter().all(|s| !s.supervised.contains(&true) && s.per_sequence.is_empty()));
     assert!(batcher.next_sequences(64).unwrap().is_none());
 }
 
@@ -59,10 +59,10 @@ fn gotcha_15_prompts_and_pairs_begin_as_the_rows_that_were_learned() {
             let case = Case { kind, template: Some(template), longest: 500, ..bytes(&tokenizer) };
             case.encode(std::slice::from_ref(&line)).0
         };
-        let (learned, asked) = (encoded(RowKind::PromptCompletion), encoded(RowKind::Prompt));
+        let (learned, prompts) = (encoded(RowKind::PromptCompletion), encoded(RowKind::Prompt));
         let prompt = learned[0].supervised.iter().position(|s| *s).unwrap();
         assert!(prompt > 5);
-        assert_eq!(asked[0].ids, learned[0].ids[..prompt], "{name}");
+        assert_eq!(prompts[0].ids, learned[0].ids[..prompt], "{name}");
         let pair = encoded(RowKind::Preference);
         assert_eq!((&pair[0].ids, &pair[0].supervised), (&learned[0].ids, &learned[0].supervised), "{name}");
         assert_eq!(pair[1].ids[..prompt], learned[0].ids[..prompt], "{name}");
@@ -87,7 +87,7 @@ fn gotcha_05_long_prompts_lose_their_beginning() {
 /// Rewards read a row's text, whatever happens to its tokens. Catches the text of another row after rows were
 /// dropped, a prompt that is trimmed, and an answer that the row does not have.
 #[test]
-fn a_sequence_finds_the_words_of_its_own_row() {
+fn a_sequence_has_the_text_of_its_own_row() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lines = [
         json!({"prompt": ""}),
@@ -101,8 +101,8 @@ fn a_sequence_finds_the_words_of_its_own_row() {
         .into_iter()
         .map(|span| data.row_text(data.sequences(span, None, 0)[0].row).unwrap().clone())
         .collect();
-    let asked: Vec<&str> = texts.iter().map(|text| text.prompt.as_str()).collect();
-    assert_eq!(asked, [" what? \n", "b?", "system: s\nuser: c?\n"]);
+    let prompts: Vec<&str> = texts.iter().map(|text| text.prompt.as_str()).collect();
+    assert_eq!(prompts, [" what? \n", "b?", "system: s\nuser: c?\n"]);
     let answers: Vec<Option<&str>> = texts.iter().map(|text| text.answer.as_deref()).collect();
     assert_eq!(answers, [Some("7"), Some("yes"), None]);
     let text = |text: &str| Column::Text(text.to_owned());
@@ -143,13 +143,13 @@ fn a_labelled_answer_carries_its_label_as_its_side() {
     let (sequences, _) = case.encode(&lines);
     assert_eq!(sequences.iter().map(|s| s.per_sequence["side"]).collect::<Vec<_>>(), [1.0, 0.0, 1.0, 0.0]);
     assert!(sequences.iter().all(|s| case.marked(s) == "a[b<|endoftext|>]" && !s.per_sequence.contains_key("group")));
-    for (line, says) in [
-        (line(json!("yes")), "`label`: \"yes\" where true, false, 1 or 0 belongs"),
-        (line(json!(0.5)), "`label`: 0.5 where true"),
+    for (line, expected) in [
+        (line(json!("yes")), "`label`: expected true, false, 1 or 0, found \"yes\""),
+        (line(json!(0.5)), "`label`: expected true, false, 1 or 0, found 0.5"),
         (json!({"prompt": "a", "completion": "b"}), "`label`: missing"),
     ] {
         let error = parse(RowKind::Unpaired, &[], &line).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -170,19 +170,22 @@ fn columns_may_have_other_names_in_the_file() {
 /// is only in their conversations.
 #[test]
 fn no_kind_of_row_has_a_prompt_on_both_sides() {
-    fn ask(i: usize) -> String {
+    fn question(i: usize) -> String {
         format!("question {}", i / 4)
     }
     type Line = fn(usize) -> Value;
     let folder = tempfile::tempdir().unwrap();
     let lines: [(RowKind, Line); 4] = [
-        (RowKind::Preference, |i| json!({"prompt": ask(i), "chosen": i.to_string(), "rejected": "no", "qid": i / 8})),
+        (
+            RowKind::Preference,
+            |i| json!({"prompt": question(i), "chosen": i.to_string(), "rejected": "no", "qid": i / 8}),
+        ),
         (RowKind::Preference, |i| {
-            let told = |answer: &str| json!([turn("user", &ask(i)), turn("assistant", answer)]);
-            json!({"chosen": told(&i.to_string()), "rejected": told("no"), "qid": i / 8})
+            let conversation = |answer: &str| json!([turn("user", &question(i)), turn("assistant", answer)]);
+            json!({"chosen": conversation(&i.to_string()), "rejected": conversation("no"), "qid": i / 8})
         }),
-        (RowKind::Prompt, |i| json!({"prompt": ask(i), "answer": i, "qid": i / 8})),
-        (RowKind::Unpaired, |i| json!({"prompt": ask(i), "completion": "x", "label": i % 2, "qid": i / 8})),
+        (RowKind::Prompt, |i| json!({"prompt": question(i), "answer": i, "qid": i / 8})),
+        (RowKind::Unpaired, |i| json!({"prompt": question(i), "completion": "x", "label": i % 2, "qid": i / 8})),
     ];
     for (kind, line) in lines {
         let path = folder.path().join("rows.jsonl");

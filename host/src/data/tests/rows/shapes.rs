@@ -54,8 +54,11 @@ fn contents_in_parts_reach_templates_that_read_them_and_are_joined_for_others() 
 fn messages_that_cannot_be_learned_are_refused_by_their_place() {
     let image = json!([{"type": "text", "text": "a"}, {"type": "image", "image": "b.png"}]);
     let ask = turn("user", "q");
-    for (messages, says) in [
-        (json!([turn("user", image), turn("assistant", "c")]), "`messages[0].content[1].type`: \"image\" is not read"),
+    for (messages, expected) in [
+        (
+            json!([turn("user", image), turn("assistant", "c")]),
+            "`messages[0].content[1].type`: \"image\" is not supported",
+        ),
         (
             json!([turn("user", json!([{"type": "text"}])), turn("assistant", "c")]),
             "`messages[0].content[0].text`: missing",
@@ -71,7 +74,7 @@ fn messages_that_cannot_be_learned_are_refused_by_their_place() {
         (json!([{"from": "alien", "value": "x"}]), "`messages[0].from`: \"alien\" is not a known speaker"),
     ] {
         let error = row(RowKind::PromptCompletion, &json!({"messages": messages})).unwrap_err();
-        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(says), "{error}");
+        assert!(error.starts_with("rows.jsonl:1: ") && error.contains(expected), "{error}");
     }
     let calls =
         json!({"messages": [ask, {"role": "assistant", "tool_calls": [{"name": "f"}]}, turn("assistant", "c")]});
@@ -86,8 +89,8 @@ fn a_role_that_the_template_leaves_out_is_refused() {
     let case = |template| Case { template, ..bytes(&tokenizer) };
     let line = json!({"messages": [turn("developer", "rules"), turn("user", "q"), turn("assistant", "a")]});
     let error = case(Some(known)).data(std::slice::from_ref(&line)).map(|_| ()).unwrap_err().to_string();
-    let says = "rows.jsonl:1: the chat template leaves message 1 out: it does not know the role \"developer\"";
-    assert!(error.starts_with(says), "{error}");
+    let expected = "rows.jsonl:1: the chat template does not write message 1: it does not know the role \"developer\"";
+    assert!(error.starts_with(expected), "{error}");
     assert_eq!(case(Some(STRINGS)).all_shown(line.clone()), [format!("rulesq[a{END}]")]);
     assert_eq!(case(None).all_shown(line), [format!("rules\nq\n[a{END}]")]);
 }
@@ -95,11 +98,11 @@ fn a_role_that_the_template_leaves_out_is_refused() {
 /// Catches roles that are not mapped, and conversations that stay a column.
 #[test]
 fn conversations_of_sharegpt_are_messages() {
-    let said = |from: &str, value: &str| json!({"from": from, "value": value});
-    let talk = json!([said("system", "s"), said("human", "q"), said("gpt", "a")]);
+    let message = |from: &str, value: &str| json!({"from": from, "value": value});
+    let talk = json!([message("system", "s"), message("human", "q"), message("gpt", "a")]);
     let tokenizer = Tokenizer::bytes().unwrap();
     assert_eq!(bytes(&tokenizer).all_shown(json!({"conversations": talk, "id": "x"})), [format!("s\nq\n[a{END}]")]);
-    let pair = json!({"conversations": [said("human", "q")], "chosen": said("gpt", "a"), "rejected": said("gpt", "b")});
+    let pair = json!({"conversations": [message("human", "q")], "chosen": message("gpt", "a"), "rejected": message("gpt", "b")});
     let pairs = Case { kind: RowKind::Preference, ..bytes(&tokenizer) };
     assert_eq!(pairs.all_shown(pair), [format!("q\n[a{END}]"), format!("q\n[b{END}]")]);
     let both = json!({"messages": [turn("user", "m"), turn("assistant", "n")], "conversations": talk});
@@ -118,17 +121,17 @@ fn pair(line: &Value) -> Result<[Value; 3], String> {
 /// The cases with strings are examples from TRL's documentation of implicit prompts and of `extract_prompt`.
 /// Catches a prompt that is learned, doubled or lost.
 #[test]
-fn the_prompt_of_a_pair_is_what_both_sides_share() {
+fn the_prompt_of_a_pair_is_the_common_beginning_of_its_answers() {
     let (sys, ask, yes, no) = (turn("system", "s"), turn("user", "Q"), turn("assistant", "A"), turn("assistant", "B"));
     let whole = |first: &[&Value], last: &Value| -> Value { first.iter().copied().chain([last]).cloned().collect() };
-    let taken = Ok([json!([sys, ask]), json!([yes]), json!([no])]);
+    let expected = Ok([json!([sys, ask]), json!([yes]), json!([no])]);
     let line = |prompt: Value, first: &[&Value]| json!({"prompt": prompt, "chosen": whole(first, &yes), "rejected": whole(first, &no)});
     for prompt in [json!("Q"), json!(" Q \n"), json!([ask]), json!([sys, ask]), json!("s\nQ")] {
-        assert_eq!(pair(&line(prompt.clone(), &[&sys, &ask])), taken, "{prompt}");
+        assert_eq!(pair(&line(prompt.clone(), &[&sys, &ask])), expected, "{prompt}");
     }
     // The conversations begin after the system message.
-    assert_eq!(pair(&line(json!([sys, ask]), &[&ask])), taken);
-    assert_eq!(pair(&line(json!([sys, ask]), &[])), taken);
+    assert_eq!(pair(&line(json!([sys, ask]), &[&ask])), expected);
+    assert_eq!(pair(&line(json!([sys, ask]), &[])), expected);
     // One has more keys than the other.
     let named = json!({"role": "user", "content": "Q", "name": "n"});
     assert_eq!(pair(&line(json!("Q"), &[&named])), Ok([json!([named]), json!([yes]), json!([no])]));
@@ -160,7 +163,7 @@ fn a_completion_may_repeat_its_prompt() {
 
 /// Catches the end of an answer that a template writes although the model must not learn it.
 #[test]
-fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
+fn a_template_does_not_end_an_answer_that_was_cut_off() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let case = |template| Case { kind: RowKind::Preference, template, ..bytes(&tokenizer) };
     let line = json!({"prompt": [turn("user", "q")], "chosen": [turn("assistant", "a a")], "rejected": [turn("assistant", "b")],
@@ -171,7 +174,7 @@ fn an_answer_that_was_cut_off_ends_with_its_words_in_a_template_too() {
     assert_eq!(case(Some(STRINGS)).all_shown(strings), [format!("q[a{END}]"), "q[b]".to_owned()]);
 }
 
-/// Catches a list's JSON that is taken for an answer, and lists that cannot contain a right answer.
+/// Catches a list's JSON that is treated as an answer, and lists that cannot contain a right answer.
 #[test]
 fn gotcha_48_any_answer_of_a_list_is_right() {
     let line = |answer: Value| json!({"prompt": "q", "answer": answer});
@@ -180,14 +183,14 @@ fn gotcha_48_any_answer_of_a_list_is_right() {
         (text.answer.as_deref(), text.more_answers),
         (Some("a"), vec!["7".to_owned(), "9007199254740993".to_owned()])
     );
-    for (answer, says) in [
+    for (answer, expected) in [
         (json!([]), "an empty list"),
         (json!(["a", ["b"]]), "a list at place 1 of the list"),
         (json!([null]), "null at place 0 of the list"),
         (json!({"value": "a"}), "an object; a right answer is a string or a number"),
     ] {
         let error = row(RowKind::Prompt, &line(answer)).unwrap_err();
-        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {says}")), "{error}");
+        assert!(error.starts_with(&format!("rows.jsonl:1: `answer`: {expected}")), "{error}");
     }
     // For rows that have a completion it is a column like any other.
     let other = json!({"prompt": "q", "completion": "c", "answer": {"value": "a"}});
@@ -196,7 +199,7 @@ fn gotcha_48_any_answer_of_a_list_is_right() {
 
 /// Catches rounded integers in columns, messages and answers.
 #[test]
-fn gotcha_53_whole_numbers_stay_whole() {
+fn gotcha_53_integers_in_rows_stay_exact() {
     use plugin_api::reward::Column;
     let large = 9_007_199_254_740_993_u64;
     let tokenizer = Tokenizer::bytes().unwrap();
@@ -221,7 +224,7 @@ fn gotcha_53_whole_numbers_stay_whole() {
 /// Catches columns of numbers that are reported although they reach the objective, and reported columns that
 /// something reads.
 #[test]
-fn columns_of_words_that_nothing_reads_are_named() {
+fn unread_text_columns_are_reported() {
     let line = json!({"prompt": "q", "completion": "c", "input": "x", "system": "y", "score": 1, "none": null, "meta": {"a": 1}});
     let sft = row(RowKind::PromptCompletion, &line).unwrap();
     assert_eq!(unread(&[&sft], RowKind::PromptCompletion, &["system".to_owned()].into()), ["input", "meta"]);
@@ -231,8 +234,8 @@ fn columns_of_words_that_nothing_reads_are_named() {
 
 /// Each with the command that converts it to rows.
 #[test]
-fn rows_of_other_shapes_are_refused_with_the_remedy() {
-    for (line, says) in [
+fn rows_of_other_shapes_are_refused_with_a_remedy() {
+    for (line, expected) in [
         (json!({"instruction": "a", "input": "b", "output": "c"}), "these are Alpaca's keys: jq -c '{prompt: "),
         (
             json!({"instruction": "a", "output": "c"}),
@@ -240,13 +243,13 @@ fn rows_of_other_shapes_are_refused_with_the_remedy() {
         ),
         (json!({"text": "a"}), "jq -c '{prompt: \"\", completion: .text}' rows.jsonl > rows.converted.jsonl"),
         (json!({"data": [{"prompt": "a"}]}), "jq -c '.data[]' rows.jsonl > rows.converted.jsonl"),
-        (turn("user", "a"), "this is a message, and a row holds a conversation"),
+        (turn("user", "a"), "this is a message, and a row contains a conversation"),
         (
             json!({"question": "a", "response": "b"}),
             "data.columns = { prompt = \"question\", completion = \"response\" }",
         ),
     ] {
         let error = row(RowKind::PromptCompletion, &line).unwrap_err();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -24,50 +24,53 @@ fn questions(rows: &[Row]) -> Vec<String> {
 #[test]
 fn rows_have_parts_and_the_other_keys_are_columns() {
     let text = "{\"prompt\": \"a\", \"completion\": \"b\", \"margin\": 0.5, \"source\": \"x\"}\r\n\n{\"messages\": [{\"role\": \"user\", \
-                \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"r\"}], \"prompt\": \"told twice\"}";
+                \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"r\"}], \"prompt\": \"repeated\"}";
     let rows = parse(text).unwrap();
     assert_eq!(rows[0].parts[&Part::Completion], Content::Text("b".into()));
     assert_eq!(Value::Object(rows[0].columns.clone()), json!({"margin": 0.5, "source": "x"}));
     // Data sets of conversations often repeat their first message as `prompt`.
-    assert_eq!(rows[1].columns["prompt"], "told twice");
+    assert_eq!(rows[1].columns["prompt"], "repeated");
     assert_eq!((rows[1].place.line, rows[1].question().as_str()), (3, "user: q\n"));
 }
 
 /// Every error names file, line and key.
 #[test]
-fn what_is_no_row_is_refused_by_file_line_and_key() {
+fn an_invalid_row_is_refused_by_file_line_and_key() {
     let chat = |messages: Value| json!({"messages": messages}).to_string();
-    for (line, says) in [
+    for (line, expected) in [
         ("{\"prompt\": \"a\"".to_owned(), "rows.jsonl:2: not JSON: cut off at column 15 ("),
-        ("[1]".into(), "rows.jsonl:2: a list where an object"),
+        ("[1]".into(), "rows.jsonl:2: expected an object with the row's keys, found a list"),
         (
             json!({"prompt": "a", "answer": "7", "completion": null}).to_string(),
             "rows.jsonl:2: needs `messages`, or `prompt` and `completion`; it has `prompt`, `answer`; `completion` is null, which counts as missing: give it a value, \
              \"\" for an empty one, or remove the row; data.columns",
         ),
-        (json!({"prompt": "a", "completion": 7}).to_string(), "rows.jsonl:2: `completion`: a number where a string"),
-        (chat(json!("hi")), "rows.jsonl:2: `messages`: a string where a list of messages belongs"),
+        (
+            json!({"prompt": "a", "completion": 7}).to_string(),
+            "rows.jsonl:2: `completion`: expected a string or a list of messages, found a number",
+        ),
+        (chat(json!("hi")), "rows.jsonl:2: `messages`: expected a list of messages, found a string"),
         (chat(json!([])), "`messages`: no message in the list"),
         (chat(json!([{"role": "user", "content": "a"}])), "`messages`: no message has the role \"assistant\""),
         (chat(json!([{"content": "a"}])), "`messages[0].role`: missing"),
         (chat(json!([{"role": "user"}])), "`messages[0].content`: missing"),
         (
             chat(json!([{"role": "user", "content": 7}])),
-            "`messages[0].content`: a number where a string or a list of parts",
+            "`messages[0].content`: expected a string or a list of parts, found a number",
         ),
-        (chat(json!([{"role": "user", "content": ["a"]}])), "`messages[0].content[0]`: a string where a part belongs"),
-        (chat(json!(["a"])), "`messages[0]`: a string where a message"),
+        (chat(json!([{"role": "user", "content": ["a"]}])), "`messages[0].content[0]`: expected a part such as"),
+        (chat(json!(["a"])), "`messages[0]`: expected a message with `role` and `content`, found a string"),
     ] {
         let text = format!("{}\n{line}\n", json!({"prompt": "a", "completion": "b"}));
         let error = parse(&text).unwrap_err().to_string();
-        assert!(error.contains(says), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }
 
 /// Catches a split by row, which puts two answers to one question on both sides, and one that moves rows when
 /// others are added.
 #[test]
-fn a_prompt_is_on_one_side_whatever_stands_beside_it() {
+fn a_prompt_is_on_one_side_whatever_its_answer() {
     let line = |i: usize| json!({"prompt": format!("question {}", i / 3), "completion": format!("answer {i}")});
     let sides = split("d", rows(600, line), &Split::Share(0.2)).unwrap();
     let (train, held_out) = (questions(&sides.train), questions(&sides.held_out));
@@ -96,11 +99,11 @@ fn groups_stay_together_and_shared_prompts_still_do_not_leak() {
         rows(2, |_| json!({"prompt": "a", "completion": "b"})),
         &Split::Groups { share: 0.3, column: "qid".into() },
     );
-    assert_eq!(missing.unwrap_err().to_string(), "rows.jsonl:1: `qid`: missing; the split looks at it");
+    assert_eq!(missing.unwrap_err().to_string(), "rows.jsonl:1: `qid`: missing; the split needs it");
 }
 
 #[test]
-fn a_column_may_say_the_side() {
+fn a_column_may_decide_the_side() {
     let line = |i: usize| {
         let word = ["train", "test", "Validation"][i % 3];
         json!({"prompt": format!("q{i}"), "completion": "x", "split": word})
@@ -110,12 +113,12 @@ fn a_column_may_say_the_side() {
     let error =
         split("d", rows(1, |_| json!({"prompt": "q", "completion": "x", "split": 3})), &Split::Column("split".into()));
     let error = error.unwrap_err().to_string();
-    assert!(error.starts_with("rows.jsonl:1: `split`: 3 names no side; known are train, "), "{error}");
+    assert!(error.starts_with("rows.jsonl:1: `split`: 3 is not a side; expected one of: train, "), "{error}");
 }
 
 /// Catches a prompt of the evaluation file that is trained on, and a side that is silently empty.
 #[test]
-fn files_to_evaluate_on_take_their_prompts_with_them() {
+fn prompts_of_evaluation_files_are_not_trained_on() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, prompts: &[&str]| {
         let lines = prompts.iter().map(|p| format!("{}\n", json!({"prompt": p, "completion": name})));
@@ -140,7 +143,7 @@ fn files_to_evaluate_on_take_their_prompts_with_them() {
 /// Catches a requested side that is empty, columns that no row has, and a group that counts as another one because
 /// a tool wrote its number as a float.
 #[test]
-fn what_is_asked_for_and_not_there_is_refused() {
+fn requested_sides_and_columns_that_do_not_exist_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
     let line =

@@ -70,7 +70,7 @@ fn gotcha_49_conversations_render_as_transformers_renders_them() {
 /// Gotcha 49: tested one at a time; what Python refuses is refused. Catches an operator, filter, test or method
 /// that does more or less than Python's.
 #[test]
-fn gotcha_49_each_filter_method_and_operator_does_what_pythons_does() {
+fn gotcha_49_each_filter_method_and_operator_matches_python() {
     let table = table();
     let snippets = table["snippets"].as_array().unwrap();
     assert!(snippets.len() > 250, "{}", snippets.len());

@@ -172,17 +172,18 @@ fn gotcha_64_truncation_padding_and_dropout_of_a_file_change_no_ids() {
     for file in files() {
         let ids = |file: &Value| used(file.to_string().into_bytes()).unwrap();
         let plain = ids(&file);
-        let mut asks = file;
-        asks["truncation"] = json!({"direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
-        asks["padding"] = json!({"strategy": {"Fixed": 99}, "direction": "Left", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
-        if asks["model"]["type"] == "BPE" {
-            asks["model"]["dropout"] = json!(0.9);
+        let mut configured = file;
+        configured["truncation"] =
+            json!({"direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        configured["padding"] = json!({"strategy": {"Fixed": 99}, "direction": "Left", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
+        if configured["model"]["type"] == "BPE" {
+            configured["model"]["dropout"] = json!(0.9);
         }
         for key in ["alpha", "nbest_size", "nbest"] {
-            asks["model"][key] = json!(0.5);
+            configured["model"][key] = json!(0.5);
         }
         for _ in 0..5 {
-            assert_eq!(ids(&asks), plain);
+            assert_eq!(ids(&configured), plain);
         }
     }
 }

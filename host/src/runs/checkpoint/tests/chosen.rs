@@ -9,8 +9,8 @@ fn a_missing_or_damaged_latest_falls_back_with_a_note() {
     world.save(Save(10, false, 1)).unwrap();
     world.save(Save(20, false, 2)).unwrap();
     let pointer = world.path().join(LATEST);
-    for (text, says) in [
-        (Some("step-00000099\n"), "names step-00000099, which is not there"),
+    for (text, expected) in [
+        (Some("step-00000099\n"), "names step-00000099, which does not exist"),
         (Some(""), "LATEST is damaged"),
         (Some("step-20\n"), "LATEST is damaged"),
         (Some("../step-00000020"), "LATEST is damaged"),
@@ -22,13 +22,13 @@ fn a_missing_or_damaged_latest_falls_back_with_a_note() {
         }
         let found = latest(world.path()).unwrap().unwrap();
         assert_eq!(World::mark(&found), (20, 2));
-        assert!(found.note.as_ref().is_some_and(|note| note.contains(says)), "{:?}", found.note);
+        assert!(found.note.as_ref().is_some_and(|note| note.contains(expected)), "{:?}", found.note);
     }
 }
 
 /// Catches a choice of the highest number although LATEST names another, and of a folder that has no manifest.
 #[test]
-fn latest_decides_and_an_incomplete_folder_is_never_picked() {
+fn latest_is_followed_and_an_incomplete_folder_is_never_used() {
     let world = World::new(3, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     world.save(Save(20, false, 2)).unwrap();
@@ -61,7 +61,7 @@ fn gotcha_41_rotation_never_removes_the_checkpoint_just_written() {
 
 /// Catches a rotation that removes the best checkpoint while worse ones follow it, and a BEST that is not updated.
 #[test]
-fn gotcha_43_the_best_one_stays_however_many_worse_ones_follow() {
+fn gotcha_43_the_best_checkpoint_is_kept_after_many_worse_ones() {
     let world = World::new(2, Stop::Killed);
     world.save(Save(10, true, 1)).unwrap();
     for step in 11..20 {
@@ -76,7 +76,7 @@ fn gotcha_43_the_best_one_stays_however_many_worse_ones_follow() {
 
 /// Catches a BEST that names a checkpoint from before the run was resumed at an earlier step.
 #[test]
-fn resuming_before_the_best_one_makes_the_best_one_before_it_best_again() {
+fn resuming_before_the_best_checkpoint_restores_the_previous_best() {
     let world = World::new(5, Stop::Killed);
     for save in [Save(10, true, 1), Save(20, false, 2), Save(30, true, 3)] {
         world.save(save).unwrap();

@@ -38,7 +38,7 @@ fn when_no_checkpoint_is_intact_the_error_gives_the_reason_for_each() {
     let error = latest(world.path()).unwrap_err();
     let details = error.details().join("\n");
     assert!(details.contains("step-00000010: model.safetensors"), "{details}");
-    assert!(details.contains("step-00000020, but model.safetensors has 50 bytes where 100"), "{details}");
+    assert!(details.contains("step-00000020, but model.safetensors has 50 bytes instead of 100"), "{details}");
 }
 
 /// Catches a checkpoint's folder that is accepted as another's after a copy.

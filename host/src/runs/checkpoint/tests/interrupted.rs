@@ -29,10 +29,10 @@ fn stop_everywhere(keep: usize, stop: Stop, saves: &[Save]) {
             }
             Err(error) if stop == Stop::Full => {
                 let named = old.map_or("no earlier".to_owned(), |(step, _)| step_name(step));
-                let says = format!("{error:?}");
+                let report = format!("{error:?}");
                 // After the commit the last good checkpoint is the new one.
-                assert!(says.contains(&named) || found == new, "{says} {at}");
-                assert!(found != new || says.contains(&step_name(last.0)), "{says} {at}");
+                assert!(report.contains(&named) || found == new, "{report} {at}");
+                assert!(found != new || report.contains(&step_name(last.0)), "{report} {at}");
                 assert!(!world.names().iter().any(|name| name.starts_with(UNFINISHED)), "{at}");
             }
             Err(_) => {}
@@ -87,7 +87,7 @@ fn saving_the_only_step_again_stopped_anywhere_gives_the_old_or_the_new_one() {
 /// Catches a manifest written before other files, a rename before the sync of what is renamed, LATEST before the sync of
 /// the folder that holds the checkpoint, and a removal before LATEST is durable.
 #[test]
-fn gotcha_41_steps_come_in_the_order_that_makes_them_durable() {
+fn gotcha_41_filesystem_steps_are_in_a_durable_order() {
     let world = World::new(1, Stop::Killed);
     world.save(Save(10, false, 1)).unwrap();
     world.faults.arm(usize::MAX);

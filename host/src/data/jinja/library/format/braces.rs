@@ -85,7 +85,7 @@ fn lookup(name: &str, args: &Args, next: &mut usize, meter: &Meter) -> Evaluated
             (value, Some(index)) => value.get(&Value::Int(index), meter)?,
             (value, None) => value.get(&Value::str(key), meter)?,
         };
-        value = found.ok_or_else(|| format!("'{key}' is not there"))?;
+        value = found.ok_or_else(|| format!("'{key}' not found"))?;
         path = after;
     }
     Ok(value)
