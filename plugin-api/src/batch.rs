@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_array_is_named_with_what_is_there() {
+    fn a_missing_array_is_named_with_the_existing_ones() {
         let error = sample().get("logp").unwrap_err();
         assert!(error.message.contains("`logp`") && error.message.contains("mask"), "{error}");
         assert_eq!(sample().column("margin").unwrap(), [0.5, 0.25]);

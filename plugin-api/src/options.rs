@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_takes_its_default() {
+    fn missing_options_get_their_defaults() {
         let sample = parse(r#"{"rate": 1}"#).unwrap();
         assert_eq!(sample, Sample { rate: 1.0, count: 3, kind: "a".into(), levels: vec![1.0, 2.0] });
     }

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn guessing_several_numbers_earns_nothing() {
+    fn guessing_several_numbers_has_reward_0() {
         assert_eq!(gold("add: 2 + 3\n", "5"), Some(1.0));
         assert_eq!(gold("add: 2 + 3\n", "4 5 6"), Some(0.0));
         assert_eq!(gold("add: 2 + 3\n", "15"), Some(0.0));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_prompt_has_no_score() {
+    fn an_unknown_prompt_has_no_score() {
         assert_eq!(gold("tell me a joke\n", "5"), None);
     }
 }

@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn nouns_are_distinct_in_a_draw() {
+    fn nouns_of_one_draw_are_distinct() {
         let mut rng = Rng::new(&[1]);
         for _ in 0..200 {
             let mut drawn = distinct_nouns(5, &mut rng);

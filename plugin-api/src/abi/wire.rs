@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_survives_the_crossing() {
+    fn a_loss_crosses_the_boundary_unchanged() {
         let loss = Loss {
             terms: vec![Term {
                 name: "nll".into(),
@@ -248,7 +248,7 @@ mod tests {
     /// Catches an array that silently replaces another of its name, numbers of which all but the first are dropped, and shapes
     /// that are accepted without a check.
     #[test]
-    fn what_contradicts_itself_on_the_way_back_is_refused() {
+    fn contradictory_results_are_refused() {
         let array = |name: &str, rows, cols, count| ArrayOwned {
             rows,
             cols,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_survives_the_crossing_without_a_copy() {
+    fn a_batch_crosses_the_boundary_without_a_copy() {
         let batch = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with_statistic(
             "logp",
             Scope::TOKEN,

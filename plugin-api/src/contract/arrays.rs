@@ -132,7 +132,7 @@ mod tests {
 
     /// Catches a `prepare` that replaces an array of the host: the run would learn from other data than its receipt records.
     #[test]
-    fn gotcha_57_prepare_replaces_no_array_of_the_host() {
+    fn gotcha_57_prepare_cannot_replace_an_array_of_the_host() {
         for name in ["mask", "group", "target", "offsets", "side", "reward", "ended", "logp", "column.margin", "custom"]
         {
             for rollouts in [true, false] {
@@ -144,7 +144,7 @@ mod tests {
 
     /// Catches lengths that are checked for rollouts alone, or compared with the number of tokens instead of sequences.
     #[test]
-    fn prepare_answers_in_the_right_lengths_and_scopes() {
+    fn prepare_returns_the_right_lengths_and_scopes() {
         let array = |scope, count| Batch::new().with("a", scope, vec![1.0; count]);
         for rollouts in [true, false] {
             assert_eq!(prepared(&given(), &array(Scope::TOKEN, 5), rollouts), Ok(()));
@@ -201,7 +201,7 @@ mod tests {
 
     /// Catches negative counts, which reverse the gradient, and weights that belong to no term.
     #[test]
-    fn weights_are_there_once_and_not_negative() {
+    fn weights_are_unique_and_not_negative() {
         let manifest = ObjectiveManifest {
             terms: vec![
                 TermSpec::new("a", Normaliser::CUSTOM, ""),

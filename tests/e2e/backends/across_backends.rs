@@ -71,7 +71,7 @@ fn backends() -> Vec<&'static str> {
 /// Catches a comparison that knows running text alone, a reference that is another model on one backend, and rollouts whose
 /// draws hang on the backend.
 #[test]
-fn the_same_file_takes_the_same_steps_on_every_backend() {
+fn the_same_experiment_gives_the_same_steps_on_every_backend() {
     for objective in [DPO, PPO] {
         let (lab, backends) = (lab(objective), backends().join(","));
         let args = ["compare", "tiny.toml", "--backends", &backends, "--steps", "4", "--rounds", "1", "--json"];

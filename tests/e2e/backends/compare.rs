@@ -25,7 +25,7 @@ fn number(value: &Value) -> f64 {
 /// Catches a comparison whose steps are not those of a run (other batches, another rate, no update, other first bits), a
 /// loop that loses steps, and differences that are not looked at.
 #[test]
-fn the_steps_are_those_of_a_run_and_the_backends_agree() {
+fn the_compared_steps_equal_those_of_a_run_and_the_backends_agree() {
     let lab = Lab::tiny();
     let more = ["--steps", "6", "--rounds", "2", "--yardstick", "--json"];
     let answer = compare(&lab, "candle,reference,candle?path=generic", &more);
@@ -60,7 +60,7 @@ fn the_steps_are_those_of_a_run_and_the_backends_agree() {
 
 /// Catches figures that contradict each other, and operations of the wrong steps.
 #[test]
-fn speed_operations_and_memory_are_told() {
+fn speed_operations_and_memory_are_reported() {
     let lab = Lab::tiny();
     let answer = compare(&lab, "candle,reference", &["--steps", "6", "--rounds", "2", "--json"]);
     answer.succeeds();
@@ -111,7 +111,7 @@ fn a_step_is_replayed_against_the_reference() {
 
 /// Catches bits that depend on the turns, and two lanes of one backend that share something.
 #[test]
-fn a_backend_held_against_itself_does_not_differ() {
+fn a_backend_compared_with_itself_does_not_differ() {
     let lab = Lab::tiny();
     let more = ["--steps", "5", "--rounds", "3", "--no-replay", "--json"];
     let found = compare(&lab, "reference@f64,candle,reference@f64", &more).json();
@@ -131,7 +131,7 @@ fn a_backend_held_against_itself_does_not_differ() {
 
 /// Catches a table without what it is for, and anything written beside the plot.
 #[test]
-fn the_table_names_everything_and_only_the_plot_is_written() {
+fn the_table_is_complete_and_only_the_plot_is_written() {
     let lab = Lab::tiny();
     let before = lab.everything();
     let answer = compare(&lab, "candle,candle?path=generic", &["--steps", "4", "--yardstick=reference"]);
@@ -194,7 +194,7 @@ fn a_wrong_request_is_refused_before_anything_runs() {
 
 /// Catches a failure on the way that takes the report with it, or that is not a failed command.
 #[test]
-fn a_backend_that_fails_on_the_way_is_reported() {
+fn a_backend_that_fails_during_the_comparison_is_reported() {
     let lab = Lab::tiny();
     let sets = ["--set", "objective.plugin=refuses-in-loss", "--set", "objective.at_step=3", "--steps", "5"];
     let answer = compare(&lab, "candle,reference", &sets);

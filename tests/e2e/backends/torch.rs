@@ -46,7 +46,7 @@ fn a_folder_without_the_plugin_is_refused_with_the_command_that_builds_it() {
 
 /// Catches a loader's message without the library, the symbol or the remedy.
 #[test]
-fn a_libtorch_that_is_missing_or_another_is_refused_with_the_command_that_mends_it() {
+fn a_missing_or_different_libtorch_is_refused_with_the_command_that_installs_it() {
     let lab = Lab::tiny();
     let program = program(&lab, &["backend-torch"]);
     run(&program, &lab, &[TORCH]).refuses(2, &["libbackend_torch.so", "libc10.so", "cargo xtask torch"]);
@@ -64,7 +64,7 @@ fn a_libtorch_that_is_missing_or_another_is_refused_with_the_command_that_mends_
 
 /// Catches a program that finds libtorch only where it was built: plugin and link are somewhere else here.
 #[test]
-fn a_moved_program_finds_libtorch_beside_its_plugin() {
+fn a_moved_program_finds_libtorch_next_to_its_plugin() {
     let lab = Lab::tiny();
     let program = program(&lab, &["backend-torch"]);
     let libtorch = fs::canonicalize(plugins().join("libtorch")).expect("`cargo xtask torch` links libtorch");
@@ -74,7 +74,7 @@ fn a_moved_program_finds_libtorch_beside_its_plugin() {
 
 /// Catches a libtorch that is replaced beneath its plugin without a word: its libraries compute the numbers.
 #[test]
-fn the_libraries_of_libtorch_are_pinned_and_stand_in_the_receipt() {
+fn the_libraries_of_libtorch_are_pinned_and_recorded_in_the_receipt() {
     let lab = Lab::tiny();
     let program = program(&lab, &["backend-torch"]);
     let libtorch = fs::canonicalize(plugins().join("libtorch")).expect("`cargo xtask torch` links libtorch");
@@ -128,7 +128,7 @@ fn the_libraries_of_libtorch_are_pinned_and_stand_in_the_receipt() {
 
 /// Catches another number of threads that gives other last bits without a word, where the backend does not promise the same.
 #[test]
-fn another_number_of_threads_is_told() {
+fn a_changed_number_of_threads_is_reported() {
     let lab = Lab::tiny();
     lab.run(&[TORCH, "train.steps=1"]).succeeds();
     let answer = lab.resume(&[TORCH, "train.steps=2", "backend.threads=2"]);
@@ -139,7 +139,7 @@ fn another_number_of_threads_is_told() {
 
 /// Catches a device that is believed, or taken for another.
 #[test]
-fn devices_that_are_not_there_are_refused() {
+fn unavailable_devices_are_refused() {
     let lab = Lab::tiny();
     let refused = |device: &str, words: &[&str]| {
         lab.run(&[TORCH, &format!("backend.device={device}")])
@@ -158,7 +158,7 @@ fn devices_that_are_not_there_are_refused() {
 
 /// Catches another loss, another data order or other initial weights behind the same experiment.
 #[test]
-fn torch_and_candle_take_the_same_steps() {
+fn torch_and_candle_compute_the_same_steps() {
     let (torch, candle) = (Lab::tiny(), Lab::tiny());
     torch.run(&[TORCH]).succeeds();
     candle.run(&[]).succeeds();
@@ -175,7 +175,7 @@ fn torch_and_candle_take_the_same_steps() {
 
 /// Catches a mode that computes in f32 all the same, one that loses its master weights to rounding, and a log-softmax in bf16.
 #[test]
-fn gotcha_07_bf16_trains_close_to_f32_and_not_like_it() {
+fn gotcha_07_bf16_trains_close_to_f32_but_not_equal() {
     let (narrow, wide) = (Lab::tiny(), Lab::tiny());
     narrow.run(&[TORCH, "backend.dtype=bf16"]).succeeds();
     wide.run(&[TORCH]).succeeds();

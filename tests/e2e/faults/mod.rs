@@ -89,7 +89,7 @@ fn chosen_cases() -> Vec<Case> {
 /// Catches a stage that counts as done although it was killed before BEST named its last checkpoint, so that the next one takes
 /// an older model for the best, in silence.
 #[test]
-fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
+fn gotcha_61_a_stage_killed_before_best_is_written_passes_on_the_best_checkpoint() {
     let cases = cases::all();
     let case = cases.iter().find(|case| case.name == "pipeline").expect("a pipeline");
     let prepared = Prepared::new(case);
@@ -103,7 +103,7 @@ fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
 /// Catches a small file of a model that counts as missing because the system could not look at it once, so that a stage goes on
 /// without it in silence.
 #[test]
-fn gotcha_41_61_a_file_that_cannot_be_looked_at_is_not_missing() {
+fn gotcha_41_61_an_unreadable_file_does_not_count_as_missing() {
     every_call_ends_well("pipeline", &[Act::Fail], |call| {
         let of_a_model = ["tokenizer_config.json", "tokenizer.json", "config.json", "model.safetensors"];
         let is_small = of_a_model.iter().any(|name| call.path.ends_with(name));
@@ -164,7 +164,7 @@ fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
 
 /// Catches a failed, cut or last file call that leaves other bits, a run that cannot be resumed, or an error without a file's name.
 #[test]
-fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
+fn gotcha_41_61_a_sample_of_disturbed_file_calls_is_handled() {
     let (by_case, _, wrong) = matrix(Some(1));
     eprintln!("{}", by_case.table("case"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
@@ -172,7 +172,7 @@ fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
 
 /// Catches a supervising process that panics, takes a checkpoint away, or leaves a run that can neither be started nor resumed.
 #[test]
-fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_ends_well() {
+fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_is_handled() {
     let (tally, wrong) = parent::all(Some(4));
     eprintln!("{}", tally.table("run"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
@@ -206,7 +206,7 @@ fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
 
 /// Catches a file of a run that is spoiled and read all the same, and one that is refused without its name.
 #[test]
-fn gotcha_41_61_a_sample_of_spoiled_files_is_noticed() {
+fn gotcha_41_61_a_sample_of_damaged_files_is_detected() {
     let (by_use, _, wrong) = spoils(Some(1));
     eprintln!("{}", by_use.table("what follows"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
@@ -223,7 +223,7 @@ fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() 
 /// The first test with every file call.
 #[test]
 #[ignore = "takes most of an hour: cargo xtask test --full"]
-fn gotcha_41_61_every_disturbed_file_call_ends_well() {
+fn gotcha_41_61_every_disturbed_file_call_is_handled() {
     let part = Part::begin("A file call is disturbed");
     let (by_case, by_act, wrong) = matrix(None);
     part.end(&[by_case.table("run"), by_act.table("what happens")], &wrong);
@@ -232,7 +232,7 @@ fn gotcha_41_61_every_disturbed_file_call_ends_well() {
 /// The same for the supervising process.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
-fn gotcha_61_every_disturbed_call_of_the_supervising_process_ends_well() {
+fn gotcha_61_every_disturbed_call_of_the_supervising_process_is_handled() {
     let part = Part::begin("A file call of the supervising process is disturbed");
     let (tally, wrong) = parent::all(None);
     part.end(&[tally.table("run")], &wrong);
@@ -241,7 +241,7 @@ fn gotcha_61_every_disturbed_call_of_the_supervising_process_ends_well() {
 /// The test of spoiled files with every file, at several places.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
-fn gotcha_41_61_every_spoiled_file_is_noticed() {
+fn gotcha_41_61_every_damaged_file_is_detected() {
     let part = Part::begin("A file is spoiled");
     let (by_use, by_damage, wrong) = spoils(None);
     part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);

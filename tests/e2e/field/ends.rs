@@ -40,7 +40,7 @@ fn turn_end_exact_match() {
 /// The same if only generation_config.json names the turn's end, and if it names no end at all. Catches a file that is not read,
 /// and one that saving rewrites without its other keys or in another form.
 #[test]
-fn gotcha_46_generation_config_names_ends_and_is_kept() {
+fn gotcha_46_generation_config_names_the_end_tokens_and_is_kept() {
     let kept =
         "{\n  \"temperature\": 0.6, \"eos_token_id\": [259, 256, 4711],\n \"transformers_version\": \"4.40.0\"\n}";
     let lab = case("turn-end-exact-match");
@@ -62,7 +62,7 @@ fn gotcha_46_generation_config_names_ends_and_is_kept() {
 
 /// Catches an end outside the vocabulary that a backend looks up, and one that is dropped without a word.
 #[test]
-fn an_end_outside_the_vocabulary_is_left_out_with_a_word() {
+fn an_end_token_outside_the_vocabulary_is_left_out_with_a_note() {
     let lab = case("turn-end-exact-match");
     set(&lab, "eos_token_id", json!([256, 999]));
     set(&lab, "pad_token_id", json!(-1));

@@ -77,7 +77,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
 
 /// Catches training rows that are refused because of a column that is only needed to score held-out answers.
 #[test]
-fn rows_whose_answers_nobody_judges_need_no_column() {
+fn rows_without_scored_answers_need_no_answer_column() {
     let lab = Lab::new();
     let sft = "\n[objective]\nplugin = \"sft\"\n\n[[reward]]\nplugin = \"exact\"\n\n[eval]\ngenerate = 3\n\n[train]\n\
                steps = 1\nbatch = { sequences = 2 }\noptimizer = { lr = 1e-3 }\n";
@@ -129,7 +129,7 @@ fn more_steps() {
 
 /// Catches a curve that changes without a word, a curve of the old length, and keys that change nothing and are refused.
 #[test]
-fn more_steps_on_a_curve_follow_the_new_one_and_say_so() {
+fn extending_a_scheduled_run_uses_the_new_schedule_and_reports_it() {
     let lab = case("more-steps");
     let run = |name: &str, sets: &[&str], resume: bool| {
         let mut args = vec!["run", "case.toml", "--name", name, "--set", "train.schedule.kind=\"cosine\""];
@@ -154,7 +154,7 @@ fn more_steps_on_a_curve_follow_the_new_one_and_say_so() {
 
 /// Catches epochs that are counted from the resume, and a last short window that is filled up with rows of the next epoch.
 #[test]
-fn more_epochs_are_the_epochs_of_a_longer_run() {
+fn more_epochs_equal_those_of_a_longer_run() {
     let lab = case("epoch-wraps");
     let batch = "train.batch={sequences=3}";
     let run = |name: &str, epochs: &str, resume: bool| {
@@ -256,7 +256,7 @@ fn pairs_prompts_and_text_are_read_once_an_epoch_too() {
 /// Catches data that was fixed and can never be learned from by the run that found the fault, and other data that is taken for
 /// fixed.
 #[test]
-fn gotcha_52_fixed_rows_are_resumed_over_where_that_is_said() {
+fn gotcha_52_a_run_resumes_over_fixed_rows_if_requested() {
     let lab = case("more-steps");
     lab.ask(&["run", "case.toml"]).succeeds();
     let rows = fs::read_to_string(lab.at("rows.jsonl")).expect("read");

@@ -116,7 +116,7 @@ fn a_rows(count: usize, odd: &str) -> String {
 
 /// Catches an exact match without the answers that it compared, and answers that are not those that were counted.
 #[test]
-fn answers_that_are_judged_stand_in_samples_jsonl() {
+fn scored_answers_are_written_to_samples_jsonl() {
     let lab = answers_a(&a_rows(60, "b"));
     let run = Run(lab.at("runs/tiny"));
     let lines = run.lines("samples.jsonl");
@@ -306,7 +306,7 @@ fn alpaca_input_dropped() {
 
 /// Catches columns that are named although something reads them: a reward, the split, a part of the row.
 #[test]
-fn columns_that_something_reads_are_not_named() {
+fn columns_that_are_read_are_not_reported_as_unused() {
     let lab = case("answer-list");
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"solution\": \"x\", \"topic\": \"t\", \"note\": \"n\"}\n{\"prompt\": \"b\", \"solution\": \"y\", \"topic\": \"u\", \"note\": \"n\"}\n");
     let sets = ["reward.0.column=solution", "data.group_column=topic"];

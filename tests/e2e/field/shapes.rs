@@ -171,7 +171,7 @@ fn formats() {
 
 /// Other inputs of the same kinds: a damaged archive, a list of lists, keys that are there twice, integers that would be rounded.
 #[test]
-fn other_files_are_named_by_what_they_are() {
+fn files_of_other_formats_are_refused_with_their_format() {
     let lab = Lab::new();
     lab.write("case.toml", CASE);
     for (bytes, says) in [

@@ -108,7 +108,7 @@ fn lfs_pointer_in_a_model() {
 
 /// Catches names and formats of others that are refused without a word of what they are.
 #[test]
-fn names_and_formats_of_others_are_told_what_they_are() {
+fn column_names_and_formats_of_other_tools_are_recognised() {
     let lab = case("unused-added-token");
     let generate = |model: &str, parts: &[&str]| lab.ask(&["generate", model, "--prompt", "x"]).refuses(2, parts);
     generate("HuggingFaceTB/SmolLM2-135M", &["Hugging Face hub", "hf download HuggingFaceTB/SmolLM2-135M"]);

@@ -64,7 +64,7 @@ fn pair(prompt: &str, completion: &str) -> Value {
 /// Catches keys of messages, columns of numbers and documents that are dropped without a word, in `check` or in `run`, and a column
 /// that an objective reads and that is named all the same.
 #[test]
-fn what_nothing_reads_is_named() {
+fn unread_inputs_are_named() {
     let answer = |more: Value| {
         let mut message = json!({"role": "assistant", "content": "a"});
         message.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -121,7 +121,7 @@ fn a_batch_larger_than_the_data_is_noted() {
 
 /// Catches notes on a model that only a run gives: dropout that is ignored, and an end of answers outside of the vocabulary.
 #[test]
-fn notes_on_the_model_stand_in_check_too() {
+fn check_prints_notes_on_the_model_too() {
     let lab = case("eval-of-rows");
     let path = lab.at("model/config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a config")).expect("JSON");
@@ -143,7 +143,7 @@ fn notes_on_the_model_stand_in_check_too() {
 
 /// Catches a stage that cannot be written once the stages before it have run.
 #[test]
-fn a_stage_is_not_named_as_a_file_of_its_folder() {
+fn a_stage_named_like_a_file_of_its_folder_is_refused() {
     let lab = case("stage-name-dot");
     let text = fs::read_to_string(lab.at("p.toml")).expect("a pipeline");
     lab.write("p.toml", text.replacen("name = \"lr-0.05\"", "name = \"pipeline.toml\"", 1));
@@ -156,7 +156,7 @@ fn a_stage_is_not_named_as_a_file_of_its_folder() {
 
 /// Catches JSON that is learned as text.
 #[test]
-fn rows_are_not_learned_as_text() {
+fn rows_are_not_trained_on_as_text() {
     let lab = Lab::new();
     lab.write("text.jsonl", "{\"text\": \"once\"}\n{\"text\": \"upon\"}\n");
     let sets = [
@@ -176,7 +176,7 @@ fn rows_are_not_learned_as_text() {
 
 /// Catches `telos eval --rows` on pairs, on nothing, on prompts longer than the context, and right answers that `--out` leaves out.
 #[test]
-fn eval_of_rows_understands_or_says_what_it_found() {
+fn eval_of_rows_reads_them_or_reports_what_it_found() {
     let lab = case("eval-of-rows");
     let eval = |rows: &str, more: &[&str]| {
         lab.write("r.jsonl", rows);

@@ -76,7 +76,7 @@ fn plugins_of_both_minors_live_in_one_host_in_any_order() {
 
 /// Shows that the reversed check is needed, so that the tests above are not met by chance.
 #[test]
-fn the_library_s_own_check_would_refuse_the_older_plugin() {
+fn the_check_of_abi_stable_alone_would_refuse_the_older_plugin() {
     let own = |variant: &str| host(NEXT, &[Path::new("--own-check"), &plugin(variant)]);
     let older = own(THIS);
     let expected: Vec<String> = IDS.iter().map(|id| format!("{id} refused")).collect();

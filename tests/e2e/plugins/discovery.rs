@@ -110,14 +110,14 @@ fn a_plugin_of_a_newer_major_is_refused_by_its_header() {
 }
 
 #[test]
-fn a_plugin_of_an_older_major_is_refused_with_the_other_remedy() {
+fn a_plugin_of_an_older_major_is_refused_with_its_own_remedy() {
     let older = (ABI_MAJOR - 1).to_le_bytes();
     let (here, _) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, abi_major), &older));
     show_ce(here.path()).refuses(2, &["`ce`", "0.0", "build the plugin again"]);
 }
 
 #[test]
-fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_only_knows_it_is_not() {
+fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_is_only_built_with_it_is_not() {
     let newer = (ABI_MINOR + 1).to_le_bytes();
     let (here, _) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, requires_minor), &newer));
     show_ce(here.path()).refuses(2, &["`ce`", "needs a host of 1.1", "update telos"]);
@@ -139,7 +139,7 @@ fn a_truncated_library_is_refused_at_any_length() {
 }
 
 #[test]
-fn a_text_file_named_so_is_reported_with_the_missing_plugin() {
+fn a_text_file_named_like_a_library_is_reported_with_the_missing_plugin() {
     let here = folder();
     let text = here.path().join("libnotes.so");
     fs::write(&text, "these are notes").expect("written");
@@ -151,7 +151,7 @@ fn a_text_file_named_so_is_reported_with_the_missing_plugin() {
 
 /// Catches a search that reports every library of the system as broken.
 #[test]
-fn a_sound_library_without_plugins_is_passed_over() {
+fn a_valid_library_without_plugins_is_skipped() {
     let (here, path) = changed_copy(|bytes| {
         while let Some(at) = bytes.windows(13).position(|window| window == b"telos_plugin_") {
             bytes[at] = b'x';
@@ -239,7 +239,7 @@ fn a_panic_in_any_call_becomes_an_error_with_message_and_place() {
 
 /// Catches an instance that continues from a state that a panic left half changed.
 #[test]
-fn an_instance_that_panicked_answers_no_more_and_others_do() {
+fn an_instance_that_panicked_refuses_calls_and_others_do_not() {
     let broken = faulty("panics-in-loss").expect("created");
     assert!(broken.loss(&batch()).is_err());
     assert_eq!(broken.loss(&batch()).err().map(|e| e.code), Some(Code::POISONED));
@@ -260,7 +260,7 @@ fn odd_panics_are_stopped_too() {
 /// Catches a wire that multiplies by the mask (NaN), mixes up terms, or loses the coefficient; and state that is not
 /// carried over.
 #[test]
-fn loss_and_state_survive_the_crossing() {
+fn loss_and_state_cross_the_boundary_unchanged() {
     let mut objective = faulty("panics-at-step-5").expect("created");
     let loss = objective.loss(&batch()).expect("a loss");
     assert_eq!((loss.terms.len(), loss.terms[0].name.as_str()), (1, "nll"));

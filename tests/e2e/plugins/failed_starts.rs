@@ -78,7 +78,7 @@ fn a_failed_start_leaves_neither_folder_nor_pin() {
 
 /// Catches a crash before the first step that leaves its folder behind, whose retry then says "exists already".
 #[test]
-fn a_start_that_crashed_leaves_no_run_behind() {
+fn a_crashed_start_leaves_no_run() {
     let (lab, answer) = odd("exit-loss", &[]);
     answer.refuses(1, &["call `loss`, before step 1", "removed ", "the run ended before its first step"]);
     assert!(!lab.tiny_run().0.exists(), "{answer:#?}");

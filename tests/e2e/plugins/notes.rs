@@ -10,7 +10,7 @@ use crate::support::{
 
 /// Catches a run that learns nothing and ends without a word, or says so in every step.
 #[test]
-fn a_run_that_learns_nothing_says_so_once() {
+fn a_run_that_learns_nothing_reports_it_once() {
     // The first batch has a gradient, or the quick laws would refuse the objective.
     let (lab, answer) = odd("no-gradient", &["objective.at_step=2"]);
     answer.succeeds();
@@ -28,7 +28,7 @@ fn a_run_that_learns_nothing_says_so_once() {
 
 /// Catches notes on shipped objectives in a run without problems.
 #[test]
-fn a_run_in_order_has_no_notes() {
+fn a_correct_run_has_no_notes() {
     let lab = Lab::tiny();
     let answer = lab.ask(&["run", "tiny.toml", "--json"]);
     let summary: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
@@ -47,7 +47,7 @@ fn a_run_in_order_has_no_notes() {
 
 /// Catches rewards that tell no answer from another, and groups of one, in silence.
 #[test]
-fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
+fn equal_rewards_and_groups_of_one_are_reported() {
     let equal = PPO.replace(
         "plugin = \"length\"\nunit = \"characters\"\ntarget = 4",
         "plugin = \"odd-reward\"\nfault = \"equal\"",
@@ -70,7 +70,7 @@ fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
 
 /// Catches an expectation that only a run tells of, and a unit that no manifest claims.
 #[test]
-fn missed_expectations_are_told_by_run_and_check() {
+fn missed_expectations_are_reported_by_run_and_check() {
     let lab = Lab::tiny();
     let set = ["--set", "objective.plugin=missed-expectation"];
     let run = lab.ask(&[&["run", "tiny.toml"][..], &set].concat());
@@ -96,7 +96,7 @@ fn missed_expectations_are_told_by_run_and_check() {
 
 /// Catches a unit of one of CE's terms behind the sum of both.
 #[test]
-fn a_loss_of_several_units_has_none() {
+fn a_loss_of_several_units_has_no_unit() {
     let lab = Lab::tiny();
     let plain = lab.run(&["train.steps=2"]);
     assert!(plain.succeeds().contains("nats per token"), "{plain:#?}");

@@ -64,7 +64,7 @@ fn gotcha_56_stop_gradients_of_a_loaded_library_are_held_constant() {
 
 /// Catches a verdict without its law, its meaning, its numbers or the smallest case.
 #[test]
-fn a_broken_law_is_a_line_with_its_meaning_its_error_and_the_smallest_case() {
+fn a_broken_law_is_reported_with_its_meaning_error_and_smallest_case() {
     let answer = verify(&["wrong-cotangent-sign"]);
     answer.refuses(1, &["objective `wrong-cotangent-sign` breaks laws: cotangents"]);
     let row = answer.out.lines().find(|line| line.starts_with("cotangents")).unwrap_or_default();
@@ -80,7 +80,7 @@ fn a_broken_law_is_a_line_with_its_meaning_its_error_and_the_smallest_case() {
 
 /// Catches a wrong sign that nothing tells of where a value is expected, and a mean that passes for a sum.
 #[test]
-fn what_authors_get_wrong_breaks_its_law() {
+fn common_mistakes_break_their_laws() {
     for (plugin, laws) in [
         ("wrong-sign", &["expectations"][..]),
         ("mean-for-sum", &["additivity", "expectations"]),
@@ -101,7 +101,7 @@ fn what_authors_get_wrong_breaks_its_law() {
 
 /// Catches a plugin that ends the process and with it the report, and one whose end counts as a success.
 #[test]
-fn a_plugin_that_ends_the_process_is_failed_lines() {
+fn a_plugin_that_ends_the_process_is_reported_as_failed_laws() {
     let answer = verify(&["exits-in-loss"]);
     answer.refuses(1, &["`exits-in-loss`"]);
     assert!(answer.out.contains("ended the process with code 0 before its report"), "{answer:#?}");
@@ -110,7 +110,7 @@ fn a_plugin_that_ends_the_process_is_failed_lines() {
 
 /// Catches a right objective that is refused for a column of the data which the generator does not know.
 #[test]
-fn columns_that_are_asked_for_are_drawn_and_told() {
+fn required_columns_are_generated_and_reported() {
     let answer = verify(&["by-column"]);
     assert!(answer.succeeds().contains("columns drawn: weight=0.5..2.0"), "{answer:#?}");
     let answer = verify(&["by-column", "--column", "weight=1..3", "--only", "normalisers"]);
@@ -248,7 +248,7 @@ fn each_table_is_checked_with_its_own_options() {
 
 /// Catches a statistic that only the manifest knows: the run would be refused after the laws have passed.
 #[test]
-fn a_statistic_that_the_host_does_not_compute_is_found_by_the_laws() {
+fn a_statistic_that_the_host_does_not_compute_breaks_a_law() {
     let answer = verify(&["taught", "--only", "declared"]);
     answer.refuses(1, &[]);
     assert!(
@@ -270,7 +270,7 @@ fn one_fault_is_reported_once() {
 
 /// Catches ids beyond the vocabulary that pass, and a right objective that cannot name the vocabulary it composes for.
 #[test]
-fn composed_ids_lie_within_the_vocabulary_that_is_given() {
+fn composed_ids_are_within_the_given_vocabulary() {
     let answer = verify(&["marked"]);
     answer.refuses(1, &["breaks laws: compose"]);
     assert!(

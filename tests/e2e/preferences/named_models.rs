@@ -11,7 +11,7 @@ use crate::support::{
 
 /// Catches figures of a head that does not exist, and answers of an earlier model in the name of a damaged one.
 #[test]
-fn a_model_is_read_as_what_it_is_or_not_at_all() {
+fn a_model_is_read_with_its_own_architecture_or_refused() {
     let lab = lab(REWARD);
     lab.run(&["train.steps=4", "checkpoint.every=2"]).succeeds();
     lab.ask(&["eval", "runs/tiny", "--data", "rows.jsonl"]).refuses(2, &["runs/tiny", "no language-model head"]);
@@ -30,7 +30,7 @@ fn a_model_is_read_as_what_it_is_or_not_at_all() {
 
 /// What is learned to end an answer ends it, whatever config.json says; and the KL of answers is that of the policy that gave them.
 #[test]
-fn gotcha_03_answers_end_at_the_token_that_was_learned_to_end_them() {
+fn gotcha_03_answers_end_at_the_end_token_of_training() {
     let lab = lab(PPO);
     lab.run(&["train.steps=2"]).succeeds();
     let folder = lab.at("runs/tiny/checkpoints/step-00000002");
@@ -87,7 +87,7 @@ fn gotcha_14_a_value_head_is_neither_a_fresh_critic_nor_a_reward_model() {
 
 /// Catches numbers of a reference that another path of the backend computed.
 #[test]
-fn gotcha_22_the_references_cache_knows_how_it_was_computed() {
+fn gotcha_22_the_reference_cache_is_keyed_by_how_it_was_computed() {
     let lab = lab(DPO);
     let says = |name: &str, sets: &[&str]| {
         let args = ["run", "tiny.toml", "--name", name, "--set", "train.steps=1"];
@@ -103,7 +103,7 @@ fn gotcha_22_the_references_cache_knows_how_it_was_computed() {
 
 /// Catches a scale of scores that was measured of other weights.
 #[test]
-fn gotcha_14_a_scale_of_scores_goes_with_the_weights_it_was_measured_of() {
+fn gotcha_14_a_score_scale_is_saved_with_the_weights_it_was_measured_on() {
     let lab = lab(REWARD);
     let scale = |run: &Run, step| {
         let config: Value = serde_json::from_slice(&run.saved(step, "config.json")).expect("JSON");

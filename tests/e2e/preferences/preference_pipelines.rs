@@ -44,7 +44,7 @@ train.batch.prompts = 4
 
 /// Catches a stage's mistake that is found only after the stages before it have trained.
 #[test]
-fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
+fn mistakes_of_later_stages_are_reported_before_the_first_one_trains() {
     let lab = lab(PPO);
     lab.write("tiny.toml", STAGES);
     lab.run(&[]).succeeds();
@@ -72,7 +72,7 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
 
 /// Catches a note that looks at the model alone which a stage began with, and not at its critic.
 #[test]
-fn a_stage_whose_critic_was_made_anew_is_told() {
+fn a_stage_whose_critic_was_recreated_is_reported() {
     let lab = lab(PPO);
     lab.write("tiny.toml", STAGES.replace("reward = {", "critic = { from = \"stage:rm\" }\nreward = {"));
     let note = "stage \"ppo\" was made from an earlier run of \"rm\"; renew it by --from ppo";

@@ -53,7 +53,7 @@ fn gotcha_42_a_killed_reward_model_leaves_the_same_bits() {
 
 /// Catches a moving average that restarts from the policy's first weights, or from its present ones.
 #[test]
-fn gotcha_17_42_a_killed_run_beside_a_moving_average_leaves_the_same_bits() {
+fn gotcha_17_42_a_killed_run_with_a_moving_average_leaves_the_same_bits() {
     survives(DPO, &["reference.average=0.9"], &["reference/model.safetensors"]);
 }
 

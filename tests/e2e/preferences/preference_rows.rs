@@ -64,7 +64,7 @@ fn the_worlds_pairs_may_be_of_equal_length() {
 
 /// Every mistake names its key or its line, with the remedy, before anything is written.
 #[test]
-fn what_does_not_fit_pairs_is_refused_with_the_remedy() {
+fn options_that_do_not_fit_pairs_are_refused_with_the_remedy() {
     let lab = lab();
     let refused = |sets: &[&str], parts: &[&str]| {
         lab.run(sets).refuses(2, parts);

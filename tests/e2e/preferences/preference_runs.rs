@@ -88,7 +88,7 @@ fn gotcha_16_17_22_dpo_starts_at_ln_2_and_its_cache_gives_the_same_bits() {
 
 /// Catches a reference that follows too early, too late, by the wrong share, or not at all.
 #[test]
-fn gotcha_17_a_reference_follows_as_it_is_told() {
+fn gotcha_17_a_reference_tracks_the_policy_as_configured() {
     let lab = lab(DPO);
     let margin = |run: &Run| run.train("rewards/margin");
     let frozen = margin(&named(&lab, "frozen", &[]));
@@ -112,7 +112,7 @@ fn gotcha_17_a_reference_follows_as_it_is_told() {
 /// Catches models that are read although their vocabularies can never match, tables that nothing reads, and keys that are ignored;
 /// each is reported with its place before anything is written.
 #[test]
-fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
+fn models_that_do_not_fit_and_unread_keys_are_refused() {
     let lab = lab(DPO);
     lab.write("some.txt", crate::support::lab::some_text(2000));
     lab.ask(&["tokenizer", "train", "some.txt", "--vocab-size", "300", "--out", "other.json"]).succeeds();
@@ -167,7 +167,7 @@ fn is_sound(run: &Run) {
 /// Catches log-probabilities that come by another way in the rollout than in the step, a reference that is not the policy's
 /// beginning, a critic that does not start at 0 or does not learn, and critics that are all the same.
 #[test]
-fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
+fn gotcha_07_27_34_ppo_begins_at_the_policy_with_any_critic() {
     let lab = lab(PPO);
     write(&lab, "rm", REWARD);
     lab.ask(&["run", "rm.toml"]).succeeds();
@@ -218,7 +218,7 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
 /// Catches weights and normalisation that are not applied, or applied to the other reward, a reward of 0 that counts as missing,
 /// and answers that are recorded with other rewards than they were learned with.
 #[test]
-fn gotcha_33_rewards_are_weighted_normalised_and_told() {
+fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
     let lab = lab(PPO);
     write(&lab, "rm", REWARD);
     lab.ask(&["run", "rm.toml"]).succeeds();
@@ -299,7 +299,7 @@ train = { steps = 4, batch = { prompts = 4 } }
 
 /// Catches a pipeline that finds only at the start of its last stage that a reward model is not one, or cannot be normalised.
 #[test]
-fn a_pipeline_tries_its_judges_before_it_trains() {
+fn a_pipeline_tries_its_reward_models_before_it_trains() {
     let lab = lab("");
     lab.write("tiny.toml", PIPELINE.replace("[{ model = \"stage:rm\"", "[{ model = \"stage:base\""));
     let parts = ["stage \"ppo\" cannot run", "reward.0.model", "is not a reward model: it has no scalar head"];
@@ -323,7 +323,7 @@ fn a_pipeline_tries_its_judges_before_it_trains() {
 
 /// Catches a pre-training term that is left out, learns from the prompts, or comes without its own text or tokens.
 #[test]
-fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
+fn a_pre_training_term_learns_from_its_own_text_in_rollout_training() {
     let lab = lab(&ptx());
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
@@ -341,7 +341,7 @@ fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
 /// Catches a receipt that leaves out a model that a run learned from, or the text of a second objective, and a resume that asks for
 /// a critic which the checkpoint has.
 #[test]
-fn the_receipt_names_every_model_and_every_text() {
+fn the_receipt_records_every_model_and_text() {
     let models =
         "[[reward]]\nmodel = \"runs/rm\"\n\n[critic]\nfrom = \"runs/critic\"\n\n[reference]\nfrom = \"runs/lm\"\n";
     let lab = lab(&(ptx() + models));

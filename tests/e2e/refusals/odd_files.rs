@@ -131,7 +131,7 @@ fn a_file_that_unpacks_to_more_than_memory_is_refused() {
 /// Catches a parser that recurses to the depth of the text, one that takes time by the square of its length, and a list of all of a
 /// hundred thousand mistakes.
 #[test]
-fn deep_and_long_experiments_are_answered_by_line() {
+fn deep_and_long_experiments_are_refused_by_line() {
     let lab = Lab::new();
     let deep = 20_000;
     let dotted = vec!["a"; deep].join(".");

@@ -87,7 +87,7 @@ fn integers(lab: &Lab) -> Vec<(String, u64)> {
 /// Catches a size that is allocated before it is held against memory, one whose product with another overflows, and one whose
 /// loop does not end: whatever key it is, as soon as the key is in the schema.
 #[test]
-fn every_integer_key_takes_its_largest_value_or_refuses_it_by_name() {
+fn every_integer_key_accepts_its_largest_value_or_refuses_it_by_name() {
     let (lab, files) = kinds();
     let keys = integers(&lab);
     let halves = keys.split_at(keys.len() / 2);
@@ -145,7 +145,7 @@ fn sizes_beyond_memory_are_refused_with_what_they_need_and_what_there_is() {
 
 /// Catches a flag without a bound: of samples a list is made, and of threads as many are started.
 #[test]
-fn flags_take_their_largest_value_or_refuse_it_by_name() {
+fn flags_accept_their_largest_value_or_refuse_it_by_name() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     lab.write("text.txt", some_text(50));

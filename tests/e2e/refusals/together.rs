@@ -133,7 +133,7 @@ prompts = "a prompt that is far too long for a context of forty-eight tokens"
 
 /// Catches a mistake in a model that hides those in other keys, and one that is reported again by a check of what it leads to.
 #[test]
-fn a_missing_model_hides_neither_data_nor_batches_nor_the_backend() {
+fn a_missing_model_does_not_hide_mistakes_in_data_batches_or_the_backend() {
     let lab = Lab::new();
     let rest = r#"
 [backend]

@@ -71,7 +71,7 @@ fn a_moved_distribution_finds_its_plugins_and_trains() {
 
 /// Catches a step program that finds no plugins, trains another model, or measures something without a request.
 #[test]
-fn the_step_program_answers_with_times_and_refuses_what_it_does_not_know() {
+fn the_step_program_reports_times_and_refuses_unknown_commands() {
     let lab = tempfile::tempdir().expect("a temporary folder");
     let folder = moved(&lab);
     let ask = |lines: &str| {
@@ -100,7 +100,7 @@ fn the_step_program_answers_with_times_and_refuses_what_it_does_not_know() {
 
 /// Catches a dist that clears a folder of the user.
 #[test]
-fn a_folder_that_is_no_distribution_is_not_replaced() {
+fn a_folder_that_is_not_a_distribution_is_not_replaced() {
     let lab = tempfile::tempdir().expect("a temporary folder");
     let notes = lab.path().join("notes.txt");
     fs::write(&notes, "mine").expect("written");

@@ -18,7 +18,7 @@ fn stages() -> Lab {
 
 /// Simulates kills within the first save of a stage, as seen on the file system: a complete checkpoint without LATEST, one with
 /// unfinished files, an experiment before its rename.
-fn first_save_is_cut_off(run: &Path) {
+fn interrupted_first_save(run: &Path) {
     fs::remove_file(run.join("checkpoints/LATEST")).expect("there was one");
     fs::write(run.join(".tmp-receipt.json-1"), "{").expect("written");
     fs::create_dir(run.join("checkpoints/.tmp-step-00000009-1")).expect("made");
@@ -33,7 +33,7 @@ fn leaves_nothing_unfinished(lab: &Lab) {
 /// Catches a pipeline that cannot be resumed for ever after a kill between a stage's checkpoint and LATEST, or while a stage wrote
 /// its first file.
 #[test]
-fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_file() {
+fn gotcha_61_a_pipeline_continues_after_a_kill_in_the_first_save_or_file_of_a_stage() {
     let whole = stages();
     whole.run(&[]).succeeds();
     let lab = stages();
@@ -45,7 +45,7 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
         leaves_nothing_unfinished(&lab);
     };
     for name in ["pre", "more"] {
-        first_save_is_cut_off(&stage(&lab, name).0);
+        interrupted_first_save(&stage(&lab, name).0);
         let answer = lab.resume(&[]);
         answer.succeeds();
         assert!(answer.err.contains("there is no LATEST"), "{answer:#?}");
@@ -69,7 +69,7 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
 
 /// Catches a longer last stage that counts as done because the process which made it longer was killed before its first checkpoint.
 #[test]
-fn a_stage_that_is_made_longer_and_killed_is_made_longer_by_the_next_process() {
+fn an_extended_stage_that_is_killed_is_extended_by_the_next_process() {
     let lab = stages();
     lab.run(&[]).succeeds();
     let run = Run(lab.at("runs/tiny/more"));
@@ -93,7 +93,7 @@ fn a_stage_that_is_made_longer_and_killed_is_made_longer_by_the_next_process() {
 /// Catches a pipeline that tidies up stages it was not asked for: a damaged one could then not be renewed, and a refused start would
 /// move LATEST.
 #[test]
-fn stages_that_are_not_asked_for_are_left_alone() {
+fn stages_that_are_not_selected_are_not_changed() {
     let lab = stages();
     lab.run(&[]).succeeds();
     let only = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
@@ -114,13 +114,13 @@ fn stages_that_are_not_asked_for_are_left_alone() {
 /// Catches a run that says that it is done and is then refused by `generate`; and one whose folder neither `run` nor `--resume`
 /// takes.
 #[test]
-fn gotcha_61_a_single_run_goes_on_after_the_same_kills() {
+fn gotcha_61_a_single_run_continues_after_the_same_kills() {
     let whole = Lab::tiny();
     whole.run(&[]).succeeds();
     let lab = Lab::tiny();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
-    first_save_is_cut_off(&run.0);
+    interrupted_first_save(&run.0);
     lab.resume(&[]).succeeds();
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
     run.equals(&whole.tiny_run(), 8);
@@ -238,7 +238,7 @@ fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
 
 /// Catches checkpoints of two equal runs that differ, by a length of timing.jsonl for one, and files that nobody else may read.
 #[test]
-fn equal_runs_leave_equal_checkpoints_which_others_may_read() {
+fn equal_runs_write_equal_checkpoints_that_other_users_may_read() {
     let [one, two] = [(); 2].map(|()| {
         let lab = Lab::tiny();
         lab.run(&[]).succeeds();
@@ -260,7 +260,7 @@ fn equal_runs_leave_equal_checkpoints_which_others_may_read() {
 
 /// Catches a command that overwrites what it reads, or any file of the user's.
 #[test]
-fn results_take_no_file_that_is_there() {
+fn results_do_not_overwrite_an_existing_file() {
     let lab = Lab::tiny();
     let text = crate::support::lab::some_text(200);
     lab.write("text.txt", &text);

@@ -74,7 +74,7 @@ fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
 /// Catches a stage that starts from fresh weights, from the first checkpoint or from the last where the best was meant; a
 /// table without a stage or with another's figures; and a resolved file that is another pipeline.
 #[test]
-fn stages_hand_their_weights_on_and_are_told_in_one_table() {
+fn stages_pass_on_their_weights_and_are_summarised_in_one_table() {
     let lab = lab();
     let answer = lab.run(&["stage.sft.train.optimizer.lr=3e-2"]);
     let out = answer.succeeds();
@@ -116,7 +116,7 @@ fn stages_hand_their_weights_on_and_are_told_in_one_table() {
 
 /// Catches a resume that begins a stage again, skips one that was cut off, or starts a later one from other weights.
 #[test]
-fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
+fn gotcha_42_a_pipeline_killed_in_the_second_stage_leaves_the_same_bits() {
     with_steps_enough(60, |steps| {
         let length = format!("stage.sft.train.steps={steps}");
         let undisturbed = lab();
@@ -142,7 +142,7 @@ fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
 
 /// Catches a Ctrl-C that only ends the stage, or exits with another code.
 #[test]
-fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
+fn ctrl_c_stops_the_pipeline_with_130_and_resume_continues() {
     with_steps_enough(400, |steps| {
         let length = format!("stage.sft.train.steps={steps}");
         let lab = lab();
@@ -168,7 +168,7 @@ fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
 
 /// Catches runs that are lost, overwritten or mixed, stages run beyond what was asked for, and results that differ.
 #[test]
-fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
+fn from_and_only_rerun_stages_and_keep_earlier_ones() {
     let lab = lab();
     let run = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
     run(&["--from", "sft"]).refuses(2, &["stage \"pre\" comes before and is not done", "--from pre"]);
@@ -206,7 +206,7 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
 
 /// Catches a changed file that trains on silently, and one that is refused although only what is to come has changed.
 #[test]
-fn what_has_begun_must_be_as_it_was_and_what_comes_may_change() {
+fn started_stages_must_be_unchanged_and_later_ones_may_change() {
     let lab = lab();
     lab.ask(&["run", "tiny.toml", "--only", "pre"]).succeeds();
     let changed = ["stage.pre.train.steps=11"];
@@ -220,7 +220,7 @@ fn what_has_begun_must_be_as_it_was_and_what_comes_may_change() {
 
 /// Every mistake of every stage comes before the first stage trains, with its place; nothing is written.
 #[test]
-fn mistakes_of_all_stages_come_before_the_first_trains() {
+fn mistakes_of_all_stages_are_reported_before_training() {
     let lab = lab();
     let refused = |from: &str, to: &str, parts: &[&str]| {
         assert!(STAGES.contains(from), "the test replaces nothing");
@@ -266,7 +266,7 @@ fn mistakes_of_all_stages_come_before_the_first_trains() {
 
 /// Catches a failure that does not say in which stage, and one after which the stages before are lost.
 #[test]
-fn a_stage_that_fails_is_named_with_the_way_on() {
+fn a_failed_stage_is_named_with_the_command_to_continue() {
     let lab = lab();
     let faulty = STAGES.replace(
         "objective = { plugin = \"sft\" }\ntrain.steps = 6",
@@ -287,7 +287,7 @@ fn a_stage_that_fails_is_named_with_the_way_on() {
 
 /// Catches a check that trains, writes, or passes over a stage because the one before has not been run.
 #[test]
-fn check_tries_every_stage_with_the_shape_of_those_before() {
+fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     let lab = lab();
     let told = |answer: &crate::support::rig::Answer| serde_json::from_str::<Value>(answer.succeeds()).expect("JSON");
     let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));

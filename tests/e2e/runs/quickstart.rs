@@ -26,7 +26,7 @@ impl Road {
 /// one, and preference learning that is no better than more of the same demonstrations. A quarter of an hour.
 #[test]
 #[ignore = "takes a quarter of an hour: cargo xtask test --full"]
-fn from_three_seeds_every_stage_does_what_it_is_for() {
+fn every_stage_improves_its_metric_from_three_seeds() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/quickstart.toml");
     let file = file.to_str().expect("UTF-8");
     for seed in [7, 8, 9] {

@@ -15,7 +15,7 @@ const OFTEN: &str = "checkpoint.every=1";
 
 /// Catches a run that continues with other text of the same length, and a receipt that names only that text.
 #[test]
-fn a_run_does_not_go_on_over_other_data() {
+fn a_run_does_not_resume_with_different_data() {
     with_steps_enough(100, |steps| {
         let lab = Lab::tiny();
         let text = some_text(300);
@@ -39,7 +39,7 @@ fn a_run_does_not_go_on_over_other_data() {
 
 /// Catches a run that two plugins made and whose receipt names one.
 #[test]
-fn a_plugin_that_was_replaced_on_the_way_stands_in_the_receipt() {
+fn a_plugin_that_was_replaced_during_a_run_is_recorded_in_the_receipt() {
     let lab = Lab::tiny();
     let original = library(&test_plugins(), "test-plugin-faulty");
     let copy = lab.at("mine").join(original.file_name().expect("a file"));
@@ -67,7 +67,7 @@ fn a_plugin_that_was_replaced_on_the_way_stands_in_the_receipt() {
 
 /// Catches a frozen reference that becomes another model on the way, and a resume that asks for weights which it does not read.
 #[test]
-fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
+fn initial_weights_may_change_once_nothing_reads_them() {
     let lab = Lab::new();
     let row = |i: u64| json!({"prompt": format!("{i}? "), "completion": "yes", "chosen": "yes", "rejected": "no"});
     lab.write("rows.jsonl", (0..60).map(|i| format!("{}\n", row(i))).collect::<String>());
@@ -110,7 +110,7 @@ fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
 
 /// Catches a run of an earlier program, whose rows were other tokens, that is continued as if nothing had changed.
 #[test]
-fn a_run_that_began_under_other_rules_is_not_continued() {
+fn a_run_of_other_data_rules_is_not_resumed() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=4"]).succeeds();
     let path = lab.tiny_run().0.join("receipt.json");
@@ -172,7 +172,7 @@ fn changes<'a>(model: &'a str, tokenizer: &'a str) -> Vec<(&'a str, &'a str, &'a
 /// Catches a receipt without the small files of the model that a run began from: a template or a shape that changed while the run was
 /// stopped would be learned from without a word.
 #[test]
-fn every_file_of_the_model_that_a_run_began_from_counts() {
+fn a_change_in_any_file_of_the_initial_model_is_detected() {
     let lab = Lab::new();
     let rows = (0..60).map(|i| json!({"prompt": format!("{i}? "), "completion": "yes"}).to_string() + "\n");
     lab.write("rows.jsonl", rows.collect::<String>());
@@ -199,7 +199,7 @@ fn every_file_of_the_model_that_a_run_began_from_counts() {
 
 /// The same for a reference, a reward model, and a critic, which a resumed run reads from its own checkpoint.
 #[test]
-fn every_file_of_the_models_beside_the_policy_counts() {
+fn a_change_in_any_file_of_the_other_models_is_detected() {
     let lab = experiments::lab(
         &experiments::PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4\n", "model = \"judge\"\n"),
     );
@@ -234,7 +234,7 @@ fn every_file_of_the_models_beside_the_policy_counts() {
 /// Catches a lock that was removed, and one that another run was told to change, which let a run go on with another plugin without
 /// a word.
 #[test]
-fn without_a_lock_the_receipt_knows_the_plugins_of_a_run() {
+fn without_a_lock_the_receipt_identifies_the_plugins_of_a_run() {
     let lab = Lab::tiny();
     let original = library(&test_plugins(), "test-plugin-faulty");
     let copy = lab.at("mine").join(original.file_name().expect("a file"));

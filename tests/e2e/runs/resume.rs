@@ -21,7 +21,7 @@ fn undisturbed(steps: u64) -> Lab {
 /// anew, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten on seeing a save under
 /// way, ten at any moment; every third hits the training process alone.
 #[test]
-fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
+fn gotcha_41_42_a_run_killed_at_twenty_moments_leaves_the_same_bits() {
     with_steps_enough(150, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
@@ -92,19 +92,19 @@ fn stopped_by(signal: Signal) {
 
 /// Catches a Ctrl-C that loses the step, saves half of it, counts two signals for one key, or exits with another code.
 #[test]
-fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_goes_on_bit_for_bit() {
+fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_gives_the_same_bits() {
     stopped_by(Signal::INT);
 }
 
 /// The same for what batch systems send.
 #[test]
-fn termination_is_as_good_as_ctrl_c() {
+fn sigterm_acts_like_ctrl_c() {
     stopped_by(Signal::TERM);
 }
 
 /// Catches a resume that trains a finished run further, writes its lines again, or fails.
 #[test]
-fn resuming_a_finished_run_says_so_and_changes_nothing() {
+fn resuming_a_finished_run_reports_it_and_changes_nothing() {
     let lab = Lab::tiny();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
@@ -141,7 +141,7 @@ fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
 
 /// Catches a run that is bound to the folder in which it began, and one that continues elsewhere with other bits.
 #[test]
-fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
+fn a_moved_or_copied_run_resumes_in_the_folder_that_the_experiment_names() {
     let (lab, whole) = (Lab::tiny(), Lab::tiny());
     whole.run(&["train.steps=12"]).succeeds();
     lab.run(&[]).succeeds();
@@ -161,7 +161,7 @@ fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
 
 /// Catches a resume that makes a new run of that name.
 #[test]
-fn resuming_a_run_that_never_was_is_refused() {
+fn resuming_a_missing_run_is_refused() {
     let lab = Lab::tiny();
     lab.resume(&[]).refuses(2, &["there is no run \"tiny\"", "--resume"]);
     assert!(!lab.at("runs").exists());

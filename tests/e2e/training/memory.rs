@@ -53,7 +53,7 @@ fn both(objective: &str, sets: &[&str]) -> [[f64; 2]; 2] {
 /// reference that a run no longer holds; and evaluations that compute more at a time than a step does.
 #[test]
 #[cfg(target_os = "linux")]
-fn check_says_what_a_run_takes() {
+fn check_predicts_the_memory_of_a_run() {
     let ppo = PPO.replace("steps = 12", "steps = 4");
     for (name, objective, sets) in [
         ("sft", SFT, &["eval.generate=8"][..]),

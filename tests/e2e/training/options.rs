@@ -69,7 +69,7 @@ fn label_smoothing_and_z_loss_change_what_is_minimised() {
 
 /// Catches a patience that is never exhausted or counts wrong, and a resumed run that trains on past its end.
 #[test]
-fn early_stopping_ends_the_run_and_resume_does_not_go_on() {
+fn early_stopping_ends_the_run_and_resume_does_not_continue_it() {
     let sets = [
         "train.steps=40",
         "eval.every=2",
@@ -95,7 +95,7 @@ fn early_stopping_ends_the_run_and_resume_does_not_go_on() {
 
 /// Catches BEST that names the last instead, that is rotated away, or that is lost when the last step is saved twice.
 #[test]
-fn gotcha_41_the_best_checkpoint_stays_and_is_the_best() {
+fn gotcha_41_the_best_checkpoint_is_kept_and_is_the_best() {
     // A rate so high that the loss rises again.
     let sets = ["train.steps=24", "eval.every=3", "checkpoint.every=2", "checkpoint.keep=2"];
     let run = train(&[&sets[..], &["train.optimizer.lr=0.05", "train.schedule=constant"]].concat());
@@ -121,7 +121,7 @@ fn gotcha_41_the_best_checkpoint_stays_and_is_the_best() {
 
 /// Catches a length that is not used, or changes at another step than it says.
 #[test]
-fn the_context_schedule_is_followed() {
+fn the_context_length_follows_its_schedule() {
     let run = train(&["train.context_schedule=[[0,4],[3,8],[6,16]]"]);
     assert_eq!(run.train("context"), [4.0, 4.0, 4.0, 8.0, 8.0, 8.0, 16.0, 16.0]);
     // And it is the length of what is trained on.
@@ -190,7 +190,7 @@ fn epochs_and_recomputation_do_what_they_say() {
 /// Catches expectations of objectives that are never checked, that wait for an evaluation that never comes, that are reported
 /// twice, or that fail for a model because it is trained.
 #[test]
-fn gotcha_10_a_first_loss_far_from_ln_v_is_said_once_and_of_fresh_weights_alone() {
+fn gotcha_10_a_first_loss_far_from_ln_v_is_reported_once_and_only_for_new_weights() {
     let lab = Lab::tiny();
     lab.write("some.txt", crate::support::lab::some_text(600));
     let nothing_held_out = ["data={source='text',path='some.txt',held_out=0}", "eval={}"];

@@ -179,7 +179,7 @@ fn simpo_trains_without_a_reference() {
 /// Catches a rehearsal whose `prepare` changes the state that the first step begins with, or that uses up a draw: the first
 /// rollout then has another coefficient or other answers than one whose rehearsal was smaller.
 #[test]
-fn a_batch_that_is_tried_leaves_no_trace() {
+fn trying_a_batch_does_not_change_the_run() {
     let ppo = crate::support::experiments::PPO
         .replace("whiten_advantages = true", "kl_control = \"adaptive\"\nkl_coef = 0.25\nkl_horizon = 8.0");
     let lab = lab(&ppo, |i| json!({"prompt": format!("{}? ", "1".repeat(1 + i as usize % 9))}));

@@ -43,7 +43,7 @@ fn drawn(run: &Run, step: u64) -> Vec<Value> {
 /// Catches figures of other answers than those that are recorded, answers to a prompt that are all drawn alike, and a run whose
 /// weights, greedy answers or losses change because answers are drawn.
 #[test]
-fn a_run_reports_pass_at_k_and_is_otherwise_the_same() {
+fn a_run_with_pass_at_k_trains_the_same_bits() {
     let lab = lab();
     lab.run(&DRAWN).succeeds();
     let run = lab.tiny_run();
@@ -96,7 +96,7 @@ fn a_resumed_run_draws_the_same_answers() {
 
 /// Catches pass@k that is asked for and silently left out, a rule that cannot read it, and another number of answers on resuming.
 #[test]
-fn pass_at_k_is_refused_where_nothing_can_be_right() {
+fn pass_at_k_is_refused_without_checkable_answers() {
     let lab = lab();
     lab.run(&["eval.pass_at=[4]"]).refuses(2, &["eval.pass_at: 4 is more than eval.samples = 1"]);
     lab.run(&[DRAWN[0], "checkpoint.best=max:eval/pass@2"]).refuses(2, &["checkpoint.best", "eval/pass@"]);

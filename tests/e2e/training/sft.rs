@@ -48,7 +48,7 @@ fn lab() -> Lab {
 /// 10 = 2.3 nats per digit. Catches a prompt that is supervised, a completion that is not, and an end of text that is not learned
 /// (then greedy answers do not stop and none is exact).
 #[test]
-fn gotcha_02_completions_are_learned_to_their_end_and_prompts_are_not() {
+fn gotcha_02_completions_are_supervised_to_their_end_and_prompts_are_not() {
     let lab = lab();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
@@ -136,7 +136,7 @@ fn gotcha_05_15_the_receipt_counts_what_was_dropped_and_the_template_goes_with_t
 
 /// Every mistake is found before anything is written, and names where it is.
 #[test]
-fn wrong_rows_and_wrong_company_are_refused_before_anything_is_written() {
+fn wrong_rows_and_combinations_are_refused_before_anything_is_written() {
     let lab = lab();
     let refused = |sets: &[&str], parts: &[&str]| {
         lab.run(sets).refuses(2, parts);

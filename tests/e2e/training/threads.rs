@@ -40,7 +40,7 @@ fn gotcha_40_the_generic_path_gives_the_same_bits_with_1_and_2_threads() {
 
 /// Catches a comparison that compares nothing: another seed does change the bits.
 #[test]
-fn another_seed_gives_other_bits() {
+fn a_different_seed_gives_different_bits() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=2", "sample.every=0"]).succeeds();
     lab.run(&["train.steps=2", "sample.every=0", "seed=8", "name=other"]).succeeds();

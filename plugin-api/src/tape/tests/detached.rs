@@ -17,7 +17,7 @@ fn loss(x: &[f64]) -> f64 {
 
 /// Catches a record of the last tape alone, another order, and values that move with the point.
 #[test]
-fn detached_values_are_those_of_the_base_point() {
+fn detached_values_keep_the_values_of_the_base_point() {
     let (base, detached) = record_detached(|| loss(&[1.0, 3.0]));
     let value = |name: &str, value: f64| Detached { name: name.into(), values: vec![value] };
     assert_eq!(detached, [value("first", 1.0), value("", 2.0), value("sum", 4.0)]);
@@ -48,7 +48,7 @@ fn a_branch_that_detaches_other_values_is_named() {
 
 /// Catches a mode that remains after a panic: every later loss of the thread would compute with old values.
 #[test]
-fn a_panic_leaves_no_mode_behind() {
+fn a_panic_resets_the_mode() {
     let caught = std::panic::catch_unwind(|| {
         replay_detached(&[Detached { name: String::new(), values: vec![7.0] }], || -> f64 { panic!("inside") })
     });

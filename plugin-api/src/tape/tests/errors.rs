@@ -25,7 +25,7 @@ fn error(build: impl for<'t> FnOnce(&'t Tape, Var<'t>) -> Var<'t>) -> String {
 
 /// Catches a panic, a silent broadcast of `[1]` or `[N]`, and messages that do not name both shapes.
 #[test]
-fn shapes_that_do_not_agree() {
+fn mismatched_shapes() {
     let expected = "`add`: shapes [6] and [2] do not agree";
     assert_eq!(error(|tape, x| x + tape.constant([1.0, 2.0])), expected);
     assert_eq!(error(|tape, x| x * tape.constant([1.0])), "`mul`: shapes [6] and [1] do not agree");
@@ -93,7 +93,7 @@ fn ranks() {
 
 /// Catches a root that is silently summed: the gradient of a vector is not what its author meant.
 #[test]
-fn a_root_that_is_no_scalar() {
+fn a_root_that_is_not_a_scalar() {
     let tape = Tape::new();
     let x = tape.input("x", [1.0]);
     let error = tape.backward(x).expect_err("a vector");

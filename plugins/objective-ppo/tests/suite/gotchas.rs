@@ -32,7 +32,7 @@ fn some_answers() -> [Answer; 2] {
 
 /// Catches a bonus with the sign of a penalty: descent must raise the entropy, by its weight per supervised token.
 #[test]
-fn the_entropy_bonus_pays_for_entropy() {
+fn the_entropy_bonus_rewards_entropy() {
     let mut ppo = create(json!({"entropy_coef": 0.3})).unwrap();
     let first = window(&mut ppo, &rollout(&some_answers()));
     let loss = ppo.loss(&first).unwrap();
@@ -62,7 +62,7 @@ fn gotcha_27_the_first_minibatch_has_ratio_1_and_clips_nothing() {
 
 /// Catches `reference - logp`, and a penalty with the sign of a reward.
 #[test]
-fn gotcha_28_leaving_the_reference_costs_by_k1_which_may_be_negative_for_a_token() {
+fn gotcha_28_the_kl_penalty_uses_k1_which_may_be_negative_for_a_token() {
     let answer = Answer::new(&[-1.0, -3.0]).reference(&[-2.0, -2.5]);
     all_near("k1", &rewards(json!({"kl_coef": 0.1}), std::slice::from_ref(&answer)), &[-0.1, 0.05], 1e-14);
     let d = [1.0_f64, -0.5];
@@ -80,7 +80,7 @@ fn gotcha_28_leaving_the_reference_costs_by_k1_which_may_be_negative_for_a_token
 
 /// Catches an estimator inside the loss, whose gradient is not the KL's.
 #[test]
-fn gotcha_28_the_reference_is_in_the_rewards_alone() {
+fn gotcha_28_the_reference_affects_only_the_rewards() {
     let mut ppo = create(json!({"kl_coef": 3.0})).unwrap();
     let first = window(&mut ppo, &rollout(&some_answers()));
     let tokens = first.tokens().unwrap();
@@ -99,7 +99,7 @@ fn gotcha_29_the_score_sits_on_the_last_supervised_token() {
 
 /// Catches a penalty on answers that ended, and one that is added.
 #[test]
-fn gotcha_29_only_an_answer_that_was_cut_off_pays_for_it() {
+fn gotcha_29_only_a_truncated_answer_is_penalised() {
     let answers = [Answer::new(&[-1.0]).reward(3.0), Answer::new(&[-1.0]).reward(3.0).cut(0.0)];
     assert_eq!(rewards(json!({"missing_eos_penalty": 0.5}), &answers), [3.0, 2.5]);
     assert_eq!(rewards(json!({"missing_eos_penalty": 0.5, "missing_eos": "replace"}), &answers), [3.0, -0.5]);
@@ -111,7 +111,7 @@ fn gotcha_29_only_an_answer_that_was_cut_off_pays_for_it() {
 
 /// Catches a bootstrap of every answer, one without the discount, and one that is on by default.
 #[test]
-fn gotcha_29_bootstrapping_goes_on_with_the_value_after_a_cut() {
+fn gotcha_29_bootstrapping_uses_the_value_after_a_truncation() {
     let answers =
         [Answer::new(&[-1.0]).value(&[1.0]).reward(2.0), Answer::new(&[-1.0]).value(&[1.0]).reward(2.0).cut(4.0)];
     // The value after an answer that ended is not used, whatever it is.
@@ -123,7 +123,7 @@ fn gotcha_29_bootstrapping_goes_on_with_the_value_after_a_cut() {
 
 /// Catches advantages that run through masked tokens, and a prompt's values in the sums. By hand: gamma 1/2, lambda 1/2.
 #[test]
-fn gotcha_30_advantages_step_over_masked_tokens() {
+fn gotcha_30_advantages_skip_masked_tokens() {
     let answer = Answer::new(&[-1.0; 5]).mask(&[0.0, 1.0, 0.0, 1.0, 0.0]).value(&[9.0, 1.0, 8.0, 2.0, 7.0]).reward(4.0);
     let found = advantages(json!({"gamma": 0.5, "gae_lambda": 0.5, "whiten_advantages": false}), &[answer]);
     // Behind: 4 - 2 = 2. Before: 0 + 2/2 - 1 = 0, and 2/4 of what follows.
@@ -145,7 +145,7 @@ fn gotcha_30_whitening_has_mean_0_and_bessels_variance_over_the_mask() {
 
 /// Bessel's correction divides by 0 for one token; none at all is 0 / 0.
 #[test]
-fn gotcha_30_one_token_alone_is_whitened_to_0() {
+fn gotcha_30_a_single_token_is_whitened_to_0() {
     let (mut one, mut none) = ([7.0, 3.0], [3.0]);
     whiten(&mut one, &[1.0, 0.0], false);
     whiten(&mut none, &[0.0], false);
@@ -264,7 +264,7 @@ fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
 
 /// A run that collapses early is reported by array and token, not as NaN in every advantage of the rollout.
 #[test]
-fn a_number_that_is_none_is_refused_by_name_and_place() {
+fn a_nan_is_refused_by_name_and_place() {
     let of =
         |answers: &[Answer]| create(json!({"truncated": "bootstrap"})).unwrap().prepare(&rollout(answers)).unwrap_err();
     let fine = Answer::new(&[-1.0, -2.0]);

@@ -115,7 +115,7 @@ fn squared(batch: &Batch<'_>) -> Result<Loss> {
 
 /// Catches a law that accepts a result which a host refuses: an author would learn of it in the middle of a run.
 #[test]
-fn what_a_host_refuses_breaks_a_law() {
+fn results_that_a_host_refuses_break_a_law() {
     broken(manifest(), sketch()).assert_ok();
     for (mistake, spoil, law, says) in FAULTS {
         let (mut sketch, mut manifest) = (sketch(), manifest());
@@ -129,7 +129,7 @@ fn what_a_host_refuses_breaks_a_law() {
 
 /// Catches a report that shows a window as drawn: a wrong derivative is shown best by one sequence of one token.
 #[test]
-fn the_smallest_window_that_breaks_a_law_is_shown() {
+fn the_smallest_failing_window_is_shown() {
     let mut sketch = sketch();
     sketch.loss = |b| changed(b, |l| l.terms[0].cotangents[0].1.iter_mut().for_each(|c| *c *= 2.0));
     let report = broken(manifest(), sketch);

@@ -126,7 +126,7 @@ mod tests {
     /// Catches a view that is passed on although its rows do not start at multiples of 16 bytes (by its offset, or by its stride),
     /// an unnecessary copy, and a width that is padded with anything but zeros.
     #[test]
-    fn kernels_are_given_rows_that_start_at_multiples_of_sixteen_bytes() {
+    fn kernels_get_rows_aligned_to_sixteen_bytes() {
         let memory = Tensor::arange(4096, (Kind::Float, tch::Device::Cpu)).to_kind(Kind::BFloat16);
         // Offset, distance between rows, heads, width, whether it can be used in place.
         for (offset, rows, heads, width, stays) in [

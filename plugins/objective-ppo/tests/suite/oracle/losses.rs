@@ -56,7 +56,7 @@ pub(super) fn clipping(given: &Map<String, Value>, [ratio, value, coefficient]: 
 /// torchtune supervises values by a separate mask, one token longer: its two terms are those of two windows of ours. Its means
 /// over every position, padding included, are compared only if all tokens are supervised: gotcha 32.
 #[test]
-fn losses_and_gradients_are_those_of_torchtune() {
+fn losses_and_gradients_match_torchtune() {
     for case in family("ppo_loss") {
         let (mask, value_mask) = (case.mask("mask"), case.mask("value_mask"));
         let options = clipping(&case.given, ["epsilon", "value_clip_range", "value_coef"]);
@@ -83,7 +83,7 @@ fn losses_and_gradients_are_those_of_torchtune() {
 /// TRL gives a batch whose mean ratio is above a threshold no loss. That couples a batch, while here a window can be split
 /// anywhere: there is no such threshold, and the diagnostics still agree with TRL's.
 #[test]
-fn losses_gradients_and_diagnostics_are_those_of_trl() {
+fn losses_gradients_and_diagnostics_match_trl() {
     for case in family("ppo_loss_trl") {
         let mask = case.mask("mask");
         let options = clipping(&case.given, ["cliprange", "cliprange_value", "vf_coef"]);
