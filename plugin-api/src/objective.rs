@@ -127,7 +127,7 @@ pub trait Objective {
         }
         Err(crate::Error::new(
             crate::Code::STATE,
-            format!("{} bytes of state for an objective without any", state.len()),
+            format!("{} bytes of state for an objective without state", state.len()),
         ))
     }
 }

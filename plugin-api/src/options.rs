@@ -113,7 +113,7 @@ pub fn read<T: OptionValue>(spec: &OptionSpec, values: &OptionMap) -> Result<T> 
         && !spec.choices.is_empty()
         && !spec.choices.iter().any(|c| c == text)
     {
-        return Err(refuse(format!("`{text}` is none of {}", spec.choices.join(", "))));
+        return Err(refuse(format!("`{text}` is not one of {}", spec.choices.join(", "))));
     }
     Ok(typed)
 }
@@ -240,7 +240,7 @@ mod tests {
             (r#"{"rate": "x"}"#, "`rate`"),
             (r#"{"count": 0}"#, "`count`"),
             (r#"{"count": 2.5}"#, "`count`"),
-            (r#"{"kind": "c"}"#, "`kind`: `c` is none of a, b"),
+            (r#"{"kind": "c"}"#, "`kind`: `c` is not one of a, b"),
             (r#"{"levels": [1, "x"]}"#, "`levels`"),
             (r#"{"beta": 1}"#, "`beta` is unknown"),
         ] {

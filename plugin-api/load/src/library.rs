@@ -95,9 +95,12 @@ impl Library {
 
     fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
         let Self { info, .. } = self;
-        let why =
-            if info.kind == wanted { "its header says so, its tables do not" } else { "asked for as another kind" };
-        Err(refuse(info, format!("it is of kind {}, wanted as {wanted}: {why}", info.kind)))
+        let why = if info.kind == wanted {
+            "its header and its function tables contradict each other"
+        } else {
+            "it was requested as another kind"
+        };
+        Err(refuse(info, format!("it is of kind {}, expected {wanted}: {why}", info.kind)))
     }
 
     fn objective_table(&self) -> Result<ObjectiveTableRef> {

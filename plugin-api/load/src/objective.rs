@@ -28,7 +28,7 @@ impl LoadedObjective {
         let options = json(options)?;
         check((table.create())(RSlice::from_slice(&options), &mut instance))?;
         if instance.0.is_null() {
-            return Err(Error::internal("create answered no instance").in_plugin(plugin));
+            return Err(Error::internal("`create` returned no instance").in_plugin(plugin));
         }
         Ok(Self { plugin: plugin.to_owned(), table, instance })
     }

@@ -36,7 +36,7 @@ pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result
         let expected = match array.scope {
             _ if array.cols == 0 => return fault(format!("it returned `{name}` with 0 columns")),
             _ if rollouts && array.cols != 1 => {
-                return fault(format!("it returned `{name}` with {} columns, where rollouts take one", array.cols));
+                return fault(format!("it returned `{name}` with {} columns, expected one in rollouts", array.cols));
             }
             Scope::TOKEN if name != "keep" => tokens,
             Scope::SEQUENCE => sequences,

@@ -88,7 +88,7 @@ fn form(requirements: &Requirements, batch: &Batch<'_>, term: &Term) -> Result<(
         }
         let array = match batch.find(statistic) {
             Some(array) if array.differentiable => array,
-            Some(_) => return fault(format!("{what}, which has no gradient: no model that trains gives it")),
+            Some(_) => return fault(format!("{what}, which has no gradient: no trained model computes it")),
             None => return fault(format!("{what}, which the batch does not have")),
         };
         if values.len() != array.data.len() {
@@ -143,7 +143,7 @@ fn metric_of(manifest: &ObjectiveManifest, metric: &MetricPart) -> Result<(), Br
         return Ok(());
     }
     let text = format!("the metric `{name}` has the value {value} and the weight {weight}, {FINITE}");
-    Err(Broken::Number(Fault::new(text + "; weight 0 says that a batch has nothing to report")))
+    Err(Broken::Number(Fault::new(text + "; weight 0 means that a batch has nothing to report")))
 }
 
 /// Whether all numbers of a batch that count are finite: those per token where the mask is 1, all others everywhere.

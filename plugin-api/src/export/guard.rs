@@ -91,7 +91,7 @@ impl<T> Guarded<T> {
     /// Those of `call`; [`Code::PANIC`]; [`Code::POISONED`].
     pub fn call<R>(&mut self, what: &str, call: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
         if self.poisoned {
-            let message = format!("{what}: the instance panicked earlier and answers no more");
+            let message = format!("{what}: the instance panicked earlier and cannot be called again");
             return Err(Error::new(Code::POISONED, message).in_plugin(self.plugin));
         }
         let result = catch(self.plugin, what, || call(&mut self.value));

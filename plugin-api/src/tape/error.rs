@@ -27,7 +27,7 @@ pub enum TapeError {
         columns: usize,
     },
     /// The operation is not defined for this number of dimensions.
-    #[error("`{op}` takes {expected}, found shape {found:?}")]
+    #[error("`{op}` expects {expected}, found shape {found:?}")]
     Rank {
         /// The operation.
         op: OpKind,

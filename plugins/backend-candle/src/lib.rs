@@ -81,7 +81,7 @@ fn device(name: &str) -> Result<Device> {
         cuda if cuda.starts_with("cuda") => Err(Error::new(
             Code::DEVICE,
             format!(
-                "open: candle does not offer {cuda}; it knows cpu, metal: choose one of them, or a backend that has CUDA"
+                "open: candle does not offer {cuda}; it supports cpu and metal: choose one of them, or a backend that has CUDA"
             ),
         )),
         other => Err(Error::new(Code::DEVICE, format!("open: device `{other}` is unknown, expected cpu or metal"))),

@@ -173,7 +173,7 @@ fn different_bits_in_another_session_are_detected() {
     suite.verify_repeatability(&mut first, &mut Reference::new(3), wanted).assert_ok();
     let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
     let mut other = Faulty::new(Reference::new(3), norm.id, Fault::Scale(0, 1.0 + 1e-6));
-    blames_only(norm, &suite.verify_repeatability(&mut first, &mut other, wanted), "other bits");
+    blames_only(norm, &suite.verify_repeatability(&mut first, &mut other, wanted), "different bits");
 }
 
 /// Catches a check that reports a cache filled once as a leak, or accepts a leak as a cache.

@@ -163,7 +163,7 @@ pub struct PackedPlan {
 /// `raw` is null or a tensor of the shim that has no other owner.
 unsafe fn taken(raw: *mut Raw) -> Attempt<Tensor> {
     if raw.is_null() {
-        return Err(Fault::Torch("no tensor came back".into()));
+        return Err(Fault::Torch("no tensor was returned".into()));
     }
     // SAFETY: guaranteed by the caller.
     Ok(unsafe { Tensor::from_ptr(raw) })

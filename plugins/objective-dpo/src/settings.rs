@@ -27,7 +27,7 @@ impl Settings {
         let loss = LOSSES.iter().find(|loss| loss.name == config.loss);
         let divergence = DIVERGENCES.iter().find(|divergence| divergence.name == config.divergence);
         let (Some(loss), Some(divergence)) = (loss, divergence) else {
-            let why = format!("option `loss` or `divergence`: `{}`, `{}` name nothing", config.loss, config.divergence);
+            let why = format!("option `loss` or `divergence`: `{}`, `{}` are unknown", config.loss, config.divergence);
             return Err(Error::new(Code::OPTION, why));
         };
         let settings = Self { config, loss, divergence };
@@ -71,7 +71,7 @@ impl Settings {
             ("sft_weight", !matches!(loss.shape, Shape::None) || self.config.sft_weight == 0.0),
         ];
         let wrong = given.iter().filter(|(_, fits)| !fits);
-        wrong.map(|(key, _)| format!("option `{key}`: it means nothing with {}", self.context(key))).collect()
+        wrong.map(|(key, _)| format!("option `{key}`: it has no effect with {}", self.context(key))).collect()
     }
 
     fn context(&self, key: &str) -> String {

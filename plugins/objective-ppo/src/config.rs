@@ -64,10 +64,7 @@ impl Settings {
     /// [`Code::OPTION`] naming each key, its value and the legal values.
     pub fn new(config: Config) -> Result<Self> {
         let Some(estimator) = ESTIMATORS.iter().find(|e| e.name == config.kl_penalty) else {
-            return Err(Error::new(
-                Code::OPTION,
-                format!("option `kl_penalty`: `{}` names nothing", config.kl_penalty),
-            ));
+            return Err(Error::new(Code::OPTION, format!("option `kl_penalty`: `{}` is unknown", config.kl_penalty)));
         };
         let settings = Self { config, estimator };
         let wrong: Vec<String> = [settings.positive(), settings.misplaced()].concat();
@@ -92,8 +89,8 @@ impl Settings {
         let c = &self.config;
         let fixed = |key: &str, value: f64| self.adapts() || default_of(key) == Some(value);
         let given = [
-            ("kl_target", fixed("kl_target", c.kl_target), "it means nothing with `kl_control = \"fixed\"`"),
-            ("kl_horizon", fixed("kl_horizon", c.kl_horizon), "it means nothing with `kl_control = \"fixed\"`"),
+            ("kl_target", fixed("kl_target", c.kl_target), "it has no effect with `kl_control = \"fixed\"`"),
+            ("kl_horizon", fixed("kl_horizon", c.kl_horizon), "it has no effect with `kl_control = \"fixed\"`"),
             (
                 "report_entropy",
                 c.report_entropy || c.entropy_coef == 0.0,

@@ -156,7 +156,7 @@ impl Objective for Ppo {
             (Some(coefficient), Some(_)) => self.controller.coefficient = coefficient,
             _ => {
                 let why = format!(
-                    "{} bytes are no state of PPO with `kl_control = \"{}\"`; resume with the options the run began with",
+                    "{} bytes are not a state of PPO with `kl_control = \"{}\"`; resume with the options the run began with",
                     state.len(),
                     self.settings.config.kl_control
                 );

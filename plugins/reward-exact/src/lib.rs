@@ -57,7 +57,7 @@ impl RewardPlugin for Exact {
             "" => Ok(None),
             _ => Regex::new(pattern)
                 .map(Some)
-                .map_err(|e| Error::new(Code::OPTION, format!("option `{key}` is no regular expression: {e}"))),
+                .map_err(|e| Error::new(Code::OPTION, format!("option `{key}` is not a regular expression: {e}"))),
         };
         let pattern = compiled("pattern", &config.pattern)?;
         let answer_pattern = compiled("answer_pattern", &config.answer_pattern)?;
@@ -79,7 +79,7 @@ impl Exact {
         let find = |known: &String| {
             extract(self.answer_pattern.as_ref(), known).map(str::to_owned).ok_or_else(|| {
                 let column = &self.config.column;
-                let why = format!("option `answer_pattern`: it finds nothing in the column `{column}`: {known:?}");
+                let why = format!("option `answer_pattern`: it matches nothing in the column `{column}`: {known:?}");
                 Error::new(Code::ARRAY, why)
             })
         };

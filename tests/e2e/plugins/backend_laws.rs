@@ -123,12 +123,12 @@ fn a_check_that_ends_the_process_or_loses_the_device_fails_only_its_own_line() {
 #[test]
 fn wrong_claims_leaks_and_drift_are_detected() {
     for (fault, parts) in [
-        ("deny", &["f64 is denied, but the call works"][..]),
-        ("affirm", &["f32 is affirmed, but the call answers UNSUPPORTED"]),
-        ("leak-handle", &["every handle was given back"]),
-        ("drift", &["another session gives the same bits", "other bits"]),
+        ("deny", &["f64 is reported as unsupported, but the call works"][..]),
+        ("affirm", &["f32 is reported as supported, but the call returns UNSUPPORTED"]),
+        ("leak-handle", &["every handle was freed"]),
+        ("drift", &["another session gives the same bits", "different bits"]),
         #[cfg(target_os = "linux")]
-        ("leak-memory", &["the process keeps its size from step to step", "KiB or more behind"]),
+        ("leak-memory", &["the process does not grow from step to step", "KiB or more behind"]),
     ] {
         blames_attention_backward(&broken(fault, &[]), parts);
     }

@@ -113,7 +113,7 @@ fn a_plugin_of_a_newer_major_is_refused_by_its_header() {
 fn a_plugin_of_an_older_major_is_refused_with_its_own_remedy() {
     let older = (ABI_MAJOR - 1).to_le_bytes();
     let (here, _) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, abi_major), &older));
-    show_ce(here.path()).refuses(2, &["`ce`", "0.0", "build the plugin again"]);
+    show_ce(here.path()).refuses(2, &["`ce`", "0.0", "rebuild the plugin"]);
 }
 
 #[test]

@@ -279,7 +279,7 @@ fn wrong_results_of_a_reward_are_refused_by_name() {
         lab(&PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", &reward))
     };
     // Rows are tried before step 1: what fails for a row's own answer is the request's mistake.
-    for (fault, part) in [("short", "scores came back"), ("nan", "NaN"), ("column", "the row has no `hidden`")] {
+    for (fault, part) in [("short", "scores were returned"), ("nan", "NaN"), ("column", "the row has no `hidden`")] {
         let answer = with(fault).run(&[]);
         assert!(matches!(answer.code, Some(1 | 2)), "{answer:#?}");
         assert!(answer.err.contains("odd-reward") && answer.err.contains(part), "{answer:#?}");

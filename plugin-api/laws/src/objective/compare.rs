@@ -89,11 +89,11 @@ impl Flat {
         let mut whole = first.clone();
         for part in rest {
             if let Some(name) = first.terms.keys().find(|name| !part.terms.contains_key(*name)) {
-                return fault(format!("term `{name}` is there for some batches only"));
+                return fault(format!("term `{name}` is returned for some batches only"));
             }
             for (name, (coefficient, sum)) in &part.terms {
                 let Some(known) = whole.terms.get_mut(name) else {
-                    return fault(format!("term `{name}` is there for some batches only"));
+                    return fault(format!("term `{name}` is returned for some batches only"));
                 };
                 if known.0 != *coefficient {
                     return fault(format!(
@@ -171,7 +171,7 @@ fn pairs(
 ) -> Result<Agreement, Fault> {
     let mut worst = alike.measure(0.0, 0.0);
     if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
-        return fault(format!("{kind} `{name}` is there, where it should not be"));
+        return fault(format!("unexpected {kind} `{name}`"));
     }
     for (name, should) in expected {
         let Some(is) = found.get(name) else {

@@ -52,10 +52,10 @@ pub const QUICK: &[(&str, &str)] = &[
     ("stop-gradients", "what the manifest declares as held constant in the gradient is detached by `loss`"),
     (
         "normalisers",
-        "`weigh` answers for each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)",
+        "`weigh` returns each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)",
     ),
     ("additivity", "the batch cut in two gives the same sums, cotangents and metrics (unless the loss is coupled)"),
-    ("expectations", "for equal models with uniform logits the manifest's numbers come out (default options)"),
+    ("expectations", "equal models with uniform logits give the manifest's expected numbers (default options)"),
 ];
 
 impl Quick<'_> {

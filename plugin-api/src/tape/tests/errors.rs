@@ -76,18 +76,18 @@ fn masks_ids_and_lengths() {
 
 #[test]
 fn ranks() {
-    let sort = "`sort` takes a vector, found shape [6, 2]";
+    let sort = "`sort` expects a vector, found shape [6, 2]";
     assert_eq!(error(|_, x| x.repeat_last(2).sort()), sort);
-    assert_eq!(error(|_, x| x.transpose()), "`transpose` takes a matrix, found shape [6]");
-    assert_eq!(error(|_, x| x.gather(&[0])), "`gather` takes a matrix, found shape [6]");
+    assert_eq!(error(|_, x| x.transpose()), "`transpose` expects a matrix, found shape [6]");
+    assert_eq!(error(|_, x| x.gather(&[0])), "`gather` expects a matrix, found shape [6]");
     assert_eq!(
         error(|_, x| x.repeat_last(2).repeat_last(2)),
-        "`repeat_last` takes a scalar or a vector, found shape [6, 2]"
+        "`repeat_last` expects a scalar or a vector, found shape [6, 2]"
     );
-    assert_eq!(error(|_, x| x.sum().logsumexp()), "`logsumexp` takes a vector or a matrix, found shape []");
-    assert_eq!(error(|_, x| x.sum().group_sum(&[1])), "`group_sum` takes a vector or a matrix, found shape []");
+    assert_eq!(error(|_, x| x.sum().logsumexp()), "`logsumexp` expects a vector or a matrix, found shape []");
+    assert_eq!(error(|_, x| x.sum().group_sum(&[1])), "`group_sum` expects a vector or a matrix, found shape []");
     let cube = ndarray::Array3::<f64>::zeros((1, 2, 3));
-    let expected = "`constant` takes a scalar, a vector or a matrix, found shape [1, 2, 3]";
+    let expected = "`constant` expects a scalar, a vector or a matrix, found shape [1, 2, 3]";
     assert_eq!(error(|tape, _| tape.constant(&cube)), expected);
 }
 

@@ -87,7 +87,7 @@ fn objective(o: &mut LoadedObjective) -> Result<String> {
     same("prepare", o.prepare(&batch)?.get("advantage")?, &[0.5, -1.0][..])?;
     same("weigh", o.weigh(&batch)?, vec![("nll".to_owned(), 1.0)])?;
     let loss = o.loss(&batch)?;
-    let term = loss.terms.first().ok_or_else(|| Error::internal("no term came back"))?;
+    let term = loss.terms.first().ok_or_else(|| Error::internal("no term was returned"))?;
     same("term", (term.name.as_str(), term.coefficient, term.sum), ("nll", 3.0, 0.5))?;
     same("cotangents", term.cotangents.clone(), vec![("logp".to_owned(), vec![-1.0, 0.0])])?;
     same("metrics", loss.metrics.iter().map(|m| (m.value, m.weight)).collect::<Vec<_>>(), vec![(7.0, 8.0)])?;

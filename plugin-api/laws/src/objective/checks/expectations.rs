@@ -127,7 +127,7 @@ fn denominator(
         "pairs" | "groups" => groups()?.len() as f64,
         _ => match weights.iter().find(|(name, _)| name == term) {
             Some((_, weight)) => *weight,
-            None => return fault(format!("`weigh` does not answer for `{term}`")),
+            None => return fault(format!("`weigh` returns nothing for `{term}`")),
         },
     })
 }

@@ -29,7 +29,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
         for name in &custom {
             let weight = weight_of(&whole, name)?;
             if !(weight.is_finite() && weight >= 0.0) {
-                return fault(format!("`weigh` answers {weight} for `{name}`"));
+                return fault(format!("`weigh` returns {weight} for `{name}`"));
             }
             if case.coupled() {
                 continue;
@@ -39,7 +39,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
                 sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
             }
             if !Alike::Rounding.holds(weight, sum) {
-                return fault(format!("`weigh` answers {weight} for `{name}`, its pieces {sum}"));
+                return fault(format!("`weigh` returns {weight} for `{name}`, its pieces {sum}"));
             }
         }
         contract::weights(case.manifest(), &whole).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
@@ -50,7 +50,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
 fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
     match weights.iter().find(|(name, _)| name == term) {
         Some((_, weight)) => Ok(*weight),
-        None => fault(format!("`weigh` does not answer for `{term}`")),
+        None => fault(format!("`weigh` returns nothing for `{term}`")),
     }
 }
 
@@ -96,7 +96,7 @@ pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
         bits(case, &a.0, &b.0, &a.1).map_err(|fault| fault.within(&format!("round {round} after the restore")))?;
         let verdicts = [step(case, old.as_mut(), 0.4)?, step(case, new.as_mut(), 0.4)?];
         if verdicts[0] != verdicts[1] || old.state()? != new.state()? {
-            return fault(format!("round {round} after the restore: `after_step` goes another way"));
+            return fault(format!("round {round} after the restore: `after_step` gives another verdict or state"));
         }
     }
     foreign(case, &saved)?;

@@ -92,7 +92,7 @@ fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), 
         Fault::from(format!("`compose`: {}{}", why.text, if beyond { remedy } else { "" }))
     })?;
     if composed.get(names::MASK)?.iter().all(|m| *m == 0.0) {
-        return fault("nothing of what `compose` answers is supervised");
+        return fault("`compose` returned no supervised token");
     }
     if case.manifest().data == DataKind::PREFERENCE {
         pairs(composed)?;

@@ -205,11 +205,7 @@ fn what_compose_may_answer() {
         ("offsets between tokens", |r, s| with(r, s, "offsets", |o| o[1] += 0.5), "expected a whole number"),
         ("another row", |r, s| with(r, s, "row", |row| row[0] = 1.0), "row 1, which was not given"),
         ("one mask short", |r, s| with(r, s, "mask", |m| _ = m.pop()), "`mask` holds"),
-        (
-            "nothing to learn",
-            |r, s| with(r, s, "mask", |m| m.fill(0.0)),
-            "nothing of what `compose` answers is supervised",
-        ),
+        ("nothing to learn", |r, s| with(r, s, "mask", |m| m.fill(0.0)), "`compose` returned no supervised token"),
     ];
     for (mistake, compose, text) in mistakes {
         says(mistake, &composed(compose), "compose", text);

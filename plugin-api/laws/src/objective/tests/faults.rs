@@ -91,7 +91,7 @@ const FAULTS: &[(&str, Spoil, &str, &str)] = &[
         "a normaliser that is not a number",
         |s, _| s.weigh = |_| Ok(vec![("nll".into(), f64::NAN)]),
         "normalisers",
-        "`weigh` answers NaN",
+        "`weigh` returns NaN",
     ),
     ("a metric named loss", |_, m| m.metrics[0].name = "loss".into(), "manifest", "`loss`"),
     ("a metric named grad_norm", |_, m| m.metrics[0].name = "grad_norm".into(), "manifest", "`grad_norm`"),

@@ -261,7 +261,7 @@ impl Generator {
         };
         let mut batch = sequences::owned(data);
         for name in statistics {
-            let unknown = || Error::new(Code::ARRAY, format!("`{name}` is no statistic of this contract"));
+            let unknown = || Error::new(Code::ARRAY, format!("`{name}` is not a statistic of this contract"));
             let form = Statistic::form(name).ok_or_else(unknown)?;
             let cols = if form.wide { COLUMNS } else { 1 };
             let rows = if form.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };
