@@ -47,11 +47,13 @@ impl Settings {
     fn smoothing(&self) -> Vec<String> {
         let epsilon = self.config.label_smoothing;
         let why = match self.loss.name {
-            "robust" if epsilon >= 0.5 => "0.5 divides by 0 in `loss = \"robust\"`; it must be less".to_owned(),
+            "robust" if epsilon >= 0.5 => "0.5 divides by 0 in `loss = \"robust\"`; it must be below 0.5".to_owned(),
             "exo" if epsilon == 0.0 => {
-                "0 gives the logarithm of 0 in `loss = \"exo\"`; it must be more, such as 0.001".to_owned()
+                "0 gives the logarithm of 0 in `loss = \"exo\"`; it must be above 0, for example 0.001".to_owned()
             }
-            name if epsilon > 0.0 && !self.loss.smooths => format!("`loss = \"{name}\"` has none; leave it at 0"),
+            name if epsilon > 0.0 && !self.loss.smooths => {
+                format!("`loss = \"{name}\"` does not use it; leave it at 0")
+            }
             _ => return Vec::new(),
         };
         vec![format!("option `label_smoothing`: {why}")]

@@ -1,4 +1,4 @@
-//! A checkable answer: the reward says whether the answer extracted from the completion is the row's.
+//! A checkable answer: the reward is `right` if the answer extracted from the completion is the row's, else `wrong`.
 //!
 //! ```text
 //! score = right   where extract(completion) = extract(column), else wrong
@@ -14,21 +14,21 @@ use regex::{Captures, Regex};
 use serde_json::Value;
 
 options! {
-    /// Options of the exact answer.
+    /// Options of the exact-match reward.
     pub struct Config {
         /// The column with the right answer, a text or a number, or with a list of right answers.
         column: String = "answer".to_owned();
-        /// Regular expression that finds the answer in the completion; empty: the whole completion is the answer.
+        /// Regular expression that extracts the answer from the completion; empty: the whole completion is the answer.
         pattern: String = String::new();
-        /// Regular expression that finds the answer in the column; empty: the whole column is the answer.
+        /// Regular expression that extracts the answer from the column; empty: the whole column is the answer.
         answer_pattern: String = String::new();
-        /// Compares numbers by their value: thousands' commas, currency signs, percent signs and trailing zeros do not count.
+        /// Compare numbers by value: thousands separators, currency signs, percent signs and trailing zeros are ignored.
         numeric: bool = false;
-        /// Takes upper and lower case for the same.
+        /// Ignore differences between upper and lower case.
         ignore_case: bool = false;
         /// Score of the right answer.
         right: f64 = 1.0;
-        /// Score of a wrong answer, and of none.
+        /// Score of a wrong or missing answer.
         wrong: f64 = 0.0;
     }
 }
@@ -45,7 +45,7 @@ impl RewardPlugin for Exact {
 
     fn manifest() -> RewardManifest {
         RewardManifest {
-            summary: "Whether the answer in the completion is the row's, found by a regular expression".into(),
+            summary: "Whether the answer that a regular expression extracts from the completion is the row's".into(),
             columns: vec!["answer".into()],
             reads: vec![RewardColumn { name: "answer".into(), option: "column".into(), ..Default::default() }],
             ..Default::default()

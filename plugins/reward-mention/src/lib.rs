@@ -10,11 +10,11 @@ use plugin_api::prelude::*;
 use regex::{Regex, RegexBuilder};
 
 options! {
-    /// Options of the mention.
+    /// Options of the mention reward.
     pub struct Config {
-        /// What to mention: words or phrases, any of which will do; at least one.
+        /// Words or phrases, of which one must be mentioned; at least one.
         words: Vec<String> = Vec::new();
-        /// Words of the completion after which a mention is worth nothing any more.
+        /// Number of words of the completion after which a mention scores 0.
         within: i64 = 20, from 1;
     }
 }
