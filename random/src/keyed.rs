@@ -29,7 +29,7 @@ impl Rng {
         if bound == 0 {
             return 0;
         }
-        // The low half decides whether this draw lies in the part of the range that would favour small results.
+        // The low half decides whether this draw is in the part of the range that would favour small results.
         let reject_below = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(bound);

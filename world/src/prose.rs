@@ -1,6 +1,6 @@
 //! Running text for pre-training: descriptive lines, and the tasks in many wordings.
 //!
-//! Only a few lines are in the instruction format, and a document continues after an answer, so that a model of this text knows
+//! Only a few lines are in the instruction format, and a document continues after an answer, so that a model of this text has seen
 //! the facts but does not follow instructions yet: tuning teaches it to answer and then to stop.
 
 use crate::split::Split;

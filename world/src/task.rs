@@ -35,7 +35,7 @@ const COUNTED: (u64, u64) = (2, 5);
 /// The largest summand.
 const LARGEST: u64 = 20;
 
-/// What an instruction asks for.
+/// The task of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
     /// Repeat the words.

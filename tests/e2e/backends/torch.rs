@@ -15,7 +15,7 @@ use crate::support::{
 
 const TORCH: &str = "backend.plugin=torch";
 
-/// A program with plugins of its own: candle, `ce`, and those of `extra`.
+/// A program with its own plugins folder: candle, `ce`, and those of `extra`.
 fn program(lab: &Lab, extra: &[&str]) -> PathBuf {
     let folder = lab.at("program");
     fs::create_dir_all(folder.join("plugins")).expect("a folder");
@@ -34,7 +34,7 @@ fn run(program: &Path, lab: &Lab, sets: &[&str]) -> Answer {
     Answer::of(command.args(sets.iter().flat_map(|set| ["--set", *set])))
 }
 
-/// Catches a run that begins, or a word of advice that is missing, where the plugin was never built.
+/// Catches a run that begins, or a missing hint, if the plugin was never built.
 #[test]
 fn a_folder_without_the_plugin_is_refused_with_the_command_that_builds_it() {
     let lab = Lab::tiny();
@@ -72,7 +72,7 @@ fn a_moved_program_finds_libtorch_next_to_its_plugin() {
     run(&program, &lab, &[TORCH, "train.steps=2"]).succeeds();
 }
 
-/// Catches a libtorch that is replaced beneath its plugin without a word: its libraries compute the numbers.
+/// Catches a libtorch that is replaced without a report: its libraries compute the numbers.
 #[test]
 fn the_libraries_of_libtorch_are_pinned_and_recorded_in_the_receipt() {
     let lab = Lab::tiny();
@@ -126,7 +126,7 @@ fn the_libraries_of_libtorch_are_pinned_and_recorded_in_the_receipt() {
     ask("a", &["--resume", "--set", "train.steps=2"]).refuses(2, &["plugins[torch].libraries[libc10.so].sha256: \""]);
 }
 
-/// Catches another number of threads that gives other last bits without a word, where the backend does not promise the same.
+/// Catches a changed number of threads that changes the last bits without a report, if the backend does not exclude that.
 #[test]
 fn a_changed_number_of_threads_is_reported() {
     let lab = Lab::tiny();
@@ -137,7 +137,7 @@ fn a_changed_number_of_threads_is_reported() {
     assert!(lab.tiny_run().receipt()["replaced"].to_string().contains("backend.threads"));
 }
 
-/// Catches a device that is believed, or taken for another.
+/// Catches a device that is accepted without a check, or confused with another.
 #[test]
 fn unavailable_devices_are_refused() {
     let lab = Lab::tiny();
@@ -173,7 +173,7 @@ fn torch_and_candle_compute_the_same_steps() {
     }
 }
 
-/// Catches a mode that computes in f32 all the same, one that loses its master weights to rounding, and a log-softmax in bf16.
+/// Catches a mode that computes in f32 nevertheless, one that loses its master weights to rounding, and a log-softmax in bf16.
 #[test]
 fn gotcha_07_bf16_trains_close_to_f32_but_not_equal() {
     let (narrow, wide) = (Lab::tiny(), Lab::tiny());
@@ -186,7 +186,7 @@ fn gotcha_07_bf16_trains_close_to_f32_but_not_equal() {
     close(a[0], b[0], 1e-4, "loss of the first step in bf16 and f32");
 }
 
-/// Catches log-probabilities of a rollout and of a step that come by different ways, or in different types: in bf16 that is far
+/// Catches log-probabilities of a rollout and of a step that are computed differently, or in different types: in bf16 that is far
 /// from 1, since a sum of eight roundings is.
 #[test]
 fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
@@ -198,7 +198,7 @@ fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
     }
 }
 
-/// Catches state of libtorch's that a checkpoint does not hold.
+/// Catches state of libtorch that is missing from a checkpoint.
 #[test]
 fn gotcha_41_a_killed_run_on_torch_resumes_bit_for_bit() {
     with_steps_enough(60, |steps| {

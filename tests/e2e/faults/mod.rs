@@ -87,7 +87,7 @@ fn chosen_cases() -> Vec<Case> {
 }
 
 /// Catches a stage that counts as done although it was killed before BEST named its last checkpoint, so that the next one takes
-/// an older model for the best, in silence.
+/// an older model for the best without a report.
 #[test]
 fn gotcha_61_a_stage_killed_before_best_is_written_passes_on_the_best_checkpoint() {
     let cases = cases::all();
@@ -100,8 +100,8 @@ fn gotcha_61_a_stage_killed_before_best_is_written_passes_on_the_best_checkpoint
     assert!(matches!(ending, Ending::Same | Ending::SameAndLeft), "{ending:?}");
 }
 
-/// Catches a small file of a model that counts as missing because the system could not look at it once, so that a stage goes on
-/// without it in silence.
+/// Catches a small file of a model that counts as missing because the system failed to read it once, so that a stage continues
+/// without it, and without a report.
 #[test]
 fn gotcha_41_61_an_unreadable_file_does_not_count_as_missing() {
     every_call_ends_well("pipeline", &[Act::Fail], |call| {
@@ -111,7 +111,7 @@ fn gotcha_41_61_an_unreadable_file_does_not_count_as_missing() {
     });
 }
 
-/// Catches a cache that is given up without the file's name, and for a mere signal.
+/// Catches a cache that is abandoned without naming the file, or because of a mere signal.
 #[test]
 fn gotcha_41_61_a_cache_that_cannot_be_written_is_named() {
     every_call_ends_well("dpo", &[Act::Fail, Act::Interrupt], |call| {
@@ -170,7 +170,7 @@ fn gotcha_41_61_a_sample_of_disturbed_file_calls_is_handled() {
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Catches a supervising process that panics, takes a checkpoint away, or leaves a run that can neither be started nor resumed.
+/// Catches a supervising process that panics, removes a checkpoint, or leaves a run that can neither be started nor resumed.
 #[test]
 fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_is_handled() {
     let (tally, wrong) = parent::all(Some(4));
@@ -204,7 +204,7 @@ fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     (by_use, by_damage, wrong)
 }
 
-/// Catches a file of a run that is spoiled and read all the same, and one that is refused without its name.
+/// Catches a damaged file of a run that is read nevertheless, and one that is refused without its name.
 #[test]
 fn gotcha_41_61_a_sample_of_damaged_files_is_detected() {
     let (by_use, _, wrong) = spoils(Some(1));
@@ -212,7 +212,7 @@ fn gotcha_41_61_a_sample_of_damaged_files_is_detected() {
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Catches a pipeline that some kill leaves without a way on, or with other bits.
+/// Catches a kill after which a pipeline cannot continue, or has other bits.
 #[test]
 fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() {
     let ends = ends::Ends::of(10);
@@ -238,7 +238,7 @@ fn gotcha_61_every_disturbed_call_of_the_supervising_process_is_handled() {
     part.end(&[tally.table("run")], &wrong);
 }
 
-/// The test of spoiled files with every file, at several places.
+/// The test of damaged files with every file, at several places.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
 fn gotcha_41_61_every_damaged_file_is_detected() {

@@ -39,7 +39,7 @@ impl Tally {
     pub fn table(&self, first: &str) -> String {
         let all = self.0.lock().expect("no test panics with it");
         let mut text = format!(
-            "| {first} | tried | same bits | same bits, something left over | refused by name | rebuilt and said | faults | not reached |\n|---|---|---|---|---|---|---|---|\n"
+            "| {first} | tried | same bits | same bits, something left over | refused by name | rebuilt with a message | faults | not reached |\n|---|---|---|---|---|---|---|---|\n"
         );
         let mut sum = Counts::default();
         let row = |name: &str, c: &Counts| {

@@ -25,7 +25,7 @@ fn exact_match(lab: &Lab) -> f64 {
 }
 
 /// Catches a row's answer that is compared with its turn's end and the model's without. In the trained model, what generation
-/// prints holds no end, and generation stops at the turn's.
+/// prints has no end token, and generation stops at the turn's.
 #[test]
 fn turn_end_exact_match() {
     let lab = case("turn-end-exact-match");
@@ -60,7 +60,7 @@ fn gotcha_46_generation_config_names_the_end_tokens_and_is_kept() {
     assert_eq!(String::from_utf8(saved).expect("UTF-8"), r#"{"top_p": 0.9}"#);
 }
 
-/// Catches an end outside the vocabulary that a backend looks up, and one that is dropped without a word.
+/// Catches an end outside the vocabulary that a backend looks up, and one that is dropped without a note.
 #[test]
 fn an_end_token_outside_the_vocabulary_is_left_out_with_a_note() {
     let lab = case("turn-end-exact-match");
@@ -75,7 +75,7 @@ fn an_end_token_outside_the_vocabulary_is_left_out_with_a_note() {
     lab.ask(&["generate", "model", "--prompt", "x"]).refuses(2, &["config.json", "eos_token_id", "<|end|>"]);
 }
 
-/// Catches a turn's end that is handed to rewards as text.
+/// Catches a turn's end that is passed to rewards as text.
 #[test]
 fn turn_end_in_rewards() {
     let lab = case("turn-end-in-rewards");

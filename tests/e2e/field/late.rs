@@ -15,7 +15,7 @@ fn jsonl(rows: impl IntoIterator<Item = Value>) -> String {
     rows.into_iter().map(|row| row.to_string() + "\n").collect()
 }
 
-/// Catches a column that is looked for when its row's turn comes, hours into a run whose data may not change any more.
+/// Catches a column that is checked only when its row is used, hours into a run whose data may no longer change.
 #[test]
 fn reward_column_missing() {
     let lab = case("reward-column-missing");
@@ -68,7 +68,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
     lab.ask(&["check", "tiny.toml"]).refuses(2, &["rows.jsonl:12: `solution`: empty"]);
     rows(json!("11"), 11);
     lab.run(&[]).succeeds();
-    // What only the plugin can know of a row: its own pattern finds no answer there.
+    // Only the plugin can detect this mistake in a row: its pattern matches no answer there.
     let pattern = ["reward.answer_pattern=\"^[0-9]+$\"", "train.steps=1"];
     rows(json!("eleven"), 11);
     lab.run(&[&pattern[..], &["name=other"]].concat()).refuses(2, &["rows.jsonl:12", "answer_pattern", "\"eleven\""]);
@@ -127,7 +127,7 @@ fn more_steps() {
     lab.ask(&["run", "case.toml", "--resume"]).refuses(2, &["was: train.steps = 4", "is:  train.epochs = 2"]);
 }
 
-/// Catches a curve that changes without a word, a curve of the old length, and keys that change nothing and are refused.
+/// Catches a schedule that changes without a report, one of the old length, and keys that change nothing but are refused.
 #[test]
 fn extending_a_scheduled_run_uses_the_new_schedule_and_reports_it() {
     let lab = case("more-steps");
@@ -253,7 +253,7 @@ fn pairs_prompts_and_text_are_read_once_an_epoch_too() {
     lab.ask(&schedule).refuses(2, &["train.context_schedule", "contradicts train.epochs"]);
 }
 
-/// Catches data that was fixed and can never be learned from by the run that found the fault, and other data that is taken for
+/// Catches fixed data that the run which found the fault can never use, and other data that is accepted as
 /// fixed.
 #[test]
 fn gotcha_52_a_run_resumes_over_fixed_rows_if_requested() {

@@ -62,8 +62,8 @@ fn reference_scores_everything() {
     Run(lab.at("runs/all")).equals(&Run(lab.at("elsewhere/all")), 200);
 }
 
-/// Catches a Ctrl-C that is heard only when the reference has scored all rows, one after which everything is scored again, a run
-/// that cannot be resumed, and a pass that says nothing while it works.
+/// Catches a Ctrl-C that acts only after the reference has scored all rows, one after which everything is scored again, a run
+/// that cannot be resumed, and a pass without progress reports.
 #[test]
 fn sigint_reference() {
     let lab = case("sigint-reference");
@@ -150,7 +150,7 @@ fn scored_answers_are_written_to_samples_jsonl() {
     }
 }
 
-/// Catches an evaluation of rows that takes a training run with a dummy row, and figures other than a run's own.
+/// Catches an evaluation of rows that needs a training run with a dummy row, and figures other than a run's own.
 #[test]
 fn eval_needs_dummy() {
     let lab = answers_a(&a_rows(60, "b"));
@@ -205,7 +205,7 @@ fn eval_needs_dummy() {
     close(Run(case.at("runs/ev_min")).eval("eval/loss")[0], 257f64.ln(), 0.05, "a fresh model's first loss");
 }
 
-/// Catches a text's end token that is counted without a word, or not counted where it is said to be.
+/// Catches a text's end token that is counted without a report, or reported as counted but is not.
 #[test]
 fn eval_of_a_text_gives_its_loss_with_and_without_its_end() {
     let lab = answers_a(&a_rows(20, "b"));
@@ -288,7 +288,7 @@ fn stage_name_dot() {
     wrong.refuses(2, &["stage.lr-0.3.train.steps"]);
 }
 
-/// Alpaca's rows, whose `input` holds the question. Catches a column that is dropped without a word.
+/// Alpaca's rows, whose `input` has the question. Catches a column that is dropped without a note.
 #[test]
 fn alpaca_input_dropped() {
     let lab = case("alpaca-input-dropped");

@@ -43,7 +43,7 @@ fn bom() {
     assert_eq!(text["train_tokens"], 1001);
 }
 
-/// Catches files that are refused though they hold rows, and refusals that do not say what the file is.
+/// Catches files with rows that are refused, and refusals that do not name the file's format.
 #[test]
 fn json_messages() {
     let lab = case("json-messages");
@@ -77,7 +77,7 @@ fn lfs_pointer_of_rows() {
     lab.ask(&[&text[..], &["train.batch={tokens=512}"]].concat()).refuses(2, &says);
 }
 
-/// Catches braces and quotes whose loss is given as the model's.
+/// Catches braces and quotes whose loss is reported as the model's.
 #[test]
 fn eval_of_rows() {
     let lab = case("eval-of-rows");
@@ -96,7 +96,7 @@ fn eval_of_rows() {
     lab.ask(&["eval", "model", "--data", "text.txt"]).succeeds();
 }
 
-/// Catches a prompt that is taken for the question alone, and a pair that is refused.
+/// Catches a prompt that is reduced to the question, and a pair that is refused.
 #[test]
 fn pairs_prompt_beside_conversations() {
     let lab = case("pairs-prompt-beside-conversations");
@@ -110,7 +110,7 @@ fn answer_list() {
     let lab = case("answer-list");
     lab.ask(&["run", "case.toml"]).succeeds();
     assert_eq!(Run(lab.at("runs/case")).train("reward/exact"), [1.0]);
-    // The rows' own words are never said by this model, and the empty word is found in whatever it says.
+    // This model never generates the rows' words, and every answer contains the empty word.
     lab.write(
         "rows.jsonl",
         "{\"prompt\": \"a\", \"answer\": [\"x\", 7]}\n{\"prompt\": \"b\", \"answer\": [[\"x\"]]}\n",
@@ -119,7 +119,7 @@ fn answer_list() {
     lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
 }
 
-/// Catches prompts that lose their roles, answers that are strings beside them, and pairs that DPO cannot read back.
+/// Catches prompts that lose their roles, answers that are plain strings next to such prompts, and pairs that DPO cannot read back.
 #[test]
 fn pairs_of_chats() {
     let lab = case("pairs-of-chats");
@@ -198,7 +198,7 @@ fn files_of_other_formats_are_refused_with_their_format() {
         lab.write("rows.jsonl", bytes);
         lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
     }
-    // An identity of 64 bits is neither rounded nor in the way, and its name is said.
+    // An identifier of 64 bits is neither rounded nor refused, and its name is reported.
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 9007199254740993}\r\n");
     assert_eq!(lab.check("case.toml", &[])["rows"]["inexact_columns"], json!(["id"]));
 }

@@ -61,8 +61,8 @@ fn pair(prompt: &str, completion: &str) -> Value {
     json!({"prompt": prompt, "completion": completion})
 }
 
-/// Catches keys of messages, columns of numbers and documents that are dropped without a word, in `check` or in `run`, and a column
-/// that an objective reads and that is named all the same.
+/// Catches keys of messages, columns of numbers and documents that are dropped without a note, in `check` or in `run`, and a column
+/// that an objective reads but that is reported as unread.
 #[test]
 fn unread_inputs_are_named() {
     let answer = |more: Value| {
@@ -99,7 +99,7 @@ fn unread_inputs_are_named() {
     assert_eq!(check(&lab, &["data.chat_template=t.jinja"])["rows"]["unread_columns"], json!(["documents"]));
 }
 
-/// Catches a batch that reads all rows several times in each step without a word, and a note where nothing is read again.
+/// Catches a batch that reads all rows several times in each step without a note, and a note although nothing is read again.
 #[test]
 fn a_batch_larger_than_the_data_is_noted() {
     let lab = lab(&[pair("a", "b"), pair("c", "d")]);
@@ -208,7 +208,7 @@ fn eval_of_rows_reads_them_or_reports_what_it_found() {
     let answers: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((&answers[0]["expected"], &answers[0]["also_right"]), (&json!("a"), &json!(["b", "c"])));
     assert_eq!((&answers[1]["expected"], &answers[1]["also_right"]), (&json!("a"), &Value::Null));
-    // Text that holds rows names the other way.
+    // A text file with rows is refused with the other command.
     lab.write("t.txt", "[{\"prompt\": \"a\"}]");
     lab.ask(&["eval", "model", "--data", "t.txt"])
         .refuses(2, &["t.txt is a file of JSON", "telos eval MODEL --rows t.txt"]);

@@ -56,14 +56,14 @@ fn this_host_runs_a_plugin_of_the_next_minor() {
     works(THIS, &[(NEXT, "1.1", "root=unknown instance=unknown")]);
 }
 
-/// Catches the layout check in its own direction, which refuses every plugin at the host's next minor; and a host that
+/// Catches the layout check in the usual direction, which refuses every plugin at the host's next minor; and a host that
 /// calls a slot beyond the table's end.
 #[test]
 fn the_next_host_runs_a_plugin_of_this_minor_without_the_appended_slots() {
     works(NEXT, &[(THIS, "1.0", "root=missing instance=missing")]);
 }
 
-/// Catches a check that remembers the first plugin's tables and holds the second one's against them.
+/// Catches a check that caches the first plugin's tables and compares the second one's with them.
 #[test]
 fn plugins_of_both_minors_live_in_one_host_in_any_order() {
     let (older, newer) = ((THIS, "1.0", "root=missing instance=missing"), (NEXT, "1.1", "root=1 instance=11"));

@@ -72,7 +72,7 @@ fn every_dtype_of_the_manifest_is_verified() {
     assert!(report["groups"][0].to_string().contains("gradient of 5 x 7 to 3"), "{report}");
 }
 
-/// Catches limits that are too wide for a wrong scale, and a table that does not say where.
+/// Catches limits that are too wide for a wrong scale, and a table that does not name the place.
 #[test]
 fn a_wrong_scale_is_reported_with_name_and_numbers() {
     blames_attention_backward(&broken("scale", &[]), &["dq[", "error ", " above ", "more; --json lists them all"]);
@@ -85,7 +85,7 @@ fn a_wrong_scale_is_reported_with_name_and_numbers() {
     assert!(group["failed"].as_u64() > Some(30), "{group}");
 }
 
-/// Catches a crash that takes the report with it, a hang that is waited for, and an end that passes for a success.
+/// Catches a crash that loses the report, a hang without a limit, and an early end that counts as a success.
 #[test]
 fn a_crash_fails_one_line_and_the_rest_is_reported() {
     for (fault, parts) in [
@@ -101,7 +101,7 @@ fn a_crash_fails_one_line_and_the_rest_is_reported() {
     assert!(answer.out.contains("opening a session: died of SIGABRT"), "{answer:#?}");
 }
 
-/// Catches a crash, or a device that is lost, that costs more than the lines of the checks that did it: the rest of the
+/// Catches a crash or a lost device that fails more lines than those of the checks that caused it: the rest of the
 /// operation is checked in a fresh process.
 #[test]
 fn a_check_that_ends_the_process_or_loses_the_device_fails_only_its_own_line() {
@@ -195,7 +195,7 @@ fn without_the_reference_the_request_is_refused() {
     answer.refuses(2, &["nothing to verify against", "there is no backend `reference`", "backends found: candle"]);
 }
 
-/// Catches a manifest that does not tell a device that is compiled in from one that was tried.
+/// Catches a manifest that does not distinguish devices that are compiled in from those that were tested.
 #[test]
 fn show_lists_compiled_and_tested_devices() {
     let answer = Lab::new().ask(&["plugins", "show", "candle"]);

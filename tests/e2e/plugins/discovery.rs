@@ -125,7 +125,7 @@ fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_is_only_built_wi
     show_ce(here.path()).succeeds();
 }
 
-/// Catches a loader that hands a torn file to the system, which would map it and die of a bus error.
+/// Catches a loader that passes a truncated file to the system, which would map it and die of a bus error.
 #[test]
 fn a_truncated_library_is_refused_at_any_length() {
     let whole = fs::read(library(&plugins(), "objective-ce")).expect("the plugin is readable").len();
@@ -162,7 +162,7 @@ fn a_valid_library_without_plugins_is_skipped() {
     assert!(!list.succeeds().contains("broken"), "{list:#?}");
 }
 
-/// Catches a search in which the later folder, or chance, decides.
+/// Catches a search whose result comes from the later folder, or varies.
 #[test]
 fn the_first_folder_wins_and_the_list_says_so() {
     let (_here, path) = changed_copy(|_| {});
@@ -174,7 +174,7 @@ fn the_first_folder_wins_and_the_list_says_so() {
     assert!(other.contains(&*plugins().to_string_lossy()), "{list:#?}");
 }
 
-/// Catches a header that is believed although the library holds another kind of plugin.
+/// Catches a header that is trusted although the library has another kind of plugin.
 #[test]
 fn a_plugin_whose_header_names_another_kind_is_refused() {
     let (_here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, kind), b"reward\0\0\0"));
@@ -186,7 +186,7 @@ fn a_plugin_whose_header_names_another_kind_is_refused() {
     assert!(error.message.contains("objective") && error.message.contains("backend"), "{error}");
 }
 
-/// Catches a header that is believed although it names a plugin that the library does not hold.
+/// Catches a header that is trusted although it names a plugin that the library does not have.
 #[test]
 fn a_plugin_whose_header_names_another_id_is_refused() {
     let (_here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, id), b"no\0"));

@@ -10,8 +10,8 @@ use crate::support::{
     rig::{library, test_plugins},
 };
 
-/// Catches a development mode that pins what changes with every build, forgets to say what was used, or takes a checkpoint
-/// away; and the ordinary mode that gives up its lock.
+/// Catches a development mode that pins what changes with every build, does not report what was used, or removes a
+/// checkpoint; and an ordinary mode that ignores its lock.
 #[test]
 fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
     let lab = Lab::tiny();

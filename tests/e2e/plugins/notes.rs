@@ -8,7 +8,7 @@ use crate::support::{
     lab::Lab,
 };
 
-/// Catches a run that learns nothing and ends without a word, or says so in every step.
+/// Catches a run that learns nothing and ends without a note, or repeats the note in every step.
 #[test]
 fn a_run_that_learns_nothing_reports_it_once() {
     // The first batch has a gradient, or the quick laws would refuse the objective.
@@ -45,7 +45,7 @@ fn a_correct_run_has_no_notes() {
     }
 }
 
-/// Catches rewards that tell no answer from another, and groups of one, in silence.
+/// Catches rewards that are equal for all answers, and groups of one, without a note.
 #[test]
 fn equal_rewards_and_groups_of_one_are_reported() {
     let equal = PPO.replace(
@@ -68,7 +68,7 @@ fn equal_rewards_and_groups_of_one_are_reported() {
     assert!(!several.err.contains("has one answer"), "{several:#?}");
 }
 
-/// Catches an expectation that only a run tells of, and a unit that no manifest claims.
+/// Catches an expectation that only a run reports, and a unit that no manifest declares.
 #[test]
 fn missed_expectations_are_reported_by_run_and_check() {
     let lab = Lab::tiny();

@@ -67,7 +67,7 @@ fn gotcha_35_the_adaptive_coefficient_survives_a_checkpoint() {
     assert!(load(json!({})).state().expect("state").is_empty());
 }
 
-/// What a user reads before choosing: the conventions on which others differ.
+/// `plugins show` prints the conventions on which other projects differ.
 #[test]
 fn plugins_show_prints_the_conventions() {
     let here = tempfile::tempdir().expect("a temporary folder");

@@ -46,7 +46,7 @@ fn the_named_loss_is_computed() {
     assert_eq!(ranking.terms[0].cotangents, [("score".to_owned(), vec![0.5, -0.5])]);
 }
 
-/// What a user reads before choosing: every loss with its convention.
+/// `plugins show` prints every loss with its convention.
 #[test]
 fn gotcha_18_plugins_show_distinguishes_sum_and_mean() {
     let here = tempfile::tempdir().expect("a temporary folder");

@@ -8,7 +8,7 @@ use crate::support::{
     lab::Lab,
 };
 
-/// Catches an odd objective that is refused whatever it does: the faults below would then show nothing.
+/// Catches an odd objective that is always refused: the faults below would then show nothing.
 #[test]
 fn the_odd_objective_passes_without_a_fault() {
     let (lab, answer) = odd("none", &["train.steps=3"]);
@@ -87,7 +87,7 @@ fn gotcha_57_wrong_results_of_prepare_are_refused_by_array() {
     }
 }
 
-/// Catches sequences that the model cannot read, and numbers that are rounded or taken for true.
+/// Catches sequences that the model cannot read, and numbers that are rounded or treated as true.
 #[test]
 fn wrong_results_of_compose_are_refused_by_place() {
     for (fault, parts) in [
@@ -136,7 +136,7 @@ fn the_laws_name_an_array_of_the_wrong_scope() {
     }
 }
 
-/// Catches a normaliser that turns the gradient around, makes it NaN, or takes a term away.
+/// Catches a normaliser that reverses the gradient, makes it NaN, or removes a term.
 #[test]
 fn wrong_results_of_weigh_are_refused_by_term() {
     for (fault, parts) in [
@@ -219,7 +219,7 @@ fn a_panic_in_a_thread_that_the_plugin_catches_does_not_end_the_run() {
     assert!(answer.err.contains("a thread of a plugin"), "{answer:#?}");
 }
 
-/// Catches lines of a plugin between telos's own, where a program reads JSON.
+/// Catches output of a plugin within the JSON that telos prints.
 #[test]
 fn plugin_output_goes_to_standard_error() {
     let lab = Lab::tiny();
@@ -234,7 +234,7 @@ fn plugin_output_goes_to_standard_error() {
     assert!(plain.succeeds().contains("8 steps") && !plain.out.contains("a line of a plugin"), "{plain:#?}");
 }
 
-/// Catches rollouts whose rewards or groups an objective replaces, samples that are kept by halves, and numbers per token that
+/// Catches rollouts whose rewards or groups an objective replaces, samples of which only a part is kept, and numbers per token that
 /// go to other tokens.
 #[test]
 fn gotcha_57_wrong_results_of_prepare_for_rollouts_are_refused_by_array() {
@@ -258,7 +258,7 @@ fn gotcha_57_wrong_results_of_prepare_for_rollouts_are_refused_by_array() {
     odd_rollouts("verdict", &["train.steps=2"]).1.refuses(1, &["call `after_step`", "verdict 4294967295"]);
 }
 
-/// Catches a checkpoint in the middle of a rollout that cannot be read again: JSON has no NaN, which the objective left behind
+/// Catches a checkpoint within a rollout that cannot be read again: JSON has no NaN, which the objective left behind
 /// the mask.
 #[test]
 fn nan_behind_the_mask_from_prepare_does_not_break_a_checkpoint() {
@@ -278,7 +278,7 @@ fn wrong_results_of_a_reward_are_refused_by_name() {
         let reward = format!("plugin = \"odd-reward\"\nfault = \"{fault}\"");
         lab(&PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", &reward))
     };
-    // Rows are tried before step 1: what fails for a row's own answer is the request's mistake.
+    // Rows are tried before step 1: a failure for a row's own answer is a mistake of the request.
     for (fault, part) in [("short", "scores were returned"), ("nan", "NaN"), ("column", "the row has no `hidden`")] {
         let answer = with(fault).run(&[]);
         assert!(matches!(answer.code, Some(1 | 2)), "{answer:#?}");

@@ -1,4 +1,4 @@
-//! Models that an experiment or a command names: each is read as what it is, or refused.
+//! Models that an experiment or a command names: each is read with its own architecture, or refused.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{
     lab::{Lab, ROWS, Run, SMALL, with_sets},
 };
 
-/// Catches figures of a head that does not exist, and answers of an earlier model in the name of a damaged one.
+/// Catches figures of a head that does not exist, and answers of an earlier model instead of a damaged one.
 #[test]
 fn a_model_is_read_with_its_own_architecture_or_refused() {
     let lab = lab(REWARD);
@@ -28,7 +28,7 @@ fn a_model_is_read_with_its_own_architecture_or_refused() {
     language.ask(&args).succeeds();
 }
 
-/// What is learned to end an answer ends it, whatever config.json says; and the KL of answers is that of the policy that gave them.
+/// The end token of training ends an answer, whatever config.json names; the KL of answers uses the policy that sampled them.
 #[test]
 fn gotcha_03_answers_end_at_the_end_token_of_training() {
     let lab = lab(PPO);
@@ -55,7 +55,7 @@ fn gotcha_03_answers_end_at_the_end_token_of_training() {
     assert_eq!(saved["eos_token_id"], json!([0, end]));
 }
 
-/// Catches one objective that learns from what another one prepared.
+/// Catches an objective that learns from arrays that another one prepared.
 #[test]
 fn two_objectives_that_prepare_the_same_of_rollouts_are_refused() {
     let lab = lab(&PPO.replace(
@@ -101,7 +101,7 @@ fn gotcha_22_the_reference_cache_is_keyed_by_how_it_was_computed() {
     assert!(says("c", &[]) && says("d", &["backend.path=generic"]));
 }
 
-/// Catches a scale of scores that was measured of other weights.
+/// Catches a score scale that was measured on other weights.
 #[test]
 fn gotcha_14_a_score_scale_is_saved_with_the_weights_it_was_measured_on() {
     let lab = lab(REWARD);

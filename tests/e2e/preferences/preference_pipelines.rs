@@ -70,7 +70,7 @@ fn mistakes_of_later_stages_are_reported_before_the_first_one_trains() {
     lab.run(&["stage.ppo.train.optimizer.groups=[{match=\"score*\",lr_scale=0.1}]"]).succeeds();
 }
 
-/// Catches a note that looks at the model alone which a stage began with, and not at its critic.
+/// Catches a note that considers only the initial model of a stage, and not its critic.
 #[test]
 fn a_stage_whose_critic_was_recreated_is_reported() {
     let lab = lab(PPO);

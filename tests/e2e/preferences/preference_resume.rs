@@ -57,7 +57,7 @@ fn gotcha_17_42_a_killed_run_with_a_moving_average_leaves_the_same_bits() {
     survives(DPO, &["reference.average=0.9"], &["reference/model.safetensors"]);
 }
 
-/// Catches a cached reference that says something else after a resume.
+/// Catches a cached reference that differs after a resume.
 #[test]
 fn gotcha_22_42_a_killed_run_with_a_cached_reference_leaves_the_same_bits() {
     survives(DPO, &["objective.loss=aot", "train.micro_batch_tokens=64"], &[]);
@@ -65,7 +65,7 @@ fn gotcha_22_42_a_killed_run_with_a_cached_reference_leaves_the_same_bits() {
 
 /// Steps of a rollout: 3 epochs of 2 minibatches, so that kills fall into the middle of rollouts and of epochs. Catches a rollout
 /// that is drawn again (by weights that have learned from it), passes or places in them that are lost, an adaptive coefficient
-/// that starts anew, and a critic without its moments.
+/// that restarts, and a critic without its moments.
 #[test]
 fn gotcha_35_42_a_killed_ppo_with_a_critic_leaves_the_same_bits() {
     let sets = [
@@ -80,7 +80,7 @@ fn gotcha_35_42_a_killed_ppo_with_a_critic_leaves_the_same_bits() {
 }
 
 /// The same with the critic on the policy's trunk, a reference that is copied from time to time, several answers to a prompt, and
-/// rollouts that are left early.
+/// rollouts that are ended early.
 #[test]
 fn gotcha_42_a_killed_ppo_on_one_trunk_leaves_the_same_bits() {
     let sets = [
@@ -94,7 +94,7 @@ fn gotcha_42_a_killed_ppo_on_one_trunk_leaves_the_same_bits() {
     survives(PPO, &sets, &["reference/model.safetensors", "rollout.json"]);
 }
 
-/// Catches a text of a second objective whose order restarts.
+/// Catches the text of a second objective whose order restarts.
 #[test]
 fn gotcha_42_a_killed_ppo_with_a_pre_training_term_leaves_the_same_bits() {
     survives(&ptx(), &[], &["rollout.json"]);

@@ -29,7 +29,7 @@ fn lab() -> Lab {
     lab
 }
 
-/// Catches a check that shows one answer alone, prompts that are learned, and counts of other things than pairs.
+/// Catches a check that shows only one answer, prompts that are learned, and counts of other things than pairs.
 #[test]
 fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
     let lab = lab();
@@ -50,7 +50,7 @@ fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
     }
 }
 
-/// Catches a world without pairs, and an option that is not handed on.
+/// Catches a world without pairs, and an option that is not passed on.
 #[test]
 fn the_worlds_pairs_may_be_of_equal_length() {
     let lab = lab();

@@ -24,8 +24,8 @@ fn config(run: &Run, step: u64) -> Value {
     serde_json::from_slice(&run.saved(step, "config.json")).expect("JSON")
 }
 
-/// Catches a score read beside the last token or of the other side (then nothing is learned, or the wrong way round), a head that
-/// does not start at 0, and a reward model that is saved, or taken, for a language model.
+/// Catches a score read next to the last token or of the other side (then nothing is learned, or the reverse), a head that
+/// does not start at 0, and a reward model that is saved or loaded as a language model.
 #[test]
 fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     let lab = lab(REWARD);
@@ -86,7 +86,7 @@ fn gotcha_16_17_22_dpo_starts_at_ln_2_and_its_cache_gives_the_same_bits() {
     assert!(other.err.contains("were computed into"), "{other:#?}");
 }
 
-/// Catches a reference that follows too early, too late, by the wrong share, or not at all.
+/// Catches a reference that tracks the policy too early, too late, by the wrong share, or not at all.
 #[test]
 fn gotcha_17_a_reference_tracks_the_policy_as_configured() {
     let lab = lab(DPO);
@@ -164,8 +164,8 @@ fn is_sound(run: &Run) {
     assert!(kl[8].abs() > 1e-4, "the policy has not left the reference: {kl:?}");
 }
 
-/// Catches log-probabilities that come by another way in the rollout than in the step, a reference that is not the policy's
-/// beginning, a critic that does not start at 0 or does not learn, and critics that are all the same.
+/// Catches log-probabilities that the rollout and the step compute differently, a reference that is not the policy's
+/// initial weights, a critic that does not start at 0 or does not learn, and critics that are all the same.
 #[test]
 fn gotcha_07_27_34_ppo_begins_at_the_policy_with_any_critic() {
     let lab = lab(PPO);
@@ -181,7 +181,7 @@ fn gotcha_07_27_34_ppo_begins_at_the_policy_with_any_critic() {
         let run = named(&lab, name, sets);
         is_sound(&run);
         let (foreseen, value) = (run.train("value/explained_variance"), run.train("value/error"));
-        // What always answers 0 foresees nothing of the variance; a reward model does not answer 0.
+        // A critic that is always 0 explains no variance; a reward model is not 0.
         assert_eq!(foreseen[0].abs() < 1e-9, name != "judge", "{name}: {foreseen:?}");
         assert!(value[11] < value[0], "{name}: {value:?}");
         assert_eq!(run.train("critic/grad_norm")[0].is_nan(), name == "shared", "{name}");
@@ -192,7 +192,7 @@ fn gotcha_07_27_34_ppo_begins_at_the_policy_with_any_critic() {
     // A temperature divides the logits of the draw and of every log-probability alike.
     is_sound(&named(&lab, "warm", &["rollout.temperature=1.7", "rollout.top_k=50"]));
     is_sound(&named(&lab, "several", &["rollout.samples=3", "train.micro_batch_tokens=64"]));
-    // From a model that was trained before: what PPO expects of its first step still holds, or would be said.
+    // From a model that was trained before: what PPO expects of its first step still holds, or a note would say otherwise.
     write(&lab, "again", &PPO.replace("[train]", "[model]\nfrom = \"runs/own\"\n\n[train]"));
     let shape = "[model]\nlayers = 1\ndim = 32\nheads = 2\ncontext = 48\n";
     let text = std::fs::read_to_string(lab.at("again.toml")).expect("written");
@@ -249,7 +249,7 @@ fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
         close(number(&other["reward"]), half + 2.0 * (score - mean) / deviation, 1e-9, "the weighted sum");
     }
     assert_eq!(raw.lines("samples.jsonl").len(), 6, "two answers of each of three rollouts");
-    // Cut to the clip; and a run whose answers are all worth exactly 0 learns all the same.
+    // Clipped; and a run whose answers all have a reward of exactly 0 learns nevertheless.
     write(&lab, "tiny", &judges(""));
     let clipped = named(&lab, "clipped", &["rollout.clip=0.25"]);
     assert!(told(&clipped).iter().all(|said| number(&said["reward"]).abs() <= 0.25));
@@ -258,7 +258,7 @@ fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
     assert!(nothing.train("objective/scores").iter().all(|score| score.abs() < 1e-290));
 }
 
-/// From a model to a policy in one file.
+/// From pre-training to a tuned policy in one file.
 const PIPELINE: &str = r#"
 seed = 7
 
@@ -312,7 +312,7 @@ fn a_pipeline_tries_its_reward_models_before_it_trains() {
     let ppo = Run(lab.at("runs/tiny/ppo"));
     let [ratio, model, length] = ["val/ratio", "reward/model", "reward/length"].map(|name| ppo.train(name)[0]);
     assert!((ratio - 1.0).abs() < 1e-5 && model.is_finite() && length <= 0.0, "{ratio} {model} {length}");
-    // What is only measured counts for nothing.
+    // A reward that is only measured has no effect.
     let told = ppo.lines("samples.jsonl");
     let scores = ppo.train("objective/scores");
     assert!(
@@ -338,7 +338,7 @@ fn a_pre_training_term_learns_from_its_own_text_in_rollout_training() {
     named_refused(&lab, &[], &["objective.1.text", "missing"]);
 }
 
-/// Catches a receipt that leaves out a model that a run learned from, or the text of a second objective, and a resume that asks for
+/// Catches a receipt without a model that a run learned from, or without the text of a second objective, and a resume that needs
 /// a critic which the checkpoint has.
 #[test]
 fn the_receipt_records_every_model_and_text() {

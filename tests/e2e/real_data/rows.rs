@@ -35,7 +35,7 @@ fn counts(file: &str, more: &str, sets: &[&str]) -> (Value, u64) {
 }
 
 /// Catches a published file of answers or prompts whose rows are lost, or read as another kind; and prompts without their answer,
-/// which the reward "exact" asks for in every row.
+/// which the reward "exact" requires in every row.
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
 fn real_rows_are_read_unchanged() {

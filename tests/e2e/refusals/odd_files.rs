@@ -32,7 +32,7 @@ fn files() -> Lab {
     lab
 }
 
-/// Catches a file that is opened whatever it is: to open a pipe waits for a writer for ever, and a device has no end.
+/// Catches a file that is opened whatever its type: opening a pipe waits for a writer for ever, and a device has no end.
 #[test]
 fn pipes_devices_and_folders_are_refused_wherever_a_file_is_read() {
     let lab = files();
@@ -60,7 +60,7 @@ fn pipes_devices_and_folders_are_refused_wherever_a_file_is_read() {
     }
 }
 
-/// Catches a file of a run's folder that is opened whatever it is.
+/// Catches a file of a run's folder that is opened whatever its type.
 #[test]
 fn a_pipe_among_a_runs_files_is_refused() {
     let lab = Lab::tiny();
@@ -76,7 +76,7 @@ fn a_pipe_among_a_runs_files_is_refused() {
         assert!(matches!(answer.code, Some(0..=2)) && answer.err.contains(file), "{name}: {answer:#?}");
         fs::remove_file(lab.at(&path)).expect("removed");
         if answer.code == Some(0) {
-            // LATEST is pointed anew.
+            // LATEST is written again.
             lab.run(&["train.steps=2", "name=other"]).succeeds();
             fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
             fs::rename(lab.at("runs/other"), lab.at("runs/tiny")).expect("moved");
@@ -86,7 +86,7 @@ fn a_pipe_among_a_runs_files_is_refused() {
     }
 }
 
-/// Catches a file of a model's folder that is opened whatever it is.
+/// Catches a file of a model's folder that is opened whatever its type.
 #[test]
 fn a_pipe_among_a_models_files_is_refused() {
     let lab = files();
@@ -116,7 +116,7 @@ fn a_pipe_among_a_models_files_is_refused() {
     answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, &["index.json", "it is a pipe"]);
 }
 
-/// Catches a compressed file that is unpacked whatever it holds: a few megabytes stand for gigabytes.
+/// Catches a compressed file that is unpacked whatever its size: a few megabytes unpack to gigabytes.
 #[test]
 fn a_file_that_unpacks_to_more_than_memory_is_refused() {
     let lab = files();

@@ -58,7 +58,7 @@ fn kinds() -> (Lab, [&'static str; 3]) {
     (lab, ["tiny.toml", "pairs.toml", "rollouts.toml"])
 }
 
-/// Every key that takes an integer, with the largest that it takes, from the reference that telos prints.
+/// Every integer key with its largest value, from the reference that telos prints.
 fn integers(lab: &Lab) -> Vec<(String, u64)> {
     let reference = lab.ask(&["run", "--help-keys"]).succeeds().to_owned();
     let (mut found, mut key) = (Vec::new(), "");
@@ -84,8 +84,8 @@ fn integers(lab: &Lab) -> Vec<(String, u64)> {
     found
 }
 
-/// Catches a size that is allocated before it is held against memory, one whose product with another overflows, and one whose
-/// loop does not end: whatever key it is, as soon as the key is in the schema.
+/// Catches a size that is allocated before it is compared with memory, one whose product with another overflows, and one whose
+/// loop does not end, for every key of the schema.
 #[test]
 fn every_integer_key_accepts_its_largest_value_or_refuses_it_by_name() {
     let (lab, files) = kinds();
@@ -143,7 +143,7 @@ fn sizes_beyond_memory_are_refused_with_what_they_need_and_what_there_is() {
     assert!(!lab.at("runs").exists(), "nothing was started");
 }
 
-/// Catches a flag without a bound: of samples a list is made, and of threads as many are started.
+/// Catches a flag without a bound: samples are stored in a list, and threads are started.
 #[test]
 fn flags_accept_their_largest_value_or_refuse_it_by_name() {
     let lab = Lab::tiny();
@@ -184,7 +184,7 @@ fn flags_accept_their_largest_value_or_refuse_it_by_name() {
     answer(&lab, &many).refuses(2, &["--samples 16777216", "of memory are needed", "lower --samples"]);
 }
 
-/// Catches a model's file that is believed: sizes out of range, of another type, and tensors longer than the file.
+/// Catches a model's file that is trusted: sizes out of range, of another type, and tensors longer than the file.
 #[test]
 fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     let lab = Lab::tiny();
@@ -213,7 +213,7 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
             asked(&["model"]);
         }
     }
-    // As large as the format of the config allows, and larger than memory.
+    // As large as the config's format allows, and larger than memory.
     let long = config.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 268435456");
     assert_ne!(long, config);
     fs::write(lab.at("model/config.json"), long).expect("written");
@@ -240,7 +240,7 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     }
 }
 
-/// Catches a row with a small model that is refused because the bound is taken for the size: the usual sizes still fit.
+/// Catches a row with a small model that is refused because the bound is used as the size: the usual sizes still fit.
 #[test]
 fn usual_sizes_are_not_refused() {
     let lab = Lab::new();

@@ -123,7 +123,7 @@ fn generate_refuses_impossible_requests() {
     lab.ask(&["generate", "nowhere", "--prompt", "x"]).refuses(2, &["nowhere", "check the path"]);
 }
 
-/// Catches a path that names another checkpoint than it says.
+/// Catches a path that resolves to another checkpoint.
 #[test]
 fn a_model_is_a_run_a_checkpoint_or_a_pointer_to_one() {
     let lab = trained();

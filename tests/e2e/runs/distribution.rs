@@ -98,7 +98,7 @@ fn the_step_program_reports_times_and_refuses_unknown_commands() {
     assert!(told.out.lines().last().is_some_and(|line| line.contains("\"error\"")), "{told:#?}");
 }
 
-/// Catches a dist that clears a folder of the user.
+/// Catches a dist that deletes a folder of the user.
 #[test]
 fn a_folder_that_is_not_a_distribution_is_not_replaced() {
     let lab = tempfile::tempdir().expect("a temporary folder");

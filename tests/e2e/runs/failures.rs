@@ -110,7 +110,7 @@ fn errors_and_broken_contracts_name_the_objective_and_keep_earlier_steps() {
 }
 
 /// Catches a NaN that reaches the weights, a streak that rotates the healthy checkpoints away, and exit code 0: at a temperature
-/// near 0 the model itself gives log-probabilities that are not finite, which is no fault of the objective's.
+/// near 0 the model itself gives log-probabilities that are not finite, which is not the objective's fault.
 #[test]
 fn gotcha_43_steps_that_are_not_finite_are_refused_counted_and_end_the_run() {
     let lab = Lab::tiny();

@@ -1,4 +1,4 @@
-//! The files of a run are found again, and nothing else is taken for them: leftovers of killed processes, folders that were moved,
+//! The files of a run are found again, and no other file is used instead: leftovers of killed processes, folders that were moved,
 //! bytes that were changed.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
@@ -90,7 +90,7 @@ fn an_extended_stage_that_is_killed_is_extended_by_the_next_process() {
     assert_eq!(run.receipt(), receipt);
 }
 
-/// Catches a pipeline that tidies up stages it was not asked for: a damaged one could then not be renewed, and a refused start would
+/// Catches a pipeline that cleans up unselected stages: a damaged one could then not be renewed, and a refused start would
 /// move LATEST.
 #[test]
 fn stages_that_are_not_selected_are_not_changed() {
@@ -111,8 +111,8 @@ fn stages_that_are_not_selected_are_not_changed() {
     assert!(lab.at("runs/tiny/pre/checkpoints/.tmp-step-00000009-1").exists(), "a refused start changes a run");
 }
 
-/// Catches a run that says that it is done and is then refused by `generate`; and one whose folder neither `run` nor `--resume`
-/// takes.
+/// Catches a run that is reported as done and is then refused by `generate`; and one whose folder neither `run` nor `--resume`
+/// accepts.
 #[test]
 fn gotcha_61_a_single_run_continues_after_the_same_kills() {
     let whole = Lab::tiny();
@@ -160,19 +160,19 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     for answer in ask(&lab) {
         answer.refuses(2, &["step-00000004", "is not what was saved", "model.safetensors", "manifest.json"]);
     }
-    // As a tokenizer its small files are used, and they alone are looked at.
+    // As a tokenizer only its small files are used and verified.
     lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).succeeds();
     let small = lab.at(folder).join("tokenizer.json");
     let mut text = fs::read(&small).expect("a tokenizer");
     text.push(b'\n');
     fs::write(&small, text).expect("written");
     lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).refuses(2, &["tokenizer.json", "is not what was saved"]);
-    // The other checkpoint of the run is whole.
+    // The other checkpoint of the run is complete.
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
 }
 
-/// Catches a run that goes on writing by path after its folder was moved: its rotation would remove the checkpoints of another run
-/// that has taken the name, and its LATEST would name weights of the first one.
+/// Catches a run that continues to write by path after its folder was moved: its rotation would remove the checkpoints of another
+/// run with the same name, and its LATEST would name weights of the first one.
 #[cfg(target_os = "linux")]
 #[test]
 fn gotcha_61_a_moved_run_writes_where_its_folder_is() {
@@ -201,7 +201,7 @@ fn gotcha_61_a_moved_run_writes_where_its_folder_is() {
     });
 }
 
-/// Catches logs with other bytes than the run wrote, which a resumed run takes for its own, a refused resume that changes the run,
+/// Catches logs with other bytes than the run wrote, which a resumed run uses as its own, a refused resume that changes the run,
 /// an experiment that is emptied, and a longer one that is forgotten when its first process is killed.
 #[test]
 fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
@@ -228,7 +228,7 @@ fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
     fs::write(run.0.join("experiment.toml"), longer).expect("written");
     lab.resume(&["train.steps=6"]).succeeds();
     run.has_steps(6);
-    // Without a receipt nothing tells what it began with: that is said and written down.
+    // Without a receipt nothing records what it began with: this is reported and recorded.
     fs::remove_file(run.0.join("receipt.json")).expect("removed");
     let answer = lab.resume(&["train.steps=7"]);
     answer.succeeds();
@@ -236,7 +236,7 @@ fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
     assert_eq!(run.receipt()["replaced"][0]["after_step"], 6);
 }
 
-/// Catches checkpoints of two equal runs that differ, by a length of timing.jsonl for one, and files that nobody else may read.
+/// Catches checkpoints of two equal runs that differ, such as by a length of timing.jsonl, and files that other users cannot read.
 #[test]
 fn equal_runs_write_equal_checkpoints_that_other_users_may_read() {
     let [one, two] = [(); 2].map(|()| {

@@ -114,7 +114,7 @@ fn stages_pass_on_their_weights_and_are_summarised_in_one_table() {
     lab.ask(&["run", "runs/tiny/sft/experiment.toml", "--resume"]).succeeds();
 }
 
-/// Catches a resume that begins a stage again, skips one that was cut off, or starts a later one from other weights.
+/// Catches a resume that restarts a stage, skips an interrupted one, or starts a later one from other weights.
 #[test]
 fn gotcha_42_a_pipeline_killed_in_the_second_stage_leaves_the_same_bits() {
     with_steps_enough(60, |steps| {
@@ -166,7 +166,7 @@ fn ctrl_c_stops_the_pipeline_with_130_and_resume_continues() {
     });
 }
 
-/// Catches runs that are lost, overwritten or mixed, stages run beyond what was asked for, and results that differ.
+/// Catches runs that are lost, overwritten or mixed, stages that run although they were not selected, and results that differ.
 #[test]
 fn from_and_only_rerun_stages_and_keep_earlier_ones() {
     let lab = lab();
@@ -242,7 +242,7 @@ fn mistakes_of_all_stages_are_reported_before_training() {
     );
     refused("plugin = \"ce\"", "plugin = \"cee\"", &["tiny.toml:25:15:", "objective.plugin", "in stage pre"]);
     refused("seed = 7", "seed = 7\nsed = 8", &["1 mistake in tiny.toml", "tiny.toml:3:1: sed: unknown key"]);
-    // What only the data or the shape can tell, in the last stage, before the first has trained.
+    // Mistakes that depend on the data or the shape of the last stage are found before the first one trains.
     let shared = "[data]\nsource = \"synthetic\"\nrows = 200\n";
     let own = STAGES
         .replacen(shared, "", 1)
@@ -264,7 +264,7 @@ fn mistakes_of_all_stages_are_reported_before_training() {
     one.ask(&["run", "tiny.toml", "--only", "a"]).refuses(2, &["has no stages"]);
 }
 
-/// Catches a failure that does not say in which stage, and one after which the stages before are lost.
+/// Catches a failure without the name of its stage, and one after which earlier stages are lost.
 #[test]
 fn a_failed_stage_is_named_with_the_command_to_continue() {
     let lab = lab();
@@ -298,7 +298,7 @@ fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     let note = stages[2]["not_checked"][0].as_str().expect("a note");
     assert!(note.contains("model.from is stage \"sft\", which is still to be run"), "{note}");
     assert!(!lab.at("runs").exists(), "something was written");
-    // What has been run is looked at itself: the loss is that of its weights.
+    // A finished stage is evaluated itself: the loss is that of its weights.
     lab.run(&[]).succeeds();
     let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
     assert_eq!(checked["stages"][1]["not_checked"], json!([]));

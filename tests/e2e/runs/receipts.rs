@@ -65,7 +65,7 @@ fn a_plugin_that_was_replaced_during_a_run_is_recorded_in_the_receipt() {
     assert_eq!(run.receipt()["replaced"], receipt["replaced"]);
 }
 
-/// Catches a frozen reference that becomes another model on the way, and a resume that asks for weights which it does not read.
+/// Catches a frozen reference that becomes another model during the run, and a resume that requires weights it does not read.
 #[test]
 fn initial_weights_may_change_once_nothing_reads_them() {
     let lab = Lab::new();
@@ -231,7 +231,7 @@ fn a_change_in_any_file_of_the_other_models_is_detected() {
     lab.resume(&longer).succeeds();
 }
 
-/// Catches a lock that was removed, and one that another run was told to change, which let a run go on with another plugin without
+/// Catches a lock that was removed, and one that another run may change, which let a run continue with another plugin without
 /// a word.
 #[test]
 fn without_a_lock_the_receipt_identifies_the_plugins_of_a_run() {

@@ -41,7 +41,7 @@ fn two_objectives_add_up_with_their_weights() {
         close(one.train(key)[7], two.train(key)[7], 1e-4, key);
         close(one.train(key)[0], 2.0 * half.train(key)[0], 1e-6, key);
     }
-    // Each says its own numbers.
+    // Each reports its own numbers.
     let line = two.metrics("train").swap_remove(0);
     let loss = one.train("loss")[0];
     for key in ["ce.0/cross_entropy", "ce.1/cross_entropy"] {
@@ -119,7 +119,7 @@ fn gotcha_41_the_best_checkpoint_is_kept_and_is_the_best() {
     assert_eq!((best(&falling), falling.pointer("BEST")), (Some(8), Some(8)));
 }
 
-/// Catches a length that is not used, or changes at another step than it says.
+/// Catches a length that is not used, or that changes at another step than configured.
 #[test]
 fn the_context_length_follows_its_schedule() {
     let run = train(&["train.context_schedule=[[0,4],[3,8],[6,16]]"]);

@@ -134,7 +134,7 @@ fn gotcha_24_kto_trains_on_labels() {
     assert!(last("loss") < 0.49 && last("rewards/desirable") > last("rewards/undesirable"), "{:?}", run.train("loss"));
 }
 
-/// Catches a rehearsal without the rows' columns, and weights that are passed over: equal ones give plain fine-tuning, and rows of
+/// Catches a memory check without the rows' columns, and weights that are ignored: equal ones give plain fine-tuning, and rows of
 /// weight 0 are not learned.
 #[test]
 fn a_required_column_reaches_the_loss() {
@@ -235,7 +235,7 @@ export_objective!("outside", Outside);
 
 /// Catches a contract that only crates of this workspace can be built with. Rebuilds its dependencies, which takes minutes.
 #[test]
-#[ignore = "builds the contract's dependencies anew, which takes minutes: cargo xtask test --full"]
+#[ignore = "rebuilds the contract's dependencies, which takes minutes: cargo xtask test --full"]
 fn an_objective_built_outside_the_workspace_trains() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let lab = Lab::tiny();

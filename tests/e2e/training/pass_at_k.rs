@@ -94,7 +94,7 @@ fn a_resumed_run_draws_the_same_answers() {
     assert_eq!(parts.lines("samples.jsonl"), whole.lines("samples.jsonl"));
 }
 
-/// Catches pass@k that is asked for and silently left out, a rule that cannot read it, and another number of answers on resuming.
+/// Catches pass@k that is requested and silently left out, a rule that cannot read it, and another number of answers on resuming.
 #[test]
 fn pass_at_k_is_refused_without_checkable_answers() {
     let lab = lab();
