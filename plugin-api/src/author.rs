@@ -16,7 +16,7 @@ impl From<TapeError> for Error {
 }
 
 impl Batch<'_> {
-    /// A tape that knows the batch's sequences.
+    /// A tape with the batch's sequence offsets.
     ///
     /// # Errors
     /// [`Code::ARRAY`] where `offsets` is missing or damaged.

@@ -1,7 +1,7 @@
 //! Named arrays: the form in which an objective gets batches and rollouts and returns results.
 //!
 //! Packed, without padding: N tokens of S sequences, sequence s holding tokens `offsets[s]..offsets[s + 1]`. Token
-//! arrays are aligned to the *predicted* token: entry n belongs to `target[n]`, and `mask[n]` says whether that target is
+//! arrays are aligned to the *predicted* token: entry n belongs to `target[n]`, and `mask[n]` is 1 if that target is
 //! supervised. The host shifts; no plugin does. A new array never changes a layout.
 
 use crate::{Code, Error, Result};

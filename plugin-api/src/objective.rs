@@ -1,6 +1,6 @@
 //! The objective contract: from numbers per token to a loss and its cotangents.
 //!
-//! An objective never sees logits, models or devices. It opens no file, reads no clock and draws no random number of its own. Its
+//! An objective never gets logits, models or devices. It opens no file, reads no clock and draws no random number of its own. Its
 //! calls come in this order: `create`; once per window `compose` (if it has one), `prepare`, `weigh` (if a term has a custom
 //! normaliser), `loss` per micro-batch, `after_step`. Only `prepare` and `after_step` may change its state, so that a window can
 //! be split into micro-batches anywhere. All calls come from one thread.

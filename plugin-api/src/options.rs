@@ -137,7 +137,7 @@ pub fn refuse_unknown(specs: &[OptionSpec], values: &OptionMap) -> Result<()> {
     }
 }
 
-/// Declares a plugin's options: a struct with types, defaults, legal values and help. After `of` stand the legal strings: a list, or
+/// Declares a plugin's options: a struct with types, defaults, legal values and help. After `of` come the legal strings: a list, or
 /// the names of a table (`of TABLE.iter().map(|row| row.name)`).
 ///
 /// ```

@@ -210,7 +210,7 @@ fn sealed_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let name = path.file_name().unwrap_or_default();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Linux knows the flag since 6.3. From then on it may forbid executable memory without the flag.
+    // Linux has the flag since 6.3. From then on it may forbid executable memory without the flag.
     let made = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
     let mut file = File::from(made);
     io::Write::write_all(&mut file, bytes)?;

@@ -71,7 +71,7 @@ fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
     }
 }
 
-/// Catches a stage that starts from fresh weights, from the first checkpoint or from the last where the best was meant; a
+/// Catches a stage that starts from fresh weights, from the first checkpoint or from the last instead of the best; a
 /// table without a stage or with another's figures; and a resolved file that is another pipeline.
 #[test]
 fn stages_pass_on_their_weights_and_are_summarised_in_one_table() {
@@ -204,7 +204,7 @@ fn from_and_only_rerun_stages_and_keep_earlier_ones() {
     assert!(stage(&lab, "sft.2").0.is_dir() && stage(&lab, "more.1").0.is_dir());
 }
 
-/// Catches a changed file that trains on silently, and one that is refused although only what is to come has changed.
+/// Catches a changed file that trains on silently, and one that is refused although only later stages have changed.
 #[test]
 fn started_stages_must_be_unchanged_and_later_ones_may_change() {
     let lab = lab();
@@ -285,7 +285,7 @@ fn a_failed_stage_is_named_with_the_command_to_continue() {
     equal(&lab, &whole, ENDS);
 }
 
-/// Catches a check that trains, writes, or passes over a stage because the one before has not been run.
+/// Catches a check that trains, writes, or skips a stage because the one before has not been run.
 #[test]
 fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     let lab = lab();

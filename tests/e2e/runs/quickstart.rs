@@ -1,4 +1,4 @@
-//! The quickstart works from any seed: every stage improves what it is for.
+//! The quickstart works from any seed: every stage improves its metric.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ impl Road {
     }
 }
 
-/// Catches a stage that learns nothing, a reward model that goes by length, PPO that earns its model's reward and not the true
+/// Catches a stage that learns nothing, a reward model that ranks by length, PPO that raises its model's reward and not the true
 /// one, and preference learning that is no better than more of the same demonstrations. A quarter of an hour.
 #[test]
 #[ignore = "takes a quarter of an hour: cargo xtask test --full"]

@@ -37,7 +37,7 @@ fn a_run_does_not_resume_with_different_data() {
     });
 }
 
-/// Catches a run that two plugins made and whose receipt names one.
+/// Catches a run made by two plugins whose receipt names one.
 #[test]
 fn a_plugin_that_was_replaced_during_a_run_is_recorded_in_the_receipt() {
     let lab = Lab::tiny();
@@ -170,7 +170,7 @@ fn changes<'a>(model: &'a str, tokenizer: &'a str) -> Vec<(&'a str, &'a str, &'a
 }
 
 /// Catches a receipt without the small files of the model that a run began from: a template or a shape that changed while the run was
-/// stopped would be learned from without a word.
+/// stopped would be used without a report.
 #[test]
 fn a_change_in_any_file_of_the_initial_model_is_detected() {
     let lab = Lab::new();
@@ -232,7 +232,7 @@ fn a_change_in_any_file_of_the_other_models_is_detected() {
 }
 
 /// Catches a lock that was removed, and one that another run may change, which let a run continue with another plugin without
-/// a word.
+/// a report.
 #[test]
 fn without_a_lock_the_receipt_identifies_the_plugins_of_a_run() {
     let lab = Lab::tiny();
@@ -255,7 +255,7 @@ fn without_a_lock_the_receipt_identifies_the_plugins_of_a_run() {
     run("a", &["--resume", "--update-lock"]).refuses(1, &["note: replaced after step 3", "step 4"]);
 }
 
-/// Catches pins that are lost when runs begin at once in a folder of runs that is not there yet.
+/// Catches pins that are lost when several runs begin at once in a folder of runs that does not exist yet.
 #[test]
 fn runs_that_begin_at_once_pin_all_their_plugins() {
     let objectives =
@@ -276,7 +276,7 @@ fn runs_that_begin_at_once_pin_all_their_plugins() {
     }
 }
 
-/// Catches a lock that was emptied or cut and lets every plugin pass.
+/// Catches a lock that was emptied or truncated and then accepts every plugin.
 #[test]
 fn an_emptied_lock_is_refused() {
     let lab = Lab::tiny();

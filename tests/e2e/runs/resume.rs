@@ -17,9 +17,9 @@ fn undisturbed(steps: u64) -> Lab {
     lab
 }
 
-/// Catches a checkpoint that is believed before it is whole, LATEST moved too early, moments or data order that start
-/// anew, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten on seeing a save under
-/// way, ten at any moment; every third hits the training process alone.
+/// Catches a checkpoint that is used before it is complete, LATEST moved too early, moments or data order that
+/// restart, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten during a save that is in
+/// progress, ten at any moment; every third kills only the training process.
 #[test]
 fn gotcha_41_42_a_run_killed_at_twenty_moments_leaves_the_same_bits() {
     with_steps_enough(150, |steps| {
@@ -96,7 +96,7 @@ fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_gives_the_same_bits()
     stopped_by(Signal::INT);
 }
 
-/// The same for what batch systems send.
+/// The same for the signal that batch systems send.
 #[test]
 fn sigterm_acts_like_ctrl_c() {
     stopped_by(Signal::TERM);
@@ -116,7 +116,7 @@ fn resuming_a_finished_run_reports_it_and_changes_nothing() {
     assert!(before == files.map(|file| run.bytes(file)));
 }
 
-/// Catches a flag that is not read: --resume with another experiment would silently train something else.
+/// Catches a flag that is ignored: --resume with another experiment would silently train something else.
 #[test]
 fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     let lab = Lab::tiny();
@@ -159,7 +159,7 @@ fn a_moved_or_copied_run_resumes_in_the_folder_that_the_experiment_names() {
     lab.resume(&["runs_dir=moved", "seed=3"]).refuses(2, &["was: seed = 7", "is:  seed = 3"]);
 }
 
-/// Catches a resume that makes a new run of that name.
+/// Catches a resume that creates a new run of that name.
 #[test]
 fn resuming_a_missing_run_is_refused() {
     let lab = Lab::tiny();

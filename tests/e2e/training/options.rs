@@ -133,7 +133,7 @@ fn the_context_length_follows_its_schedule() {
     assert!(long.train("tokens").iter().any(|tokens| *tokens > 64.0), "{:?}", long.train("tokens"));
 }
 
-/// Catches a group whose rate is not used: a frozen embedding does not move, and what is not frozen does.
+/// Catches a group whose rate is not used: a frozen embedding does not change, and other weights do.
 #[test]
 fn parameter_groups_have_their_own_rate() {
     let lab = Lab::tiny();
@@ -151,7 +151,7 @@ fn parameter_groups_have_their_own_rate() {
     assert!(tensor(1, "lm_head.weight") != tensor(8, "lm_head.weight"));
 }
 
-/// Catches a schedule that is chosen and not followed; the values are those of its formula.
+/// Catches a schedule that is configured and not used; the values are those of its formula.
 #[test]
 fn every_schedule_is_followed() {
     let cosine = |p: f64| 0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * p).cos());
@@ -187,7 +187,7 @@ fn epochs_and_recomputation_do_what_they_say() {
     assert!(kept.saved(8, "model.safetensors") == again.saved(8, "model.safetensors"));
 }
 
-/// Catches expectations of objectives that are never checked, that wait for an evaluation that never comes, that are reported
+/// Catches expectations of objectives that are never checked, that need an evaluation that never runs, that are reported
 /// twice, or that fail for a model because it is trained.
 #[test]
 fn gotcha_10_a_first_loss_far_from_ln_v_is_reported_once_and_only_for_new_weights() {

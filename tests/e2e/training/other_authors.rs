@@ -1,4 +1,4 @@
-//! Objectives of other authors in whole runs: kinds that none of the shipped ones is. The crates are in `tests/plugins`.
+//! Objectives of other authors in whole runs, of kinds that are not shipped. The crates are in `tests/plugins`.
 
 use std::{fs, path::Path, process::Command};
 
@@ -87,8 +87,8 @@ fn trains(lab: &Lab, sets: &[&str]) -> Run {
     run
 }
 
-/// Catches a host that sends a cotangent for a value that no objective returned (without a critic there is nothing to receive
-/// it), a rehearsal without `reward`, `ended` or several answers to a prompt, and made-up answers that the first step learns from.
+/// Catches a host that sends a cotangent for a value that no objective returned (without a critic no model can receive
+/// it), a memory check without `reward`, `ended` or several answers to a prompt, and made-up answers that the first step learns from.
 #[test]
 fn gotcha_55_grpo_trains_without_a_critic() {
     let prompt = |i| json!({"prompt": format!("{i}? ")});
@@ -115,8 +115,8 @@ fn gotcha_55_grpo_trains_without_a_critic() {
     refused.refuses(2, &["critic", "unused: no objective reads a critic (the statistic `critic.value`)"]);
 }
 
-/// Catches a rehearsal that composes with other rows than a step's, a label that is lost on the way through `compose`, and a
-/// reference point with a gradient (then the first loss is right and the answers do not come apart).
+/// Catches a memory check that composes with other rows than a step's, a label that is lost in `compose`, and a
+/// reference point with a gradient (then the first loss is right and the answers' rewards do not separate).
 #[test]
 fn gotcha_24_kto_trains_on_labels() {
     let row = |i: u64| {
@@ -176,8 +176,8 @@ fn simpo_trains_without_a_reference() {
     assert!(margin[0].abs() < 0.5 && margin[11] > 1.0 && loss[11] < 0.5, "{loss:?} {margin:?}");
 }
 
-/// Catches a rehearsal whose `prepare` changes the state that the first step begins with, or that uses up a draw: the first
-/// rollout then has another coefficient or other answers than one whose rehearsal was smaller.
+/// Catches a memory check whose `prepare` changes the state that the first step begins with, or that uses up a draw: the first
+/// rollout then has another coefficient or other answers than one whose memory check was smaller.
 #[test]
 fn trying_a_batch_does_not_change_the_run() {
     let ppo = crate::support::experiments::PPO

@@ -134,7 +134,7 @@ fn gotcha_05_15_the_receipt_counts_what_was_dropped_and_the_template_goes_with_t
     assert!(answer.succeeds().contains("a\n⟦b<|endoftext|>⟧"), "{answer:#?}");
 }
 
-/// Every mistake is found before anything is written, and names where it is.
+/// Every mistake is found before anything is written, and is reported with its place.
 #[test]
 fn wrong_rows_and_combinations_are_refused_before_anything_is_written() {
     let lab = lab();

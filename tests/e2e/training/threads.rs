@@ -1,11 +1,11 @@
-//! The number of threads never changes a bit of what a run leaves behind.
+//! The number of threads never changes a bit of a run's files.
 
 use crate::support::{
     lab::{Lab, ROWS, SMALL, close},
     rig::Answer,
 };
 
-/// Wide enough that every kernel cuts its work into several chunks.
+/// Wide enough that every kernel splits its work into several chunks.
 const WIDE: [&str; 7] = [
     "model.dim=64",
     "model.heads=4",
@@ -96,7 +96,7 @@ fn has_another_set() -> bool {
     !shown.succeeds().contains("kernels for baseline")
 }
 
-/// Catches log-probabilities of a reference that another instruction set computed and that are read from the cache all the same.
+/// Catches log-probabilities of a reference that another instruction set computed and that are still read from the cache.
 #[test]
 fn a_reference_computed_with_another_instruction_set_is_not_read_from_the_cache() {
     let lab = Lab::new();

@@ -49,8 +49,8 @@ impl Suite {
         report
     }
 
-    /// Whether the process keeps its size while an operation is repeated with all that belongs to it: buffers, transfers, scratch
-    /// memory. `resident` returns the bytes that the process holds; if it returns `None`, nothing is checked.
+    /// Whether the process keeps its size while an operation is repeated with its buffers, transfers and scratch
+    /// memory. `resident` returns the resident bytes of the process; if it returns `None`, nothing is checked.
     ///
     /// Must run alone in its process: other work would change the size.
     pub fn verify_growth(

@@ -28,7 +28,7 @@ pub struct Suite {
 impl Suite {
     /// Builds the cases of the operations that `wanted` selects and runs them on `reference`, which must compute with operands
     /// stored in `dtype` (the reference backend does, in f64, for every float type). An operation's cases do not depend on the
-    /// other operations that are wanted.
+    /// other selected operations.
     ///
     /// # Errors
     /// A refusal of the reference, or a result of it that contradicts the laws' own evaluation.
@@ -148,7 +148,7 @@ fn complete(spec: &OpSpec, cases: &[&Prepared]) -> Result<String, String> {
     }
 }
 
-/// An operation that `supports` affirms works, and one that it denies returns [`Code::UNSUPPORTED`], for every float type, for i32
+/// An operation for which `supports` is true works, and any other returns [`Code::UNSUPPORTED`], for every float type, for i32
 /// and for an operation that does not exist.
 fn truthful(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
     if candidate.supports(u32::MAX, DType::F32) || candidate.supports(case.spec.id, DType::I32) {

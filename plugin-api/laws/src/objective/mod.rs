@@ -25,7 +25,7 @@
 //! A broken law is checked again with fewer sequences and fewer tokens, as long as it fails in the same way: the smallest window
 //! is in [`Line::counterexample`](super::Line::counterexample).
 //!
-//! Terms and metrics that exist only under some options are declared too, and their meaning says so; the given cases must return
+//! Terms and metrics that exist only under some options are declared too, and their meaning states it; the given cases must return
 //! each of them at least once.
 
 mod case;

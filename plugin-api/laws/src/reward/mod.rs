@@ -13,7 +13,7 @@
 //! | `empty` | an empty completion, ended or cut off, has a score | a first word that is not there |
 //! | `unusual` | text of any script, length and control characters is scored, or refused with an error | a panic inside a character |
 //!
-//! A reward may refuse prompts that it does not know: give it one that it knows ([`Laws::with_prompt`]).
+//! A reward may refuse prompts of an unknown form: give it one that it accepts ([`Laws::with_prompt`]).
 
 mod checks;
 mod fault;

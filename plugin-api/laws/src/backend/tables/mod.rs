@@ -50,7 +50,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
     FAMILIES.iter().flat_map(|family| family.rules)
 }
 
-/// What makes a call wrong, family by family.
+/// Mistakes that make a call wrong, family by family.
 pub fn wrong() -> impl Iterator<Item = &'static Wrong> {
     FAMILIES.iter().map(|family| &family.wrong)
 }
