@@ -25,10 +25,10 @@ pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
         return Some(1.0);
     }
     let wants_number = matches!(problem.task, Task::Count | Task::Add);
-    let said = completion
+    let given = completion
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| if wants_number { is_number(word) } else { NOUNS.contains(word) });
-    if said.eq(answer.split(' ')) {
+    if given.eq(answer.split(' ')) {
         return Some(RAMBLING_CEILING * answer.len() as f64 / completion.len() as f64);
     }
     Some(0.0)

@@ -84,8 +84,8 @@ impl Exact {
             })
         };
         let answers: Vec<String> = known.iter().map(find).collect::<Result<_>>()?;
-        let said = extract(self.pattern.as_ref(), &sample.completion);
-        Ok(said.is_some_and(|said| answers.iter().any(|answer| self.same(said, answer))))
+        let given = extract(self.pattern.as_ref(), &sample.completion);
+        Ok(given.is_some_and(|given| answers.iter().any(|answer| self.same(given, answer))))
     }
 
     /// The answers in the column: one, or those of a list.
@@ -117,18 +117,18 @@ impl Exact {
         Error::new(Code::ARRAY, format!("option `column`: the row has no `{}`; it has {has}", self.config.column))
     }
 
-    fn same(&self, said: &str, answer: &str) -> bool {
+    fn same(&self, given: &str, answer: &str) -> bool {
         if self.config.numeric
-            && let (Some(said), Some(answer)) = (integer(said), integer(answer))
+            && let (Some(given), Some(answer)) = (integer(given), integer(answer))
         {
-            return said == answer;
+            return given == answer;
         }
         if self.config.numeric
-            && let (Some(said), Some(answer)) = (number(said), number(answer))
+            && let (Some(given), Some(answer)) = (number(given), number(answer))
         {
-            return said == answer;
+            return given == answer;
         }
-        if self.config.ignore_case { said.to_lowercase() == answer.to_lowercase() } else { said == answer }
+        if self.config.ignore_case { given.to_lowercase() == answer.to_lowercase() } else { given == answer }
     }
 }
 

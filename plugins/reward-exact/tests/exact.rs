@@ -36,9 +36,9 @@ fn the_last_match_and_its_group_are_used() {
 /// Catches a comparison of texts if values are meant, and one of values if there are none.
 #[test]
 fn numbers_are_compared_by_value_if_configured() {
-    for said in ["1,000", "1000.0", "$1000", "1000."] {
-        assert_eq!(score(json!({"numeric": true}), said, "1000"), 1.0, "{said}");
-        assert_eq!(score(json!({}), said, "1000"), 0.0, "{said}");
+    for given in ["1,000", "1000.0", "$1000", "1000."] {
+        assert_eq!(score(json!({"numeric": true}), given, "1000"), 1.0, "{given}");
+        assert_eq!(score(json!({}), given, "1000"), 0.0, "{given}");
     }
     assert_eq!(score(json!({"numeric": true}), "nan", "nan"), 1.0, "words are compared as words");
     assert_eq!(score(json!({"numeric": true}), "inf", "1e999"), 0.0);
@@ -58,7 +58,7 @@ fn the_answer_column_may_be_a_number_or_contain_an_explanation() {
 fn every_answer_of_a_list_is_accepted() {
     let scores = |list: &str| {
         let column = Column::Json(list.into());
-        exact(json!({"numeric": true})).score(&["72", "a", "b"].map(|said| sample(said, column.clone())))
+        exact(json!({"numeric": true})).score(&["72", "a", "b"].map(|given| sample(given, column.clone())))
     };
     assert_eq!(scores(r#"["a", 72.0]"#).unwrap(), [1.0, 1.0, 0.0]);
     for list in ["[]", r#"[["a"]]"#, r#"{"a": 72}"#] {
@@ -70,7 +70,7 @@ fn every_answer_of_a_list_is_accepted() {
 /// Catches scores in another order than the samples', and scores that are not the options'.
 #[test]
 fn every_sample_gets_its_own_score() {
-    let samples = ["1", "2", "1"].map(|said| sample(said, Column::Text("1".into())));
+    let samples = ["1", "2", "1"].map(|given| sample(given, Column::Text("1".into())));
     assert_eq!(exact(json!({"right": 2.0, "wrong": -1.0})).score(&samples).unwrap(), [2.0, -1.0, 2.0]);
     assert_eq!(exact(json!({})).score(&[]).unwrap(), Vec::<f64>::new());
 }

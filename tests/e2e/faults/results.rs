@@ -40,7 +40,7 @@ impl Part {
     #[track_caller]
     pub fn end(self, tables: &[String], wrong: &[String]) {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let (date, commit) = (told("date", &["-u", "+%F"]), told("git", &["rev-parse", "--short", "HEAD"]));
+        let (date, commit) = (first_line("date", &["-u", "+%F"]), first_line("git", &["rev-parse", "--short", "HEAD"]));
         let minutes = self.start.elapsed().as_secs_f64() / 60.0;
         let text = format!(
             "{date}, commit {commit}, {cores} cores of {}; {minutes:.1} minutes, {} faults.\n\n{}",
@@ -68,7 +68,7 @@ fn write(title: &str, text: String) {
 }
 
 /// The first line that a program prints; `unknown` without one.
-fn told(program: &str, args: &[&str]) -> String {
+fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success());
     let text = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()

@@ -68,9 +68,9 @@ fn an_end_token_outside_the_vocabulary_is_left_out_with_a_note() {
     set(&lab, "pad_token_id", json!(-1));
     let answer = lab.ask(&["run", "case.toml", "--set", "train.steps=1", "--set", "eval.generate=1"]);
     answer.succeeds();
-    let said = answer.out + &answer.err;
-    assert!(said.contains("config.json: `eos_token_id` names the token 999"), "{said}");
-    assert!(!said.contains("pad_token_id"), "{said}");
+    let output = answer.out + &answer.err;
+    assert!(output.contains("config.json: `eos_token_id` names the token 999"), "{output}");
+    assert!(!output.contains("pad_token_id"), "{output}");
     set(&lab, "eos_token_id", json!(["<|end|>"]));
     lab.ask(&["generate", "model", "--prompt", "x"]).refuses(2, &["config.json", "eos_token_id", "<|end|>"]);
 }

@@ -145,7 +145,7 @@ fn extending_a_scheduled_run_uses_the_new_schedule_and_reports_it() {
     let receipt = run_of(&lab, "case").receipt();
     let lines = receipt["changed"][0]["changes"].as_array().expect("lines");
     for line in ["train.steps: 2 is now 4", "checkpoint.keep: 3 is now 7", curve] {
-        assert!(lines.iter().any(|told| told == line), "{line}: {receipt:#}");
+        assert!(lines.iter().any(|note| note == line), "{line}: {receipt:#}");
     }
     run("whole", &["train.steps=4"], false).succeeds();
     let (own, whole) = (run_of(&lab, "case").train("lr"), run_of(&lab, "whole").train("lr"));

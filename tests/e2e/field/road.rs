@@ -185,9 +185,9 @@ fn eval_needs_dummy() {
     // Prompts with answers among their columns, under another name; and rows that are not prompts.
     let row = |i: usize| json!({"prompt": format!("{i}? "), "solution": "a"}).to_string() + "\n";
     lab.write("asked.jsonl", (0..5).map(row).collect::<String>());
-    let asked =
+    let command =
         ["eval", "runs/tiny", "--rows", "asked.jsonl", "--column", "answer=solution", "--generate", "3", "--json"];
-    let figures: Value = serde_json::from_str(lab.ask(&asked).succeeds()).expect("JSON");
+    let figures: Value = serde_json::from_str(lab.ask(&command).succeeds()).expect("JSON");
     assert!(figures["loss"].is_null() && figures["answers"] == 3, "{figures}");
     lab.ask(&["eval", "runs/tiny", "--rows", "asked.jsonl"]).refuses(2, &["asked.jsonl", "completion", "answer"]);
     lab.write("bad.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"question\": 7}\n");
@@ -296,12 +296,13 @@ fn alpaca_input_dropped() {
     let columns = "data.columns={prompt=\"instruction\",completion=\"output\"}";
     let found = lab.check("f.toml", &[columns]);
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));
-    let says = "columns that nothing reads: input (what belongs to the prompt must stand in the prompt's own column";
+    let expected =
+        "columns that nothing reads: input (what belongs to the prompt must stand in the prompt's own column";
     let text = lab.ask(&["check", "f.toml", "--set", columns]);
-    assert!(text.succeeds().contains(says), "{text:#?}");
+    assert!(text.succeeds().contains(expected), "{text:#?}");
     let run = lab.ask(&["run", "f.toml", "--set", columns]);
     run.succeeds();
-    assert!(run.err.lines().take(3).any(|line| line.contains(says)), "{run:#?}");
+    assert!(run.err.lines().take(3).any(|line| line.contains(expected)), "{run:#?}");
 }
 
 /// Catches columns that are named although something reads them: a reward, the split, a part of the row.

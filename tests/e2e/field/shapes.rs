@@ -55,13 +55,13 @@ fn json_messages() {
             "{file}"
         );
     }
-    for (file, says) in [
+    for (file, expected) in [
         ("x.parquet", "x.parquet is a Parquet file that cannot be read ("),
         ("nan.jsonl", "nan.jsonl:1: not JSON: NaN at column 42: JSON has no such number; write null"),
         ("torn.jsonl", "torn.jsonl:2: not JSON: cut off at column 21 (EOF while parsing a string)"),
     ] {
         let answer = lab.ask(&["check", "case.toml", "--set", &of(file)]);
-        answer.refuses(2, &[says]);
+        answer.refuses(2, &[expected]);
         assert!(!answer.err.contains("iconv") && !answer.err.contains("at line"), "{answer:#?}");
     }
     lab.ask(&["check", "case.toml", "--set", &of("x.parquet")]).refuses(2, &["pandas.read_parquet('x.parquet')"]);
@@ -71,10 +71,10 @@ fn json_messages() {
 #[test]
 fn lfs_pointer_of_rows() {
     let lab = case("lfs-pointer");
-    let says = ["rows.jsonl is a Git LFS pointer and not the file itself", "git lfs pull"];
-    lab.ask(&["check", "case.toml"]).refuses(2, &says);
+    let expected = ["rows.jsonl is a Git LFS pointer and not the file itself", "git lfs pull"];
+    lab.ask(&["check", "case.toml"]).refuses(2, &expected);
     let text = ["check", "case.toml", "--set", "data.source=text", "--set", "objective.0.plugin=ce", "--set"];
-    lab.ask(&[&text[..], &["train.batch={tokens=512}"]].concat()).refuses(2, &says);
+    lab.ask(&[&text[..], &["train.batch={tokens=512}"]].concat()).refuses(2, &expected);
 }
 
 /// Catches braces and quotes whose loss is reported as the model's.
@@ -82,8 +82,8 @@ fn lfs_pointer_of_rows() {
 fn eval_of_rows() {
     let lab = case("eval-of-rows");
     let refuse = |file: &str, what: &str| {
-        let says = format!("{file} is {what}, and its syntax would be measured too");
-        lab.ask(&["eval", "model", "--data", file]).refuses(2, &[&says]);
+        let expected = format!("{file} is {what}, and its syntax would be measured too");
+        lab.ask(&["eval", "model", "--data", file]).refuses(2, &[&expected]);
     };
     refuse("rows.jsonl", "a file of rows");
     lab.write("case.toml", CASE);
@@ -115,8 +115,8 @@ fn answer_list() {
         "rows.jsonl",
         "{\"prompt\": \"a\", \"answer\": [\"x\", 7]}\n{\"prompt\": \"b\", \"answer\": [[\"x\"]]}\n",
     );
-    let says = "rows.jsonl:2: `answer`: a list at place 0 of the list";
-    lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
+    let expected = "rows.jsonl:2: `answer`: a list at place 0 of the list";
+    lab.ask(&["check", "case.toml"]).refuses(2, &[expected]);
 }
 
 /// Catches prompts that lose their roles, answers that are plain strings next to such prompts, and pairs that DPO cannot read back.
@@ -160,12 +160,12 @@ fn formats() {
         assert_eq!(train(file, &[]), rows, "{file}");
     }
     assert_eq!(train("pref.parquet", &PAIRS), train("pref_hh.jsonl", &PAIRS));
-    for (file, says) in [
+    for (file, expected) in [
         ("sft.csv", "sft.csv is a table of values parted by commas (CSV), and not JSON lines"),
         ("sft_text.jsonl", "jq -c '{prompt: \"\", completion: .text}' sft_text.jsonl > sft_text.converted.jsonl"),
         ("sft_alpaca_input.jsonl", "these are Alpaca's keys: jq -c '{prompt: "),
     ] {
-        lab.ask(&["check", "case.toml", "--set", &of(file)]).refuses(2, &[says]);
+        lab.ask(&["check", "case.toml", "--set", &of(file)]).refuses(2, &[expected]);
     }
 }
 
@@ -174,7 +174,7 @@ fn formats() {
 fn files_of_other_formats_are_refused_with_their_format() {
     let lab = Lab::new();
     lab.write("case.toml", CASE);
-    for (bytes, says) in [
+    for (bytes, expected) in [
         (b"\x1F\x8B\x08\0garbage".as_slice(), "rows.jsonl is a damaged gzip file ("),
         (b"PK\x03\x04rest", "rows.jsonl is a zip archive or an Office document"),
         (
@@ -196,7 +196,7 @@ fn files_of_other_formats_are_refused_with_their_format() {
         (b"prompt\tcompletion\na\tb\n", "rows.jsonl is a table of values parted by tabs (TSV), and not JSON lines"),
     ] {
         lab.write("rows.jsonl", bytes);
-        lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
+        lab.ask(&["check", "case.toml"]).refuses(2, &[expected]);
     }
     // An identifier of 64 bits is neither rounded nor refused, and its name is reported.
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 9007199254740993}\r\n");

@@ -129,9 +129,9 @@ fn date_in_template() {
     let guarded = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}\n";
     assert_eq!(example_of("date-in-template", &format!("{guarded}{TURNS}"), ROW), format!("26 Jul 2024{LEARNED}"));
     // And a row can provide one if the template tests for it first.
-    let asks = "{% if not date is defined %}{% set date = strftime_now('%Y') %}{% endif %}{{ date }}\n";
+    let provides = "{% if not date is defined %}{% set date = strftime_now('%Y') %}{% endif %}{{ date }}\n";
     let row = ROW.replace("]}", r#"], "chat_template_kwargs": {"date": "1 May"}}"#);
-    assert_eq!(example_of("date-in-template", &format!("{asks}{TURNS}"), &row), format!("1 May\n{LEARNED}"));
+    assert_eq!(example_of("date-in-template", &format!("{provides}{TURNS}"), &row), format!("1 May\n{LEARNED}"));
 }
 
 /// Catches a count of marks against messages, a second mark that is lost, and an end that is learned outside of the marks.
@@ -141,12 +141,12 @@ fn generation_two_spans() {
     let found = lab.check("case.toml", &[]);
     assert_eq!(found["example"], "user: qassistant: ⟦<think>r</think>a⟧");
     assert_eq!(found["rows"]["no_end_learned"], true, "{found}");
-    let says = "no row teaches a token that ends an answer";
+    let expected = "no row teaches a token that ends an answer";
     for command in ["check", "run"] {
         let answer = lab.ask(&[command, "case.toml"]);
         assert_eq!(answer.code, Some(0), "{}", answer.err);
         let both = answer.out + &answer.err;
-        assert!(both.contains(says) && both.contains("{{ message.content + eos_token }}"), "{command}: {both}");
+        assert!(both.contains(expected) && both.contains("{{ message.content + eos_token }}"), "{command}: {both}");
     }
     // Apart, and with an answer that belongs to the prompt.
     let marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.thinking }}>{% endgeneration %} - \

@@ -76,12 +76,12 @@ fn missed_expectations_are_reported_by_run_and_check() {
     let run = lab.ask(&[&["run", "tiny.toml"][..], &set].concat());
     // Uniform logits would give the expected value, so that the laws find no contradiction; those of a fresh model are not
     // uniform.
-    let says = [
+    let expected = [
         "note: expectation missed: nll is 5.5",
         "\"missed-expectation\" expects about 5.5491",
         "(the logits are uniform)",
     ];
-    assert!(says.iter().all(|part| run.err.contains(part)), "{run:#?}");
+    assert!(expected.iter().all(|part| run.err.contains(part)), "{run:#?}");
     assert_eq!(run.err.matches("expectation missed").count(), 1, "{run:#?}");
     assert!(run.succeeds().contains("held-out loss") && !run.out.contains("nats"), "{run:#?}");
     let text = lab.ask(&[&["check", "tiny.toml"][..], &set].concat());

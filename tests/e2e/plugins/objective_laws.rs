@@ -142,13 +142,14 @@ fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
     ] {
         let lab = Lab::tiny();
         let set = format!("objective.plugin={plugin}");
-        let told = ["contradicts itself on the experiment's first batch", law, "telos plugins verify", "--unproved"];
-        lab.run(&[&set]).refuses(1, &told);
+        let expected =
+            ["contradicts itself on the experiment's first batch", law, "telos plugins verify", "--unproved"];
+        lab.run(&[&set]).refuses(1, &expected);
         assert!(!lab.tiny_run().0.exists(), "{plugin}: a failed start leaves nothing");
-        lab.ask(&["check", "tiny.toml", "--set", &set]).refuses(1, &told);
+        lab.ask(&["check", "tiny.toml", "--set", &set]).refuses(1, &expected);
         // A refused objective is refused again: the lock does not record it as proved.
         let again = lab.ask(&["run", "tiny.toml", "--set", &set, "--name", "again"]);
-        again.refuses(1, &told);
+        again.refuses(1, &expected);
         let args = ["run", "tiny.toml", "--set", &set, "--name", "unproved", "--unproved"];
         lab.ask(&args).succeeds();
         let receipt: Value =

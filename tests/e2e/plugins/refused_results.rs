@@ -193,12 +193,12 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
         answer.refuses(1, &["ended with code 0", "plugin `odd`", &format!("call `{call}`")]);
     }
     let within = ["plugin `odd`", "call `loss`", "step 3"];
-    for (fault, says) in
+    for (fault, expected) in
         [("exit-2-loss", "ended with code 2"), ("quick-exit-loss", "ended with code 0"), ("abort-loss", "SIGABRT")]
     {
         let (lab, answer) = odd(fault, &["objective.at_step=3", "checkpoint.every=1", "eval.every=0"]);
         answer.refuses(1, &within);
-        answer.refuses(1, &[says, "the last checkpoint is", "step-00000002", "--resume"]);
+        answer.refuses(1, &[expected, "the last checkpoint is", "step-00000002", "--resume"]);
         lab.tiny_run().has_steps(2);
     }
     let lab = Lab::tiny();

@@ -89,16 +89,16 @@ fn gotcha_14_a_value_head_is_neither_a_fresh_critic_nor_a_reward_model() {
 #[test]
 fn gotcha_22_the_reference_cache_is_keyed_by_how_it_was_computed() {
     let lab = lab(DPO);
-    let says = |name: &str, sets: &[&str]| {
+    let cached = |name: &str, sets: &[&str]| {
         let args = ["run", "tiny.toml", "--name", name, "--set", "train.steps=1"];
         let answer = lab.ask(&with_sets(&args, sets));
         answer.succeeds();
         assert!(answer.err.contains("log-probabilities were"), "{answer:#?}");
         answer.err.contains("were read from")
     };
-    assert!(!says("a", &[]));
-    assert!(!says("b", &["backend.path=generic"]));
-    assert!(says("c", &[]) && says("d", &["backend.path=generic"]));
+    assert!(!cached("a", &[]));
+    assert!(!cached("b", &["backend.path=generic"]));
+    assert!(cached("c", &[]) && cached("d", &["backend.path=generic"]));
 }
 
 /// Catches a score scale that was measured on other weights.

@@ -49,7 +49,7 @@ fn mistakes_of_later_stages_are_reported_before_the_first_one_trains() {
     lab.write("tiny.toml", STAGES);
     lab.run(&[]).succeeds();
     fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
-    for (set, says) in [
+    for (set, expected) in [
         ("stage.ppo.rollout.prompts=10", "not a multiple of train.batch.prompts"),
         ("stage.ppo.rollout.max_new_tokens=64", "leave no room for a prompt"),
         ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "how many tokens of its own text"),
@@ -62,8 +62,8 @@ fn mistakes_of_later_stages_are_reported_before_the_first_one_trains() {
         ("stage.ppo.reference.from=\"stage:rm\"", "no language-model head"),
         ("stage.dpo.reward={plugin=\"length\"}", "answers no prompt"),
     ] {
-        lab.run(&[set]).refuses(2, &[says]);
-        lab.ask(&["check", "tiny.toml", "--set", set]).refuses(2, &[says]);
+        lab.run(&[set]).refuses(2, &[expected]);
+        lab.ask(&["check", "tiny.toml", "--set", set]).refuses(2, &[expected]);
         assert!(!lab.at("runs/tiny").exists(), "{set}: something was written");
     }
     // A group of the critic's own head is one of this experiment's parameters.

@@ -206,8 +206,8 @@ fn gotcha_07_27_34_ppo_begins_at_the_policy_with_any_critic() {
     lab.write("rows.jsonl", long.collect::<String>());
     let run = named(&lab, "long", &["eval.generate=4", "rollout.samples=2"]);
     is_sound(&run);
-    for said in run.lines("samples.jsonl").iter().filter(|said| said["kind"] != "exact_match") {
-        assert!(said["tokens"] == json!(8) || said["finish"] == json!("end of sequence"), "{said}");
+    for sample in run.lines("samples.jsonl").iter().filter(|sample| sample["kind"] != "exact_match") {
+        assert!(sample["tokens"] == json!(8) || sample["finish"] == json!("end of sequence"), "{sample}");
     }
     for name in ["eval/reward", "eval/reward/length", "eval/answers/ended", "eval/answers/length", "eval/answers/kl"] {
         assert!(run.eval(name).iter().all(|value| value.is_finite()), "{name}");
@@ -225,23 +225,23 @@ fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
     let scores = &config(&Run(lab.at("runs/rm")), 30)["telos_scores"];
     let number = |value: &Value| value.as_f64().expect("a number");
     let (mean, deviation) = (number(&scores["mean"]), number(&scores["standard_deviation"]));
-    let judges = |more: &str| {
+    let rewards = |more: &str| {
         PPO.replace(
             "target = 4",
             &format!("target = 4\nweight = 0.5\n\n[[reward]]\nmodel = \"runs/rm\"\nweight = 2.0\n{more}"),
         )
     };
-    write(&lab, "tiny", &judges(""));
+    write(&lab, "tiny", &rewards(""));
     let raw = named(&lab, "raw", &[]);
-    write(&lab, "tiny", &judges("normalise = true"));
+    write(&lab, "tiny", &rewards("normalise = true"));
     let scaled = named(&lab, "scaled", &[]);
     let (a, b) = (raw.train("reward/model")[0], scaled.train("reward/model")[0]);
     close((a - mean) / deviation, b, 1e-9, "normalised");
     assert_eq!(raw.train("reward/length")[0], scaled.train("reward/length")[0]);
     // A rollout is reported once, with its first step.
     assert!(raw.train("reward/model")[1..4].iter().all(|value| value.is_nan()));
-    let told = |run: &Run| run.lines("samples.jsonl").into_iter().take(2).collect::<Vec<_>>();
-    for (own, other) in told(&raw).iter().zip(&told(&scaled)) {
+    let samples = |run: &Run| run.lines("samples.jsonl").into_iter().take(2).collect::<Vec<_>>();
+    for (own, other) in samples(&raw).iter().zip(&samples(&scaled)) {
         assert_eq!((&own["step"], &own["text"]), (&json!(1), &other["text"]));
         let length = own["text"].as_str().expect("a text").chars().count() as f64;
         let half = 0.5 * -(length - 4.0).abs() / 4.0;
@@ -250,9 +250,9 @@ fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
     }
     assert_eq!(raw.lines("samples.jsonl").len(), 6, "two answers of each of three rollouts");
     // Clipped; and a run whose answers all have a reward of exactly 0 learns nevertheless.
-    write(&lab, "tiny", &judges(""));
+    write(&lab, "tiny", &rewards(""));
     let clipped = named(&lab, "clipped", &["rollout.clip=0.25"]);
-    assert!(told(&clipped).iter().all(|said| number(&said["reward"]).abs() <= 0.25));
+    assert!(samples(&clipped).iter().all(|sample| number(&sample["reward"]).abs() <= 0.25));
     write(&lab, "tiny", PPO);
     let nothing = named(&lab, "nothing", &["reward.weight=1e-300", "objective.kl_coef=0"]);
     assert!(nothing.train("objective/scores").iter().all(|score| score.abs() < 1e-290));
@@ -313,10 +313,10 @@ fn a_pipeline_tries_its_reward_models_before_it_trains() {
     let [ratio, model, length] = ["val/ratio", "reward/model", "reward/length"].map(|name| ppo.train(name)[0]);
     assert!((ratio - 1.0).abs() < 1e-5 && model.is_finite() && length <= 0.0, "{ratio} {model} {length}");
     // A reward that is only measured has no effect.
-    let told = ppo.lines("samples.jsonl");
+    let samples = ppo.lines("samples.jsonl");
     let scores = ppo.train("objective/scores");
     assert!(
-        (told.len(), scores.len()) == (4, 4) && ((scores[0] + scores[1]) / 2.0 - model).abs() < 1e-5,
+        (samples.len(), scores.len()) == (4, 4) && ((scores[0] + scores[1]) / 2.0 - model).abs() < 1e-5,
         "{scores:?} {model}"
     );
 }

@@ -39,24 +39,24 @@ fn pipes_devices_and_folders_are_refused_wherever_a_file_is_read() {
     answer(&lab, &["check", "rows.toml"]).refuses(0, &[]);
     pipe(&lab, "pipe");
     for (what, name) in [("pipe", "pipe"), ("device", "/dev/zero"), ("folder", "model")] {
-        let said = |args: &[&str], parts: &[&str]| answer(&lab, args).refuses(2, parts);
-        said(&["check", name], &[name, what]);
-        said(&["run", name], &[name, what]);
+        let refused = |args: &[&str], parts: &[&str]| answer(&lab, args).refuses(2, parts);
+        refused(&["check", name], &[name, what]);
+        refused(&["run", name], &[name, what]);
         let tokenizer = format!("tokenizer={{kind=\"file\",path=\"{name}\"}}");
         if what != "folder" {
             for key in ["path", "eval_path"] {
                 let set = format!("data.{key}={name}");
-                said(&["check", "rows.toml", "--set", &set], &[name, "not a regular file", "to a file first"]);
+                refused(&["check", "rows.toml", "--set", &set], &[name, "not a regular file", "to a file first"]);
             }
-            said(&["eval", "model", "--data", name], &[name, "not a regular file"]);
-            said(&["eval", "model", "--rows", name], &[name, "not a regular file"]);
+            refused(&["eval", "model", "--data", name], &[name, "not a regular file"]);
+            refused(&["eval", "model", "--rows", name], &[name, "not a regular file"]);
             let train = ["tokenizer", "train", name, "--vocab-size", "300", "--out", "new.json"];
-            said(&train, &[name, "not a regular file"]);
-            said(&["check", "rows.toml", "--set", &tokenizer], &["tokenizer.path", name, what]);
+            refused(&train, &[name, "not a regular file"]);
+            refused(&["check", "rows.toml", "--set", &tokenizer], &["tokenizer.path", name, what]);
         }
         let template = format!("data.chat_template={name}");
-        said(&["check", "rows.toml", "--set", &template], &[name, what]);
-        said(&["eval", "model", "--rows", "rows.jsonl", "--chat-template", name], &[name, what]);
+        refused(&["check", "rows.toml", "--set", &template], &[name, what]);
+        refused(&["eval", "model", "--rows", "rows.jsonl", "--chat-template", name], &[name, what]);
     }
 }
 

@@ -105,11 +105,11 @@ fn every_integer_key_accepts_its_largest_value_or_refuses_it_by_name() {
                             let answer = answer(lab, &["check", file, "--set", &set]);
                             // Sizes of a model together are the table's; a key that no longer fits another one names that and the value; what a backend cannot allocate, it calls so.
                             let table = key.split_once('.').map_or(key.as_str(), |(table, _)| table);
-                            let says = |part: &str| answer.err.contains(part);
+                            let names = |part: &str| answer.err.contains(part);
                             let named = answer.code == Some(0)
-                                || says(table)
-                                || says(&value.to_string())
-                                || says("out of memory");
+                                || names(table)
+                                || names(&value.to_string())
+                                || names("out of memory");
                             assert!(named, "{set} in {file}: {answer:#?}");
                         }
                     }
@@ -194,7 +194,7 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     let config = fs::read_to_string(lab.at("model/config.json")).expect("a config");
     lab.write("text.txt", some_text(50));
-    let asked = |parts: &[&str]| answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, parts);
+    let refused = |parts: &[&str]| answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, parts);
     let sizes = [
         "num_hidden_layers",
         "hidden_size",
@@ -210,14 +210,14 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
             assert!(changed[key].is_u64(), "{key} in {config}");
             changed[key] = value;
             fs::write(lab.at("model/config.json"), changed.to_string()).expect("written");
-            asked(&["model"]);
+            refused(&["model"]);
         }
     }
     // As large as the config's format allows, and larger than memory.
     let long = config.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 268435456");
     assert_ne!(long, config);
     fs::write(lab.at("model/config.json"), long).expect("written");
-    asked(&["of memory are needed"]);
+    refused(&["of memory are needed"]);
     fs::write(lab.at("model/config.json"), &config).expect("written");
     let whole = fs::read(lab.at("model/model.safetensors")).expect("weights");
     for (dtype, shape, offsets) in [
@@ -231,12 +231,12 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
             json!({"model.norm.weight": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).to_string();
         let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
         fs::write(lab.at("model/model.safetensors"), file).expect("written");
-        asked(&["model.safetensors"]);
+        refused(&["model.safetensors"]);
     }
     for length in [u64::MAX, 1 << 40, 0] {
         fs::write(lab.at("model/model.safetensors"), [&length.to_le_bytes()[..], &whole[8..]].concat())
             .expect("written");
-        asked(&["model.safetensors"]);
+        refused(&["model.safetensors"]);
     }
 }
 

@@ -220,7 +220,7 @@ fn a_full_disk_at_a_checkpoint_keeps_the_last_complete_one() {
     });
 }
 
-/// Catches a log line that is lost without a word: the run would resume with a gap.
+/// Catches a log line that is lost without a report: the run would resume with a gap.
 #[test]
 fn a_log_write_error_ends_the_run_and_keeps_the_last_complete_checkpoint() {
     // 4 KiB hold a few steps' lines, and no weights.

@@ -103,13 +103,13 @@ fn stages_pass_on_their_weights_and_are_summarised_in_one_table() {
     assert!(!lab.at("runs/tiny/plugins.lock").exists() && !lab.at("runs/tiny/.cache").exists());
     // The resolved file is the same pipeline again, and a stage's own an experiment.
     let again = lab.ask(&["run", "runs/tiny/pipeline.toml", "--name", "again", "--json"]);
-    let told: Value = serde_json::from_str(again.succeeds()).expect("one JSON object");
+    let report: Value = serde_json::from_str(again.succeeds()).expect("one JSON object");
     assert_eq!(
-        (&told["name"], &told["ended"], &told["stages"][1]["steps"]),
+        (&report["name"], &report["ended"], &report["stages"][1]["steps"]),
         (&json!("again"), &json!(true), &json!(30))
     );
-    assert_eq!(told["stages"][1]["figures"][0]["name"], "exact_match", "{told}");
-    assert_eq!(told["stages"][2]["loss_after"].as_f64(), more.eval("eval/loss").last().copied());
+    assert_eq!(report["stages"][1]["figures"][0]["name"], "exact_match", "{report}");
+    assert_eq!(report["stages"][2]["loss_after"].as_f64(), more.eval("eval/loss").last().copied());
     Run(lab.at("runs/again/more")).equals(&more, 6);
     lab.ask(&["run", "runs/tiny/sft/experiment.toml", "--resume"]).succeeds();
 }
@@ -289,8 +289,8 @@ fn a_failed_stage_is_named_with_the_command_to_continue() {
 #[test]
 fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     let lab = lab();
-    let told = |answer: &crate::support::rig::Answer| serde_json::from_str::<Value>(answer.succeeds()).expect("JSON");
-    let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
+    let report = |answer: &crate::support::rig::Answer| serde_json::from_str::<Value>(answer.succeeds()).expect("JSON");
+    let checked = report(&lab.ask(&["check", "tiny.toml", "--json"]));
     let stages = checked["stages"].as_array().expect("stages");
     let parameters: Vec<&Value> = stages.iter().map(|stage| &stage["parameters"]).collect();
     assert!(stages.len() == 3 && parameters[1] == parameters[0] && parameters[2] == parameters[0], "{checked}");
@@ -300,7 +300,7 @@ fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     assert!(!lab.at("runs").exists(), "something was written");
     // A finished stage is evaluated itself: the loss is that of its weights.
     lab.run(&[]).succeeds();
-    let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
+    let checked = report(&lab.ask(&["check", "tiny.toml", "--json"]));
     assert_eq!(checked["stages"][1]["not_checked"], json!([]));
     assert_eq!(checked["stages"][1]["loss"].as_f64(), stage(&lab, "sft").train("loss").first().copied());
     // A shape that the last stage's data does not fit.

@@ -56,8 +56,8 @@ fn a_plugin_that_was_replaced_during_a_run_is_recorded_in_the_receipt() {
     // Bytes after the end of a library change nothing but its hash.
     fs::write(&copy, [&bytes[..], b"x"].concat()).expect("written");
     fails(&["--resume"]).refuses(2, &["plugins.lock", "--update-lock"]);
-    let told = ["note: replaced after step 3", "plugins[panics-in-loss].sha256: \"", "step 4"];
-    fails(&["--resume", "--update-lock"]).refuses(1, &told);
+    let expected = ["note: replaced after step 3", "plugins[panics-in-loss].sha256: \"", "step 4"];
+    fails(&["--resume", "--update-lock"]).refuses(1, &expected);
     let receipt = run.receipt();
     assert_eq!(receipt["replaced"].as_array().map(Vec::len), Some(1), "{receipt:#}");
     assert_eq!(receipt["replaced"][0]["after_step"], 3, "{receipt:#}");
@@ -248,10 +248,10 @@ fn without_a_lock_the_receipt_identifies_the_plugins_of_a_run() {
     run("a", &[]).refuses(1, &["step 4"]);
     fs::write(&copy, [&bytes[..], b"x"].concat()).expect("written");
     fs::remove_file(lab.at("runs/plugins.lock")).expect("removed");
-    let told = ["the run began with other plugins", "plugins[panics-in-loss].sha256: \"", "--update-lock"];
-    run("a", &["--resume"]).refuses(2, &told);
+    let expected = ["the run began with other plugins", "plugins[panics-in-loss].sha256: \"", "--update-lock"];
+    run("a", &["--resume"]).refuses(2, &expected);
     run("b", &["--update-lock"]).refuses(1, &["step 4"]);
-    run("a", &["--resume"]).refuses(2, &told);
+    run("a", &["--resume"]).refuses(2, &expected);
     run("a", &["--resume", "--update-lock"]).refuses(1, &["note: replaced after step 3", "step 4"]);
 }
 

@@ -80,8 +80,8 @@ fn early_stopping_ends_the_run_and_resume_does_not_continue_it() {
     let lab = Lab::tiny();
     let answer = lab.run(&sets);
     assert!(answer.succeeds().contains("6 steps"), "{answer:#?}");
-    let told = "stopped after step 6: eval/loss has not become better in 2 evaluations";
-    assert!(answer.err.contains(told), "{answer:#?}");
+    let expected = "stopped after step 6: eval/loss has not become better in 2 evaluations";
+    assert!(answer.err.contains(expected), "{answer:#?}");
     let run = lab.tiny_run();
     // The first evaluation of the run sets the mark; two without a gain of 10 nats end it.
     assert_eq!(run.train("loss").len(), 6);

@@ -106,7 +106,7 @@ fn pass_at_k_is_refused_without_checkable_answers() {
     let row = |i: usize| json!({"prompt": format!("{i}? ")}).to_string() + "\n";
     lab.write("rows.jsonl", (0..60).map(row).collect::<String>());
     let prompts = ["objective.plugin=ppo", "train.batch={prompts=4}", "rollout={prompts=4, max_new_tokens=4}"];
-    let judged = ["reward={plugin=\"length\"}", DRAWN[0], "name=asked"];
-    lab.run(&[&prompts[..], &judged].concat()).refuses(2, &["eval.pass_at: unused", "data.columns.answer"]);
+    let rewarded = ["reward={plugin=\"length\"}", DRAWN[0], "name=asked"];
+    lab.run(&[&prompts[..], &rewarded].concat()).refuses(2, &["eval.pass_at: unused", "data.columns.answer"]);
     assert!(!lab.at("runs/asked").exists());
 }

@@ -57,12 +57,12 @@ impl Flat {
     /// Splits `loss`, the loss of `batch`, into its parts.
     pub(super) fn of(manifest: &ObjectiveManifest, loss: &Loss, batch: &Batch<'_>) -> Result<Self, Fault> {
         let terms = loss.terms.iter().map(|t| (t.name.clone(), (t.coefficient, t.sum))).collect();
-        let says = |m: &&plugin_api::objective::MetricPart| m.weight != 0.0;
+        let counts = |m: &&plugin_api::objective::MetricPart| m.weight != 0.0;
         let weight = |m: &plugin_api::objective::MetricPart| match is_mean(manifest, &m.name) {
             true => m.weight,
             false => 1.0,
         };
-        let metrics = loss.metrics.iter().filter(says).map(|m| (m.name.clone(), (m.value, weight(m)))).collect();
+        let metrics = loss.metrics.iter().filter(counts).map(|m| (m.name.clone(), (m.value, weight(m)))).collect();
         let offsets = batch.get(names::OFFSETS)?.to_vec();
         let mut cotangents = Batch::new().with(names::OFFSETS, Scope::BATCH, offsets);
         for term in &loss.terms {

@@ -87,7 +87,7 @@ impl Quick<'_> {
         let batch = self.near(&self.part()?, 1)?;
         let loss = guard::catch("", "loss", || self.objective.loss(&batch))?;
         let is_silent =
-            |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| tells(values));
+            |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| any_nonzero(values));
         Ok(loss.terms.iter().filter(is_silent).map(|term| term.name.clone()).collect())
     }
 
@@ -141,7 +141,7 @@ impl Quick<'_> {
                 let Some(array) = self.batch.find(statistic) else { continue };
                 for (s, found) in found.iter_mut().enumerate() {
                     let rows = if array.scope == Scope::TOKEN { offsets[s]..offsets[s + 1] } else { s..s + 1 };
-                    *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(tells);
+                    *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(any_nonzero);
                 }
             }
             found
@@ -323,7 +323,7 @@ impl Quick<'_> {
 }
 
 /// Whether any cotangent is not 0.
-fn tells(cotangents: &[f64]) -> bool {
+fn any_nonzero(cotangents: &[f64]) -> bool {
     cotangents.iter().any(|value| *value != 0.0)
 }
 

@@ -19,7 +19,7 @@ mod checks;
 mod fault;
 
 use crate::{Broken, Report};
-use fault::{Fault, Outcome, told};
+use fault::{Fault, Outcome, describe};
 use plugin_api::{
     Result,
     export::guard,
@@ -138,7 +138,7 @@ impl Laws {
             match guard::catch("", law, || Ok(check(self))) {
                 Ok(Ok(note)) => report.uphold(law, &case, note, None),
                 Ok(Err(Fault { text, agreement, sample })) => {
-                    report.refute(law, &case, Broken { text, agreement }, sample.map(|sample| told(&sample)));
+                    report.refute(law, &case, Broken { text, agreement }, sample.map(|sample| describe(&sample)));
                 }
                 Err(panic) => report.push(law, &case, Err(panic.to_string())),
             }

@@ -36,13 +36,13 @@ fn a_branch_that_detaches_other_values_is_named() {
     };
     let (_, two) = record_detached(|| branch(&[1.0]));
     let (_, one) = record_detached(|| branch(&[-1.0]));
-    for (values, at, says) in [
+    for (values, at, expected) in [
         (&two, [-1.0].as_slice(), "2 values at the base point and 1 here"),
         (&one, &[1.0], "1 values at the base point and more here"),
         (&one, &[-1.0, 2.0], "of 1 numbers at the base point and is `` of 2 numbers"),
     ] {
         let why = replay_detached(values, || branch(at)).expect_err("another branch");
-        assert!(why.contains(says) && why.contains("detach in every branch"), "{why}");
+        assert!(why.contains(expected) && why.contains("detach in every branch"), "{why}");
     }
 }
 

@@ -268,7 +268,7 @@ fn a_nan_is_refused_by_name_and_place() {
     let of =
         |answers: &[Answer]| create(json!({"truncated": "bootstrap"})).unwrap().prepare(&rollout(answers)).unwrap_err();
     let fine = Answer::new(&[-1.0, -2.0]);
-    for (broken, told) in [
+    for (broken, part) in [
         (fine.clone().reward(f64::NAN), "`reward`[1] of the rollout is NaN"),
         (fine.clone().value(&[0.0, f64::INFINITY]), "`critic.value`[3] of the rollout is inf"),
         (fine.clone().reference(&[f64::NAN, 0.0]), "`reference.logp`[2] of the rollout is NaN"),
@@ -276,7 +276,7 @@ fn a_nan_is_refused_by_name_and_place() {
     ] {
         let error = of(&[fine.clone(), broken]);
         assert_eq!(error.code, Code::ARRAY);
-        assert!(error.message.contains(told), "{error}");
+        assert!(error.message.contains(part), "{error}");
     }
     let short = rollout(&[fine]).with("reward", Scope::SEQUENCE, vec![1.0, 2.0]);
     let error = create(json!({})).unwrap().prepare(&short).unwrap_err();

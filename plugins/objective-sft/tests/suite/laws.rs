@@ -83,7 +83,7 @@ fn a_weight_is_not_a_mask_and_lengths_must_agree() {
     let sft = create::<Plugin>(json!({})).unwrap();
     let mask = |third: f64| two_rows().with("mask", Scope::TOKEN, vec![0.0, 0.0, third, 0.0, 1.0, 1.0]);
     let short = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with("mask", Scope::TOKEN, vec![1.0, 1.0]);
-    for (bad, code, says) in [
+    for (bad, code, part) in [
         (mask(0.5), Code::SHAPE, "entry 2 is 0.5"),
         (mask(f64::NAN), Code::SHAPE, "NaN"),
         (two_rows().with("mask", Scope::TOKEN, vec![1.0]), Code::SHAPE, "`mask` has length 1"),
@@ -96,6 +96,6 @@ fn a_weight_is_not_a_mask_and_lengths_must_agree() {
     ] {
         let error = sft.loss(&bad).unwrap_err();
         assert_eq!(error.code, code);
-        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.contains(part), "{error}");
     }
 }

@@ -137,24 +137,24 @@ fn reward(r: &LoadedReward) -> Result<String> {
 mod appended {
     use super::*;
 
-    fn said(answer: Option<u64>) -> String {
+    fn shown(answer: Option<u64>) -> String {
         answer.map_or("missing".to_owned(), |number| number.to_string())
     }
 
     pub fn to_root(library: &Library) -> String {
-        said(library.appended())
+        shown(library.appended())
     }
 
     pub fn to_objective(o: &LoadedObjective) -> String {
-        said(o.appended())
+        shown(o.appended())
     }
 
     pub fn to_session(s: &LoadedSession) -> String {
-        said(s.appended())
+        shown(s.appended())
     }
 
     pub fn to_reward(r: &LoadedReward) -> String {
-        said(r.appended())
+        shown(r.appended())
     }
 
     pub fn own_check_alone(info: &PluginInfo) -> String {

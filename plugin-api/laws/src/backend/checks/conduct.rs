@@ -18,8 +18,8 @@ pub fn operation(session: &mut dyn Session, dtype: DType, case: &Case, report: &
     report.push(case.spec.name, "a repeated call allocates nothing new and leaks nothing", steady);
     let counted = versions(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
     report.push(case.spec.name, "counts writes to its outputs only", counted);
-    let asked = workspace(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
-    report.push(case.spec.name, "its scratch size depends only on shapes", asked);
+    let scratch = workspace(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
+    report.push(case.spec.name, "its scratch size depends only on shapes", scratch);
 }
 
 /// More elements than any case needs.

@@ -56,7 +56,7 @@ fn prepared(data: DataKind, prepare: fn(&Batch<'_>) -> Result<Batch<'static>>) -
 }
 
 #[track_caller]
-fn says(mistake: &str, report: &Report, law: &str, text: &str) {
+fn breaks(mistake: &str, report: &Report, law: &str, text: &str) {
     let line = report.failures().find(|line| line.group == law);
     let line = line.unwrap_or_else(|| panic!("{mistake}: `{law}` holds\n{report}"));
     assert!(line.detail.contains(text), "{mistake}: {}", line.detail);
@@ -141,7 +141,7 @@ fn what_prepare_may_answer() {
         ),
     ];
     for (mistake, data, prepare, text) in mistakes {
-        says(mistake, &prepared(data, prepare), "prepare", text);
+        breaks(mistake, &prepared(data, prepare), "prepare", text);
     }
 }
 
@@ -208,12 +208,12 @@ fn what_compose_may_answer() {
         ("nothing to learn", |r, s| with(r, s, "mask", |m| m.fill(0.0)), "`compose` returned no supervised token"),
     ];
     for (mistake, compose, text) in mistakes {
-        says(mistake, &composed(compose), "compose", text);
+        breaks(mistake, &composed(compose), "compose", text);
     }
     let without: fn(&Batch<'_>, u64) -> Result<Option<Batch<'static>>> = |rows, seed| {
         let batch = joined(rows, seed)?.unwrap_or_default();
         let kept = batch.arrays().iter().filter(|a| a.name != "row").cloned();
         Ok(Some(kept.fold(Batch::new(), Batch::with_array)))
     };
-    says("no rows", &composed(without), "compose", "no array `row`");
+    breaks("no rows", &composed(without), "compose", "no array `row`");
 }

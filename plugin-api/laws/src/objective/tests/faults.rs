@@ -117,13 +117,13 @@ fn squared(batch: &Batch<'_>) -> Result<Loss> {
 #[test]
 fn results_that_a_host_refuses_break_a_law() {
     broken(manifest(), sketch()).assert_ok();
-    for (mistake, spoil, law, says) in FAULTS {
+    for (mistake, spoil, law, expected) in FAULTS {
         let (mut sketch, mut manifest) = (sketch(), manifest());
         spoil(&mut sketch, &mut manifest);
         let report = broken(manifest, sketch);
         let line = report.failures().find(|line| line.group == *law);
         let line = line.unwrap_or_else(|| panic!("{mistake}: `{law}` holds\n{report}"));
-        assert!(line.detail.contains(says), "{mistake}: {}", line.detail);
+        assert!(line.detail.contains(expected), "{mistake}: {}", line.detail);
     }
 }
 

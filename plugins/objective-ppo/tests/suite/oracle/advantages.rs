@@ -85,7 +85,14 @@ fn gotcha_30_advantages_of_torchtune_equal_ours_with_the_mean_kept() {
             whiten(&mut advantages, &mask.concat(), keep_mean);
             advantages
         };
-        torchtune::assert_near(&case.says("advantages"), &case.expects("advantages"), &by_hand(true), raw, &mask, true);
+        torchtune::assert_near(
+            &case.label("advantages"),
+            &case.expects("advantages"),
+            &by_hand(true),
+            raw,
+            &mask,
+            true,
+        );
         let theirs = kept(&case.expects("advantages").concat(), &mask);
         let ours = kept(&by_hand(false), &mask);
         assert!(theirs.iter().zip(&ours).all(|(a, b)| (a - b).abs() > 1e-6), "{theirs:?} and {ours:?}");
@@ -105,6 +112,6 @@ fn whitening_matches_trl_and_torchtune_with_their_flags_exchanged() {
         let (x, mask) = (case.rows("x").concat(), case.rows("mask"));
         let (mut found, keeps): (_, bool) = (x.clone(), read(&case.given, "shift_mean"));
         whiten(&mut found, &mask.concat(), keeps);
-        torchtune::assert_near(&case.says("whitened"), &case.expects("whitened"), &found, &x, &mask, keeps);
+        torchtune::assert_near(&case.label("whitened"), &case.expects("whitened"), &found, &x, &mask, keeps);
     }
 }

@@ -66,7 +66,7 @@ fn losses_and_gradients_match_torchtune() {
         let (value, by_value) = Step::of(&case, &value_mask).total(&options, "value", "critic.value");
         case.near("policy_loss", policy, TOLERANCE);
         near(
-            &case.says("value_loss"),
+            &case.label("value_loss"),
             value,
             case.number("value_coef") * read::<f64>(&case.expected, "value_loss"),
             TOLERANCE,

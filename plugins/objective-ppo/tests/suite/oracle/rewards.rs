@@ -68,6 +68,6 @@ fn the_adaptive_coefficient_matches_trl() {
             controller.coefficient
         });
         let found: Vec<f64> = found.collect();
-        all_near(&case.says("values"), &found, &read::<Vec<f64>>(&case.expected, "values"), TOLERANCE);
+        all_near(&case.label("values"), &found, &read::<Vec<f64>>(&case.expected, "values"), TOLERANCE);
     }
 }

@@ -79,12 +79,12 @@ fn unread_inputs_are_named() {
     let found = check(&lab, &[]);
     assert_eq!(found["rows"]["unwritten_keys"], json!({"images": 1, "name": 2, "reasoning_content": 1}));
     assert_eq!(found["rows"]["undeclared_columns"], json!(["good", "weight"]));
-    let said = first_lines(&lab, &[]);
+    let output = first_lines(&lab, &[]);
     for words in [
         "keys of messages that the chat template does not write: images in 1 row, name in 2 rows, reasoning_content in 1 row",
         "columns of numbers that no objective, reward or option names: good, weight",
     ] {
-        assert!(said.lines().take(3).any(|line| line.contains(words)), "{words}: {said}");
+        assert!(output.lines().take(3).any(|line| line.contains(words)), "{words}: {output}");
     }
     let weighted = check(&lab, &["objective.0.plugin=weighted-sft"]);
     assert_eq!(weighted["rows"]["undeclared_columns"], json!(["good"]));
@@ -103,9 +103,9 @@ fn unread_inputs_are_named() {
 #[test]
 fn a_batch_larger_than_the_data_is_noted() {
     let lab = lab(&[pair("a", "b"), pair("c", "d")]);
-    let says = "every step reads each of the data's 2 rows at least 2 times";
-    assert!(notes_say(&check(&lab, &[]), says));
-    assert!(first_lines(&lab, &[]).contains(says));
+    let expected = "every step reads each of the data's 2 rows at least 2 times";
+    assert!(notes_say(&check(&lab, &[]), expected));
+    assert!(first_lines(&lab, &[]).contains(expected));
     let none = |sets: &[&str]| assert!(!notes_say(&check(&lab, sets), "every step reads"), "{sets:?}");
     none(&["train.batch={sequences=2}"]);
     none(&["train.batch={sequences=1}"]);
@@ -132,12 +132,12 @@ fn check_prints_notes_on_the_model_too() {
     lab.write("rows.jsonl", lines(&[pair("a", "b")]));
     let model = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 256\n";
     lab.write("case.toml", CASE.replace(model, "[model]\nfrom = \"model\"\n"));
-    let (found, said) = (check(&lab, &[]), first_lines(&lab, &[]));
+    let (found, output) = (check(&lab, &[]), first_lines(&lab, &[]));
     for words in
         ["`attention_dropout` = 0.1 has no effect", "`eos_token_id` names the token 999, and the vocabulary has 260"]
     {
         assert!(notes_say(&found, words), "{found:#}");
-        assert!(said.contains(words), "{said}");
+        assert!(output.contains(words), "{output}");
     }
 }
 
@@ -170,8 +170,8 @@ fn rows_are_not_trained_on_as_text() {
         "train.batch={tokens=512}",
     ];
     lab.write("case.toml", CASE);
-    let says = ["text.jsonl is a file of rows, and not running text", "jq -r .text text.jsonl > text.txt"];
-    lab.ask(&[&["run", "case.toml"], &sets[..]].concat()).refuses(2, &says);
+    let expected = ["text.jsonl is a file of rows, and not running text", "jq -r .text text.jsonl > text.txt"];
+    lab.ask(&[&["run", "case.toml"], &sets[..]].concat()).refuses(2, &expected);
 }
 
 /// Catches `telos eval --rows` on pairs, on nothing, on prompts longer than the context, and right answers that `--out` leaves out.
@@ -183,12 +183,12 @@ fn eval_of_rows_reads_them_or_reports_what_it_found() {
         lab.ask(&[&["eval", "model", "--rows", "r.jsonl", "--json"], more].concat())
     };
     let whole = lines(&[json!({"prompt": "p", "chosen": "c", "rejected": "d"})]);
-    let says =
+    let expected =
         ["r.jsonl: these are pairs, and completions are evaluated", "completion: .chosen", "--rows chosen.jsonl"];
-    eval(&whole, &[]).refuses(2, &says);
+    eval(&whole, &[]).refuses(2, &expected);
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});
     let implicit = json!({"chosen": [turn("user", "q"), turn("assistant", "a")], "rejected": [turn("user", "q"), turn("assistant", "b")]});
-    eval(&lines(&[implicit]), &[]).refuses(2, &says);
+    eval(&lines(&[implicit]), &[]).refuses(2, &expected);
     for nothing in ["", "[]", "\n"] {
         eval(nothing, &[]).refuses(2, &["r.jsonl: there is no row to evaluate"]);
     }
@@ -231,8 +231,9 @@ fn pairs_keep_large_numbers() {
     }
     // In a column they would reach rewards rounded.
     lab.write("rows.jsonl", format!("{{\"prompt\": \"p\", \"n\": {large}}}\n"));
-    let says = ["rows.jsonl:1: the integer at column", "has more than 64 bits", "write it as a string, or remove `n`"];
-    lab.ask(&["pairs", "case.toml", "--out", "new.jsonl", "--samples", "2"]).refuses(2, &says);
+    let expected =
+        ["rows.jsonl:1: the integer at column", "has more than 64 bits", "write it as a string, or remove `n`"];
+    lab.ask(&["pairs", "case.toml", "--out", "new.jsonl", "--samples", "2"]).refuses(2, &expected);
 }
 
 /// Catches a refusal without the place of the byte, and a run's folder that a refusal leaves behind.
@@ -240,7 +241,7 @@ fn pairs_keep_large_numbers() {
 fn a_template_that_is_not_utf_8_is_refused_by_its_byte() {
     let lab = lab(&[pair("a", "b")]);
     lab.write("t.jinja", b"{# caf\xE9 #}{% for m in messages %}{{ m.content }}{% endfor %}");
-    let says = ["data.chat_template", "byte 0xE9 at offset 6 (line 1)", "iconv -f LATIN1 -t UTF-8 t.jinja"];
-    lab.ask(&["run", "case.toml", "--set", "data.chat_template=t.jinja"]).refuses(2, &says);
+    let expected = ["data.chat_template", "byte 0xE9 at offset 6 (line 1)", "iconv -f LATIN1 -t UTF-8 t.jinja"];
+    lab.ask(&["run", "case.toml", "--set", "data.chat_template=t.jinja"]).refuses(2, &expected);
     assert!(!Run(lab.at("runs/case")).0.exists());
 }
