@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nouns_sort_by_their_first_letter_alone() {
+    fn nouns_sort_by_their_first_letter() {
         assert!(NOUNS.windows(2).all(|pair| pair[0].as_bytes()[0] < pair[1].as_bytes()[0]));
         assert!(NOUNS.iter().all(|noun| noun.len() == 3));
     }

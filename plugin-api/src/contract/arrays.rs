@@ -184,7 +184,7 @@ mod tests {
 
     /// Catches NaN that enters the loss, and a NaN behind the mask that is refused too.
     #[test]
-    fn prepared_numbers_are_finite_where_they_count() {
+    fn prepared_numbers_are_finite_at_supervised_tokens() {
         let token = |at: usize| {
             let mut values = vec![0.5; 5];
             values[at] = f64::NAN;

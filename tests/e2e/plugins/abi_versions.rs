@@ -65,7 +65,7 @@ fn the_next_host_runs_a_plugin_of_this_minor_without_the_appended_slots() {
 
 /// Catches a check that caches the first plugin's tables and compares the second one's with them.
 #[test]
-fn plugins_of_both_minors_live_in_one_host_in_any_order() {
+fn plugins_of_both_minors_load_into_one_host_in_any_order() {
     let (older, newer) = ((THIS, "1.0", "root=missing instance=missing"), (NEXT, "1.1", "root=1 instance=11"));
     works(NEXT, &[older, newer]);
     works(NEXT, &[newer, older]);

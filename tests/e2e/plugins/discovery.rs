@@ -75,7 +75,7 @@ fn listing_executes_nothing_and_showing_does() {
 
 /// Catches a host that does not find what `cargo xtask build` made, and a manifest that does not survive the crossing.
 #[test]
-fn shipped_plugins_are_found_beside_the_program_and_explained() {
+fn shipped_plugins_are_found_next_to_the_program_and_described() {
     let here = folder();
     let list = Answer::of(telos(here.path()).args(["plugins", "list"]));
     for id in ["ce", "candle", "reference"] {

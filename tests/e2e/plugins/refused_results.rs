@@ -213,7 +213,7 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
 
 /// Catches a thread's panic that ends the run of a plugin which has caught it.
 #[test]
-fn a_panic_in_a_thread_that_the_plugin_catches_does_not_end_the_run() {
+fn a_caught_panic_in_a_thread_does_not_end_the_run() {
     let (_, answer) = odd("thread-panics", &["train.steps=2"]);
     answer.succeeds();
     assert!(answer.err.contains("a thread of a plugin"), "{answer:#?}");

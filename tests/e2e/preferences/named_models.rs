@@ -57,7 +57,7 @@ fn gotcha_03_answers_end_at_the_end_token_of_training() {
 
 /// Catches an objective that learns from arrays that another one prepared.
 #[test]
-fn two_objectives_that_prepare_the_same_of_rollouts_are_refused() {
+fn two_objectives_that_prepare_the_same_rollout_array_are_refused() {
     let lab = lab(&PPO.replace(
         "[objective]\nplugin = \"ppo\"",
         "[[objective]]\nplugin = \"ppo\"\n\n[[objective]]\nplugin = \"ppo\"",

@@ -20,13 +20,13 @@ fn survives(objective: &str, sets: &[&str], files: &[&str]) {
         let lab = lab(objective);
         let kills = kill_often(&lab, &all, 12, &mut Dice(60));
         go_on(&lab, &all).answer().succeeds();
-        leaves_what_nobody_stopped(objective, &all, files, &lab.tiny_run(), steps);
+        leaves_the_same_as_an_undisturbed_run(objective, &all, files, &lab.tiny_run(), steps);
         kills
     });
 }
 
 #[track_caller]
-fn leaves_what_nobody_stopped(objective: &str, sets: &[&str], files: &[&str], run: &Run, steps: u64) {
+fn leaves_the_same_as_an_undisturbed_run(objective: &str, sets: &[&str], files: &[&str], run: &Run, steps: u64) {
     let undisturbed = lab(objective);
     undisturbed.run(sets).succeeds();
     let whole = undisturbed.tiny_run();

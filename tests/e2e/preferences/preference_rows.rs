@@ -31,7 +31,7 @@ fn lab() -> Lab {
 
 /// Catches a check that shows only one answer, prompts that are learned, and counts of other things than pairs.
 #[test]
-fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
+fn gotcha_13_a_check_shows_both_answers_and_counts_dropped_pairs() {
     let lab = lab();
     let long = line("a", &"x".repeat(60), "y") + &line("a", "same", "same");
     lab.write("rows.jsonl", fs::read_to_string(lab.at("rows.jsonl")).expect("rows") + &long);

@@ -83,7 +83,7 @@ fn gotcha_51_the_bos_token_is_not_added_before_the_text_of_a_template() {
 /// Catches a completion whose first word lost its space, as tokenizers leave it out at the beginning of a text.
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
-fn a_real_models_answers_continue_where_the_prompt_ends() {
+fn answers_of_a_real_model_continue_at_the_end_of_the_prompt() {
     let lab = lab();
     let from = format!("model={{from='{}'}}", model().display());
     let prompts = (0..20).map(|n| format!("{{\"prompt\": \"Once upon a time, {n} dogs went to the park.\"}}\n"));

@@ -34,7 +34,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
 }
 
 #[test]
-fn a_wrong_type_is_refused_with_what_was_expected() {
+fn a_wrong_type_is_refused_with_the_expected_one() {
     let lab = edited("steps = 8", "steps = \"many\"");
     refused(&lab, &[], &["tiny.toml:22:1", "train.steps", "an integer from 0"]);
     refused(&Lab::tiny(), &["train.optimizer.lr=-1"], &["train.optimizer.lr", "above 0"]);
@@ -77,7 +77,7 @@ fn a_missing_plugin_is_refused_with_a_list_of_the_existing_ones() {
 
 /// Catches a report that ends at the first mistake, or lists them in the order in which stages found them.
 #[test]
-fn all_mistakes_come_at_once_sorted_by_line() {
+fn all_mistakes_are_reported_at_once_sorted_by_line() {
     let lab = Lab::new();
     let text = TINY
         .replace("seed = 7", "seed = -1")

@@ -121,7 +121,7 @@ fn every_integer_key_accepts_its_largest_value_or_refuses_it_by_name() {
 
 /// Catches a size that only a run allocates, and an error without one of its numbers.
 #[test]
-fn sizes_beyond_memory_are_refused_with_what_they_need_and_what_there_is() {
+fn sizes_beyond_memory_are_refused_with_needed_and_available_memory() {
     let (lab, [text, pairs, rollouts]) = kinds();
     for (file, set, parts) in [
         (text, "data.rows=4294967296", &["data.rows", "4294967296", "4.0 TiB"][..]),

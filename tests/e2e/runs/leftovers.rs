@@ -135,7 +135,7 @@ fn gotcha_61_a_single_run_continues_after_the_same_kills() {
 
 /// Catches weights with a flipped byte that are used because they were named by their folder.
 #[test]
-fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_named() {
+fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_in_every_command() {
     let lab = Lab::tiny();
     lab.run(&["checkpoint.keep=2"]).succeeds();
     let folder = "runs/tiny/checkpoints/step-00000004";
@@ -175,7 +175,7 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
 /// run with the same name, and its LATEST would name weights of the first one.
 #[cfg(target_os = "linux")]
 #[test]
-fn gotcha_61_a_moved_run_writes_where_its_folder_is() {
+fn gotcha_61_a_moved_run_writes_into_its_moved_folder() {
     let short =
         ["checkpoint.every=1", "checkpoint.keep=1", "eval.every=0", "sample.every=0", "train.steps=3", "seed=8"];
     let whole = Lab::tiny();

@@ -174,7 +174,7 @@ fn every_schedule_is_followed() {
 
 /// Catches a length in epochs that is not that of the data, and activations that are computed again as other ones.
 #[test]
-fn epochs_and_recomputation_do_what_they_say() {
+fn epochs_and_recomputation_work_as_documented() {
     let lab = Lab::new();
     for (name, epochs) in [("one", "epochs = 1"), ("two", "epochs = 2")] {
         lab.write("tiny.toml", TINY.replace("steps = 8", epochs));

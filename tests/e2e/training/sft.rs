@@ -108,7 +108,7 @@ fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
 
 /// Catches counts that are only printed, or wrong, and a template that does not go with the model.
 #[test]
-fn gotcha_05_15_the_receipt_counts_what_was_dropped_and_the_template_goes_with_the_model() {
+fn gotcha_05_15_the_receipt_counts_dropped_rows_and_the_template_is_saved_with_the_model() {
     let lab = lab();
     let long = json!({"prompt": "x".repeat(60), "completion": "y", "digits": 1}).to_string() + "\n";
     lab.write("rows.jsonl", rows(50) + &long + &rows(50));

@@ -221,7 +221,7 @@ fn gotcha_33_a_reward_of_exactly_0_is_a_reward() {
 
 /// While the policy equals the reference the penalty is 0.
 #[test]
-fn gotcha_34_kl_is_0_where_the_policy_is_the_reference() {
+fn gotcha_34_kl_is_0_if_the_policy_equals_the_reference() {
     let answers = [Answer::new(&[-1.0, -2.0]).reward(1.0), Answer::new(&[-0.5])];
     for kl_penalty in ESTIMATORS.iter().map(|e| e.name) {
         let mut ppo = create(json!({"kl_penalty": kl_penalty})).unwrap();

@@ -69,7 +69,7 @@ fn per_sequence(batch: &Batch<'_>, name: &str, value: fn(usize) -> f64) -> Resul
 
 /// Catches a law that checks rollouts alone, or accepts any array as the objective's own.
 #[test]
-fn what_prepare_may_answer() {
+fn results_of_prepare_are_checked() {
     let ended: fn(&Batch<'_>) -> Result<Batch<'static>> =
         |b| Ok(Batch::new().with("keep", Scope::SEQUENCE, b.get("ended")?.to_vec()));
     prepared(DataKind::PROMPT, ended).assert_ok();
@@ -181,7 +181,7 @@ fn with(
 
 /// Catches a law that accepts every result of `compose`, or that refuses results that depend on the seed.
 #[test]
-fn what_compose_may_answer() {
+fn results_of_compose_are_checked() {
     let report = composed(joined);
     report.assert_ok();
     assert!(report.to_string().contains("6 of 6 rows kept"), "{report}");

@@ -99,7 +99,7 @@ fn kinks_at_equal_models_are_not_contradictions() {
 
 /// Catches a run of rollouts that is refused because all answers of its first batch have the same reward.
 #[test]
-fn a_silent_gradient_is_a_note_where_answers_may_be_equally_good() {
+fn a_zero_gradient_is_a_note_if_answers_may_be_equally_good() {
     let mut manifest = manifest(DataKind::PROMPT);
     manifest.expectations.clear();
     let report = quick(&manifest, |b| nll(b, 0.0));

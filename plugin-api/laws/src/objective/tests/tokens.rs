@@ -307,7 +307,7 @@ fn with_option(create: fn(&OptionSpec, &plugin_api::options::OptionMap) -> Resul
 }
 
 #[test]
-fn options_that_are_not_checked_are_found() {
+fn unchecked_options_are_detected() {
     use plugin_api::options::{read, refuse_unknown};
     let careful = with_option(|spec, options| {
         refuse_unknown(std::slice::from_ref(spec), options)?;
