@@ -220,7 +220,7 @@ fn root_of(
     check_layout_compatibility(shorter, longer).map_err(|e| {
         let why = e.errors.iter().max_by_key(|e| e.stack_trace.len()).map(|e| {
             let place = e.stack_trace.iter().filter_map(|frame| name_of(&frame.found)).collect::<Vec<_>>();
-            in_brief(&place.join("."), &e.to_string())
+            shortened(&place.join("."), &e.to_string())
         });
         refuse(info, why.unwrap_or_else(|| "its layout is another".to_owned()))
     })?;
@@ -236,7 +236,7 @@ fn name_of(frame: &TLFieldOrFunction) -> Option<String> {
 }
 
 /// Shortens `abi_stable`'s report, which prints both layouts in full.
-fn in_brief(place: &str, report: &str) -> String {
+fn shortened(place: &str, report: &str) -> String {
     let errors = report.split("\nError:").skip(1);
     let errors = errors.map(|e| e.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
     format!(

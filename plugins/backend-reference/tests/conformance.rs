@@ -82,7 +82,7 @@ fn a_single_wrong_element_is_detected() {
 }
 
 #[test]
-fn doing_nothing_is_seen() {
+fn an_operation_without_effect_is_detected() {
     for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
         blames_only(spec, &on_faulty(spec, Fault::Skip), "nothing done");
     }
@@ -110,7 +110,7 @@ fn different_bits_on_another_call_are_detected() {
 }
 
 #[test]
-fn swallowed_errors_are_seen() {
+fn ignored_errors_are_detected() {
     for spec in CATALOGUE {
         blames_only(spec, &on_faulty(spec, Fault::Accept), "errors swallowed");
     }

@@ -15,7 +15,7 @@ fn scores(options: Value, completions: &[&str]) -> Vec<f64> {
 
 /// Catches the last mention used instead of the first, letters counted as words, a prompt that is read too, and a reward below 0.
 #[test]
-fn the_earlier_the_better() {
+fn earlier_mentions_score_higher() {
     let options = json!({"words": ["dog"], "within": 4});
     let texts = ["dog", "a dog", " a big red dog and a dog", "a b c d dog", "a b c d e f dog", "", "cat"];
     assert_eq!(scores(options, &texts), [1.0, 0.75, 0.25, 0.0, 0.0, 0.0, 0.0]);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, Run, close},
     rig::{Answer, bin, clean, library, plugins},
 };
@@ -201,7 +201,7 @@ fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
 /// Catches state of libtorch that is missing from a checkpoint.
 #[test]
 fn gotcha_41_a_killed_run_on_torch_resumes_bit_for_bit() {
-    with_steps_enough(60, |steps| {
+    with_enough_steps(60, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [TORCH, &length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
         let whole = Lab::tiny();

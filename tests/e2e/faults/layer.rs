@@ -61,7 +61,7 @@ impl Act {
     }
 
     /// Whether it can happen to this call, and differs from the acts on the call before.
-    pub fn suits(self, call: &Call) -> bool {
+    pub fn applies_to(self, call: &Call) -> bool {
         let is = |kinds: &[&str]| kinds.contains(&call.kind.as_str());
         match self {
             // A kill before or after a call that changes nothing leaves the same files.

@@ -69,7 +69,7 @@ fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
     let mut found = Vec::new();
     for begin in [Begin::First, Begin::Resume] {
         for act in ACTS {
-            let calls: Vec<_> = prepared.calls(begin).iter().filter(|call| act.suits(call)).collect();
+            let calls: Vec<_> = prepared.calls(begin).iter().filter(|call| act.applies_to(call)).collect();
             let chosen: Vec<_> = match sample {
                 None => calls,
                 Some(count) => (0..count).map(|_| calls[dice.below(calls.len() as u64) as usize]).collect(),
@@ -104,7 +104,7 @@ fn gotcha_61_a_stage_killed_before_best_is_written_passes_on_the_best_checkpoint
 /// without it, and without a report.
 #[test]
 fn gotcha_41_61_an_unreadable_file_does_not_count_as_missing() {
-    every_call_ends_well("pipeline", &[Act::Fail], |call| {
+    check_calls("pipeline", &[Act::Fail], |call| {
         let of_a_model = ["tokenizer_config.json", "tokenizer.json", "config.json", "model.safetensors"];
         let is_small = of_a_model.iter().any(|name| call.path.ends_with(name));
         call.kind == "stat" && call.path.contains("/sft/") && is_small
@@ -114,20 +114,20 @@ fn gotcha_41_61_an_unreadable_file_does_not_count_as_missing() {
 /// Catches a cache that is abandoned without naming the file, or because of a mere signal.
 #[test]
 fn gotcha_41_61_a_cache_that_cannot_be_written_is_named() {
-    every_call_ends_well("dpo", &[Act::Fail, Act::Interrupt], |call| {
+    check_calls("dpo", &[Act::Fail, Act::Interrupt], |call| {
         ["flock", "truncate"].contains(&call.kind.as_str()) && call.path.ends_with(".logps")
     });
 }
 
 /// Tries each of `acts` on every call of the first run of `name` that is `chosen`.
-fn every_call_ends_well(name: &str, acts: &[Act], chosen: impl Fn(&Call) -> bool) {
+fn check_calls(name: &str, acts: &[Act], chosen: impl Fn(&Call) -> bool) {
     let cases = cases::all();
     let case = cases.iter().find(|case| case.name == name).expect("a case");
     let prepared = Prepared::new(case);
     let calls: Vec<&Call> = prepared.calls(Begin::First).iter().filter(|call| chosen(call)).collect();
     assert!(!calls.is_empty());
     for call in calls {
-        for act in acts.iter().filter(|act| act.suits(call)) {
+        for act in acts.iter().filter(|act| act.applies_to(call)) {
             let ending = prepared.try_fault(Begin::First, &Fault { act: *act, call: call.clone() });
             assert!(!matches!(ending, Ending::Fault(_)), "{}, {} {}: {ending:?}", act.name(), call.kind, call.path);
         }
@@ -179,7 +179,7 @@ fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_is_handled()
 }
 
 /// Damages files of every case; returns the counts by file, and the faults found.
-fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
+fn damage_files(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_use, by_damage) = (Tally::default(), Tally::default());
     let mut wrong = Vec::new();
     for case in chosen_cases() {
@@ -207,7 +207,7 @@ fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
 /// Catches a damaged file of a run that is read nevertheless, and one that is refused without its name.
 #[test]
 fn gotcha_41_61_a_sample_of_damaged_files_is_detected() {
-    let (by_use, _, wrong) = spoils(Some(1));
+    let (by_use, _, wrong) = damage_files(Some(1));
     eprintln!("{}", by_use.table("what follows"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -243,7 +243,7 @@ fn gotcha_61_every_disturbed_call_of_the_supervising_process_is_handled() {
 #[ignore = "takes many minutes: cargo xtask test --full"]
 fn gotcha_41_61_every_damaged_file_is_detected() {
     let part = Part::begin("A file is spoiled");
-    let (by_use, by_damage, wrong) = spoils(None);
+    let (by_use, by_damage, wrong) = damage_files(None);
     part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);
 }
 

@@ -258,8 +258,8 @@ impl Answer {
 /// Whether a message names a file, the target of a temporary one, or its checkpoint.
 pub fn names(message: &str, path: &str) -> bool {
     let message = error_of(message);
-    let file = path.rsplit('/').next().map_or(path, meant);
-    let checkpoint = path.split('/').map(meant).find(|part| part.starts_with("step-"));
+    let file = path.rsplit('/').next().map_or(path, final_name);
+    let checkpoint = path.split('/').map(final_name).find(|part| part.starts_with("step-"));
     message.contains(file) || checkpoint.is_some_and(|checkpoint| message.contains(checkpoint))
 }
 
@@ -275,7 +275,7 @@ fn error_of(message: &str) -> &str {
 }
 
 /// The target of a temporary name: `.tmp-NAME-PID` is NAME.
-fn meant(name: &str) -> &str {
+fn final_name(name: &str) -> &str {
     let middle = name.strip_prefix(".tmp-").and_then(|rest| rest.rsplit_once('-'));
     middle.map_or(name, |(name, _)| name)
 }

@@ -15,7 +15,7 @@ fn pairs(count: usize, length: usize) -> String {
 }
 
 /// The experiment of a case, on a small fresh model and rows in its folder.
-fn at_home(lab: &Lab, file: &str) {
+fn small_experiment(lab: &Lab, file: &str) {
     let text = fs::read_to_string(lab.at(file)).expect("the case has it");
     let model = "model = { layers = 1, dim = 32, heads = 2, context = 512 }";
     let text = text.replace("model.from = \"DATA/models/stories260k\"", model);
@@ -37,7 +37,7 @@ fn scored(err: &str) -> usize {
 #[test]
 fn reference_scores_everything() {
     let lab = case("reference-scores-everything");
-    at_home(&lab, "st-pref.toml");
+    small_experiment(&lab, "st-pref.toml");
     lab.write("rows.jsonl", pairs(300, 200));
     let few = lab.ask(&dpo(&["train.steps=1", "eval.tokens=300", "data.held_out=0.02"]));
     few.succeeds();
@@ -67,7 +67,7 @@ fn reference_scores_everything() {
 #[test]
 fn sigint_reference() {
     let lab = case("sigint-reference");
-    at_home(&lab, "st-pref.toml");
+    small_experiment(&lab, "st-pref.toml");
     lab.write("rows.jsonl", pairs(900, 230));
     lab.write("tiny.toml", fs::read_to_string(lab.at("st-pref.toml")).expect("written"));
     let sets = ["name=st-pref", "objective.plugin=dpo", "train.batch.pairs=20", "train.steps=40", "eval.tokens=300"];
@@ -200,7 +200,7 @@ fn eval_needs_dummy() {
     lab.write("ev_min.toml", min.replace("DATA/models/stories260k", "runs/tiny").replace("rows.jsonl", "held.jsonl"));
     lab.ask(&["run", "ev_min.toml"]).succeeds();
     close(Run(lab.at("runs/ev_min")).eval("eval/loss")[0], number("loss"), 1e-6, "the same rows");
-    at_home(&case, "ev_min.toml");
+    small_experiment(&case, "ev_min.toml");
     case.ask(&["run", "ev_min.toml"]).succeeds();
     close(Run(case.at("runs/ev_min")).eval("eval/loss")[0], 257f64.ln(), 0.05, "a fresh model's first loss");
 }
@@ -267,7 +267,7 @@ fn generate_and_compare_print_their_rates() {
 #[test]
 fn stage_name_dot() {
     let lab = case("stage-name-dot");
-    at_home(&lab, "p.toml");
+    small_experiment(&lab, "p.toml");
     lab.ask(&["check", "p.toml", "--set", "stage.lr-0.05.train.steps=3"]).succeeds();
     let steps = |name: &str| Run(lab.at(&format!("runs/p/{name}"))).train("loss").len();
     let more = "\n[[stage]]\nname = \"lr-0\"\nobjective = { plugin = \"sft\" }\n\n[[stage]]\nname = \"lr-0.1\"\n\
@@ -292,7 +292,7 @@ fn stage_name_dot() {
 #[test]
 fn alpaca_input_dropped() {
     let lab = case("alpaca-input-dropped");
-    at_home(&lab, "f.toml");
+    small_experiment(&lab, "f.toml");
     let columns = "data.columns={prompt=\"instruction\",completion=\"output\"}";
     let found = lab.check("f.toml", &[columns]);
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));

@@ -39,7 +39,7 @@ fn changed_copy(change: impl FnOnce(&mut Vec<u8>)) -> (TempDir, PathBuf) {
 }
 
 /// Runs the telos of [`changed_copy`], which finds only that plugin.
-fn lone(folder: &Path, args: &[&str]) -> Answer {
+fn run_copy(folder: &Path, args: &[&str]) -> Answer {
     Answer::of(clean(&mut Command::new(folder.join("telos"))).current_dir(folder).args(args))
 }
 
@@ -50,7 +50,7 @@ fn patch(bytes: &mut [u8], field: usize, value: &[u8]) {
 }
 
 fn show_ce(folder: &Path) -> Answer {
-    lone(folder, &["plugins", "show", "ce"])
+    run_copy(folder, &["plugins", "show", "ce"])
 }
 
 /// Catches a list that opens the libraries it lists. Showing a plugin does open its library, or this test shows nothing.
@@ -105,7 +105,7 @@ fn a_plugin_of_a_newer_major_is_refused_by_its_header() {
     let newer = (ABI_MAJOR + 1).to_le_bytes();
     let (here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, abi_major), &newer));
     show_ce(here.path()).refuses(2, &["`ce`", &path.to_string_lossy(), "2.0", "1.0", "update telos"]);
-    let list = lone(here.path(), &["plugins", "list"]);
+    let list = run_copy(here.path(), &["plugins", "list"]);
     assert!(list.succeeds().contains("cannot be used"), "{list:#?}");
 }
 
@@ -158,7 +158,7 @@ fn a_valid_library_without_plugins_is_skipped() {
         }
     });
     assert_eq!(scan(&path), Ok(Vec::new()));
-    let list = lone(here.path(), &["plugins", "list"]);
+    let list = run_copy(here.path(), &["plugins", "list"]);
     assert!(!list.succeeds().contains("broken"), "{list:#?}");
 }
 

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, process::Command};
 use rustix::process::Signal;
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, Run, with_sets},
     rig::{Answer, bin, clean, test_plugins},
 };
@@ -183,7 +183,7 @@ fn with_small_files(lab: &Lab, bytes: u64, sets: &[&str], resume: bool) -> Answe
 /// grow stands for the full disk: the system refuses the same writes.
 #[test]
 fn a_full_disk_at_a_checkpoint_keeps_the_last_complete_one() {
-    with_steps_enough(40, |steps| {
+    with_enough_steps(40, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "checkpoint.every=3", "eval.every=0", "sample.every=0"];
         let lab = Lab::tiny();

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::support::{
     experiments::two_stages,
-    kills::with_steps_enough,
+    kills::with_enough_steps,
     lab::{Lab, Run},
     rig::Answer,
 };
@@ -180,7 +180,7 @@ fn gotcha_61_a_moved_run_writes_into_its_moved_folder() {
         ["checkpoint.every=1", "checkpoint.keep=1", "eval.every=0", "sample.every=0", "train.steps=3", "seed=8"];
     let whole = Lab::tiny();
     whole.run(&short).succeeds();
-    with_steps_enough(200, |steps| {
+    with_enough_steps(200, |steps| {
         let length = format!("train.steps={steps}");
         let long = [&length, "checkpoint.every=1", "checkpoint.keep=1", "eval.every=0", "sample.every=0"];
         let lab = Lab::tiny();

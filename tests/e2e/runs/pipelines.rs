@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, Run},
 };
 
@@ -117,7 +117,7 @@ fn stages_pass_on_their_weights_and_are_summarised_in_one_table() {
 /// Catches a resume that restarts a stage, skips an interrupted one, or starts a later one from other weights.
 #[test]
 fn gotcha_42_a_pipeline_killed_in_the_second_stage_leaves_the_same_bits() {
-    with_steps_enough(60, |steps| {
+    with_enough_steps(60, |steps| {
         let length = format!("stage.sft.train.steps={steps}");
         let undisturbed = lab();
         undisturbed.run(&[&length]).succeeds();
@@ -143,7 +143,7 @@ fn gotcha_42_a_pipeline_killed_in_the_second_stage_leaves_the_same_bits() {
 /// Catches a Ctrl-C that only ends the stage, or exits with another code.
 #[test]
 fn ctrl_c_stops_the_pipeline_with_130_and_resume_continues() {
-    with_steps_enough(400, |steps| {
+    with_enough_steps(400, |steps| {
         let length = format!("stage.sft.train.steps={steps}");
         let lab = lab();
         let mut running = lab.start(&[&length], false);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{
     experiments,
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, ROWS, Run, SMALL, some_text},
     rig::{Answer, library, test_plugins},
 };
@@ -16,7 +16,7 @@ const OFTEN: &str = "checkpoint.every=1";
 /// Catches a run that continues with other text of the same length, and a receipt that names only that text.
 #[test]
 fn a_run_does_not_resume_with_different_data() {
-    with_steps_enough(100, |steps| {
+    with_enough_steps(100, |steps| {
         let lab = Lab::tiny();
         let text = some_text(300);
         lab.write("text.txt", &text);
@@ -85,7 +85,7 @@ fn initial_weights_may_change_once_nothing_reads_them() {
         lab.ask(&["run", "base.toml", "--set", seed]).succeeds();
     };
     for (objective, reads) in [("sft", false), ("dpo", true)] {
-        with_steps_enough(100, |steps| {
+        with_enough_steps(100, |steps| {
             base("seed=1");
             write("tiny", "[model]\nfrom = \"runs/base\"\n", objective, steps);
             let run = Run(lab.at("runs/tiny"));

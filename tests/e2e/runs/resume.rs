@@ -5,7 +5,7 @@ use std::{fs, thread, time::Duration};
 use rustix::process::Signal;
 
 use crate::support::{
-    kills::{go_on, kill_often, with_steps_enough},
+    kills::{kill_often, start_or_resume, with_enough_steps},
     lab::{Dice, Lab, Run},
 };
 
@@ -22,19 +22,19 @@ fn undisturbed(steps: u64) -> Lab {
 /// progress, ten at any moment; every third kills only the training process.
 #[test]
 fn gotcha_41_42_a_run_killed_at_twenty_moments_leaves_the_same_bits() {
-    with_steps_enough(150, |steps| {
+    with_enough_steps(150, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
         let (lab, mut dice) = (Lab::tiny(), Dice(41));
         let run = lab.tiny_run();
         for _ in 0..4 {
-            let mut running = go_on(&lab, &sets);
+            let mut running = start_or_resume(&lab, &sets);
             thread::sleep(Duration::from_millis(dice.below(300)));
             running.signal(Signal::KILL);
             running.answer();
         }
         let kills = kill_often(&lab, &sets, 20, &mut dice);
-        let end = go_on(&lab, &sets).answer();
+        let end = start_or_resume(&lab, &sets).answer();
         assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
         run.has_steps(steps);
         run.equals(&undisturbed(steps).tiny_run(), steps);
@@ -64,7 +64,7 @@ fn gotcha_42_a_run_by_muon_is_resumed_with_the_same_bits() {
 
 /// Stops a run by `signal` in the middle.
 fn stopped_by(signal: Signal) {
-    with_steps_enough(150, |steps| {
+    with_enough_steps(150, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=0"];
         let lab = Lab::tiny();

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, ROWS, SMALL, close},
 };
 
@@ -88,7 +88,7 @@ fn gotcha_12_packed_rows_train_as_rows_one_by_one() {
 /// Killed in the middle of an epoch of rows, the run resumes bit for bit. Catches a row order that restarts.
 #[test]
 fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
-    with_steps_enough(120, |steps| {
+    with_enough_steps(120, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "checkpoint.every=1", "eval.every=20"];
         let undisturbed = lab();

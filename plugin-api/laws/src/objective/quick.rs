@@ -317,7 +317,7 @@ impl Quick<'_> {
         let seen = window.arrays().iter().filter(|a| rollouts || !is_statistic(&a.name)).cloned();
         let seen = seen.fold(Batch::new(), Batch::with_array);
         let batch = sequences::prepared(plain, &seen, &window, rollouts)?;
-        let worst = expectations::come_out(self.manifest, plain, &batch, generator.ln_vocab())?;
+        let worst = expectations::check_batch(self.manifest, plain, &batch, generator.ln_vocab())?;
         Ok(Held { note: String::new(), agreement: worst })
     }
 }

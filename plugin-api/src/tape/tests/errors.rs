@@ -145,7 +145,7 @@ fn arrays_of_a_batch() {
 
 /// Catches a later mistake hiding the one that caused it.
 #[test]
-fn the_first_mistake_wins() {
+fn the_first_mistake_is_reported() {
     let tape = Tape::new();
     let x = tape.constant([1.0, 2.0]) + tape.constant([1.0, 2.0, 3.0]);
     let _ = x.transpose();

@@ -1,6 +1,6 @@
 //! Known mistakes of PPO, by their numbers in the project's list.
 
-use super::{Answer, all_near, cotangent, create, handmade, metric, near, rollout, window};
+use super::{Answer, all_near, cotangent, create, metric, near, rollout, window, with_prepared};
 use objective_ppo::{gae::whiten, kl::ESTIMATORS, rollout::names};
 use plugin_api::prelude::*;
 use serde_json::{Value, json};
@@ -159,7 +159,7 @@ fn gotcha_30_a_single_token_is_whitened_to_0() {
 fn gotcha_31_the_value_loss_is_half_the_greater_of_clipped_and_unclipped() {
     let value = [0.5, -0.5, 0.1];
     let batch = rollout(&[Answer::new(&[-1.0; 3]).value(&value)]);
-    let batch = handmade([&[0.0; 3], &[1.0; 3], &[-1.0; 3], &[0.0; 3]], batch);
+    let batch = with_prepared([&[0.0; 3], &[1.0; 3], &[-1.0; 3], &[0.0; 3]], batch);
     let loss = create(json!({"value_clip_range": 0.2, "value_coef": 0.3})).unwrap().loss(&batch).unwrap();
     let term = &loss.terms[1];
     assert_eq!((term.name.as_str(), term.coefficient), ("value", 0.3));

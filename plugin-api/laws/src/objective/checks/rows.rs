@@ -21,7 +21,7 @@ pub(in crate::objective) fn prepare(case: &Case<'_>) -> Outcome {
     let mut count = 0;
     for draw in case.windows() {
         let window = case.fill(&case.data(draw), Values::Random(draw))?;
-        let seen = case.seen_by_prepare(&window);
+        let seen = case.arrays_for_prepare(&window);
         let made = case.instance()?.prepare(&seen)?;
         count = made.arrays().len();
         contract::prepared(&seen, &made, case.rollouts())

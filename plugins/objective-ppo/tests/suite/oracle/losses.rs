@@ -1,7 +1,7 @@
 //! Families `ppo_loss` and `ppo_loss_trl`: losses, gradients and diagnostics of a step.
 
 use super::{Answer, Case, FRACTIONS, Rows, TOLERANCE, create, family, near, read, rollout, same};
-use crate::{cotangent, handmade, metric};
+use crate::{cotangent, metric, with_prepared};
 use plugin_api::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -33,7 +33,7 @@ impl Step {
         let answers: Vec<Answer> = (0..self.mask.len()).map(one).collect();
         let batch = rollout(&answers).with_statistic("entropy", Scope::TOKEN, self.entropy.concat());
         let [logp, value] = self.old.each_ref().map(|rows| rows.concat());
-        let batch = handmade([&self.advantage.concat(), &self.returns.concat(), &logp, &value], batch);
+        let batch = with_prepared([&self.advantage.concat(), &self.returns.concat(), &logp, &value], batch);
         create(options.clone()).unwrap().loss(&batch).unwrap()
     }
 
