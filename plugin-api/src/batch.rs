@@ -166,7 +166,7 @@ impl<'a> Batch<'a> {
     /// First token of each sequence, and N.
     ///
     /// # Errors
-    /// [`Code::ARRAY`] where it is missing or not ascending from 0.
+    /// [`Code::ARRAY`] if it is missing or not ascending from 0.
     pub fn offsets(&self) -> Result<Vec<usize>> {
         let offsets: Vec<usize> = self.get(names::OFFSETS)?.iter().map(|&o| o as usize).collect();
         if offsets.first() != Some(&0) || offsets.windows(2).any(|w| w[0] > w[1]) {

@@ -57,7 +57,7 @@ pub trait Objective {
         Ok(Batch::new())
     }
 
-    /// Returns a micro-batch's share of each custom normaliser, by term name; it depends on data and `prepare` alone. Every such
+    /// Returns a micro-batch's share of each custom normaliser, by term name; it depends only on data and `prepare`. Every such
     /// term is returned once, with a number of at least 0. If the shares of a window add up to 0, the term's sum must be 0 too.
     ///
     /// # Errors

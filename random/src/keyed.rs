@@ -5,7 +5,7 @@
 
 use crate::split_mix::{GOLDEN_GAMMA, mix, step};
 
-/// A stream of random numbers, decided by its key alone.
+/// A stream of random numbers that depends only on its key.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,

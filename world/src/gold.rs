@@ -1,4 +1,4 @@
-//! The gold reward: the true reward of a completion, computed from the prompt's text and the completion alone.
+//! The gold reward: the true reward of a completion, computed only from the prompt's text and the completion.
 
 use crate::Task;
 use crate::task::Problem;

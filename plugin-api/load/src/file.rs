@@ -69,7 +69,7 @@ impl From<&Metadata> for Identity {
 /// A library that is opened before the plugin's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Companion {
-    /// Its path; for a library that is not in the plugin's folder the name alone, for which the system's loader searches.
+    /// Its path; for a library outside the plugin's folder only its name, which the system's loader searches for.
     pub path: PathBuf,
     /// Whether its symbols are visible to every library opened later.
     pub global: bool,

@@ -83,10 +83,10 @@ impl Library {
         self.root.appended()
     }
 
-    /// Checks a plugin with `abi_stable`'s own check alone: for the test that crosses minor versions.
+    /// Checks a plugin only with `abi_stable`'s own check: for the test that crosses minor versions.
     ///
     /// # Errors
-    /// [`Code::LAYOUT`] where it refuses the plugin.
+    /// [`Code::LAYOUT`] if it refuses the plugin.
     #[cfg(feature = "next-minor")]
     pub fn own_check_alone(info: &PluginInfo) -> Result<()> {
         let library = LibraryFile::read(&info.path)?.open(info).map_err(|e| refuse(info, e))?;

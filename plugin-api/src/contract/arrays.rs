@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Catches lengths that are checked for rollouts alone, or compared with the number of tokens instead of sequences.
+    /// Catches lengths that are checked only for rollouts, or compared with the number of tokens instead of sequences.
     #[test]
     fn prepare_returns_the_right_lengths_and_scopes() {
         let array = |scope, count| Batch::new().with("a", scope, vec![1.0; count]);

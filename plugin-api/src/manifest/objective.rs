@@ -115,7 +115,7 @@ pub struct ObjectiveManifest {
 pub struct Requirements {
     /// The statistics it reads: the policy's by plain names (`logp`), another role's after its name and a dot (`reference.logp`).
     pub statistics: Vec<String>,
-    /// The loss is linear in its statistics, so that cotangents depend on data alone: the host requests them with statistics of
+    /// The loss is linear in its statistics, so that cotangents depend only on data: the host requests them with statistics of
     /// zero before the head runs, and the head computes loss and gradient in one pass.
     pub linear: bool,
     /// Temperature: the logits are divided by it before any statistic is computed.

@@ -36,7 +36,7 @@ pub enum TapeError {
         /// The shape it was given.
         found: Vec<usize>,
     },
-    /// An array that goes with a variable (a mask, ids, sides) has another length than the variable.
+    /// An array that belongs to a variable (a mask, ids, sides) has another length than the variable.
     #[error("`{op}`: `{array}` has length {length}, the variable has shape {shape:?}")]
     Length {
         /// The operation.

@@ -1,6 +1,6 @@
 //! The device of a session, and opening libtorch's CUDA half if a session requests it.
 //!
-//! The plugin links libtorch_cpu and libc10 alone, so that one file works on machines with and without a GPU. libtorch looks for
+//! The plugin links only libtorch_cpu and libc10, so that one file works on machines with and without a GPU. libtorch looks for
 //! its CUDA half once and remembers the result, so the half is opened before anything looks for it.
 
 use plugin_api::{Code, Error, Result};

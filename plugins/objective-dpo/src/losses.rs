@@ -59,7 +59,7 @@ impl<'t> Sides<'t> {
 /// What a loss reads.
 #[derive(Clone, Copy)]
 pub enum Shape {
-    /// The margin alone; an f-divergence may replace the log-ratio there.
+    /// Only the margin; an f-divergence may replace the log-ratio there.
     Margin(for<'t> fn(Var<'t>, &LossOptions) -> Var<'t>),
     /// Both log-ratios.
     Ratios(for<'t> fn(Sides<'t>, &LossOptions) -> Var<'t>),

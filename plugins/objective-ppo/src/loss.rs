@@ -15,7 +15,7 @@
 //! `old_value` come from [`rollout`], which also has the KL penalty, the score and generalised advantage estimation. A masked
 //! token adds nothing and its cotangent is exactly 0.
 //!
-//! The KL to the reference enters through the rewards alone. TRL 0.11 gave a batch with a mean ratio above 10 no gradient; here
+//! The KL to the reference enters only through the rewards. TRL 0.11 gave a batch with a mean ratio above 10 no gradient; here
 //! only each token's clamp applies, because that mean would couple the batch.
 
 use crate::{config::Settings, kl::LOG_RATIO_CAP, rollout, rollout::names};

@@ -19,7 +19,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 /// Catches a comparison whose steps are not those of a run (other batches, another rate, no update, other first bits), a

@@ -23,7 +23,7 @@ fn compile() -> PathBuf {
     cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE"]);
     let output = cc.arg(source).arg("-o").arg(&fresh).arg("-ldl").output().expect("cc, which rustc links with, starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fs::rename(&fresh, &library).expect("the layer takes its place");
+    fs::rename(&fresh, &library).expect("the layer is in place");
     library
 }
 

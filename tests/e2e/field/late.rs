@@ -45,7 +45,7 @@ batch = { prompts = 2 }
 optimizer = { lr = 1e-3 }
 "#;
 
-/// Catches a check of the default's column alone, of training rows alone, and of presence alone.
+/// Catches a check of only the default's column, of only the training rows, and of only the presence.
 #[test]
 fn declared_columns_are_checked_in_every_row_by_name_and_value() {
     let lab = Lab::new();

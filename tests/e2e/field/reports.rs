@@ -214,7 +214,7 @@ fn eval_of_rows_reads_them_or_reports_what_it_found() {
         .refuses(2, &["t.txt is a file of JSON", "telos eval MODEL --rows t.txt"]);
 }
 
-/// Catches whole numbers beyond 64 bits that are rounded, or written as an object of ours, on the way from prompts to pairs.
+/// Catches whole numbers beyond 64 bits that are rounded, or written as an internal object, from prompts to pairs.
 #[test]
 fn pairs_keep_large_numbers() {
     let lab = case("pairs-of-chats");

@@ -166,7 +166,7 @@ fn generation_two_spans() {
 fn template_thinking_dropped() {
     let lab = case("template-thinking-dropped");
     assert_eq!(example(&lab), "<user>q|\n<assistant>⟦a|\n⟧<user>q2|\n<assistant>⟦b|\n<|endoftext|>⟧");
-    // As Qwen3's: reasoning of the last turn stands in the text, and an opening with an empty one does not.
+    // As Qwen3's: reasoning of the last turn is in the text, and an opening with an empty one does not.
     let qwen = "{% for m in messages %}<{{ m.role }}>\n{% if m.role == 'assistant' and loop.last %}<think>\n{{ m.reasoning_content }}\n</think>\n\
         {% endif %}{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<assistant>\n{% if off is defined %}<think>\n\n</think>\n{% endif %}{% endif %}";
     let row = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "r"}, {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b", "reasoning": "s"}]}"#;

@@ -74,7 +74,7 @@ fn plugins_of_both_minors_load_into_one_host_in_any_order() {
     works(THIS, &[(NEXT, "1.1", unknown), (THIS, "1.0", unknown)]);
 }
 
-/// Shows that the reversed check is needed, so that the tests above are not met by chance.
+/// Shows that the reversed check is needed, so that the tests above do not pass by chance.
 #[test]
 fn the_check_of_abi_stable_alone_would_refuse_the_older_plugin() {
     let own = |variant: &str| host(NEXT, &[Path::new("--own-check"), &plugin(variant)]);
@@ -85,7 +85,7 @@ fn the_check_of_abi_stable_alone_would_refuse_the_older_plugin() {
     assert!(straight.succeeds().lines().skip(1).all(|line| line.ends_with("accepted")), "{straight:#?}");
 }
 
-/// Catches a host that trusts the version alone: here a plain struct grew, which a later minor must never do.
+/// Catches a host that checks only the version: here a plain struct grew, which a later minor must never do.
 #[test]
 fn a_plugin_of_another_layout_is_refused_by_both_hosts_with_file_and_reason() {
     let path = plugin(OTHER);

@@ -32,7 +32,7 @@ fn blames_attention_backward(answer: &Answer, parts: &[&str]) {
     }
 }
 
-/// Catches a suite that lost an operation, a shape or its numbers on the way into the report.
+/// Catches a report that lacks an operation, a shape or its numbers.
 #[test]
 fn reference_and_both_paths_of_candle_conform() {
     for args in [&["reference"][..], &["candle"], &["candle", "--option", "path=generic"]] {
@@ -60,7 +60,7 @@ fn reference_and_both_paths_of_candle_conform() {
     }
 }
 
-/// Catches a verification of the first dtype of a manifest alone, and f64 without its gradients.
+/// Catches a verification of only the first dtype of a manifest, and f64 without its gradients.
 #[test]
 fn every_dtype_of_the_manifest_is_verified() {
     let answer = verify(&["reference", "--only", "linear_backward_weight", "--json"]);

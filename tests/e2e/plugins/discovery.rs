@@ -178,7 +178,7 @@ fn the_first_folder_wins_and_the_list_says_so() {
 #[test]
 fn a_plugin_whose_header_names_another_kind_is_refused() {
     let (_here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, kind), b"reward\0\0\0"));
-    let error = Library::load(&the_plugin(&path, "ce")).err().expect("an objective is no reward");
+    let error = Library::load(&the_plugin(&path, "ce")).err().expect("an objective is not a reward");
     assert_eq!(error.code, Code::LAYOUT);
     assert!(error.message.contains("reward") && error.message.contains("ce"), "{error}");
     let objective = Library::load(&the_plugin(&library(&plugins(), "objective-ce"), "ce")).expect("a sound plugin");

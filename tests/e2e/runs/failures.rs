@@ -81,7 +81,7 @@ fn a_panic_in_loss_keeps_the_earlier_steps() {
     lab.ask(&["run", "next.toml"]).succeeds();
 }
 
-/// Catches a step that is half done being saved as a whole one: weights of step 5 under the name of step 4.
+/// Catches a partial step that is saved as a complete one: weights of step 5 under the name of step 4.
 #[test]
 fn a_panic_in_after_step_leaves_no_partial_step() {
     let (lab, answer) = fails("panics-in-after-step", &["checkpoint.every=1"]);
@@ -180,7 +180,7 @@ fn with_small_files(lab: &Lab, bytes: u64, sets: &[&str], resume: bool) -> Answe
 }
 
 /// Catches a full disk that kills the run, that removes the last good checkpoint, or that is not reported. A file that may not
-/// grow stands for the full disk: the system refuses the same writes.
+/// grow simulates the full disk: the system refuses the same writes.
 #[test]
 fn a_full_disk_at_a_checkpoint_keeps_the_last_complete_one() {
     with_enough_steps(40, |steps| {

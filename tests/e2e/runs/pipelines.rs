@@ -131,7 +131,7 @@ fn gotcha_42_a_pipeline_killed_in_the_second_stage_leaves_the_same_bits() {
         }
         let ends = [("pre", 10), ("sft", steps), ("more", 6)];
         equal(&lab, &undisturbed, ends);
-        // A further resume has nothing to do; the table is printed all the same.
+        // A further resume has nothing to do; the table is printed nevertheless.
         let again = lab.resume(&[&length]);
         assert!(again.succeeds().contains("exact_match"), "{again:#?}");
         assert_eq!(again.err.matches("done already").count(), 3, "{again:#?}");

@@ -65,7 +65,7 @@ fn check_predicts_the_memory_of_a_run() {
         let [predicted, used] = both(objective, sets);
         for (what, predicted, used) in [("device", predicted[0], used[0]), ("process", predicted[1], used[1])] {
             let error = predicted / used - 1.0;
-            assert!(error.abs() < 0.1, "{name}, {what}: check says {predicted}, the run took {used}: {error:+.3}");
+            assert!(error.abs() < 0.1, "{name}, {what}: check predicts {predicted}, the run used {used}: {error:+.3}");
         }
     }
 }

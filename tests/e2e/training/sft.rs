@@ -106,7 +106,7 @@ fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
     });
 }
 
-/// Catches counts that are only printed, or wrong, and a template that does not go with the model.
+/// Catches counts that are only printed, or wrong, and a template that is not saved with the model.
 #[test]
 fn gotcha_05_15_the_receipt_counts_dropped_rows_and_the_template_is_saved_with_the_model() {
     let lab = lab();

@@ -34,7 +34,7 @@ impl<'a> Case<'a> {
         Ok(Self { laws, options, requirements, draws: (0..WINDOWS).collect(), cut: None })
     }
 
-    /// The same with one window alone, or with a part of it.
+    /// The same with only one window, or with a part of it.
     pub(super) fn only(&self, draw: u64, cut: Option<Cut>) -> Case<'a> {
         Case { laws: self.laws, options: self.options, requirements: self.requirements.clone(), draws: vec![draw], cut }
     }

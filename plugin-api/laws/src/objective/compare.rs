@@ -134,7 +134,7 @@ impl Flat {
         Ok(terms.worse(metrics).worse(self.same_cotangents(found, alike)?))
     }
 
-    /// Compares cotangents alone.
+    /// Compares only cotangents.
     pub(super) fn same_cotangents(&self, found: &Flat, alike: Alike) -> Result<Agreement, Fault> {
         let mut worst = alike.measure(0.0, 0.0);
         for array in self.cotangents.arrays().iter().filter(|a| a.name != names::OFFSETS) {

@@ -254,7 +254,7 @@ impl Quick<'_> {
         Ok(Ok([front.concat(), back.concat()]))
     }
 
-    /// A custom normaliser depends on data alone and adds up: the loss must not depend on how the window is split.
+    /// A custom normaliser depends only on data and adds up: the loss must not depend on how the window is split.
     fn normalisers(&self) -> Outcome {
         let statistics = self.objective.requirements()?.statistics;
         let part = self.part()?;

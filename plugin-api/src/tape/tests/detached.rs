@@ -15,7 +15,7 @@ fn loss(x: &[f64]) -> f64 {
     product + two.input("x", x).sum().detach_as("sum").scalar().expect("sound") + by_hand
 }
 
-/// Catches a record of the last tape alone, another order, and values that move with the point.
+/// Catches a record of only the last tape, another order, and values that move with the point.
 #[test]
 fn detached_values_keep_the_values_of_the_base_point() {
     let (base, detached) = record_detached(|| loss(&[1.0, 3.0]));

@@ -126,7 +126,7 @@ fn offsets() {
     assert_eq!(tape.finish().expect_err("no offsets").to_string(), expected);
 }
 
-/// Catches a matrix read as a vector, and a last row cut off in silence.
+/// Catches a matrix read as a vector, and a last row dropped without an error.
 #[test]
 fn arrays_of_a_batch() {
     let array = |cols, data: &'static [f64]| Array {

@@ -108,7 +108,7 @@ fn gotcha_19_label_smoothing_means_three_things() {
     }
 }
 
-/// `apo-down` moves the chosen answer nowhere at first, so it has no mirror.
+/// `apo-down` does not move the chosen answer at first, so it has no mirror image.
 #[test]
 fn gotcha_20_exchanging_the_sides_mirrors_the_gradient_at_zero_margin() {
     let batch = unmoved();
@@ -164,7 +164,7 @@ fn gotcha_21_every_name_computes_a_different_loss() {
     }
 }
 
-/// Both fall, the rejected one faster: the margin alone would look like progress.
+/// Both fall, the rejected one faster: the margin by itself would look like progress.
 #[test]
 fn gotcha_23_a_falling_chosen_answer_is_reported_next_to_the_growing_margin() {
     let batch = batch(&[[(&[-3.0, -2.0], &[-1.0, -1.0]), (&[-9.0], &[-2.0])]]);

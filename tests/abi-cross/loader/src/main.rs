@@ -1,5 +1,5 @@
 //! A host that loads the plugins of the given libraries, calls every slot and prints the results: `abi-cross-loader LIBRARY...`,
-//! or `abi-cross-loader --own-check LIBRARY` for the result of `abi_stable`'s check alone.
+//! or `abi-cross-loader --own-check LIBRARY` for the result of only `abi_stable`'s check.
 //!
 //! One line per plugin: its id, its contract version, and the results of the slots appended by the next minor version (root,
 //! instance): a number, `missing`, or `unknown` if this host's own minor version does not have them. Exit code 1 if anything is

@@ -63,7 +63,7 @@ fn gotcha_24_losses_and_gradients_match_trl() {
     }
 }
 
-/// Catches a rotation that pairs a prompt with its own answer, loses an answer's end, or lets a label go with the other row.
+/// Catches a rotation that pairs a prompt with its own answer, loses an answer's end, or moves a label to the other row.
 #[test]
 fn a_window_gets_each_prompt_with_the_next_rows_answer() {
     let rows = Batch::new()

@@ -1,4 +1,4 @@
-//! The laws of an instance over time: calls are repeatable, state changes only where allowed, and counts depend on data alone.
+//! The laws of an instance over time: calls are repeatable, state changes only where allowed, and counts depend only on data.
 
 use crate::objective::{
     case::{Case, WINDOWS},

@@ -165,7 +165,7 @@ fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batc
     Ok(())
 }
 
-/// If the loss is declared as linear, cotangents depend on the data alone.
+/// If the loss is declared as linear, cotangents depend only on the data.
 pub(in crate::objective) fn linear(case: &Case<'_>) -> Outcome {
     let mut constant = true;
     for draw in case.windows() {

@@ -67,7 +67,7 @@ fn per_sequence(batch: &Batch<'_>, name: &str, value: fn(usize) -> f64) -> Resul
     Ok(Batch::new().with(name.to_owned(), Scope::SEQUENCE, values))
 }
 
-/// Catches a law that checks rollouts alone, or accepts any array as the objective's own.
+/// Catches a law that checks only rollouts, or accepts any array as the objective's own.
 #[test]
 fn results_of_prepare_are_checked() {
     let ended: fn(&Batch<'_>) -> Result<Batch<'static>> =

@@ -142,7 +142,7 @@ fn wrong_sign_of_advantage(batch: &Batch<'_>) -> Result<Loss> {
     Ok(loss)
 }
 
-/// Catches answers of equal reward that count as a check, and a check of the first sequences alone, none of which has a gradient.
+/// Catches answers of equal reward that count as a check, and a check of only the first sequences, none of which has a gradient.
 #[test]
 fn a_batch_without_gradient_proves_nothing() {
     let mut manifest = manifest(DataKind::PROMPT);

@@ -30,7 +30,7 @@ impl Case {
 }
 
 /// TRL 0.16.1 puts the score one past the answer if there is room (gotcha 29), whitens advantages and takes the policy's means
-/// over the answer alone, and the value's over one token more. Rewards and returns are compared on the longer answer; advantages
+/// over only the answer, and the value's over one token more. Rewards and returns are compared on the longer answer; advantages
 /// are ours before whitening, whitened over the shorter one.
 #[test]
 fn gotcha_29_a_rollout_of_trl_from_scores_to_gradients() {
