@@ -128,7 +128,7 @@ fn wrong_claims_leaks_and_drift_are_detected() {
         ("leak-handle", &["every handle was freed"]),
         ("drift", &["another session gives the same bits", "different bits"]),
         #[cfg(target_os = "linux")]
-        ("leak-memory", &["the process does not grow from step to step", "KiB or more behind"]),
+        ("leak-memory", &["the process does not grow from step to step", "KiB or more every"]),
     ] {
         blames_attention_backward(&broken(fault, &[]), parts);
     }
