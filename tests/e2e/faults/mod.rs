@@ -242,7 +242,7 @@ fn gotcha_61_every_disturbed_call_of_the_supervising_process_is_handled() {
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
 fn gotcha_41_61_every_damaged_file_is_detected() {
-    let part = Part::begin("A file is spoiled");
+    let part = Part::begin("A file is damaged");
     let (by_use, by_damage, wrong) = damage_files(None);
     part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);
 }

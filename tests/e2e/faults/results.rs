@@ -9,14 +9,13 @@ use std::{
     time::Instant,
 };
 
-const HEAD: &str = "# Faults of the disk, and ends before time
+const HEAD: &str = "# Faults of the disk, and early ends
 
 Counts of the tests in `tests/e2e/faults`, written by `TELOS_RESULTS=1 cargo xtask test --full`. Every trial disturbs one tiny run
-and resumes it. It ends well in one of three ways: with the same bits as an undisturbed run; refused with the file's name, and with
-the same bits once it is resumed; with a message about the file and the same bits (a cache that could not be written, and was named,
-may lack what a later run computes again). Anything else is a fault. *Something left over*: the
-same bits, and a temporary file or a checkpoint that rotation would have removed stays. *Not reached*: the run came to its end
-before that call.
+and resumes it. Three outcomes are right: the run has the same bits as an undisturbed one; it is refused with the file's name, and has
+the same bits once it is resumed; it reports a message about the file and has the same bits (a cache that could not be written, and
+was named, may lack what a later run computes again). Anything else is a fault. *Something left over*: the same bits, but a temporary
+file or a checkpoint that rotation would have removed remains. *Not reached*: the run ended before that call.
 ";
 
 /// One part at a time: each takes all cores.
