@@ -12,10 +12,10 @@ use std::{
 const HEAD: &str = "# Faults of the disk, and early ends
 
 Counts of the tests in `tests/e2e/faults`, written by `TELOS_RESULTS=1 cargo xtask test --full`. Every trial disturbs one tiny run
-and resumes it. Three outcomes are right: the run has the same bits as an undisturbed one; it is refused with the file's name, and has
-the same bits once it is resumed; it reports a message about the file and has the same bits (a cache that could not be written, and
-was named, may lack what a later run computes again). Anything else is a fault. *Something left over*: the same bits, but a temporary
-file or a checkpoint that rotation would have removed remains. *Not reached*: the run ended before that call.
+and resumes it. Three outcomes are right: the run has the same bits as an undisturbed one; it is refused with the file's name, and
+has the same bits once it is resumed; it reports a message about the file and has the same bits (a cache that could not be
+written, and was named, may lack what a later run computes again). Anything else is a fault. *Something left over*: the same bits,
+but a temporary file or a checkpoint that rotation would have removed remains. *Not reached*: the run ended before that call.
 ";
 
 /// One part at a time: each takes all cores.
