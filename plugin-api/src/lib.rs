@@ -90,7 +90,8 @@
 //! [dev-dependencies]
 //! plugin-api-laws = { path = "../telos/plugin-api/laws" }      # or the same repository and commit: the laws, for a test
 //! ```
-//! No feature is needed. Programs that load plugins use the crate `plugin-api-load`. The profile must not set `panic = "abort"` (the build fails then).
+//! No feature is needed. Programs that load plugins use the crate `plugin-api-load`. The profile must not set `panic = "abort"`
+//! (the build fails then).
 //! `cargo build --release`, then `telos run FILE --plugins target/release`. The library works with every host of the same major
 //! version of the contract, whatever compiler built that.
 //!

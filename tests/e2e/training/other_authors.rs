@@ -88,7 +88,7 @@ fn trains(lab: &Lab, sets: &[&str]) -> Run {
 }
 
 /// Catches a host that sends a cotangent for a value that no objective returned (without a critic no model can receive
-/// it), a memory check without `reward`, `ended` or several answers to a prompt, and made-up answers that the first step learns from.
+/// it), a memory check without `reward`, `ended` or several answers to a prompt, and invented answers that the first step uses.
 #[test]
 fn gotcha_55_grpo_trains_without_a_critic() {
     let prompt = |i| json!({"prompt": format!("{i}? ")});
