@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What gpu.sh runs: the parts one after the other, each with its own time limit, all results in one JSON file.
 
-The file is written again after every part, so that a part that fails, hangs or is killed loses nothing but itself; what
-it said is in the file under its name.
+The file is written again after every part, so that a part that fails, hangs or is killed loses only its own results; its
+output is in the file under its name.
 """
 
 import argparse
@@ -79,8 +79,8 @@ def ask(command, limit, folder=None):
         # Its children too: it is the leader of its own group.
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
-        told = {"stdout": out[-TEXT:], "stderr": err[-TEXT:]}
-        return {"command": shown, "failed": f"not done within {limit:.0f} s", **told}
+        printed = {"stdout": out[-TEXT:], "stderr": err[-TEXT:]}
+        return {"command": shown, "failed": f"not done within {limit:.0f} s", **printed}
     result = {"command": shown, "exit_code": process.returncode}
     try:
         result["result"] = json.loads(out)
@@ -117,7 +117,7 @@ def cpu_name():
 
 
 def nvidia(fields):
-    """What nvidia-smi says of the first GPU; empty where there is none."""
+    """The first GPU as nvidia-smi describes it; empty without one."""
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -133,7 +133,7 @@ def memory_used(args):
 
 
 def find(program):
-    """A program beside the plugins' folder."""
+    """A program next to the plugins' folder."""
     path = ROOT / program
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / program
     return str(path if path.is_file() else target)
@@ -171,7 +171,7 @@ def road(args, limit):
 
 
 def arguments(args, ours, peers, sequences, patience):
-    """What side_by_side.py is told."""
+    """The arguments of side_by_side.py."""
     file = ROOT / "experiments" / ("bench-small.toml" if args.quick else "gpt2-124m.toml")
     options = side_by_side.parser().parse_args([str(file), "--ours", ours, "--peers", peers])
     options.device, options.dtype, options.sequences = args.device, "bf16" if args.bf16 else "f32", sequences
@@ -198,12 +198,12 @@ def one(args, ours, peers, sequences, patience):
 
 def largest(args, ours, peers, clock, limit):
     """Doubles the batch until memory runs out (halves it where not even the first fits); every size's figures."""
-    end, sizes, told = time.monotonic() + clock.left(limit), {}, None
+    end, sizes, problem = time.monotonic() + clock.left(limit), {}, None
     sequences, most = (4, 8) if args.quick else (16, 512)
     while 1 <= sequences <= most and sequences not in sizes:
         left = end - time.monotonic()
         if left < 15:
-            told = f"no time was left to try {sequences} sequences"
+            problem = f"no time was left to try {sequences} sequences"
             break
         try:
             sizes[sequences] = one(args, ours, peers, sequences, left)
@@ -211,14 +211,14 @@ def largest(args, ours, peers, clock, limit):
         except side_by_side.Failed as why:
             sizes[sequences] = {"failed": str(why)[-TEXT:]}
             if "memory" not in str(why):
-                told = f"{sequences} sequences: {why}"[-TEXT:]
+                problem = f"{sequences} sequences: {why}"[-TEXT:]
                 break
             sequences //= 2
     done = {n: size for n, size in sizes.items() if "failed" not in size}
     fastest = max(done, key=lambda n: done[n]["tokens_per_second"], default=None)
     result = {"sizes": sizes, "largest": max(done, default=None), "fastest": fastest}
-    if told:
-        result["ended" if done else "failed"] = told
+    if problem:
+        result["ended" if done else "failed"] = problem
     return result
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one run and one file: verifies attention, times the GPT-2 124M training step beside
+# Everything that needs a GPU, in one run and one file: verifies attention, times the GPT-2 124M training step against
 # PyTorch's (both within five minutes), compares backends, runs the quickstart's stages with few steps, and verifies the
 # whole torch backend. Takes under nine minutes.
 #
 #   bash benches/gpu.sh --out result.json                     in a distribution (cargo xtask dist)
-#   bash benches/gpu.sh --device cpu --quick --out try.json   tries the script itself where there is no GPU
+#   bash benches/gpu.sh --device cpu --quick --out try.json   tries the script itself without a GPU
 #
-# Needs a Python 3.11 with PyTorch 2.11.0 (PYTHON=..., else python3) and nothing else; gpu.py beside it does the work.
+# Needs a Python 3.11 with PyTorch 2.11.0 (PYTHON=..., else python3) and nothing else; gpu.py in the same folder does the work.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +22,7 @@ if ! torch=$("$python" -c 'import importlib.util as u; print(u.find_spec("torch"
     exit 2
 fi
 
-# The plugin looks for libtorch beside itself. A folder that somebody put there stays; a link is set anew.
+# The plugin looks for libtorch next to itself. An existing folder is kept; a link is replaced.
 plugins=$root/plugins
 if [ ! -x "$root/telos" ]; then
     plugins=${CARGO_TARGET_DIR:-$root/target}/release/plugins

@@ -128,7 +128,7 @@ fn main() -> Result<()> {
         return Err(Error::invalid("usage: step_ops small|large f32|bf16 THREADS BACKEND..."));
     };
     let s = if shape == "large" { LARGE } else { SMALL };
-    let dtype = DType::from_name(dtype).ok_or_else(|| Error::invalid(format!("`{dtype}` is no dtype")))?;
+    let dtype = DType::from_name(dtype).ok_or_else(|| Error::invalid(format!("`{dtype}` is not a dtype")))?;
     let threads = threads.parse().map_err(|e| Error::invalid(format!("threads `{threads}`: {e}")))?;
     let sessions = backends.iter().map(|backend| open(backend, threads)).collect::<Result<Vec<_>>>()?;
     let totals = vec![0.0; sessions.len()];

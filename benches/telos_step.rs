@@ -20,7 +20,7 @@ use telos::{
 };
 use telos_benches::{Spec, Training, setup};
 
-/// Trains an experiment's model on random tokens, as many steps at a time as each line `go N` asks for.
+/// Trains an experiment's model on random tokens, N steps for each line `go N`.
 #[derive(Parser)]
 #[command(name = "telos-step", version, max_term_width = 100)]
 struct Cli {
@@ -32,7 +32,7 @@ struct Cli {
     /// Overrides a key of the experiment.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = Override::parse)]
     sets: Vec<Override>,
-    /// A folder to look for plugins in, before TELOS_PLUGINS and `plugins` beside this program.
+    /// A folder to search for plugins, before TELOS_PLUGINS and the folder `plugins` next to this program.
     #[arg(long = "plugins", value_name = "DIR")]
     plugins: Vec<PathBuf>,
 }

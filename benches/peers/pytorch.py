@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The training step of an experiment file, in PyTorch: the peer that Telos's own step is timed beside.
+"""The training step of an experiment file, in PyTorch: the peer that Telos's own step is compared with.
 
 The same model (llama or gpt2 shape), batch, loss, clipping and AdamW as the experiment describes, the way one writes them
 in PyTorch: eager, or `--compile`; causal `scaled_dot_product_attention`; fused AdamW; bf16 by autocast over f32 weights.
@@ -44,7 +44,7 @@ class Shape:
         self.rope_theta = model.get("rope_theta", 1e4)
         self.init_std = model.get("init_std", 0.02)
         if "vocab" not in model:
-            raise SystemExit(f"{file}: no model.vocab; this program reads no tokenizer, so it must stand there")
+            raise SystemExit(f"{file}: no model.vocab; this program reads no tokenizer, so the file must set it")
         self.vocab = model["vocab"]
         if model.get("kv_heads", self.heads) != self.heads:
             raise SystemExit(f"{file}: model.kv_heads: grouped heads are not written here")

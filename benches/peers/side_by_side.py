@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times Telos's training step beside PyTorch's, in one run, in turns: a machine that is busy for a while slows both alike.
+"""Times Telos's training step and PyTorch's in one run, in turns: other work on the machine slows both.
 
     python3 side_by_side.py experiments/bench-medium.toml --ours candle,torch --peers eager,compile
 
-Every program is started once and stays; each round gives each its turn, in rotating order. A turn is as many steps as fit
-into `--seconds`. What is told is the median over the rounds, and the median of the ratios within each round. README.md
-says what is compared. Needs Python 3.11; the peers need torch, of this Python or of `--python`.
+Every program is started once and keeps running; in each round each program has one turn, in rotating order. A turn is as
+many steps as fit into `--seconds`. Reported are the median over the rounds, and the median of the ratios within each round.
+README.md describes what is compared. Needs Python 3.11; the peers need torch, of this Python or of `--python`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 class Failed(Exception):
-    """A program that did not answer; the text says what it said."""
+    """A program that did not answer; the text is what it printed."""
 
 
 class Program:
@@ -31,13 +31,13 @@ class Program:
 
     def __init__(self, name, command, patience):
         self.name, self.patience, self.rounds = name, patience, []
-        self.said = []
+        self.printed = []
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.answers = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        listener = threading.Thread(target=lambda: self.said.extend(self.process.stderr), daemon=True)
+        listener = threading.Thread(target=lambda: self.printed.extend(self.process.stderr), daemon=True)
         listener.start()
         self._listener = listener
 
@@ -56,7 +56,7 @@ class Program:
             raise Failed(f"no answer within {self.patience:.0f} s") from None
         if "error" in answer:
             code = self.close()
-            raise Failed(answer["error"] or f"ended with code {code}: {''.join(self.said[-15:]).strip()}")
+            raise Failed(answer["error"] or f"ended with code {code}: {''.join(self.printed[-15:]).strip()}")
         return answer
 
     def start(self):
@@ -119,7 +119,7 @@ class Program:
 
 
 def telos_step(args):
-    """The program with Telos's step: beside `telos` in a distribution, else where cargo puts it."""
+    """The program with Telos's step: next to `telos` in a distribution, else in cargo's target folder."""
     if args.telos_step:
         return args.telos_step
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target"))
@@ -130,7 +130,7 @@ def telos_step(args):
 
 
 def commands(args):
-    """Name and command of every program asked for, Telos's first."""
+    """Name and command of every requested program, Telos's first."""
     file, found = args.file, []
     with open(file, "rb") as text:
         context = tomllib.load(text)["model"]["context"]

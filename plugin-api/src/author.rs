@@ -16,10 +16,10 @@ impl From<TapeError> for Error {
 }
 
 impl Batch<'_> {
-    /// A tape that knows the batch's sequences.
+    /// A tape with the batch's sequence offsets.
     ///
     /// # Errors
-    /// [`Code::ARRAY`] where `offsets` is missing or damaged.
+    /// [`Code::ARRAY`] if `offsets` is missing or damaged.
     pub fn tape(&self) -> Result<Tape> {
         Ok(Tape::with_offsets(&self.offsets()?))
     }
@@ -28,7 +28,7 @@ impl Batch<'_> {
     /// constant otherwise. Shape `[rows]`, or `[rows, columns]` where it has several columns.
     ///
     /// # Errors
-    /// [`Code::ARRAY`] where the batch has no such array.
+    /// [`Code::ARRAY`] if the batch has no such array.
     pub fn var<'t>(&self, tape: &'t Tape, name: &str) -> Result<Var<'t>> {
         let array = self.array(name)?;
         let value = ndarray_of(array)?;

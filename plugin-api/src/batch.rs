@@ -1,7 +1,7 @@
 //! Named arrays: the form in which an objective gets batches and rollouts and returns results.
 //!
 //! Packed, without padding: N tokens of S sequences, sequence s holding tokens `offsets[s]..offsets[s + 1]`. Token
-//! arrays are aligned to the *predicted* token: entry n belongs to `target[n]`, and `mask[n]` says whether that target is
+//! arrays are aligned to the *predicted* token: entry n belongs to `target[n]`, and `mask[n]` is 1 if that target is
 //! supervised. The host shifts; no plugin does. A new array never changes a layout.
 
 use crate::{Code, Error, Result};
@@ -166,7 +166,7 @@ impl<'a> Batch<'a> {
     /// First token of each sequence, and N.
     ///
     /// # Errors
-    /// [`Code::ARRAY`] where it is missing or not ascending from 0.
+    /// [`Code::ARRAY`] if it is missing or not ascending from 0.
     pub fn offsets(&self) -> Result<Vec<usize>> {
         let offsets: Vec<usize> = self.get(names::OFFSETS)?.iter().map(|&o| o as usize).collect();
         if offsets.first() != Some(&0) || offsets.windows(2).any(|w| w[0] > w[1]) {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_array_is_named_with_what_is_there() {
+    fn a_missing_array_is_named_with_the_existing_ones() {
         let error = sample().get("logp").unwrap_err();
         assert!(error.message.contains("`logp`") && error.message.contains("mask"), "{error}");
         assert_eq!(sample().column("margin").unwrap(), [0.5, 0.25]);

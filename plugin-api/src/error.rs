@@ -44,7 +44,7 @@ codes! {
     OPTION = 10,
     /// The plugin panicked; the panic was stopped at the border.
     PANIC = 11,
-    /// The instance panicked earlier and answers no more calls.
+    /// The instance panicked earlier and cannot be called again.
     POISONED = 12,
     /// Saved state could not be restored.
     STATE = 13,

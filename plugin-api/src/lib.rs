@@ -90,7 +90,8 @@
 //! [dev-dependencies]
 //! plugin-api-laws = { path = "../telos/plugin-api/laws" }      # or the same repository and commit: the laws, for a test
 //! ```
-//! No feature is needed. Programs that load plugins use the crate `plugin-api-load`. The profile must not set `panic = "abort"` (the build says so).
+//! No feature is needed. Programs that load plugins use the crate `plugin-api-load`. The profile must not set `panic = "abort"`
+//! (the build fails then).
 //! `cargo build --release`, then `telos run FILE --plugins target/release`. The library works with every host of the same major
 //! version of the contract, whatever compiler built that.
 //!
@@ -149,7 +150,7 @@
 //! [`manifest::Statistic`] lists them with scope, gradient and meaning. A name is the role's, a dot and the statistic's, and for the
 //! policy the statistic's alone. The host computes the statistics of the head and `score` for the policy, `reference.logp`,
 //! `critic.value` and `critic.value_end`, and no others. A loss may return cotangents for those of a trained model that have a
-//! gradient. The names are all that an objective says about the models that it reads:
+//! gradient. An objective describes the models that it reads only by these names:
 //! `Requirements::reading(["logp", "reference.logp"])`.
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.

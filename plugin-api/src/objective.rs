@@ -1,6 +1,6 @@
 //! The objective contract: from numbers per token to a loss and its cotangents.
 //!
-//! An objective never sees logits, models or devices. It opens no file, reads no clock and draws no random number of its own. Its
+//! An objective never gets logits, models or devices. It opens no file, reads no clock and draws no random number of its own. Its
 //! calls come in this order: `create`; once per window `compose` (if it has one), `prepare`, `weigh` (if a term has a custom
 //! normaliser), `loss` per micro-batch, `after_step`. Only `prepare` and `after_step` may change its state, so that a window can
 //! be split into micro-batches anywhere. All calls come from one thread.
@@ -57,7 +57,7 @@ pub trait Objective {
         Ok(Batch::new())
     }
 
-    /// Returns a micro-batch's share of each custom normaliser, by term name; it depends on data and `prepare` alone. Every such
+    /// Returns a micro-batch's share of each custom normaliser, by term name; it depends only on data and `prepare`. Every such
     /// term is returned once, with a number of at least 0. If the shares of a window add up to 0, the term's sum must be 0 too.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ pub trait Objective {
         }
         Err(crate::Error::new(
             crate::Code::STATE,
-            format!("{} bytes of state for an objective without any", state.len()),
+            format!("{} bytes of state for an objective without state", state.len()),
         ))
     }
 }

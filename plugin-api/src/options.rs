@@ -113,7 +113,7 @@ pub fn read<T: OptionValue>(spec: &OptionSpec, values: &OptionMap) -> Result<T> 
         && !spec.choices.is_empty()
         && !spec.choices.iter().any(|c| c == text)
     {
-        return Err(refuse(format!("`{text}` is none of {}", spec.choices.join(", "))));
+        return Err(refuse(format!("`{text}` is not one of {}", spec.choices.join(", "))));
     }
     Ok(typed)
 }
@@ -137,7 +137,7 @@ pub fn refuse_unknown(specs: &[OptionSpec], values: &OptionMap) -> Result<()> {
     }
 }
 
-/// Declares a plugin's options: a struct with types, defaults, legal values and help. After `of` stand the legal strings: a list, or
+/// Declares a plugin's options: a struct with types, defaults, legal values and help. After `of` come the legal strings: a list, or
 /// the names of a table (`of TABLE.iter().map(|row| row.name)`).
 ///
 /// ```
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_takes_its_default() {
+    fn missing_options_get_their_defaults() {
         let sample = parse(r#"{"rate": 1}"#).unwrap();
         assert_eq!(sample, Sample { rate: 1.0, count: 3, kind: "a".into(), levels: vec![1.0, 2.0] });
     }
@@ -240,7 +240,7 @@ mod tests {
             (r#"{"rate": "x"}"#, "`rate`"),
             (r#"{"count": 0}"#, "`count`"),
             (r#"{"count": 2.5}"#, "`count`"),
-            (r#"{"kind": "c"}"#, "`kind`: `c` is none of a, b"),
+            (r#"{"kind": "c"}"#, "`kind`: `c` is not one of a, b"),
             (r#"{"levels": [1, "x"]}"#, "`levels`"),
             (r#"{"beta": 1}"#, "`beta` is unknown"),
         ] {

@@ -25,7 +25,7 @@ use std::{fmt::Write, fs, mem::offset_of};
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/abi.lock");
 
 #[test]
-fn the_contract_is_what_abi_lock_says() {
+fn the_contract_matches_abi_lock() {
     let now = contract();
     if std::env::var_os("TELOS_BLESS").is_some() {
         fs::write(PATH, &now).unwrap();

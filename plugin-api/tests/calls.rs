@@ -241,7 +241,7 @@ proptest! {
 
     /// Catches a decoder that panics (overflow, index, division by zero), and one that accepts a wrong dtype or a missing operand.
     #[test]
-    fn no_call_panics_and_what_is_accepted_is_as_described(call in hostile_call()) {
+    fn no_call_panics_and_accepted_calls_match_their_description(call in hostile_call()) {
         let mut accepting = Accepting::default();
         if call.lend(|c| dispatch(&mut accepting, c)).is_ok() {
             let spec = CATALOGUE.iter().find(|op| op.id == call.op);

@@ -6,7 +6,8 @@ fn main() {
     println!("cargo:rerun-if-changed=src/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    // torch-sys reports where it found the libraries; the headers are in the same folder unless the environment says otherwise.
+    // torch-sys reports where it found the libraries; the headers are in the same folder unless an environment variable names
+    // another one.
     let from_libraries =
         || env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.into()));
     let root = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(env::var_os).map(PathBuf::from).or_else(from_libraries);

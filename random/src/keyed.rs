@@ -5,7 +5,7 @@
 
 use crate::split_mix::{GOLDEN_GAMMA, mix, step};
 
-/// A stream of random numbers, decided by its key alone.
+/// A stream of random numbers that depends only on its key.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,
@@ -29,7 +29,7 @@ impl Rng {
         if bound == 0 {
             return 0;
         }
-        // The low half decides whether this draw lies in the part of the range that would favour small results.
+        // The low half decides whether this draw is in the part of the range that would favour small results.
         let reject_below = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(bound);
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_splitmix64_to_the_bit() {
+    fn matches_splitmix64_bit_for_bit() {
         // SplitMix64's published stream for the state 1234567; catches a wrong constant or shift.
         let mut rng = Rng { state: 1_234_567 };
         let expected = [
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn keyed_streams_stay_the_same_bits() {
+    fn keyed_streams_match_recorded_bits() {
         // Fixed numbers, computed before this crate existed. Catches another folding of keys, which moves every data order.
         let first = |key: &[u64]| Rng::new(key).next_u64();
         assert_eq!(first(&[]), 0x6e78_9e6a_a1b9_65f4);

@@ -82,7 +82,7 @@ mod tests {
 
     /// Catches a mixing function that differs from the generator's, and one that is not a bijection at its fixed point 0.
     #[test]
-    fn mix_is_the_generators_output_function() {
+    fn mix_is_the_output_function_of_the_generator() {
         assert_eq!(mix(0), 0);
         assert_eq!(mix(GOLDEN_GAMMA), 0xe220_a839_7b1d_cdaf);
         let mut state = 1234567;

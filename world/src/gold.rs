@@ -1,4 +1,4 @@
-//! The gold reward: the true reward of a completion, computed from the prompt's text and the completion alone.
+//! The gold reward: the true reward of a completion, computed only from the prompt's text and the completion.
 
 use crate::Task;
 use crate::task::Problem;
@@ -25,10 +25,10 @@ pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
         return Some(1.0);
     }
     let wants_number = matches!(problem.task, Task::Count | Task::Add);
-    let said = completion
+    let given = completion
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| if wants_number { is_number(word) } else { NOUNS.contains(word) });
-    if said.eq(answer.split(' ')) {
+    if given.eq(answer.split(' ')) {
         return Some(RAMBLING_CEILING * answer.len() as f64 / completion.len() as f64);
     }
     Some(0.0)
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn guessing_several_numbers_earns_nothing() {
+    fn guessing_several_numbers_has_reward_0() {
         assert_eq!(gold("add: 2 + 3\n", "5"), Some(1.0));
         assert_eq!(gold("add: 2 + 3\n", "4 5 6"), Some(0.0));
         assert_eq!(gold("add: 2 + 3\n", "15"), Some(0.0));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_prompt_has_no_score() {
+    fn an_unknown_prompt_has_no_score() {
         assert_eq!(gold("tell me a joke\n", "5"), None);
     }
 }

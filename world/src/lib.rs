@@ -8,7 +8,7 @@
 //! | [`World::example`] | an instruction and its one right, terse answer | prompts for reinforcement learning, evaluation |
 //! | [`World::demonstration`] | the same, but a share of the answers is flawed | instruction tuning |
 //! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO |
-//! | [`gold()`] | the true reward of any completion, from the prompt's text alone | evaluation |
+//! | [`gold()`] | the true reward of any completion, from only the prompt's text | evaluation |
 //!
 //! Everything is a pure function of (seed, split, index), without state, clock or dependence on the platform. A prompt belongs to
 //! the same [`Split`] for every seed, so that pre-training, tuning and evaluation with different seeds never share a held-out

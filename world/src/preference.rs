@@ -27,7 +27,7 @@ pub struct Preference {
     pub rejected: String,
     /// The rejected answer's flaw.
     pub flaw: Flaw,
-    /// What the instruction asks for.
+    /// The instruction's task.
     pub task: Task,
 }
 
@@ -95,7 +95,7 @@ fn wrong_number(answer: &str, rng: &mut Rng) -> String {
     near.swap_remove(0)
 }
 
-/// Wraps an answer in talk that holds neither nouns of the language nor numbers.
+/// Wraps an answer in filler text that contains neither nouns of the language nor numbers.
 fn ramble(answer: &str, rng: &mut Rng) -> String {
     match rng.below(5) {
         0 => format!("well, the answer is {answer}."),

@@ -1,6 +1,6 @@
 //! Running text for pre-training: descriptive lines, and the tasks in many wordings.
 //!
-//! Only a few lines are in the instruction format, and a document continues after an answer, so that a model of this text knows
+//! Only a few lines are in the instruction format, and a document continues after an answer, so that a model of this text has seen
 //! the facts but does not follow instructions yet: tuning teaches it to answer and then to stop.
 
 use crate::split::Split;
@@ -42,11 +42,11 @@ fn line(tasks: &[Task], split: Split, rng: &mut Rng) -> String {
     if rng.below(5) == 0 {
         return problem.prompt() + &problem.answer();
     }
-    telling(&problem, rng.below(4))
+    as_sentence(&problem, rng.below(4))
 }
 
 /// The problem and its answer as a sentence, in one of four wordings.
-fn telling(problem: &Problem, wording: u64) -> String {
+fn as_sentence(problem: &Problem, wording: u64) -> String {
     let (list, answer, (a, b)) = (problem.list(), problem.answer(), problem.summands);
     let needle = problem.needle.unwrap_or_default();
     match (problem.task, wording) {

@@ -35,7 +35,7 @@ const COUNTED: (u64, u64) = (2, 5);
 /// The largest summand.
 const LARGEST: u64 = 20;
 
-/// What an instruction asks for.
+/// The task of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
     /// Repeat the words.
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_instruction() {
+    fn text_that_is_not_an_instruction_is_refused() {
         for text in [
             "",
             "sort",
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read_back() {
+    fn written_pairs_can_be_read_back() {
         let mut rng = Rng::new(&[3]);
         for task in Task::ALL {
             for _ in 0..500 {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn names_read_back_and_strangers_are_told_the_tasks() {
+    fn task_names_parse_and_unknown_ones_are_refused_with_the_list() {
         for task in Task::ALL {
             assert_eq!(task.name().parse(), Ok(task));
         }

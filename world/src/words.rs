@@ -36,13 +36,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nouns_sort_by_their_first_letter_alone() {
+    fn nouns_sort_by_their_first_letter() {
         assert!(NOUNS.windows(2).all(|pair| pair[0].as_bytes()[0] < pair[1].as_bytes()[0]));
         assert!(NOUNS.iter().all(|noun| noun.len() == 3));
     }
 
     #[test]
-    fn nouns_are_distinct_in_a_draw() {
+    fn nouns_of_one_draw_are_distinct() {
         let mut rng = Rng::new(&[1]);
         for _ in 0..200 {
             let mut drawn = distinct_nouns(5, &mut rng);

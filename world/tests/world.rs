@@ -22,7 +22,7 @@ fn examples_earn_the_full_gold_reward_and_fit_their_limits() {
 
 /// Catches flaws that are too frequent or in other prompts, and an answer that counts as flawed but is right.
 #[test]
-fn demonstrations_are_the_examples_with_a_share_of_flawed_answers() {
+fn demonstrations_are_examples_with_a_share_of_flawed_answers() {
     let world = World::new(1, &[]);
     let flawed = |share: f64| {
         let one = |index| (world.example(Split::Train, index), world.demonstration(Split::Train, index, share));
@@ -37,7 +37,7 @@ fn demonstrations_are_the_examples_with_a_share_of_flawed_answers() {
 }
 
 #[test]
-fn no_prompt_is_on_both_sides_whatever_the_seed_and_kind() {
+fn no_prompt_is_in_both_splits_for_any_seed_and_kind() {
     let prompts = |split, seed| -> BTreeSet<String> {
         let world = World::new(seed, &[]);
         let examples = (0..2000).map(|index| world.example(split, index).prompt);
@@ -50,7 +50,7 @@ fn no_prompt_is_on_both_sides_whatever_the_seed_and_kind() {
 }
 
 #[test]
-fn no_held_out_instruction_is_answered_in_a_training_document() {
+fn no_training_document_answers_a_held_out_instruction() {
     // Catches a document that draws its problems regardless of their side.
     let world = World::new(3, &[]);
     for split in SPLITS {
@@ -72,7 +72,7 @@ fn no_held_out_instruction_is_answered_in_a_training_document() {
 }
 
 #[test]
-fn documents_fit_and_are_mostly_not_instructions() {
+fn documents_fit_their_limit_and_are_mostly_not_instructions() {
     let world = World::new(4, &[]);
     let (mut instructions, mut lines) = (0, 0);
     for index in 0..3000 {
@@ -104,7 +104,7 @@ fn pairs_prefer_the_right_and_terse_answer() {
 }
 
 #[test]
-fn equal_length_pairs_give_length_away_to_nobody() {
+fn equal_length_pairs_have_no_length_signal() {
     let world = World::new(6, &[]);
     for index in 0..3000 {
         let pair = world.preference(Split::HeldOut, index, true);
@@ -114,7 +114,7 @@ fn equal_length_pairs_give_length_away_to_nobody() {
 }
 
 #[test]
-fn tasks_come_in_turn_and_only_those_asked_for() {
+fn only_the_selected_tasks_appear_in_turn() {
     let world = World::new(7, &[Task::Sort, Task::Add, Task::Sort]);
     let tasks: Vec<Task> = (0..4).map(|index| world.example(Split::Train, index).task).collect();
     assert_eq!(tasks, [Task::Sort, Task::Add, Task::Sort, Task::Add]);
@@ -125,7 +125,7 @@ fn tasks_come_in_turn_and_only_those_asked_for() {
 }
 
 #[test]
-fn the_world_does_not_change_under_published_results() {
+fn the_world_matches_published_hashes() {
     // A changed generator, word list or draw order changes every published figure: this text must be changed knowingly.
     let world = World::new(7, &[]);
     let shown: Vec<String> = (0..5)

@@ -160,13 +160,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_without_lines_is_not_good() {
+    fn an_empty_report_does_not_pass() {
         assert!(!Report::default().is_ok());
     }
 
     /// Catches a worst error chosen without its limit: 1e-3 is much in f32 and little in bf16.
     #[test]
-    fn the_worse_of_two_is_nearer_to_its_limit() {
+    fn the_worse_of_two_has_the_larger_share_of_its_limit() {
         let [f32, bf16] = [Agreement::new(1e-3, 1e-5), Agreement::new(1e-2, 2e-2)];
         assert_eq!((f32.worse(bf16), bf16.worse(f32)), (f32, f32));
         let exact = Agreement::new(1.0, 0.0);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_stand_in_the_table_with_their_detail() {
+    fn failures_are_in_the_table_with_their_detail() {
         let mut report = Report::default();
         report.push("order", "{}", Ok(String::new()));
         assert!(report.is_ok());

@@ -18,5 +18,5 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
 
 pub(crate) fn from_json<T: serde::de::DeserializeOwned>(plugin: &str, what: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
-        .map_err(|e| Error::internal(format!("answered {what} that cannot be read: {e}")).in_plugin(plugin))
+        .map_err(|e| Error::internal(format!("returned {what} that cannot be read: {e}")).in_plugin(plugin))
 }

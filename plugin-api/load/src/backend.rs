@@ -24,7 +24,7 @@ impl LoadedSession {
         let options = json(options)?;
         check((table.open())(RSlice::from_slice(&options), &mut instance))?;
         if instance.0.is_null() {
-            return Err(Error::internal("open answered no session"));
+            return Err(Error::internal("`open` returned no session"));
         }
         Ok(Self { table, invoke: table.invoke(), instance })
     }

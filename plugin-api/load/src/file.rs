@@ -69,7 +69,7 @@ impl From<&Metadata> for Identity {
 /// A library that is opened before the plugin's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Companion {
-    /// Its path; for a library that is not in the plugin's folder the name alone, for which the system's loader searches.
+    /// Its path; for a library outside the plugin's folder only its name, which the system's loader searches for.
     pub path: PathBuf,
     /// Whether its symbols are visible to every library opened later.
     pub global: bool,
@@ -210,7 +210,7 @@ fn sealed_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let name = path.file_name().unwrap_or_default();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Linux knows the flag since 6.3. From then on it may forbid executable memory without the flag.
+    // Linux has the flag since 6.3. From then on it may forbid executable memory without the flag.
     let made = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
     let mut file = File::from(made);
     io::Write::write_all(&mut file, bytes)?;
@@ -313,7 +313,7 @@ mod tests {
     /// Catches a library that is opened by its path after its bytes were read: a file that replaced it would run instead, and one
     /// that is overwritten in place would change under a run.
     #[test]
-    fn what_was_read_is_what_runs() {
+    fn the_bytes_that_were_read_are_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = build(folder.path(), "lib.so", "int answer(void) { return 1; }", &[]);
         let first = LibraryFile::read(&path).unwrap();
@@ -332,7 +332,7 @@ mod tests {
     /// Catches a copy in memory, which has no folder, that no longer finds the library in the plugin's folder, and a fallback to
     /// opening the path.
     #[test]
-    fn libraries_beside_a_plugin_are_found() {
+    fn libraries_next_to_a_plugin_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let helper =
             build(folder.path(), "sub/libhelper.so", "int help(void) { return 40; }", &["-Wl,-soname,libhelper.so"]);
@@ -348,7 +348,7 @@ mod tests {
 
     /// Catches opening by path that accepts a file other than the one that was read.
     #[test]
-    fn by_its_path_a_file_is_opened_only_while_it_is_the_one_that_was_read() {
+    fn a_replaced_file_is_not_opened_by_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = build(folder.path(), "lib.so", "int answer(void) { return 3; }", &[]);
         let file = LibraryFile::read(&path).unwrap();
@@ -359,7 +359,7 @@ mod tests {
 
     /// Catches waiting for a pipe, and a folder or a dangling link that is refused without a reason.
     #[test]
-    fn what_is_not_a_file_is_refused() {
+    fn a_path_that_is_not_a_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe.so");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -83,10 +83,10 @@ impl Library {
         self.root.appended()
     }
 
-    /// Checks a plugin with `abi_stable`'s own check alone: for the test that crosses minor versions.
+    /// Checks a plugin only with `abi_stable`'s own check: for the test that crosses minor versions.
     ///
     /// # Errors
-    /// [`Code::LAYOUT`] where it refuses the plugin.
+    /// [`Code::LAYOUT`] if it refuses the plugin.
     #[cfg(feature = "next-minor")]
     pub fn own_check_alone(info: &PluginInfo) -> Result<()> {
         let library = LibraryFile::read(&info.path)?.open(info).map_err(|e| refuse(info, e))?;
@@ -95,9 +95,12 @@ impl Library {
 
     fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
         let Self { info, .. } = self;
-        let why =
-            if info.kind == wanted { "its header says so, its tables do not" } else { "asked for as another kind" };
-        Err(refuse(info, format!("it is of kind {}, wanted as {wanted}: {why}", info.kind)))
+        let why = if info.kind == wanted {
+            "its header and its function tables contradict each other"
+        } else {
+            "it was requested as another kind"
+        };
+        Err(refuse(info, format!("it is of kind {}, expected {wanted}: {why}", info.kind)))
     }
 
     fn objective_table(&self) -> Result<ObjectiveTableRef> {
@@ -217,7 +220,7 @@ fn root_of(
     check_layout_compatibility(shorter, longer).map_err(|e| {
         let why = e.errors.iter().max_by_key(|e| e.stack_trace.len()).map(|e| {
             let place = e.stack_trace.iter().filter_map(|frame| name_of(&frame.found)).collect::<Vec<_>>();
-            in_brief(&place.join("."), &e.to_string())
+            shortened(&place.join("."), &e.to_string())
         });
         refuse(info, why.unwrap_or_else(|| "its layout is another".to_owned()))
     })?;
@@ -233,7 +236,7 @@ fn name_of(frame: &TLFieldOrFunction) -> Option<String> {
 }
 
 /// Shortens `abi_stable`'s report, which prints both layouts in full.
-fn in_brief(place: &str, report: &str) -> String {
+fn shortened(place: &str, report: &str) -> String {
     let errors = report.split("\nError:").skip(1);
     let errors = errors.map(|e| e.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
     format!(

@@ -28,7 +28,7 @@ impl LoadedObjective {
         let options = json(options)?;
         check((table.create())(RSlice::from_slice(&options), &mut instance))?;
         if instance.0.is_null() {
-            return Err(Error::internal("create answered no instance").in_plugin(plugin));
+            return Err(Error::internal("`create` returned no instance").in_plugin(plugin));
         }
         Ok(Self { plugin: plugin.to_owned(), table, instance })
     }
@@ -63,8 +63,8 @@ impl Objective for LoadedObjective {
     fn compose(&self, rows: &Batch<'_>, seed: u64) -> Result<Option<Batch<'static>>> {
         let mut out = RVec::new();
         check((self.table.compose())(self.instance, RSlice::from_slice(&wire::lend(rows)), seed, &mut out))?;
-        let taken = (!out.is_empty()).then(|| wire::take_batch(out)).transpose();
-        taken.map_err(|e| self.in_call("compose", e))
+        let composed = (!out.is_empty()).then(|| wire::take_batch(out)).transpose();
+        composed.map_err(|e| self.in_call("compose", e))
     }
 
     fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {

@@ -24,7 +24,7 @@ impl LoadedReward {
         let options = json(options)?;
         check((table.create())(RSlice::from_slice(&options), &mut instance))?;
         if instance.0.is_null() {
-            return Err(Error::internal("create answered no instance").in_plugin(plugin));
+            return Err(Error::internal("`create` returned no instance").in_plugin(plugin));
         }
         Ok(Self { plugin: plugin.to_owned(), table, instance })
     }
@@ -75,7 +75,7 @@ impl Reward for LoadedReward {
         let mut scores = RVec::new();
         check((self.table.score())(self.instance, RSlice::from_slice(&refs), &mut scores))?;
         if scores.len() != samples.len() {
-            let message = format!("{} scores came back for {} samples", scores.len(), samples.len());
+            let message = format!("{} scores were returned for {} samples", scores.len(), samples.len());
             return Err(Error::new(Code::INTERNAL, message).in_plugin(&self.plugin));
         }
         Ok(scores.into_vec())

@@ -59,7 +59,7 @@ pub(super) fn scan_bytes(path: &Path, bytes: &[u8]) -> Result<Vec<PluginInfo>> {
         }
         let section = symbol.section_index().and_then(|i| file.section_by_index(i).ok());
         let data = section.and_then(|s| s.data_range(symbol.address(), HEADER_BYTES as u64).ok().flatten());
-        let data = data.ok_or_else(|| broken(path, format!("the header {name} has no bytes in it")))?;
+        let data = data.ok_or_else(|| broken(path, format!("the header {name} is empty")))?;
         let info = read_header(path, data)?;
         if !found.iter().any(|other: &PluginInfo| other.id == info.id && other.kind == info.kind) {
             found.push(info);
@@ -104,16 +104,16 @@ impl PluginInfo {
     pub fn check_version(&self) -> Result<()> {
         let wanted = format!("{}.{}", self.abi_major, self.abi_minor);
         let remedy = if self.abi_major > ABI_MAJOR || self.requires_minor > ABI_MINOR {
-            "update telos, or take an older build of the plugin"
+            "update telos, or use an older build of the plugin"
         } else if self.abi_major < ABI_MAJOR {
-            "build the plugin again with this host's plugin-api"
+            "rebuild the plugin with this host's plugin-api"
         } else {
             return Ok(());
         };
         Err(Error::new(
             Code::LAYOUT,
             format!(
-                "plugin `{}` ({}) speaks contract {wanted} and needs a host of {}.{} or later; this host speaks \
+                "plugin `{}` ({}) uses contract {wanted} and needs a host of {}.{} or later; this host uses \
                  {ABI_MAJOR}.{ABI_MINOR}: {remedy}",
                 self.id,
                 self.path.display(),

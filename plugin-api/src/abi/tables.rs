@@ -11,7 +11,7 @@ use abi_stable::{
     std_types::{ROption, RSlice, RStr, RVec},
 };
 
-/// An instance behind a pointer whose target only its plugin knows.
+/// An instance behind a pointer whose target type only its plugin has.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instance(pub *mut ());

@@ -136,7 +136,7 @@ pub fn give_batch(batch: Batch<'_>, out: &mut RVec<ArrayOwned>) {
 pub fn take_batch(arrays: RVec<ArrayOwned>) -> Result<Batch<'static>> {
     let mut batch = Batch::new();
     for a in arrays {
-        let refuse = |what: String| Err(Error::new(Code::ARRAY, format!("`{}` came back {what}", a.name)));
+        let refuse = |what: String| Err(Error::new(Code::ARRAY, format!("`{}` was returned {what}", a.name)));
         if batch.find(&a.name).is_some() {
             return refuse("twice".to_owned());
         }
@@ -169,7 +169,7 @@ pub fn take_numbers(arrays: RVec<ArrayOwned>) -> Result<Vec<(String, f64)>> {
     let number = |a: ArrayOwned| match a.data.as_slice() {
         [value] => Ok((a.name.to_string(), *value)),
         values => {
-            let message = format!("`{}` came back with {} numbers, expected 1", a.name, values.len());
+            let message = format!("`{}` was returned with {} numbers, expected 1", a.name, values.len());
             Err(Error::new(Code::ARRAY, message))
         }
     };
@@ -200,7 +200,7 @@ pub fn take_loss(arrays: RVec<ArrayOwned>) -> Result<Loss> {
             [first, second] => Ok((*first, *second)),
             _ => Err(Error::new(
                 Code::ARRAY,
-                format!("`{}` came back with {} numbers, expected 2", a.name, a.data.len()),
+                format!("`{}` was returned with {} numbers, expected 2", a.name, a.data.len()),
             )),
         };
         match a.role {
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_survives_the_crossing() {
+    fn a_loss_crosses_the_boundary_unchanged() {
         let loss = Loss {
             terms: vec![Term {
                 name: "nll".into(),
@@ -248,7 +248,7 @@ mod tests {
     /// Catches an array that silently replaces another of its name, numbers of which all but the first are dropped, and shapes
     /// that are accepted without a check.
     #[test]
-    fn what_contradicts_itself_on_the_way_back_is_refused() {
+    fn contradictory_results_are_refused() {
         let array = |name: &str, rows, cols, count| ArrayOwned {
             rows,
             cols,
@@ -256,7 +256,7 @@ mod tests {
         };
         let batch = |arrays: Vec<ArrayOwned>| take_batch(arrays.into()).map_err(|e| e.message);
         assert!(batch(vec![array("a", 2, 1, 2), array("b", 2, 2, 4)]).is_ok());
-        assert_eq!(batch(vec![array("a", 2, 1, 2), array("a", 2, 1, 2)]).unwrap_err(), "`a` came back twice");
+        assert_eq!(batch(vec![array("a", 2, 1, 2), array("a", 2, 1, 2)]).unwrap_err(), "`a` was returned twice");
         assert!(batch(vec![array("a", 3, 1, 2)]).unwrap_err().contains("2 numbers for 3 rows of 1"));
         assert!(batch(vec![array("a", 1, u64::MAX, 2)]).is_err() && batch(vec![array("a", 2, u64::MAX, 2)]).is_err());
         let numbers = |count| take_numbers(vec![array("nll", count as u64, 1, count)].into()).map_err(|e| e.message);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_survives_the_crossing_without_a_copy() {
+    fn a_batch_crosses_the_boundary_without_a_copy() {
         let batch = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with_statistic(
             "logp",
             Scope::TOKEN,

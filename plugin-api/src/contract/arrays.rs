@@ -36,7 +36,7 @@ pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result
         let expected = match array.scope {
             _ if array.cols == 0 => return fault(format!("it returned `{name}` with 0 columns")),
             _ if rollouts && array.cols != 1 => {
-                return fault(format!("it returned `{name}` with {} columns, where rollouts take one", array.cols));
+                return fault(format!("it returned `{name}` with {} columns, expected one in rollouts", array.cols));
             }
             Scope::TOKEN if name != "keep" => tokens,
             Scope::SEQUENCE => sequences,
@@ -132,7 +132,7 @@ mod tests {
 
     /// Catches a `prepare` that replaces an array of the host: the run would learn from other data than its receipt records.
     #[test]
-    fn gotcha_57_prepare_replaces_no_array_of_the_host() {
+    fn gotcha_57_prepare_cannot_replace_an_array_of_the_host() {
         for name in ["mask", "group", "target", "offsets", "side", "reward", "ended", "logp", "column.margin", "custom"]
         {
             for rollouts in [true, false] {
@@ -142,9 +142,9 @@ mod tests {
         }
     }
 
-    /// Catches lengths that are checked for rollouts alone, or compared with the number of tokens instead of sequences.
+    /// Catches lengths that are checked only for rollouts, or compared with the number of tokens instead of sequences.
     #[test]
-    fn prepare_answers_in_the_right_lengths_and_scopes() {
+    fn prepare_returns_the_right_lengths_and_scopes() {
         let array = |scope, count| Batch::new().with("a", scope, vec![1.0; count]);
         for rollouts in [true, false] {
             assert_eq!(prepared(&given(), &array(Scope::TOKEN, 5), rollouts), Ok(()));
@@ -184,7 +184,7 @@ mod tests {
 
     /// Catches NaN that enters the loss, and a NaN behind the mask that is refused too.
     #[test]
-    fn prepared_numbers_are_finite_where_they_count() {
+    fn prepared_numbers_are_finite_at_supervised_tokens() {
         let token = |at: usize| {
             let mut values = vec![0.5; 5];
             values[at] = f64::NAN;
@@ -201,7 +201,7 @@ mod tests {
 
     /// Catches negative counts, which reverse the gradient, and weights that belong to no term.
     #[test]
-    fn weights_are_there_once_and_not_negative() {
+    fn weights_are_unique_and_not_negative() {
         let manifest = ObjectiveManifest {
             terms: vec![
                 TermSpec::new("a", Normaliser::CUSTOM, ""),

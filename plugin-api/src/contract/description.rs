@@ -133,7 +133,7 @@ mod tests {
 
     /// Catches a metric or term that replaces the host's number of that name in metrics.jsonl.
     #[test]
-    fn gotcha_57_names_of_the_hosts_numbers_are_refused() {
+    fn gotcha_57_names_of_host_arrays_are_refused() {
         assert_eq!(manifest(&sound()), [""; 0]);
         for name in ["loss", "grad_norm", "lr", "step", "kind", "tokens", "context", "refused", "token_accuracy"]
             .into_iter()
@@ -155,7 +155,7 @@ mod tests {
 
     /// Catches a check that stops at the first mistake, and names that break a line of JSON or a table.
     #[test]
-    fn every_mistake_of_a_manifest_is_told() {
+    fn every_mistake_of_a_manifest_is_reported() {
         let mut bad = sound();
         bad.terms[0].normaliser = Normaliser("words".into());
         bad.metrics[0].reduction = Reduction("median".into());
@@ -199,7 +199,7 @@ mod tests {
 
     /// Catches an array of the host that is missing from the list, and names that the list takes from plugins.
     #[test]
-    fn gotcha_57_arrays_of_the_host_are_known() {
+    fn gotcha_57_every_array_of_the_host_is_listed() {
         let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];
         assert!(
             own.into_iter()

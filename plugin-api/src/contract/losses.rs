@@ -88,7 +88,7 @@ fn form(requirements: &Requirements, batch: &Batch<'_>, term: &Term) -> Result<(
         }
         let array = match batch.find(statistic) {
             Some(array) if array.differentiable => array,
-            Some(_) => return fault(format!("{what}, which has no gradient: no model that trains gives it")),
+            Some(_) => return fault(format!("{what}, which has no gradient: no trained model computes it")),
             None => return fault(format!("{what}, which the batch does not have")),
         };
         if values.len() != array.data.len() {
@@ -143,7 +143,7 @@ fn metric_of(manifest: &ObjectiveManifest, metric: &MetricPart) -> Result<(), Br
         return Ok(());
     }
     let text = format!("the metric `{name}` has the value {value} and the weight {weight}, {FINITE}");
-    Err(Broken::Number(Fault::new(text + "; weight 0 says that a batch has nothing to report")))
+    Err(Broken::Number(Fault::new(text + "; weight 0 means that a batch has nothing to report")))
 }
 
 /// Whether all numbers of a batch that count are finite: those per token where the mask is 1, all others everywhere.
@@ -248,7 +248,7 @@ mod tests {
 
     /// Catches a run that learns nothing, or twice as much, and exits with 0.
     #[test]
-    fn terms_and_cotangents_are_there_once_declared_and_required() {
+    fn terms_and_cotangents_are_unique_declared_and_required() {
         assert_eq!(check(&batch(), &good()), Ok(()));
         refused(|loss| loss.terms.clear(), "no term");
         refused(|loss| loss.terms[0].cotangents.clear(), "no cotangents for the term `a`");
@@ -279,7 +279,7 @@ mod tests {
 
     /// Catches a plugin's NaN that is reported as a diverged model, and a diverged model's NaN that is reported as the plugin's fault.
     #[test]
-    fn gotcha_43_nan_is_the_plugins_where_it_read_none() {
+    fn gotcha_43_nan_is_blamed_on_the_plugin_if_its_input_had_none() {
         let spoilt = |at: usize| {
             let mut answer = good();
             answer.terms[0].cotangents[0].1[at] = f64::NAN;
@@ -302,7 +302,7 @@ mod tests {
 
     /// Catches metrics that are summed twice, subtract from others, or make a mean NaN.
     #[test]
-    fn metrics_are_declared_there_once_and_weighted_from_0() {
+    fn metrics_are_declared_unique_and_have_weights_of_at_least_0() {
         let metric = |name: &str, value, weight| {
             let mut loss = good();
             loss.metrics.push(MetricPart { name: name.into(), value, weight });
@@ -329,7 +329,7 @@ mod tests {
 
     /// Catches a false claim of linearity, which would train on the gradient at statistics of 0.
     #[test]
-    fn a_false_claim_of_linearity_is_found_by_its_place() {
+    fn a_false_claim_of_linearity_is_reported_with_its_place() {
         let with = |values: &[f64]| Loss { terms: vec![term("a", &[("logp", values)])], metrics: Vec::new() };
         assert_eq!(linear(&batch(), &with(&[-1.0, 0.5]), &with(&[-1.0, 0.5 + 1e-13])), Ok(()));
         let why = linear(&batch(), &with(&[-1.0, 0.0]), &with(&[-1.0, -4.0])).unwrap_err().text;

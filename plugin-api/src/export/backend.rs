@@ -106,7 +106,7 @@ impl<I: Identity, T: Backend> Slots<I, T> {
     }
 
     extern "C" fn download(session: Instance, buffer: Handle, offset: u64, bytes: *mut u8, length: u64) -> Status {
-        // SAFETY: the host passes its own buffer of `length` bytes, borrowed for this call alone.
+        // SAFETY: the host passes its own buffer of `length` bytes, borrowed only for this call.
         let bytes = unsafe { slice_mut(bytes, length) };
         status(Self::call(session, "download", |s| s.download(buffer, offset, bytes)), |()| ())
     }

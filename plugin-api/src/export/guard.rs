@@ -91,7 +91,7 @@ impl<T> Guarded<T> {
     /// Those of `call`; [`Code::PANIC`]; [`Code::POISONED`].
     pub fn call<R>(&mut self, what: &str, call: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
         if self.poisoned {
-            let message = format!("{what}: the instance panicked earlier and answers no more");
+            let message = format!("{what}: the instance panicked earlier and cannot be called again");
             return Err(Error::new(Code::POISONED, message).in_plugin(self.plugin));
         }
         let result = catch(self.plugin, what, || call(&mut self.value));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn message_and_place_are_kept_and_the_instance_is_poisoned() {
+    fn a_panic_keeps_message_and_place_and_poisons_the_instance() {
         let mut guarded = Guarded::new("demo", 7);
         let error = guarded.call("loss", |_| -> Result<()> { panic!("boom {}", 3) }).unwrap_err();
         assert_eq!(error.code, Code::PANIC);
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_does_not_poison() {
+    fn an_error_does_not_poison_the_instance() {
         let mut guarded = Guarded::new("demo", 7);
         assert!(guarded.call("loss", |_| Err::<(), _>(Error::invalid("no"))).is_err());
         assert_eq!(guarded.call("loss", |v| Ok(*v)).unwrap(), 7);
     }
 
     #[test]
-    fn a_payload_that_panics_when_dropped_does_not_escape() {
+    fn a_panic_payload_that_panics_when_dropped_is_caught() {
         let error = catch("demo", "create", || -> Result<()> { panic::panic_any(BombOnDrop) }).unwrap_err();
         assert_eq!(error.code, Code::PANIC);
     }

@@ -3,7 +3,7 @@
 use super::option::OptionSpec;
 use serde::{Deserialize, Serialize};
 
-/// A device a backend knows.
+/// A device that a backend can name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceSpec {
     /// `cpu`, `cuda`, `metal`.
@@ -36,7 +36,7 @@ pub struct BackendManifest {
     pub version: String,
     /// One sentence.
     pub summary: String,
-    /// Devices it knows, compiled in or not.
+    /// The backend's devices, compiled in or not.
     pub devices: Vec<DeviceSpec>,
     /// Compute dtypes it offers.
     pub dtypes: Vec<String>,

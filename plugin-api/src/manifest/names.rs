@@ -41,7 +41,7 @@ names! {
         PREFERENCE = "preference",
         /// A prompt, an answer and whether it is desirable.
         UNPAIRED = "unpaired",
-        /// Prompts alone; the policy answers.
+        /// Only prompts; the policy answers.
         PROMPT = "prompt",
     }
 }

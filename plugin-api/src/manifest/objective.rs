@@ -71,7 +71,7 @@ pub struct Expectation {
     pub value: String,
     /// Allowed distance as a share of the value: 0.1 allows a tenth more or less. A value of 0 allows no distance.
     pub tolerance: f64,
-    /// When it holds, in words.
+    /// The condition under which it holds, in words.
     pub when: String,
 }
 
@@ -102,7 +102,7 @@ pub struct ObjectiveManifest {
     /// The loss couples the whole batch under all options: what one sequence contributes depends on sequences beyond its own pair
     /// or group, through a mean over the batch for example. The sums of a window's two halves then do not add up to the sums of
     /// the window. The host runs the window forward, calls `loss` once, and replays the micro-batches with those cotangents, which
-    /// costs a second forward pass. If it depends on options, [`Requirements::coupled`] says so.
+    /// costs a second forward pass. If it depends on options, [`Requirements::coupled`] is set.
     pub coupled: bool,
     /// Values that the loss detaches under these names. Optional; if declared, a law checks that the loss detaches them, and so
     /// finds a `detach_as` that was removed by mistake.
@@ -115,7 +115,7 @@ pub struct ObjectiveManifest {
 pub struct Requirements {
     /// The statistics it reads: the policy's by plain names (`logp`), another role's after its name and a dot (`reference.logp`).
     pub statistics: Vec<String>,
-    /// The loss is linear in its statistics, so that cotangents depend on data alone: the host requests them with statistics of
+    /// The loss is linear in its statistics, so that cotangents depend only on data: the host requests them with statistics of
     /// zero before the head runs, and the head computes loss and gradient in one pass.
     pub linear: bool,
     /// Temperature: the logits are divided by it before any statistic is computed.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One option a plugin takes.
+/// One option of a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptionSpec {
     /// Its key in the experiment file.

@@ -57,7 +57,7 @@ impl Tape {
             }
             // Moved out, not borrowed: an inner node's cotangent is freed as soon as it has been passed on.
             if let Some(cotangent) = cotangents.slots[index].take() {
-                cotangents.hand_on(node, &cotangent);
+                cotangents.propagate(node, &cotangent);
             }
         }
         let mut inputs = Vec::new();
@@ -103,7 +103,7 @@ impl Cotangents<'_> {
         });
     }
 
-    fn hand_on(&mut self, node: &Node, cotangent: &[f64]) {
+    fn propagate(&mut self, node: &Node, cotangent: &[f64]) {
         let nodes = self.nodes;
         let length = cotangent.len();
         match &node.rule {

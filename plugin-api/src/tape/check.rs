@@ -66,7 +66,7 @@ pub enum CheckError {
         found: Vec<usize>,
     },
     /// The value at the point or next to it is NaN or infinite, so nothing can be measured there.
-    #[error("the value is {0} at or beside the point")]
+    #[error("the value is {0} at or next to the point")]
     NotFinite(f64),
     /// The value could not be computed.
     #[error("the value could not be computed: {0}")]

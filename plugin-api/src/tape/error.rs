@@ -27,7 +27,7 @@ pub enum TapeError {
         columns: usize,
     },
     /// The operation is not defined for this number of dimensions.
-    #[error("`{op}` takes {expected}, found shape {found:?}")]
+    #[error("`{op}` expects {expected}, found shape {found:?}")]
     Rank {
         /// The operation.
         op: OpKind,
@@ -36,7 +36,7 @@ pub enum TapeError {
         /// The shape it was given.
         found: Vec<usize>,
     },
-    /// An array that goes with a variable (a mask, ids, sides) has another length than the variable.
+    /// An array that belongs to a variable (a mask, ids, sides) has another length than the variable.
     #[error("`{op}`: `{array}` has length {length}, the variable has shape {shape:?}")]
     Length {
         /// The operation.

@@ -13,7 +13,7 @@ pub fn f32(view: &View) -> Result<()> {
     if view.dtype == DType::F32 {
         return Ok(());
     }
-    Err(Error::unsupported(format!("candle computes in f32; an operand is {}", view.dtype)))
+    Err(Error::unsupported(format!("candle computes in f32, one operand is {}", view.dtype)))
 }
 
 /// Refuses an index outside `0..table`.

@@ -3,7 +3,7 @@
 //! Two paths compute the same operations and pass the same conformance suite:
 //! * **kernels** (the processor): forward and backward kernels over the memory of candle's tensors, matrix products by
 //!   the `gemm` library, work cut into fixed pieces so that the number of threads never shows in a result;
-//! * **generic**: candle's tensor operations alone, with explicit backward formulas, on any device candle knows. It is
+//! * **generic**: only candle's tensor operations, with explicit backward formulas, on any device candle supports. It is
 //!   what Metal runs (feature `metal`), and `path = "generic"` selects it on the processor.
 //!
 //! Buffers, handles and views belong to the contract's pool ([`plugin_api::backend::Pool`]), models to the host.
@@ -81,7 +81,7 @@ fn device(name: &str) -> Result<Device> {
         cuda if cuda.starts_with("cuda") => Err(Error::new(
             Code::DEVICE,
             format!(
-                "open: candle does not offer {cuda}; it knows cpu, metal: choose one of them, or a backend that has CUDA"
+                "open: candle does not offer {cuda}; it supports cpu and metal: choose one of them, or a backend that has CUDA"
             ),
         )),
         other => Err(Error::new(Code::DEVICE, format!("open: device `{other}` is unknown, expected cpu or metal"))),

@@ -37,7 +37,7 @@ impl CandleSession {
         let (_, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);
         if !bytes.is_multiple_of(size) {
-            return Err(Error::new(Code::HANDLE, format!("{bytes} bytes are no whole number of {dtype}")));
+            return Err(Error::new(Code::HANDLE, format!("{bytes} bytes are not a whole number of {dtype}")));
         }
         self.pool.check_range(buffer, offset, (bytes / size) as u64)?;
         Ok(())

@@ -109,7 +109,7 @@ impl backend::Storage for Storage {
             DType::F32 => Tensor::zeros(elements, CandleDType::F32, device),
             DType::BF16 => Tensor::zeros(elements, CandleDType::BF16, device),
             other => {
-                return Err(Error::new(Code::DTYPE, format!("alloc: candle holds f32, bf16 and i32, not {other}")));
+                return Err(Error::new(Code::DTYPE, format!("alloc: candle supports f32, bf16 and i32, not {other}")));
             }
         }
         .map_err(|e| candle_error("alloc", e))?;

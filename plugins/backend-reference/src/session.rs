@@ -25,7 +25,7 @@ impl Reference {
         let (_, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);
         if !length.is_multiple_of(size) {
-            return Err(Error::invalid(format!("{length} bytes are no whole number of {dtype} elements")));
+            return Err(Error::invalid(format!("{length} bytes are not a whole number of {dtype} elements")));
         }
         self.pool.check_range(buffer, offset, (length / size) as u64)?;
         let start = offset as usize * size;

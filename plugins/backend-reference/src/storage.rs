@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bfloat16_rounds_to_nearest_even_even_just_beside_a_tie() {
+    fn bfloat16_rounds_to_nearest_even_next_to_a_tie() {
         let step = 1.0 / 128.0;
         for (value, expected) in [
             (1.0, 1.0),

@@ -66,7 +66,7 @@ fn blames_only(spec: &OpSpec, report: &Report, what: &str) {
 }
 
 #[test]
-fn every_output_of_every_operation_is_watched() {
+fn every_output_of_every_operation_is_compared() {
     for spec in CATALOGUE {
         for output in 0..spec.outputs.len().max(1) {
             blames_only(spec, &on_faulty(spec, Fault::Scale(output, 1.001)), &format!("output {output} off"));
@@ -75,42 +75,42 @@ fn every_output_of_every_operation_is_watched() {
 }
 
 #[test]
-fn a_single_wrong_element_is_seen() {
+fn a_single_wrong_element_is_detected() {
     for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
         blames_only(spec, &on_faulty(spec, Fault::LastElement(0)), "last element off");
     }
 }
 
 #[test]
-fn doing_nothing_is_seen() {
+fn an_operation_without_effect_is_detected() {
     for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
         blames_only(spec, &on_faulty(spec, Fault::Skip), "nothing done");
     }
 }
 
 #[test]
-fn overwriting_instead_of_accumulating_is_seen() {
+fn overwriting_instead_of_accumulating_is_detected() {
     for spec in CATALOGUE.iter().filter(|spec| spec.outputs.iter().any(|o| o.usage == Usage::Update)) {
         blames_only(spec, &on_faulty(spec, Fault::Forget), "overwritten");
     }
 }
 
 #[test]
-fn writing_beside_the_output_is_seen() {
+fn writing_outside_the_output_is_detected() {
     for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
         blames_only(spec, &on_faulty(spec, Fault::Trespass), "trespass");
     }
 }
 
 #[test]
-fn other_bits_on_another_call_are_seen() {
+fn different_bits_on_another_call_are_detected() {
     for spec in CATALOGUE.iter().filter(|spec| !spec.outputs.is_empty()) {
         blames_only(spec, &on_faulty(spec, Fault::Flutter), "flutter");
     }
 }
 
 #[test]
-fn swallowed_errors_are_seen() {
+fn ignored_errors_are_detected() {
     for spec in CATALOGUE {
         blames_only(spec, &on_faulty(spec, Fault::Accept), "errors swallowed");
     }
@@ -143,7 +143,7 @@ impl Session for Denying {
 }
 
 #[test]
-fn denying_what_works_is_seen() {
+fn a_capability_that_is_denied_but_works_is_detected() {
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id < 10).unwrap();
     let report = suite.verify(&mut Denying { inner: Reference::new(1) }, |s| s.id < 10);
     let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
@@ -153,7 +153,7 @@ fn denying_what_works_is_seen() {
 /// Catches a part of the suite whose inputs depend on the other operations selected, so that a failure could not be repeated
 /// alone.
 #[test]
-fn an_operation_is_checked_alike_alone_and_among_all() {
+fn an_operation_is_checked_equally_alone_and_among_all() {
     let all = Suite::prepare(&mut Reference::new(2), DType::F32, |_| true).unwrap();
     for spec in CATALOGUE {
         let wanted = |s: &OpSpec| s.id == spec.id;
@@ -166,19 +166,19 @@ fn an_operation_is_checked_alike_alone_and_among_all() {
 
 /// Catches a comparison within one session only.
 #[test]
-fn other_bits_in_another_session_are_seen() {
+fn different_bits_in_another_session_are_detected() {
     let wanted = |s: &OpSpec| (8..10).contains(&s.id);
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, wanted).unwrap();
     let mut first = Reference::new(1);
     suite.verify_repeatability(&mut first, &mut Reference::new(3), wanted).assert_ok();
     let norm = CATALOGUE.iter().find(|spec| spec.name == "norm").unwrap();
     let mut other = Faulty::new(Reference::new(3), norm.id, Fault::Scale(0, 1.0 + 1e-6));
-    blames_only(norm, &suite.verify_repeatability(&mut first, &mut other, wanted), "other bits");
+    blames_only(norm, &suite.verify_repeatability(&mut first, &mut other, wanted), "different bits");
 }
 
 /// Catches a check that reports a cache filled once as a leak, or accepts a leak as a cache.
 #[test]
-fn a_process_that_grows_at_every_step_is_seen() {
+fn a_process_that_grows_at_every_step_is_detected() {
     let fill = CATALOGUE.iter().find(|spec| spec.name == "fill").unwrap();
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id == fill.id).unwrap();
     let report = |mut sizes: Vec<u64>| {

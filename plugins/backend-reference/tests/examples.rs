@@ -90,7 +90,7 @@ fn two_tokens_of_causal_attention() {
 /// Equal scores make the weights uniform, so each output is the mean of the visible values: values 1, 2, 4, 8 in one sequence, 100
 /// in the next. Catches a window that excludes the query, and attention across sequences.
 #[test]
-fn gotcha_06_masks_leave_the_keys_they_should() {
+fn gotcha_06_masks_keep_the_right_keys() {
     let mut d = Desk::new();
     let zeros = d.f64s(5, 1, &[0.0; 5]);
     let (v, offsets) = (d.f64s(5, 1, &[1.0, 2.0, 4.0, 8.0, 100.0]), d.i32s(&[0, 4, 5]));
@@ -127,7 +127,7 @@ fn scores_are_capped_before_the_softmax() {
 
 /// Query heads 0 and 1 read the first key-value head, 2 and 3 the second: a modulo instead of a quotient mixes them.
 #[test]
-fn grouped_heads_read_their_neighbours() {
+fn grouped_heads_share_keys_and_values() {
     let mut d = Desk::new();
     let (q, k) = (d.f64s(1, 4, &[0.0; 4]), d.f64s(1, 2, &[0.0; 2]));
     let (v, offsets, y) = (d.f64s(1, 2, &[1.0, 2.0]), d.i32s(&[0, 1]), d.garbage(1, 4));
@@ -177,7 +177,7 @@ fn norms_of_three_and_four() {
 
 /// Two columns of a layer norm are always -1 and 1: the gradient of s comes from the residual only, and dweight is dy xhat.
 #[test]
-fn layer_norm_of_two_columns_has_no_slope() {
+fn layer_norm_of_two_columns_has_zero_gradient() {
     let mut d = Desk::new();
     let (x, stats, dy) = (d.f64s(1, 2, &[3.0, 4.0]), d.f64s(1, 2, &[3.5, 2.0]), d.f64s(1, 2, &[5.0, -7.0]));
     let (dsum, dx) = (d.f64s(1, 2, &[0.25, 0.5]), d.garbage(1, 2));

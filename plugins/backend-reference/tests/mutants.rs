@@ -252,7 +252,7 @@ fn a_slightly_wrong_implementation_of_every_operation_exceeds_its_limits() {
 /// Catches a wide limit for exact zeros: if each query sees one key, the cotangents of queries and keys are 0 by cancellation, and
 /// a kernel that computes delta from a rounded output is wrong there and nowhere else.
 #[test]
-fn what_cancels_to_zero_has_a_limit_that_a_wrong_kernel_exceeds() {
+fn results_that_cancel_to_zero_have_a_limit_that_a_wrong_kernel_exceeds() {
     let backward = spec("attention_backward");
     let suite = Suite::prepare(&mut Reference::new(2), DType::F32, |s| s.id == backward.id).unwrap();
     let lines = |mistake| {

@@ -1,6 +1,6 @@
 //! The device of a session, and opening libtorch's CUDA half if a session requests it.
 //!
-//! The plugin links libtorch_cpu and libc10 alone, so that one file works on machines with and without a GPU. libtorch looks for
+//! The plugin links only libtorch_cpu and libc10, so that one file works on machines with and without a GPU. libtorch looks for
 //! its CUDA half once and remembers the result, so the half is opened before anything looks for it.
 
 use plugin_api::{Code, Error, Result};
@@ -23,7 +23,7 @@ pub fn find(name: &str) -> Result<Device> {
         ("metal", _) => {
             Err(refuse("torch does not offer metal; use the candle backend (`plugin = \"candle\"`)".into()))
         }
-        _ => Err(refuse(format!("device `{name}` is unknown; torch knows cpu, cuda:0, cuda:1 ..."))),
+        _ => Err(refuse(format!("device `{name}` is unknown; torch supports cpu, cuda:0, cuda:1 ..."))),
     }
 }
 
@@ -36,14 +36,14 @@ fn cuda(name: &str, index: &str) -> Result<Device> {
         "" => 0,
         digits => digits
             .parse()
-            .map_err(|_| refuse(format!("device `{name}` has no number; torch knows cuda:0, cuda:1 ...")))?,
+            .map_err(|_| refuse(format!("device `{name}` has no number; torch supports cuda:0, cuda:1 ...")))?,
     };
     open_cuda_half(name)?;
     let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
     match count {
         _ if index < count => Ok(Device::Cuda(index)),
         0 => Err(refuse(format!("{name}: libtorch finds no CUDA device here; use `device = \"cpu\"`"))),
-        _ => Err(refuse(format!("{name} is not here; this machine has cuda:0 to cuda:{}", count - 1))),
+        _ => Err(refuse(format!("{name} is not available; this machine has cuda:0 to cuda:{}", count - 1))),
     }
 }
 

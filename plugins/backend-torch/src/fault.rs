@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exhausted_memory_is_told_apart_from_every_other_message() {
+    fn exhausted_memory_is_distinguished_from_every_other_message() {
         let code = |text: &str| Fault::Torch(text.into()).named("linear").code;
         assert_eq!(code("CUDA out of memory. Tried to allocate 20.00 GiB"), Code::OUT_OF_MEMORY);
         assert_eq!(code("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), Code::OUT_OF_MEMORY);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_loses_its_backtrace_and_gains_its_operation() {
+    fn a_message_names_the_operation_instead_of_a_backtrace() {
         let error = Fault::Torch("shapes differ\nException raised from".into()).named("linear");
         assert_eq!(error.message, "linear: libtorch: shapes differ");
     }

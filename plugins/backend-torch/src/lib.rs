@@ -104,7 +104,7 @@ fn settings(options: &SessionOptions) -> Result<Settings> {
             TF32 => settings.tf32 = flag()?,
             DETERMINISTIC => settings.deterministic = flag()?,
             _ => {
-                let known = format!("torch knows `{TF32}`, `{DETERMINISTIC}`");
+                let known = format!("torch has `{TF32}`, `{DETERMINISTIC}`");
                 return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; {known}")));
             }
         }

@@ -215,7 +215,7 @@ impl TorchSession {
         let (storage, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);
         if !bytes.is_multiple_of(size) {
-            return Err(Error::new(Code::HANDLE, format!("{bytes} bytes are no whole number of {dtype}")));
+            return Err(Error::new(Code::HANDLE, format!("{bytes} bytes are not a whole number of {dtype}")));
         }
         let elements = (bytes / size) as u64;
         self.pool.check_range(buffer, offset, elements)?;

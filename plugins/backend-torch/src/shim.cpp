@@ -38,7 +38,7 @@ char* guarded(F&& f) {
   } catch (const std::exception& e) {
     return strdup(e.what());
   } catch (...) {
-    return strdup("an exception that is no std::exception");
+    return strdup("an exception that is not a std::exception");
   }
 }
 

@@ -161,9 +161,9 @@ pub struct PackedPlan {
 ///
 /// # Safety
 /// `raw` is null or a tensor of the shim that has no other owner.
-unsafe fn taken(raw: *mut Raw) -> Attempt<Tensor> {
+unsafe fn owned(raw: *mut Raw) -> Attempt<Tensor> {
     if raw.is_null() {
-        return Err(Fault::Torch("no tensor came back".into()));
+        return Err(Fault::Torch("no tensor was returned".into()));
     }
     // SAFETY: guaranteed by the caller.
     Ok(unsafe { Tensor::from_ptr(raw) })
@@ -189,7 +189,7 @@ pub fn packed_attention(
         telos_torch_packed_attention(q, k, v, bounds, longest, causal, window, scale, &mut y, &mut lse)
     })?;
     // SAFETY: the shim created both for this call.
-    unsafe { Ok((taken(y)?, taken(lse)?)) }
+    unsafe { Ok((owned(y)?, owned(lse)?)) }
 }
 
 /// Cotangents of `q`, `k` and `v` from `[dy, q, k, v, y]` and the forward's `lse`.
@@ -212,7 +212,7 @@ pub fn packed_attention_backward(
     })?;
     let [dq, dk, dv] = d;
     // SAFETY: the shim created all three for this call.
-    unsafe { Ok((taken(dq)?, taken(dk)?, taken(dv)?)) }
+    unsafe { Ok((owned(dq)?, owned(dk)?, owned(dv)?)) }
 }
 
 /// The input's cotangent of layer norm (with `mean`) or RMS norm (without); statistics are contiguous, one per row.
@@ -232,7 +232,7 @@ pub fn norm_backward(
     // SAFETY: live tensors that are only read, null for absent ones, and a local pointer for the returned tensor.
     outcome(unsafe { telos_torch_norm_backward(dy, x, mean, rstd, weight, &mut dx) })?;
     // SAFETY: the shim created it for this call.
-    unsafe { taken(dx) }
+    unsafe { owned(dx) }
 }
 
 /// The sum of squares of a contiguous f32 or f64 tensor on the processor, summed in f64 in fixed pieces.

@@ -44,7 +44,7 @@ pub fn accumulator(kind: Kind) -> Kind {
 /// # Errors
 /// `SHAPE` beyond `i64`.
 pub fn size(value: u64) -> Attempt<i64> {
-    i64::try_from(value).map_err(|_| Error::new(Code::SHAPE, format!("{value} is beyond any tensor")).into())
+    i64::try_from(value).map_err(|_| Error::new(Code::SHAPE, format!("{value} exceeds every tensor size")).into())
 }
 
 /// The distance between a view's rows; that of a dense matrix if there is only one row.

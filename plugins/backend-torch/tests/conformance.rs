@@ -82,7 +82,7 @@ fn gotcha_38_every_backward_agrees_with_finite_differences() {
 }
 
 #[test]
-fn devices_and_options_that_are_not_there_are_refused_with_the_remedy() {
+fn unknown_devices_and_options_are_refused_with_the_remedy() {
     let refusal = |device: &str, key: &str, value: serde_json::Value| {
         let mut options = SessionOptions { device: device.into(), ..SessionOptions::default() };
         options.options.insert(key.into(), value);

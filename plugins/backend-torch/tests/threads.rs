@@ -27,7 +27,7 @@ fn work(threads: usize) {
 /// Catches a thread count that never reaches libtorch, and one that remains from another session.
 #[cfg(target_os = "linux")]
 #[test]
-fn one_thread_is_one_thread_and_three_are_three() {
+fn the_number_of_threads_is_exact() {
     let before = running();
     work(1);
     assert_eq!(running(), before, "a session of one thread started workers");

@@ -13,7 +13,7 @@
 //!
 //! each summed over the N tokens of the micro-batch whose mask is 1 and divided, by the host, by the supervised tokens of
 //! the optimizer window. All in nats. Statistics and mask have shape `[N]`, aligned to the target; a masked token adds nothing
-//! and its cotangents are exactly 0, whatever stands there.
+//! and its cotangents are exactly 0, whatever its values.
 //!
 //! The smoothed target gives `1 - eps + eps / V` to `y` and `eps / V` to every other token: PyTorch's and Szegedy's convention,
 //! not the one that keeps `1 - eps` for `y` and divides `eps` among the others. It is written with the mean logit, so that the
@@ -36,7 +36,7 @@ options! {
     pub struct Config {
         /// Share of the target that is spread evenly over the vocabulary; at least 0, less than 1.
         label_smoothing: f64 = 0.0, in 0.0..=1.0;
-        /// Weight of the squared log-partition function, which keeps logits from drifting; PaLM took 1e-4, 0 leaves it out.
+        /// Weight of the squared log-partition function, which keeps logits from drifting; PaLM uses 1e-4, 0 leaves it out.
         z_loss: f64 = 0.0, from 0.0;
     }
 }
@@ -59,14 +59,11 @@ impl ObjectivePlugin for CrossEntropy {
             data: DataKind::TEXT,
             terms: vec![
                 per_token(CROSS_ENTROPY, "Cross-entropy with the smoothed target, in nats"),
-                per_token(Z_LOSS, "Square of the log-partition function; there only where `z_loss` is above 0"),
+                per_token(Z_LOSS, "Square of the log-partition function; only with `z_loss` above 0"),
             ],
             metrics: vec![
                 mean(NLL, "Negative log-likelihood of the targets, in nats per token, never smoothed"),
-                mean(
-                    LOG_Z,
-                    "Log-partition function, which the z-loss pulls to 0; there only where `z_loss` is above 0",
-                ),
+                mean(LOG_Z, "Log-partition function, which the z-loss pulls to 0; only with `z_loss` above 0"),
             ],
             expectations: vec![Expectation {
                 quantity: CROSS_ENTROPY.into(),
@@ -82,7 +79,7 @@ impl ObjectivePlugin for CrossEntropy {
         if options.label_smoothing < 1.0 {
             return Ok(Self(options));
         }
-        let why = "option `label_smoothing`: 1 leaves nothing of the target; it must be less";
+        let why = "option `label_smoothing`: 1 leaves nothing of the target; it must be below 1";
         Err(Error::new(Code::OPTION, why))
     }
 }

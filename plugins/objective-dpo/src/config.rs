@@ -9,7 +9,7 @@ options! {
         /// Which loss; the formula lists them, each with its paper and with `sum` or `mean` for what it makes of a
         /// sequence's log-probabilities.
         loss: String = "sigmoid".into(), of LOSSES.iter().map(|loss| loss.name);
-        /// Scale of the implicit reward, above 0: larger holds the policy nearer to the reference. Not comparable between losses
+        /// Scale of the implicit reward, above 0: larger keeps the policy nearer to the reference. Not comparable between losses
         /// that sum log-probabilities and losses that average them.
         beta: f64 = 0.1, from 0.0;
         /// Share of pairs whose sides are assumed to be exchanged, `eps` in the formulas: cDPO in `sigmoid`, the unbiased estimate in

@@ -26,11 +26,13 @@ impl ObjectivePlugin for Dpo {
 
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
-            summary: "Direct preference optimisation: prefers the chosen answer to the rejected one, near a reference".into(),
-            formula: formula(),
-            paper: "Rafailov et al. 2023 (DPO), arXiv 2305.18290, equation 7; the other losses' papers stand in the formula. \
-                    f-divergences: Wang et al. 2023, arXiv 2309.16240; ld_alpha: Liu et al. 2024, arXiv 2409.06411"
+            summary: "Direct preference optimisation: prefers the chosen answer to the rejected one, near a reference"
                 .into(),
+            formula: formula(),
+            paper:
+                "Rafailov et al. 2023 (DPO), arXiv 2305.18290, equation 7; the formula names the other losses' papers. \
+                    f-divergences: Wang et al. 2023, arXiv 2309.16240; ld_alpha: Liu et al. 2024, arXiv 2409.06411"
+                    .into(),
             data: DataKind::PREFERENCE,
             terms: terms(),
             metrics: metrics(),
@@ -60,11 +62,11 @@ fn formula() -> String {
 
 fn terms() -> Vec<TermSpec> {
     vec![
-        TermSpec::new(loss::PREFERENCE, Normaliser::PAIRS, "The preference loss; not there with `loss = \"sft\"`"),
+        TermSpec::new(loss::PREFERENCE, Normaliser::PAIRS, "The preference loss; absent with `loss = \"sft\"`"),
         TermSpec::new(
             loss::SFT,
             Normaliser::CUSTOM,
-            "Negative log-likelihood per supervised token of the chosen answers, in nats; there only where `sft_weight` is \
+            "Negative log-likelihood per supervised token of the chosen answers, in nats; only with `sft_weight` \
              above 0, or with `loss = \"sft\"`",
         ),
     ]

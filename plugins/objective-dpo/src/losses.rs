@@ -1,12 +1,12 @@
 //! The table of losses: each is a function of a pair's log-ratios.
 //!
 //! For answer y, `x(y) = log pi(y) - log ref(y)` for policy pi and reference ref, where a sequence's log-probability is the *sum*
-//! over its supervised tokens, or their *mean* where the table says so. `c` is the chosen answer, `r` the rejected one, and `m =
+//! over its supervised tokens, or their *mean* if the table says "mean". `c` is the chosen answer, `r` the rejected one, and `m =
 //! x(c) - x(r)` the margin; `s` is the sigmoid, `eps` is `label_smoothing`. Every function takes and returns `[P]`, one value per
 //! pair, to be minimised.
 //!
 //! Where other implementations differ, these follow TRL: `sigmoid` applies `label_smoothing` (0.16.1; 1.16.0 leaves it out), `ipo`
-//! averages (as its authors say and TRL does; OpenRLHF sums), `exo` refuses an `eps` of 0 (1.16.0; 0.16.1 uses 0.001), `bco` is
+//! averages (as in its paper and TRL; OpenRLHF sums), `exo` refuses an `eps` of 0 (1.16.0; 0.16.1 uses 0.001), `bco` is
 //! not shifted by a running mean of rewards (1.16.0), `sppo` is the form for hard labels.
 
 use plugin_api::tape::Var;
@@ -59,7 +59,7 @@ impl<'t> Sides<'t> {
 /// What a loss reads.
 #[derive(Clone, Copy)]
 pub enum Shape {
-    /// The margin alone; an f-divergence may replace the log-ratio there.
+    /// Only the margin; an f-divergence may replace the log-ratio there.
     Margin(for<'t> fn(Var<'t>, &LossOptions) -> Var<'t>),
     /// Both log-ratios.
     Ratios(for<'t> fn(Sides<'t>, &LossOptions) -> Var<'t>),

@@ -27,7 +27,7 @@ impl Settings {
         let loss = LOSSES.iter().find(|loss| loss.name == config.loss);
         let divergence = DIVERGENCES.iter().find(|divergence| divergence.name == config.divergence);
         let (Some(loss), Some(divergence)) = (loss, divergence) else {
-            let why = format!("option `loss` or `divergence`: `{}`, `{}` name nothing", config.loss, config.divergence);
+            let why = format!("option `loss` or `divergence`: `{}`, `{}` are unknown", config.loss, config.divergence);
             return Err(Error::new(Code::OPTION, why));
         };
         let settings = Self { config, loss, divergence };
@@ -47,11 +47,13 @@ impl Settings {
     fn smoothing(&self) -> Vec<String> {
         let epsilon = self.config.label_smoothing;
         let why = match self.loss.name {
-            "robust" if epsilon >= 0.5 => "0.5 divides by 0 in `loss = \"robust\"`; it must be less".to_owned(),
+            "robust" if epsilon >= 0.5 => "0.5 divides by 0 in `loss = \"robust\"`; it must be below 0.5".to_owned(),
             "exo" if epsilon == 0.0 => {
-                "0 gives the logarithm of 0 in `loss = \"exo\"`; it must be more, such as 0.001".to_owned()
+                "0 gives the logarithm of 0 in `loss = \"exo\"`; it must be above 0, for example 0.001".to_owned()
             }
-            name if epsilon > 0.0 && !self.loss.smooths => format!("`loss = \"{name}\"` has none; leave it at 0"),
+            name if epsilon > 0.0 && !self.loss.smooths => {
+                format!("`loss = \"{name}\"` does not use it; leave it at 0")
+            }
             _ => return Vec::new(),
         };
         vec![format!("option `label_smoothing`: {why}")]
@@ -71,7 +73,7 @@ impl Settings {
             ("sft_weight", !matches!(loss.shape, Shape::None) || self.config.sft_weight == 0.0),
         ];
         let wrong = given.iter().filter(|(_, fits)| !fits);
-        wrong.map(|(key, _)| format!("option `{key}`: it means nothing with {}", self.context(key))).collect()
+        wrong.map(|(key, _)| format!("option `{key}`: it has no effect with {}", self.context(key))).collect()
     }
 
     fn context(&self, key: &str) -> String {

@@ -6,23 +6,23 @@ use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
 options! {
     /// Options of PPO.
     pub struct Config {
-        /// Coefficient of the KL penalty in the reward; where `kl_control = "adaptive"`, its first value.
+        /// Coefficient of the KL penalty in the reward; with `kl_control = "adaptive"`, its first value.
         kl_coef: f64 = 0.05, from 0.0;
-        /// What the reward's penalty takes for the KL of a token, of d = logp - reference.logp: `k1` is d (as TRL and torchtune
-        /// have it, and unbiased), `k2` d^2 / 2 (TRL's `mse`), `k3` exp(-d) - 1 + d (unbiased and never negative), `abs` |d|.
+        /// Estimator of a token's KL in the reward's penalty, from d = logp - reference.logp: `k1` is d (as in TRL and torchtune,
+        /// unbiased), `k2` d^2 / 2 (TRL's `mse`), `k3` exp(-d) - 1 + d (unbiased and never negative), `abs` |d|.
         kl_penalty: String = "k1".into(), of ESTIMATORS.iter().map(|row| row.name);
-        /// Whether the coefficient stays (`fixed`, as in TRL 0.16) or follows the rollouts' KL (`adaptive`, Ziegler et al.).
+        /// Whether the coefficient is constant (`fixed`, as in TRL 0.16) or adapts to the measured KL (`adaptive`, Ziegler et al.).
         kl_control: String = "fixed".into(), of ["fixed", "adaptive"];
-        /// The KL, in nats per answer, that the adaptive coefficient steers to; above 0.
+        /// Target of the adaptive coefficient: the KL in nats per answer; above 0.
         kl_target: f64 = 6.0, from 0.0;
-        /// Answers over which the adaptive coefficient may change by a fifth; above 0.
+        /// Number of answers over which the adaptive coefficient may change by a fifth; above 0.
         kl_horizon: f64 = 10000.0, from 0.0;
-        /// Taken off the score of an answer that was cut off before its end-of-text token.
+        /// Penalty on the score of a truncated answer, one without an end-of-text token.
         missing_eos_penalty: f64 = 0.0, from 0.0;
-        /// What becomes of such an answer's score: `subtract` takes the penalty off it (TRL 0.16), `replace` puts minus the
-        /// penalty in its place (torchtune, and the "EOS trick" of N+).
+        /// How the penalty changes the score of a truncated answer: `subtract` subtracts it (TRL 0.16), `replace` replaces the
+        /// score by minus the penalty (torchtune, and the "EOS trick" of N+).
         missing_eos: String = "subtract".into(), of ["subtract", "replace"];
-        /// What follows the last token of an answer that was cut off: `terminal`, nothing (TRL, torchtune), or `bootstrap`, the
+        /// Return after the last token of a truncated answer: `terminal` is 0 (TRL, torchtune), `bootstrap` is the
         /// critic's value of the state after it.
         truncated: String = "terminal".into(), of ["terminal", "bootstrap"];
         /// Discount per token.
@@ -31,19 +31,19 @@ options! {
         gae_lambda: f64 = 0.95, in 0.0..=1.0;
         /// Scale advantages to mean 0 and variance 1 over the rollout's supervised tokens.
         whiten_advantages: bool = true;
-        /// Scale token rewards to variance 1 over the rollout's supervised tokens, their mean kept, before advantages are estimated.
+        /// Scale token rewards to variance 1 (keeping the mean) over the rollout's supervised tokens, before estimating advantages.
         whiten_rewards: bool = false;
-        /// How far from 1 the probability ratio may go before it earns nothing more; above 0.
+        /// Clip range of the probability ratio around 1; above 0.
         clip_range: f64 = 0.2, in 0.0..=1.0;
-        /// How far from the rollout's value the critic may go before its error stops falling; 0: as far as it likes.
+        /// Clip range of the critic's value around the rollout's value; 0: no clipping.
         value_clip_range: f64 = 0.2, from 0.0;
-        /// Weight of the value term, which has a factor of one half of its own (TRL's `vf_coef`).
+        /// Weight of the value term, which includes a factor of one half (TRL's `vf_coef`).
         value_coef: f64 = 0.1, from 0.0;
         /// Weight of the entropy bonus; 0 leaves it out.
         entropy_coef: f64 = 0.0, from 0.0;
-        /// Report the policy's exact entropy, whose statistic costs some time in the head; without effect on training.
+        /// Report the policy's exact entropy, which costs some time in the head; training does not change.
         report_entropy: bool = true;
-        /// Leave the rollout after a step whose `policy/approxkl_avg` is above this; 0: never.
+        /// End the rollout after a step whose `policy/approxkl_avg` is above this; 0: never.
         target_kl: f64 = 0.0, from 0.0;
     }
 }
@@ -64,10 +64,7 @@ impl Settings {
     /// [`Code::OPTION`] naming each key, its value and the legal values.
     pub fn new(config: Config) -> Result<Self> {
         let Some(estimator) = ESTIMATORS.iter().find(|e| e.name == config.kl_penalty) else {
-            return Err(Error::new(
-                Code::OPTION,
-                format!("option `kl_penalty`: `{}` names nothing", config.kl_penalty),
-            ));
+            return Err(Error::new(Code::OPTION, format!("option `kl_penalty`: `{}` is unknown", config.kl_penalty)));
         };
         let settings = Self { config, estimator };
         let wrong: Vec<String> = [settings.positive(), settings.misplaced()].concat();
@@ -92,12 +89,12 @@ impl Settings {
         let c = &self.config;
         let fixed = |key: &str, value: f64| self.adapts() || default_of(key) == Some(value);
         let given = [
-            ("kl_target", fixed("kl_target", c.kl_target), "it means nothing with `kl_control = \"fixed\"`"),
-            ("kl_horizon", fixed("kl_horizon", c.kl_horizon), "it means nothing with `kl_control = \"fixed\"`"),
+            ("kl_target", fixed("kl_target", c.kl_target), "it has no effect with `kl_control = \"fixed\"`"),
+            ("kl_horizon", fixed("kl_horizon", c.kl_horizon), "it has no effect with `kl_control = \"fixed\"`"),
             (
                 "report_entropy",
                 c.report_entropy || c.entropy_coef == 0.0,
-                "with an `entropy_coef` above 0 the entropy is read, and so reported, anyway",
+                "an `entropy_coef` above 0 reads the entropy, so it is always reported",
             ),
         ];
         let wrong = given.iter().filter(|(_, fits, _)| !fits);

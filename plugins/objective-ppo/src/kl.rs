@@ -45,7 +45,7 @@ pub struct Controller {
     pub steering: Option<(f64, f64)>,
 }
 
-/// The largest relative error that a rollout counts for, as a share of the target.
+/// The largest relative error that a rollout can contribute, as a share of the target.
 const ERROR_CAP: f64 = 0.2;
 
 impl Controller {

@@ -25,7 +25,7 @@ impl ObjectivePlugin for Ppo {
 
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
-            summary: "PPO: answers to prompts earn a score, less a penalty for leaving the reference; a critic foresees it".into(),
+            summary: "PPO: answers to prompts get a score minus a KL penalty to the reference; a critic predicts the return".into(),
             formula: FORMULA.into(),
             paper: "Schulman et al. 2017 (PPO), arXiv 1707.06347, equation 7; advantages: Schulman et al. 2015 (GAE), arXiv \
                     1506.02438, equation 16; rewards and the adaptive coefficient: Ziegler et al. 2019, arXiv 1909.08593, \
@@ -57,9 +57,9 @@ last token, whitened over the rollout";
 fn terms() -> Vec<TermSpec> {
     let per_token = |name, meaning| TermSpec::new(name, Normaliser::SUPERVISED_TOKENS, meaning);
     vec![
-        per_token(loss::POLICY, "The clipped surrogate, negated: near 0 where advantages are whitened"),
-        per_token(loss::VALUE, "Half the critic's square error, the greater of clipped and unclipped"),
-        per_token(loss::ENTROPY, "Negative entropy in nats; there only where `entropy_coef` is above 0"),
+        per_token(loss::POLICY, "The clipped surrogate, negated: near 0 if advantages are whitened"),
+        per_token(loss::VALUE, "Half the critic's squared error, the greater of clipped and unclipped"),
+        per_token(loss::ENTROPY, "Negative entropy in nats; only with `entropy_coef` above 0"),
     ]
 }
 
@@ -69,32 +69,36 @@ fn metrics() -> Vec<MetricSpec> {
     vec![
         mean(
             metric::KL,
-            "KL to the reference in nats per answer, by k1 whatever `kl_penalty`; 0 while the policy is the reference, may be \
+            "KL to the reference in nats per answer, by k1 for every `kl_penalty`; 0 while the policy equals the reference, may be \
              negative by chance",
         ),
         mean(metric::SURPRISE, "Negative log-probability of an answer in nats, estimates the entropy of whole answers"),
         mean(metric::NON_SCORE_REWARD, "The KL penalty of an answer, as a reward"),
-        mean(metric::RLHF_REWARD, "Score and KL penalty of an answer: what is maximised"),
-        mean(metric::SCORES, "Score of an answer as it enters, penalty for a missing end-of-text token included"),
+        mean(metric::RLHF_REWARD, "Score minus KL penalty of an answer: the quantity that is maximised"),
+        mean(metric::SCORES, "Score of an answer, including the penalty for a missing end-of-text token"),
         mean(
             metric::ENTROPY,
-            "Entropy of the policy's distribution in nats per token; not there with `report_entropy = false`",
+            "Entropy of the policy's distribution in nats per token; absent with `report_entropy = false`",
         ),
         healthy(
             metric::APPROX_KL,
-            "KL to the policy that answered, in nats per token: half the mean square of the log-ratio; what `target_kl` bounds",
+            "KL to the policy that answered, in nats per token: half the mean square of the log-ratio; bounded by `target_kl`",
             (0.0, 0.1),
         ),
         healthy(
             metric::CLIP_FRACTION,
-            "Share of tokens whose ratio was clipped, so that they teach nothing",
+            "Share of tokens whose ratio was clipped, so that they have no gradient",
             (0.0, 0.4),
         ),
         mean(
             metric::VALUE_CLIP_FRACTION,
-            "Share of tokens whose value was clipped; not there with `value_clip_range = 0`",
+            "Share of tokens whose value was clipped; absent with `value_clip_range = 0`",
         ),
-        healthy(metric::RATIO, "Probability of a token, now to when it was drawn; 1 at first", (0.8, 1.25)),
+        healthy(
+            metric::RATIO,
+            "Ratio of a token's probability now to that when it was sampled; 1 at first",
+            (0.8, 1.25),
+        ),
         mean(metric::RATIO_VARIANCE, "Mean square distance of the ratio from 1, its expectation under the old policy"),
         mean(metric::VALUE_ERROR, "Mean square error of the critic, unclipped and unhalved"),
         mean(
@@ -156,7 +160,7 @@ impl Objective for Ppo {
             (Some(coefficient), Some(_)) => self.controller.coefficient = coefficient,
             _ => {
                 let why = format!(
-                    "{} bytes are no state of PPO with `kl_control = \"{}\"`; resume with the options the run began with",
+                    "{} bytes are not a state of PPO with `kl_control = \"{}\"`; resume with the options the run began with",
                     state.len(),
                     self.settings.config.kl_control
                 );

@@ -15,7 +15,7 @@
 //! `old_value` come from [`rollout`], which also has the KL penalty, the score and generalised advantage estimation. A masked
 //! token adds nothing and its cotangent is exactly 0.
 //!
-//! The KL to the reference enters through the rewards alone. TRL 0.11 gave a batch with a mean ratio above 10 no gradient; here
+//! The KL to the reference enters only through the rewards. TRL 0.11 gave a batch with a mean ratio above 10 no gradient; here
 //! only each token's clamp applies, because that mean would couple the batch.
 
 use crate::{config::Settings, kl::LOG_RATIO_CAP, rollout, rollout::names};
@@ -46,18 +46,18 @@ pub fn loss(settings: &Settings, batch: &Batch<'_>) -> Result<Loss> {
         config.value_coef,
         0.5 * value.greater().masked_sum(&mask),
     )?;
-    let mut told = Told { tokens: mask.count() as f64, mask, metrics: Loss::new() };
+    let mut figures = Figures { tokens: mask.count() as f64, mask, metrics: Loss::new() };
     if settings.reads_entropy() {
         let entropy = batch.var(&tape, "entropy")?;
         if config.entropy_coef > 0.0 {
-            loss = loss.term(&tape, ENTROPY, config.entropy_coef, -entropy.masked_sum(&told.mask))?;
+            loss = loss.term(&tape, ENTROPY, config.entropy_coef, -entropy.masked_sum(&figures.mask))?;
         }
-        told.mean(metric::ENTROPY, entropy)?;
+        figures.mean(metric::ENTROPY, entropy)?;
     }
-    told.of_policy(log_ratio, &policy)?;
-    told.of_value(&value)?;
-    told.of_rollout(batch)?;
-    loss.metrics = told.metrics.metrics;
+    figures.of_policy(log_ratio, &policy)?;
+    figures.of_value(&value)?;
+    figures.of_rollout(batch)?;
+    loss.metrics = figures.metrics.metrics;
     Ok(loss)
 }
 
@@ -85,13 +85,13 @@ fn value<'t>(value: Var<'t>, old: Var<'t>, returns: Var<'t>, range: f64) -> Clip
 }
 
 /// Metrics, collected as they are computed; all are means over supervised tokens or over answers.
-struct Told {
+struct Figures {
     mask: Mask,
     tokens: f64,
     metrics: Loss,
 }
 
-impl Told {
+impl Figures {
     fn add(&mut self, name: &str, sum: f64, weight: f64) {
         self.metrics = std::mem::take(&mut self.metrics).metric(name, sum, weight);
     }

@@ -1,7 +1,7 @@
 //! Computations over a whole rollout before it is split into windows: token rewards, advantages, and numbers for metrics only.
 //!
 //! ```text
-//! score  = reward, less missing_eos_penalty (or minus it alone) where the answer was cut off
+//! score  = reward; for a truncated answer reward - missing_eos_penalty, or -missing_eos_penalty
 //! reward[t] = -kl_coef kl_penalty(logp[t] - reference.logp[t])      + score at the answer's last supervised token
 //! return[t] = advantage[t] + critic.value[t]                        before advantages are whitened
 //! ```
@@ -59,7 +59,7 @@ struct Rollout<'b> {
 /// Returns the arrays in [`names`]. `kl_coef` is the penalty's present coefficient. Values behind the mask are 0.
 ///
 /// # Errors
-/// [`Code::ARRAY`] for an array that is missing or of another length, and for a number that is NaN or infinite where it counts.
+/// [`Code::ARRAY`] for an array that is missing or of another length, and for a number that is NaN or infinite if it counts.
 pub fn prepare(settings: &Settings, kl_coef: f64, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
     let rollout = Rollout::of(settings, rollouts)?;
     let penalty = rollout.tokens(|t| -kl_coef * (settings.estimator.of)(rollout.log_ratio(t)));

@@ -36,7 +36,7 @@ impl ObjectivePlugin for Ranking {
                 TermSpec::new(
                     loss::CENTERING,
                     Normaliser::PAIRS,
-                    "Square of the pair's summed scores; there only where `centering` is above 0",
+                    "Square of the pair's summed scores; only with `centering` above 0",
                 ),
             ],
             metrics: metrics(),
@@ -54,14 +54,14 @@ fn metrics() -> Vec<MetricSpec> {
         MetricSpec::new(
             metric::ACCURACY,
             Reduction::MEAN,
-            "Share of pairs whose chosen answer has the greater score, the margin column aside; a tie does not count",
+            "Share of pairs whose chosen answer has the greater score, without the margin column; a tie does not count",
         ),
-        MetricSpec::new(metric::MARGIN, Reduction::MEAN, "Score of the chosen less that of the rejected answer"),
+        MetricSpec::new(metric::MARGIN, Reduction::MEAN, "Score of the chosen answer minus that of the rejected one"),
         MetricSpec::new(metric::SCORE_MEAN, Reduction::MEAN, "Score, over both sides"),
         MetricSpec::new(
             metric::SCORE_MEAN_SQUARE,
             Reduction::MEAN,
-            "Square of the score; less the square of the mean it is the scores' variance",
+            "Square of the score; minus the square of the mean, this is the scores' variance",
         ),
         MetricSpec::new(metric::SCORE_MIN, Reduction::MIN, "Smallest score"),
         MetricSpec::new(metric::SCORE_MAX, Reduction::MAX, "Largest score"),

@@ -76,7 +76,7 @@ impl ObjectivePlugin for SupervisedFineTuning {
         if options.label_smoothing < 1.0 {
             return Ok(Self(options));
         }
-        let why = "option `label_smoothing`: 1 leaves nothing of the target; it must be less";
+        let why = "option `label_smoothing`: 1 leaves nothing of the target; it must be below 1";
         Err(Error::new(Code::OPTION, why))
     }
 }

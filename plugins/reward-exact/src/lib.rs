@@ -1,4 +1,4 @@
-//! A checkable answer: the reward says whether the answer extracted from the completion is the row's.
+//! A checkable answer: the reward is `right` if the answer extracted from the completion is the row's, else `wrong`.
 //!
 //! ```text
 //! score = right   where extract(completion) = extract(column), else wrong
@@ -14,21 +14,21 @@ use regex::{Captures, Regex};
 use serde_json::Value;
 
 options! {
-    /// Options of the exact answer.
+    /// Options of the exact-match reward.
     pub struct Config {
         /// The column with the right answer, a text or a number, or with a list of right answers.
         column: String = "answer".to_owned();
-        /// Regular expression that finds the answer in the completion; empty: the whole completion is the answer.
+        /// Regular expression that extracts the answer from the completion; empty: the whole completion is the answer.
         pattern: String = String::new();
-        /// Regular expression that finds the answer in the column; empty: the whole column is the answer.
+        /// Regular expression that extracts the answer from the column; empty: the whole column is the answer.
         answer_pattern: String = String::new();
-        /// Compares numbers by their value: thousands' commas, currency signs, percent signs and trailing zeros do not count.
+        /// Compare numbers by value: thousands separators, currency signs, percent signs and trailing zeros are ignored.
         numeric: bool = false;
-        /// Takes upper and lower case for the same.
+        /// Ignore differences between upper and lower case.
         ignore_case: bool = false;
         /// Score of the right answer.
         right: f64 = 1.0;
-        /// Score of a wrong answer, and of none.
+        /// Score of a wrong or missing answer.
         wrong: f64 = 0.0;
     }
 }
@@ -45,7 +45,7 @@ impl RewardPlugin for Exact {
 
     fn manifest() -> RewardManifest {
         RewardManifest {
-            summary: "Whether the answer in the completion is the row's, found by a regular expression".into(),
+            summary: "Whether the answer that a regular expression extracts from the completion is the row's".into(),
             columns: vec!["answer".into()],
             reads: vec![RewardColumn { name: "answer".into(), option: "column".into(), ..Default::default() }],
             ..Default::default()
@@ -57,7 +57,7 @@ impl RewardPlugin for Exact {
             "" => Ok(None),
             _ => Regex::new(pattern)
                 .map(Some)
-                .map_err(|e| Error::new(Code::OPTION, format!("option `{key}` is no regular expression: {e}"))),
+                .map_err(|e| Error::new(Code::OPTION, format!("option `{key}` is not a regular expression: {e}"))),
         };
         let pattern = compiled("pattern", &config.pattern)?;
         let answer_pattern = compiled("answer_pattern", &config.answer_pattern)?;
@@ -79,13 +79,13 @@ impl Exact {
         let find = |known: &String| {
             extract(self.answer_pattern.as_ref(), known).map(str::to_owned).ok_or_else(|| {
                 let column = &self.config.column;
-                let why = format!("option `answer_pattern`: it finds nothing in the column `{column}`: {known:?}");
+                let why = format!("option `answer_pattern`: it matches nothing in the column `{column}`: {known:?}");
                 Error::new(Code::ARRAY, why)
             })
         };
         let answers: Vec<String> = known.iter().map(find).collect::<Result<_>>()?;
-        let said = extract(self.pattern.as_ref(), &sample.completion);
-        Ok(said.is_some_and(|said| answers.iter().any(|answer| self.same(said, answer))))
+        let given = extract(self.pattern.as_ref(), &sample.completion);
+        Ok(given.is_some_and(|given| answers.iter().any(|answer| self.same(given, answer))))
     }
 
     /// The answers in the column: one, or those of a list.
@@ -117,18 +117,18 @@ impl Exact {
         Error::new(Code::ARRAY, format!("option `column`: the row has no `{}`; it has {has}", self.config.column))
     }
 
-    fn same(&self, said: &str, answer: &str) -> bool {
+    fn same(&self, given: &str, answer: &str) -> bool {
         if self.config.numeric
-            && let (Some(said), Some(answer)) = (integer(said), integer(answer))
+            && let (Some(given), Some(answer)) = (integer(given), integer(answer))
         {
-            return said == answer;
+            return given == answer;
         }
         if self.config.numeric
-            && let (Some(said), Some(answer)) = (number(said), number(answer))
+            && let (Some(given), Some(answer)) = (number(given), number(answer))
         {
-            return said == answer;
+            return given == answer;
         }
-        if self.config.ignore_case { said.to_lowercase() == answer.to_lowercase() } else { said == answer }
+        if self.config.ignore_case { given.to_lowercase() == answer.to_lowercase() } else { given == answer }
     }
 }
 

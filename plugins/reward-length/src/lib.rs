@@ -11,7 +11,7 @@
 use plugin_api::prelude::*;
 
 options! {
-    /// Options of the length.
+    /// Options of the length reward.
     pub struct Config {
         /// The length that scores best.
         target: i64 = 20, from 0;

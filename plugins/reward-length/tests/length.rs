@@ -12,7 +12,7 @@ fn scores(options: serde_json::Value, completions: &[&str]) -> Vec<f64> {
 
 /// Catches a reward of the wrong sign, bytes counted as characters, and separators counted as words.
 #[test]
-fn the_target_is_best_and_both_sides_fall() {
+fn the_reward_is_highest_at_the_target_and_falls_on_both_sides() {
     let words = ["", "a b", "a  b\nc d", "a b c d e f g h"];
     assert_eq!(scores(json!({"target": 4}), &words), [-1.0, -0.5, 0.0, -1.0]);
     assert_eq!(scores(json!({"target": 4, "unit": "characters"}), &["äöü!", "ab"]), [0.0, -0.5]);
@@ -20,7 +20,7 @@ fn the_target_is_best_and_both_sides_fall() {
 
 /// Catches a division by a target of 0.
 #[test]
-fn silence_can_be_the_target() {
+fn an_empty_answer_can_be_the_target() {
     assert_eq!(scores(json!({"target": 0}), &["", "a", "a b"]), [0.0, -1.0, -2.0]);
 }
 

@@ -10,11 +10,11 @@ use plugin_api::prelude::*;
 use regex::{Regex, RegexBuilder};
 
 options! {
-    /// Options of the mention.
+    /// Options of the mention reward.
     pub struct Config {
-        /// What to mention: words or phrases, any of which will do; at least one.
+        /// Words or phrases, of which one must be mentioned; at least one.
         words: Vec<String> = Vec::new();
-        /// Words of the completion after which a mention is worth nothing any more.
+        /// Number of words of the completion after which a mention scores 0.
         within: i64 = 20, from 1;
     }
 }
@@ -38,10 +38,10 @@ impl RewardPlugin for Mention {
     fn create(config: Config) -> Result<Self> {
         let refuse = |why: &str| Error::new(Code::OPTION, format!("option `words`: {why}"));
         if config.words.is_empty() {
-            return Err(refuse("names none; for example words = [\"dog\", \"cat\"]"));
+            return Err(refuse("is empty; for example words = [\"dog\", \"cat\"]"));
         }
         if config.words.iter().any(|word| word.trim().is_empty()) {
-            return Err(refuse("an empty word is mentioned everywhere"));
+            return Err(refuse("contains an empty word, which every text mentions"));
         }
         let words: Vec<String> = config.words.iter().map(|word| regex::escape(word.trim())).collect();
         // `\b` cannot be used, because a word may begin or end with a punctuation character.

@@ -25,7 +25,9 @@ impl RewardPlugin for World {
 impl Reward for World {
     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>> {
         let foreign = |prompt: &str| {
-            Error::invalid(format!("{prompt:?} is no instruction of the quickstart world; score it by another reward"))
+            Error::invalid(format!(
+                "{prompt:?} is not an instruction of the quickstart world; score it by another reward"
+            ))
         };
         samples
             .iter()

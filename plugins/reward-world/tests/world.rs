@@ -9,7 +9,7 @@ fn sample(prompt: &str, completion: &str) -> Sample {
 
 /// Catches scores in another order than the samples', and prompt and completion exchanged.
 #[test]
-fn each_sample_gets_the_worlds_own_score() {
+fn each_sample_gets_the_gold_score_of_the_world() {
     let samples =
         [sample("sort: hen ant\n", "ant hen"), sample("add: 2 + 3\n", "4"), sample("add: 2 + 3\n", "it is 5")];
     let scores = World.score(&samples).unwrap();
@@ -19,7 +19,7 @@ fn each_sample_gets_the_worlds_own_score() {
 
 /// Catches a prompt of another world that is scored as a wrong answer instead of being refused.
 #[test]
-fn a_foreign_prompt_is_refused_by_its_text() {
+fn an_unknown_prompt_is_refused_and_quoted() {
     let error = World.score(&[sample("tell me a joke\n", "5")]).unwrap_err();
     assert!(error.message.contains("tell me a joke"), "{error}");
 }

@@ -68,10 +68,10 @@ fn backends() -> Vec<&'static str> {
     [["candle", "reference"].as_slice(), if cfg!(target_os = "linux") { &["torch"] } else { &[] }].concat()
 }
 
-/// Catches a comparison that knows running text alone, a reference that is another model on one backend, and rollouts whose
-/// draws hang on the backend.
+/// Catches a comparison that supports only running text, a reference that is another model on one backend, and rollouts whose
+/// draws depend on the backend.
 #[test]
-fn the_same_file_takes_the_same_steps_on_every_backend() {
+fn the_same_experiment_gives_the_same_steps_on_every_backend() {
     for objective in [DPO, PPO] {
         let (lab, backends) = (lab(objective), backends().join(","));
         let args = ["compare", "tiny.toml", "--backends", &backends, "--steps", "4", "--rounds", "1", "--json"];
@@ -91,7 +91,7 @@ fn the_same_file_takes_the_same_steps_on_every_backend() {
     }
 }
 
-/// Catches draws that hang on the backend's own chance: in the first rollout every token is the same.
+/// Catches draws that depend on the backend's own random numbers: in the first rollout every token is the same.
 #[test]
 fn the_first_rollout_is_the_same_on_every_backend() {
     let lab = lab(PPO);
@@ -112,7 +112,7 @@ fn the_first_rollout_is_the_same_on_every_backend() {
 }
 
 /// Catches sides exchanged, rows that a preference objective cannot read, prompts that are lost, and a file that is overwritten; and
-/// bytes that make no character, which would be other tokens once they are written: answers of weights that have learned nothing.
+/// bytes that are not a whole character, which become other tokens once written: answers of weights that have learned nothing.
 #[test]
 fn a_models_own_answers_become_pairs() {
     let lab = lab(PPO);

@@ -19,13 +19,13 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 /// Catches a comparison whose steps are not those of a run (other batches, another rate, no update, other first bits), a
-/// loop that loses steps, and differences that are not looked at.
+/// loop that loses steps, and differences that are not checked.
 #[test]
-fn the_steps_are_those_of_a_run_and_the_backends_agree() {
+fn the_compared_steps_equal_those_of_a_run_and_the_backends_agree() {
     let lab = Lab::tiny();
     let more = ["--steps", "6", "--rounds", "2", "--yardstick", "--json"];
     let answer = compare(&lab, "candle,reference,candle?path=generic", &more);
@@ -60,7 +60,7 @@ fn the_steps_are_those_of_a_run_and_the_backends_agree() {
 
 /// Catches figures that contradict each other, and operations of the wrong steps.
 #[test]
-fn speed_operations_and_memory_are_told() {
+fn speed_operations_and_memory_are_reported() {
     let lab = Lab::tiny();
     let answer = compare(&lab, "candle,reference", &["--steps", "6", "--rounds", "2", "--json"]);
     answer.succeeds();
@@ -87,7 +87,7 @@ fn speed_operations_and_memory_are_told() {
     }
 }
 
-/// Catches a replay that finds nothing because it does nothing, and one of the wrong step.
+/// Catches a replay that finds nothing because it compares nothing, and one of the wrong step.
 #[test]
 fn a_step_is_replayed_against_the_reference() {
     let lab = Lab::tiny();
@@ -109,9 +109,9 @@ fn a_step_is_replayed_against_the_reference() {
     assert!(without["backends"][0]["replay"].is_null());
 }
 
-/// Catches bits that depend on the turns, and two lanes of one backend that share something.
+/// Catches bits that depend on the order of the backends, and two runs of one backend that share state.
 #[test]
-fn a_backend_held_against_itself_does_not_differ() {
+fn a_backend_compared_with_itself_does_not_differ() {
     let lab = Lab::tiny();
     let more = ["--steps", "5", "--rounds", "3", "--no-replay", "--json"];
     let found = compare(&lab, "reference@f64,candle,reference@f64", &more).json();
@@ -122,16 +122,16 @@ fn a_backend_held_against_itself_does_not_differ() {
     assert_eq!(number(&again["agreement"]["loss"]["difference"]), 0.0);
     assert!(again["agreement"]["first_beyond"].is_null());
     assert!(number(&candle["agreement"]["loss"]["difference"]) > 0.0);
-    // What f64 agrees to, f32 does not: its own tolerance counts for the pair.
+    // f32 agrees less than f64, so the pair uses the tolerance of f32.
     assert_eq!(
         (number(&again["agreement"]["tolerance"]["loss"]), number(&candle["agreement"]["tolerance"]["loss"])),
         (1e-12, 1e-6)
     );
 }
 
-/// Catches a table without what it is for, and anything written beside the plot.
+/// Catches a table without its title, and any file written except the plot.
 #[test]
-fn the_table_names_everything_and_only_the_plot_is_written() {
+fn the_table_is_complete_and_only_the_plot_is_written() {
     let lab = Lab::tiny();
     let before = lab.everything();
     let answer = compare(&lab, "candle,candle?path=generic", &["--steps", "4", "--yardstick=reference"]);
@@ -168,7 +168,7 @@ fn the_table_names_everything_and_only_the_plot_is_written() {
     assert_eq!(lab.everything(), expected);
 }
 
-/// Catches a wrong request that is found after the work, or whose message does not name the backend that is meant.
+/// Catches a wrong request that is found after the work, or whose message does not name its backend.
 #[test]
 fn a_wrong_request_is_refused_before_anything_runs() {
     let lab = Lab::tiny();
@@ -192,9 +192,9 @@ fn a_wrong_request_is_refused_before_anything_runs() {
     assert_eq!(lab.everything(), before, "nothing is written");
 }
 
-/// Catches a failure on the way that takes the report with it, or that is not a failed command.
+/// Catches a failure in between that loses the report, or after which the command succeeds.
 #[test]
-fn a_backend_that_fails_on_the_way_is_reported() {
+fn a_backend_that_fails_during_the_comparison_is_reported() {
     let lab = Lab::tiny();
     let sets = ["--set", "objective.plugin=refuses-in-loss", "--set", "objective.at_step=3", "--steps", "5"];
     let answer = compare(&lab, "candle,reference", &sets);

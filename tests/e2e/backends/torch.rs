@@ -8,14 +8,14 @@ use std::{
 };
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, Run, close},
     rig::{Answer, bin, clean, library, plugins},
 };
 
 const TORCH: &str = "backend.plugin=torch";
 
-/// A program with plugins of its own: candle, `ce`, and those of `extra`.
+/// A program with its own plugins folder: candle, `ce`, and those of `extra`.
 fn program(lab: &Lab, extra: &[&str]) -> PathBuf {
     let folder = lab.at("program");
     fs::create_dir_all(folder.join("plugins")).expect("a folder");
@@ -34,7 +34,7 @@ fn run(program: &Path, lab: &Lab, sets: &[&str]) -> Answer {
     Answer::of(command.args(sets.iter().flat_map(|set| ["--set", *set])))
 }
 
-/// Catches a run that begins, or a word of advice that is missing, where the plugin was never built.
+/// Catches a run that begins, or a missing hint, if the plugin was never built.
 #[test]
 fn a_folder_without_the_plugin_is_refused_with_the_command_that_builds_it() {
     let lab = Lab::tiny();
@@ -46,7 +46,7 @@ fn a_folder_without_the_plugin_is_refused_with_the_command_that_builds_it() {
 
 /// Catches a loader's message without the library, the symbol or the remedy.
 #[test]
-fn a_libtorch_that_is_missing_or_another_is_refused_with_the_command_that_mends_it() {
+fn a_missing_or_different_libtorch_is_refused_with_the_command_that_installs_it() {
     let lab = Lab::tiny();
     let program = program(&lab, &["backend-torch"]);
     run(&program, &lab, &[TORCH]).refuses(2, &["libbackend_torch.so", "libc10.so", "cargo xtask torch"]);
@@ -64,7 +64,7 @@ fn a_libtorch_that_is_missing_or_another_is_refused_with_the_command_that_mends_
 
 /// Catches a program that finds libtorch only where it was built: plugin and link are somewhere else here.
 #[test]
-fn a_moved_program_finds_libtorch_beside_its_plugin() {
+fn a_moved_program_finds_libtorch_next_to_its_plugin() {
     let lab = Lab::tiny();
     let program = program(&lab, &["backend-torch"]);
     let libtorch = fs::canonicalize(plugins().join("libtorch")).expect("`cargo xtask torch` links libtorch");
@@ -72,9 +72,9 @@ fn a_moved_program_finds_libtorch_beside_its_plugin() {
     run(&program, &lab, &[TORCH, "train.steps=2"]).succeeds();
 }
 
-/// Catches a libtorch that is replaced beneath its plugin without a word: its libraries compute the numbers.
+/// Catches a libtorch that is replaced without a report: its libraries compute the numbers.
 #[test]
-fn the_libraries_of_libtorch_are_pinned_and_stand_in_the_receipt() {
+fn the_libraries_of_libtorch_are_pinned_and_recorded_in_the_receipt() {
     let lab = Lab::tiny();
     let program = program(&lab, &["backend-torch"]);
     let libtorch = fs::canonicalize(plugins().join("libtorch")).expect("`cargo xtask torch` links libtorch");
@@ -126,9 +126,9 @@ fn the_libraries_of_libtorch_are_pinned_and_stand_in_the_receipt() {
     ask("a", &["--resume", "--set", "train.steps=2"]).refuses(2, &["plugins[torch].libraries[libc10.so].sha256: \""]);
 }
 
-/// Catches another number of threads that gives other last bits without a word, where the backend does not promise the same.
+/// Catches a changed number of threads that changes the last bits without a report, if the backend does not exclude that.
 #[test]
-fn another_number_of_threads_is_told() {
+fn a_changed_number_of_threads_is_reported() {
     let lab = Lab::tiny();
     lab.run(&[TORCH, "train.steps=1"]).succeeds();
     let answer = lab.resume(&[TORCH, "train.steps=2", "backend.threads=2"]);
@@ -137,9 +137,9 @@ fn another_number_of_threads_is_told() {
     assert!(lab.tiny_run().receipt()["replaced"].to_string().contains("backend.threads"));
 }
 
-/// Catches a device that is believed, or taken for another.
+/// Catches a device that is accepted without a check, or confused with another.
 #[test]
-fn devices_that_are_not_there_are_refused() {
+fn unavailable_devices_are_refused() {
     let lab = Lab::tiny();
     let refused = |device: &str, words: &[&str]| {
         lab.run(&[TORCH, &format!("backend.device={device}")])
@@ -158,7 +158,7 @@ fn devices_that_are_not_there_are_refused() {
 
 /// Catches another loss, another data order or other initial weights behind the same experiment.
 #[test]
-fn torch_and_candle_take_the_same_steps() {
+fn torch_and_candle_compute_the_same_steps() {
     let (torch, candle) = (Lab::tiny(), Lab::tiny());
     torch.run(&[TORCH]).succeeds();
     candle.run(&[]).succeeds();
@@ -173,9 +173,9 @@ fn torch_and_candle_take_the_same_steps() {
     }
 }
 
-/// Catches a mode that computes in f32 all the same, one that loses its master weights to rounding, and a log-softmax in bf16.
+/// Catches a mode that computes in f32 nevertheless, one that loses its master weights to rounding, and a log-softmax in bf16.
 #[test]
-fn gotcha_07_bf16_trains_close_to_f32_and_not_like_it() {
+fn gotcha_07_bf16_trains_close_to_f32_but_not_equal() {
     let (narrow, wide) = (Lab::tiny(), Lab::tiny());
     narrow.run(&[TORCH, "backend.dtype=bf16"]).succeeds();
     wide.run(&[TORCH]).succeeds();
@@ -186,7 +186,7 @@ fn gotcha_07_bf16_trains_close_to_f32_and_not_like_it() {
     close(a[0], b[0], 1e-4, "loss of the first step in bf16 and f32");
 }
 
-/// Catches log-probabilities of a rollout and of a step that come by different ways, or in different types: in bf16 that is far
+/// Catches log-probabilities of a rollout and of a step that are computed differently, or in different types: in bf16 that is far
 /// from 1, since a sum of eight roundings is.
 #[test]
 fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
@@ -198,10 +198,10 @@ fn gotcha_07_27_in_bf16_the_first_ratios_are_1_too() {
     }
 }
 
-/// Catches state of libtorch's that a checkpoint does not hold.
+/// Catches state of libtorch that is missing from a checkpoint.
 #[test]
 fn gotcha_41_a_killed_run_on_torch_resumes_bit_for_bit() {
-    with_steps_enough(60, |steps| {
+    with_enough_steps(60, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [TORCH, &length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
         let whole = Lab::tiny();

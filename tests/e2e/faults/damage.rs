@@ -129,7 +129,8 @@ impl<'a> Spoiler<'a> {
         let mut spoiler = Spoiler { prepared, longer, more_steps, model, answers: Vec::new() };
         // A reward model can neither generate answers nor have a loss on text.
         for then in USES.into_iter().filter(|_| case.name != "reward") {
-            if let Some(mut command) = spoiler.asks(then, &Bench::with_runs(case, prepared.finished.path())) {
+            if let Some(mut command) = spoiler.reading_command(then, &Bench::with_runs(case, prepared.finished.path()))
+            {
                 let answer = Answer::of(&mut command);
                 answer.succeeds();
                 spoiler.answers.push((then, figures(&answer)));
@@ -145,7 +146,7 @@ impl<'a> Spoiler<'a> {
     }
 
     /// The command of a use that only reads; `None` for the others.
-    fn asks(&self, then: Use, bench: &Bench) -> Option<std::process::Command> {
+    fn reading_command(&self, then: Use, bench: &Bench) -> Option<std::process::Command> {
         let run = format!("runs/{}", self.model);
         let model = match then {
             Use::Resume | Use::Extend => return None,
@@ -163,7 +164,7 @@ impl<'a> Spoiler<'a> {
         let mut dice = Dice(11);
         let mut found = Vec::new();
         for then in USES {
-            if self.asks(then, &Bench::new(self.prepared.case)).is_some()
+            if self.reading_command(then, &Bench::new(self.prepared.case)).is_some()
                 && !self.answers.iter().any(|(with, _)| *with == then)
             {
                 continue;
@@ -200,7 +201,7 @@ impl<'a> Spoiler<'a> {
         damage.apply(&bench.runs().join(file));
         let spoiled_tree = Tree::read(&bench.runs());
         let path = format!("runs/{file}");
-        let (answer, expected) = match self.asks(*then, &bench) {
+        let (answer, expected) = match self.reading_command(*then, &bench) {
             Some(mut command) => (Answer::of(&mut command), None),
             None => {
                 let (sets, expected) = match then {
@@ -223,14 +224,14 @@ impl<'a> Spoiler<'a> {
             Some(1 | 2) => return wrong("the error does not name the file"),
             _ => return wrong("an unknown end"),
         }
-        let said = answer.warns(&path);
+        let warned = answer.warns(&path);
         match expected {
             None => {
                 let same = self.answers.iter().any(|(with, value)| with == then && *value == figures(&answer));
-                match (same, said) {
-                    (_, true) => Ending::Said,
+                match (same, warned) {
+                    (_, true) => Ending::Warned,
                     (true, false) => Ending::Same,
-                    (false, false) => wrong("other figures without a word"),
+                    (false, false) => wrong("other figures without a message"),
                 }
             }
             Some(expected) => {
@@ -241,22 +242,22 @@ impl<'a> Spoiler<'a> {
                     // White space at the end has no meaning.
                     let spoiled = before.map(<[u8]>::trim_ascii_end) != whole.file(file).map(<[u8]>::trim_ascii_end);
                     let replaced = spoiled && now.file(file) != before;
-                    return match said {
-                        true => Ending::Said,
+                    return match warned {
+                        true => Ending::Warned,
                         false if replaced && guards(file) && *damage != Damage::Delete => {
-                            wrong("replaced without a word")
+                            wrong("replaced without a message")
                         }
                         false => Ending::Same,
                     };
                 }
                 // Other plugins in the receipt, or another value of a key that may change in the experiment: this is reported and
                 // recorded.
-                let told = *file == self.receipt() && answer.err.contains("note: replaced after step")
+                let recorded = *file == self.receipt() && answer.err.contains("note: replaced after step")
                     || file.ends_with("experiment.toml") && answer.err.contains("note: changed on resuming");
                 let but = |name: &str| now.without(name).differences(&expected.without(name)).none();
-                match said || told {
+                match warned || recorded {
                     // From another checkpoint: the receipt records after which step the run became longer.
-                    true if but(file) || (told || *then == Use::Extend) && but(&self.receipt()) => Ending::Said,
+                    true if but(file) || (recorded || *then == Use::Extend) && but(&self.receipt()) => Ending::Warned,
                     // No program has read the file, and it is still damaged.
                     false
                         if now.file(file) == before
@@ -266,7 +267,7 @@ impl<'a> Spoiler<'a> {
                         Ending::Same
                     }
                     true => wrong(&format!("other files, with a word about it: {differences:#?}")),
-                    false => wrong(&format!("other files without a word: {differences:#?}")),
+                    false => wrong(&format!("other files without a message: {differences:#?}")),
                 }
             }
         }

@@ -190,7 +190,7 @@ impl<'a> Pipeline<'a> {
         let most = if place == Place::Beginning { 60.min(calls.len()) } else { calls.len() };
         let number = 1 + self.dice.below(most.max(1) as u64);
         let call = calls.get(number as usize - 1).map(|call| Call { number, ..(*call).clone() })?;
-        let act = if Act::Torn.suits(&call) && self.dice.below(2) == 0 { Act::Torn } else { Act::Kill };
+        let act = if Act::Torn.applies_to(&call) && self.dice.below(2) == 0 { Act::Torn } else { Act::Kill };
         Some((part, Fault { act, call }))
     }
 }

@@ -13,7 +13,7 @@
  *                        on the disk fails with ENOSPC
  *   TELOS_FAULTS_PARENT  act in the process that supervises; without it, in the one that works
  *
- * The table of descriptors is the kernel's own (/proc/self/fd), so duplicates and descriptors opened past the layer are known.
+ * The table of descriptors is the kernel's own (/proc/self/fd), so duplicates and descriptors opened without the layer are known.
  * Calls that pass by the C library (inline system calls) are not seen.
  */
 #define _GNU_SOURCE
@@ -37,7 +37,7 @@
 #include <unistd.h>
 
 enum act { NONE, KILL, TORN, FAIL, SHORT, FULL };
-/* What a call does: asks, transfers bytes, or needs room on the disk. */
+/* What a call does: queries, transfers bytes, or needs space on the disk. */
 enum need { ASKS, READS, WRITES, ROOM };
 /* What becomes of it. */
 enum fate { PASSES, FAILS, HALVES, TEARS };

@@ -23,7 +23,7 @@ fn compile() -> PathBuf {
     cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE"]);
     let output = cc.arg(source).arg("-o").arg(&fresh).arg("-ldl").output().expect("cc, which rustc links with, starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fs::rename(&fresh, &library).expect("the layer takes its place");
+    fs::rename(&fresh, &library).expect("the layer is in place");
     library
 }
 
@@ -61,7 +61,7 @@ impl Act {
     }
 
     /// Whether it can happen to this call, and differs from the acts on the call before.
-    pub fn suits(self, call: &Call) -> bool {
+    pub fn applies_to(self, call: &Call) -> bool {
         let is = |kinds: &[&str]| kinds.contains(&call.kind.as_str());
         match self {
             // A kill before or after a call that changes nothing leaves the same files.

@@ -69,7 +69,7 @@ fn faults(prepared: &Prepared, sample: Option<usize>) -> Vec<(Begin, Fault)> {
     let mut found = Vec::new();
     for begin in [Begin::First, Begin::Resume] {
         for act in ACTS {
-            let calls: Vec<_> = prepared.calls(begin).iter().filter(|call| act.suits(call)).collect();
+            let calls: Vec<_> = prepared.calls(begin).iter().filter(|call| act.applies_to(call)).collect();
             let chosen: Vec<_> = match sample {
                 None => calls,
                 Some(count) => (0..count).map(|_| calls[dice.below(calls.len() as u64) as usize]).collect(),
@@ -87,9 +87,9 @@ fn chosen_cases() -> Vec<Case> {
 }
 
 /// Catches a stage that counts as done although it was killed before BEST named its last checkpoint, so that the next one takes
-/// an older model for the best, in silence.
+/// an older model for the best without a report.
 #[test]
-fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
+fn gotcha_61_a_stage_killed_before_best_is_written_passes_on_the_best_checkpoint() {
     let cases = cases::all();
     let case = cases.iter().find(|case| case.name == "pipeline").expect("a pipeline");
     let prepared = Prepared::new(case);
@@ -100,34 +100,34 @@ fn gotcha_61_a_stage_killed_before_its_best_is_named_hands_on_the_best() {
     assert!(matches!(ending, Ending::Same | Ending::SameAndLeft), "{ending:?}");
 }
 
-/// Catches a small file of a model that counts as missing because the system could not look at it once, so that a stage goes on
-/// without it in silence.
+/// Catches a small file of a model that counts as missing because the system failed to read it once, so that a stage continues
+/// without it, and without a report.
 #[test]
-fn gotcha_41_61_a_file_that_cannot_be_looked_at_is_not_missing() {
-    every_call_ends_well("pipeline", &[Act::Fail], |call| {
+fn gotcha_41_61_an_unreadable_file_does_not_count_as_missing() {
+    check_calls("pipeline", &[Act::Fail], |call| {
         let of_a_model = ["tokenizer_config.json", "tokenizer.json", "config.json", "model.safetensors"];
         let is_small = of_a_model.iter().any(|name| call.path.ends_with(name));
         call.kind == "stat" && call.path.contains("/sft/") && is_small
     });
 }
 
-/// Catches a cache that is given up without the file's name, and for a mere signal.
+/// Catches a cache that is abandoned without naming the file, or because of a mere signal.
 #[test]
 fn gotcha_41_61_a_cache_that_cannot_be_written_is_named() {
-    every_call_ends_well("dpo", &[Act::Fail, Act::Interrupt], |call| {
+    check_calls("dpo", &[Act::Fail, Act::Interrupt], |call| {
         ["flock", "truncate"].contains(&call.kind.as_str()) && call.path.ends_with(".logps")
     });
 }
 
 /// Tries each of `acts` on every call of the first run of `name` that is `chosen`.
-fn every_call_ends_well(name: &str, acts: &[Act], chosen: impl Fn(&Call) -> bool) {
+fn check_calls(name: &str, acts: &[Act], chosen: impl Fn(&Call) -> bool) {
     let cases = cases::all();
     let case = cases.iter().find(|case| case.name == name).expect("a case");
     let prepared = Prepared::new(case);
     let calls: Vec<&Call> = prepared.calls(Begin::First).iter().filter(|call| chosen(call)).collect();
     assert!(!calls.is_empty());
     for call in calls {
-        for act in acts.iter().filter(|act| act.suits(call)) {
+        for act in acts.iter().filter(|act| act.applies_to(call)) {
             let ending = prepared.try_fault(Begin::First, &Fault { act: *act, call: call.clone() });
             assert!(!matches!(ending, Ending::Fault(_)), "{}, {} {}: {ending:?}", act.name(), call.kind, call.path);
         }
@@ -164,22 +164,22 @@ fn matrix(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
 
 /// Catches a failed, cut or last file call that leaves other bits, a run that cannot be resumed, or an error without a file's name.
 #[test]
-fn gotcha_41_61_a_sample_of_disturbed_file_calls_ends_well() {
+fn gotcha_41_61_a_sample_of_disturbed_file_calls_is_handled() {
     let (by_case, _, wrong) = matrix(Some(1));
     eprintln!("{}", by_case.table("case"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Catches a supervising process that panics, takes a checkpoint away, or leaves a run that can neither be started nor resumed.
+/// Catches a supervising process that panics, removes a checkpoint, or leaves a run that can neither be started nor resumed.
 #[test]
-fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_ends_well() {
+fn gotcha_61_a_sample_of_disturbed_calls_of_the_supervising_process_is_handled() {
     let (tally, wrong) = parent::all(Some(4));
     eprintln!("{}", tally.table("run"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Damages files of every case; returns the counts by file, and the faults found.
-fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
+fn damage_files(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     let (by_use, by_damage) = (Tally::default(), Tally::default());
     let mut wrong = Vec::new();
     for case in chosen_cases() {
@@ -204,15 +204,15 @@ fn spoils(sample: Option<usize>) -> (Tally, Tally, Vec<String>) {
     (by_use, by_damage, wrong)
 }
 
-/// Catches a file of a run that is spoiled and read all the same, and one that is refused without its name.
+/// Catches a damaged file of a run that is read nevertheless, and one that is refused without its name.
 #[test]
-fn gotcha_41_61_a_sample_of_spoiled_files_is_noticed() {
-    let (by_use, _, wrong) = spoils(Some(1));
+fn gotcha_41_61_a_sample_of_damaged_files_is_detected() {
+    let (by_use, _, wrong) = damage_files(Some(1));
     eprintln!("{}", by_use.table("what follows"));
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Catches a pipeline that some kill leaves without a way on, or with other bits.
+/// Catches a kill after which a pipeline cannot continue, or has other bits.
 #[test]
 fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() {
     let ends = ends::Ends::of(10);
@@ -223,7 +223,7 @@ fn gotcha_42_61_a_pipeline_that_is_killed_in_every_stage_leaves_the_same_bits() 
 /// The first test with every file call.
 #[test]
 #[ignore = "takes most of an hour: cargo xtask test --full"]
-fn gotcha_41_61_every_disturbed_file_call_ends_well() {
+fn gotcha_41_61_every_disturbed_file_call_is_handled() {
     let part = Part::begin("A file call is disturbed");
     let (by_case, by_act, wrong) = matrix(None);
     part.end(&[by_case.table("run"), by_act.table("what happens")], &wrong);
@@ -232,18 +232,18 @@ fn gotcha_41_61_every_disturbed_file_call_ends_well() {
 /// The same for the supervising process.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
-fn gotcha_61_every_disturbed_call_of_the_supervising_process_ends_well() {
+fn gotcha_61_every_disturbed_call_of_the_supervising_process_is_handled() {
     let part = Part::begin("A file call of the supervising process is disturbed");
     let (tally, wrong) = parent::all(None);
     part.end(&[tally.table("run")], &wrong);
 }
 
-/// The test of spoiled files with every file, at several places.
+/// The test of damaged files with every file, at several places.
 #[test]
 #[ignore = "takes many minutes: cargo xtask test --full"]
-fn gotcha_41_61_every_spoiled_file_is_noticed() {
-    let part = Part::begin("A file is spoiled");
-    let (by_use, by_damage, wrong) = spoils(None);
+fn gotcha_41_61_every_damaged_file_is_detected() {
+    let part = Part::begin("A file is damaged");
+    let (by_use, by_damage, wrong) = damage_files(None);
     part.end(&[by_use.table("what follows"), by_damage.table("damage")], &wrong);
 }
 

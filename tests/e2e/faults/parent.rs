@@ -30,10 +30,10 @@ pub fn all(sample: Option<usize>) -> (Tally, Vec<String>) {
         answer.refuses(1, &["SIGSEGV", "segfaults-in-loss"]);
         let (calls, left) = (layer.calls(), Tree::read(&bench.runs()));
         assert!(!calls.is_empty(), "the supervising process has read nothing");
-        let suits = |act: Act| {
-            calls.iter().filter(move |call| act.suits(call)).map(move |call| Fault { act, call: call.clone() })
+        let applies_to = |act: Act| {
+            calls.iter().filter(move |call| act.applies_to(call)).map(move |call| Fault { act, call: call.clone() })
         };
-        let mut faults: Vec<Fault> = ACTS.into_iter().flat_map(suits).collect();
+        let mut faults: Vec<Fault> = ACTS.into_iter().flat_map(applies_to).collect();
         if let Some(count) = sample {
             let mut dice = Dice(step);
             faults = (0..count).map(|_| faults[dice.below(faults.len() as u64) as usize].clone()).collect();

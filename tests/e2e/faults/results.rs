@@ -9,14 +9,13 @@ use std::{
     time::Instant,
 };
 
-const HEAD: &str = "# Faults of the disk, and ends before time
+const HEAD: &str = "# Faults of the disk, and early ends
 
 Counts of the tests in `tests/e2e/faults`, written by `TELOS_RESULTS=1 cargo xtask test --full`. Every trial disturbs one tiny run
-and resumes it. It ends well in one of three ways: with the same bits as an undisturbed run; refused with the file's name, and with
-the same bits once it is resumed; with a message about the file and the same bits (a cache that could not be written, and was named,
-may lack what a later run computes again). Anything else is a fault. *Something left over*: the
-same bits, and a temporary file or a checkpoint that rotation would have removed stays. *Not reached*: the run came to its end
-before that call.
+and resumes it. Three outcomes are right: the run has the same bits as an undisturbed one; it is refused with the file's name, and
+has the same bits once it is resumed; it reports a message about the file and has the same bits (a cache that could not be
+written, and was named, may lack what a later run computes again). Anything else is a fault. *Something left over*: the same bits,
+but a temporary file or a checkpoint that rotation would have removed remains. *Not reached*: the run ended before that call.
 ";
 
 /// One part at a time: each takes all cores.
@@ -40,7 +39,7 @@ impl Part {
     #[track_caller]
     pub fn end(self, tables: &[String], wrong: &[String]) {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let (date, commit) = (told("date", &["-u", "+%F"]), told("git", &["rev-parse", "--short", "HEAD"]));
+        let (date, commit) = (first_line("date", &["-u", "+%F"]), first_line("git", &["rev-parse", "--short", "HEAD"]));
         let minutes = self.start.elapsed().as_secs_f64() / 60.0;
         let text = format!(
             "{date}, commit {commit}, {cores} cores of {}; {minutes:.1} minutes, {} faults.\n\n{}",
@@ -68,7 +67,7 @@ fn write(title: &str, text: String) {
 }
 
 /// The first line that a program prints; `unknown` without one.
-fn told(program: &str, args: &[&str]) -> String {
+fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success());
     let text = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()

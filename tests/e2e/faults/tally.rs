@@ -14,7 +14,7 @@ struct Counts {
     same: u64,
     left: u64,
     refused: u64,
-    said: u64,
+    warned: u64,
     not_reached: u64,
     faults: u64,
 }
@@ -29,7 +29,7 @@ impl Tally {
             Ending::Same => counts.same += 1,
             Ending::SameAndLeft => counts.left += 1,
             Ending::Refused => counts.refused += 1,
-            Ending::Said => counts.said += 1,
+            Ending::Warned => counts.warned += 1,
             Ending::Fault(_) => counts.faults += 1,
         }
         counts.tried += 1;
@@ -39,12 +39,12 @@ impl Tally {
     pub fn table(&self, first: &str) -> String {
         let all = self.0.lock().expect("no test panics with it");
         let mut text = format!(
-            "| {first} | tried | same bits | same bits, something left over | refused by name | rebuilt and said | faults | not reached |\n|---|---|---|---|---|---|---|---|\n"
+            "| {first} | tried | same bits | same bits, something left over | refused by name | rebuilt with a message | faults | not reached |\n|---|---|---|---|---|---|---|---|\n"
         );
         let mut sum = Counts::default();
         let row = |name: &str, c: &Counts| {
-            let Counts { tried, same, left, refused, said, faults, not_reached } = c;
-            format!("| {name} | {tried} | {same} | {left} | {refused} | {said} | {faults} | {not_reached} |\n")
+            let Counts { tried, same, left, refused, warned, faults, not_reached } = c;
+            format!("| {name} | {tried} | {same} | {left} | {refused} | {warned} | {faults} | {not_reached} |\n")
         };
         for (class, counts) in all.iter() {
             text.push_str(&row(class, counts));
@@ -52,7 +52,7 @@ impl Tally {
             sum.same += counts.same;
             sum.left += counts.left;
             sum.refused += counts.refused;
-            sum.said += counts.said;
+            sum.warned += counts.warned;
             sum.not_reached += counts.not_reached;
             sum.faults += counts.faults;
         }

@@ -24,7 +24,7 @@ pub enum Ending {
     /// It was refused with the name of the file; if it was a run, resuming it undisturbed gives the same bits.
     Refused,
     /// It reached its end with a message about the file, and the same bits.
-    Said,
+    Warned,
     /// The program never reached the call.
     NotReached,
     /// Anything else.
@@ -171,20 +171,20 @@ impl<'a> Prepared<'a> {
             }
             _ => return wrong("an unknown end"),
         };
-        let said = first.warns(&path);
+        let warned = first.warns(&path);
         let mut differences = self.differences(&bench);
         // Telos does this by design if a checkpoint cannot be saved, and reports it; a later save replaces it, unless it was the
         // best.
         let continues = ended && first.err.contains("the run continues without this checkpoint");
         if continues && differences.lacks_only_a_checkpoint() {
-            return Ending::Said;
+            return Ending::Warned;
         }
         // A cache that cannot be written costs only time: the run is complete, and a later one computes the missing part again.
-        if ended && said && !differences.none() && differences.lacks_only_caches() {
-            return Ending::Said;
+        if ended && warned && !differences.none() && differences.lacks_only_caches() {
+            return Ending::Warned;
         }
-        if ended && !differences.none() && !said {
-            return wrong(&format!("other files without a word: {differences:#?}"));
+        if ended && !differences.none() && !warned {
+            return wrong(&format!("other files without a message: {differences:#?}"));
         }
         if !ended || !differences.none() {
             if let Err(answer) = finish(self.case, &bench, &[]) {
@@ -197,7 +197,7 @@ impl<'a> Prepared<'a> {
         }
         match (ended, fault.act.kills()) {
             (false, false) => Ending::Refused,
-            (true, _) if said => Ending::Said,
+            (true, _) if warned => Ending::Warned,
             _ if differences.left.is_empty() => Ending::Same,
             _ => Ending::SameAndLeft,
         }
@@ -227,23 +227,23 @@ pub fn finish(case: &Case, bench: &Bench, sets: &[&str]) -> Result<Answer, Answe
 pub struct Way {
     /// With `--resume`.
     pub resume: bool,
-    told: bool,
+    switched: bool,
 }
 
 impl Way {
     /// Chosen by the files that exist.
     pub fn of(case: &Case, bench: &Bench) -> Way {
-        Way { resume: bench.path().join(case.marker()).is_file(), told: false }
+        Way { resume: bench.path().join(case.marker()).is_file(), switched: false }
     }
 
     /// Switches to the other command if a message advises it, once.
     pub fn follows(&mut self, answer: &Answer) -> bool {
         let others: &[&str] =
             if self.resume { &["leave --resume out", "without --resume"] } else { &["continue it with --resume"] };
-        if self.told || answer.code != Some(2) || !others.iter().any(|other| answer.err.contains(other)) {
+        if self.switched || answer.code != Some(2) || !others.iter().any(|other| answer.err.contains(other)) {
             return false;
         }
-        (self.resume, self.told) = (!self.resume, true);
+        (self.resume, self.switched) = (!self.resume, true);
         true
     }
 }
@@ -269,8 +269,8 @@ impl Answer {
 /// Whether a message names a file, the target of a temporary one, or its checkpoint.
 pub fn names(message: &str, path: &str) -> bool {
     let message = error_of(message);
-    let file = path.rsplit('/').next().map_or(path, meant);
-    let checkpoint = path.split('/').map(meant).find(|part| part.starts_with("step-"));
+    let file = path.rsplit('/').next().map_or(path, final_name);
+    let checkpoint = path.split('/').map(final_name).find(|part| part.starts_with("step-"));
     message.contains(file) || checkpoint.is_some_and(|checkpoint| message.contains(checkpoint))
 }
 
@@ -286,7 +286,7 @@ fn error_of(message: &str) -> &str {
 }
 
 /// The target of a temporary name: `.tmp-NAME-PID` is NAME.
-fn meant(name: &str) -> &str {
+fn final_name(name: &str) -> &str {
     let middle = name.strip_prefix(".tmp-").and_then(|rest| rest.rsplit_once('-'));
     middle.map_or(name, |(name, _)| name)
 }

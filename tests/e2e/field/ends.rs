@@ -25,7 +25,7 @@ fn exact_match(lab: &Lab) -> f64 {
 }
 
 /// Catches a row's answer that is compared with its turn's end and the model's without. In the trained model, what generation
-/// prints holds no end, and generation stops at the turn's.
+/// prints has no end token, and generation stops at the turn's.
 #[test]
 fn turn_end_exact_match() {
     let lab = case("turn-end-exact-match");
@@ -40,7 +40,7 @@ fn turn_end_exact_match() {
 /// The same if only generation_config.json names the turn's end, and if it names no end at all. Catches a file that is not read,
 /// and one that saving rewrites without its other keys or in another form.
 #[test]
-fn gotcha_46_generation_config_names_ends_and_is_kept() {
+fn gotcha_46_generation_config_names_the_end_tokens_and_is_kept() {
     let kept =
         "{\n  \"temperature\": 0.6, \"eos_token_id\": [259, 256, 4711],\n \"transformers_version\": \"4.40.0\"\n}";
     let lab = case("turn-end-exact-match");
@@ -60,22 +60,22 @@ fn gotcha_46_generation_config_names_ends_and_is_kept() {
     assert_eq!(String::from_utf8(saved).expect("UTF-8"), r#"{"top_p": 0.9}"#);
 }
 
-/// Catches an end outside the vocabulary that a backend looks up, and one that is dropped without a word.
+/// Catches an end outside the vocabulary that a backend looks up, and one that is dropped without a note.
 #[test]
-fn an_end_outside_the_vocabulary_is_left_out_with_a_word() {
+fn an_end_token_outside_the_vocabulary_is_left_out_with_a_note() {
     let lab = case("turn-end-exact-match");
     set(&lab, "eos_token_id", json!([256, 999]));
     set(&lab, "pad_token_id", json!(-1));
     let answer = lab.ask(&["run", "case.toml", "--set", "train.steps=1", "--set", "eval.generate=1"]);
     answer.succeeds();
-    let said = answer.out + &answer.err;
-    assert!(said.contains("config.json: `eos_token_id` names the token 999"), "{said}");
-    assert!(!said.contains("pad_token_id"), "{said}");
+    let output = answer.out + &answer.err;
+    assert!(output.contains("config.json: `eos_token_id` names the token 999"), "{output}");
+    assert!(!output.contains("pad_token_id"), "{output}");
     set(&lab, "eos_token_id", json!(["<|end|>"]));
     lab.ask(&["generate", "model", "--prompt", "x"]).refuses(2, &["config.json", "eos_token_id", "<|end|>"]);
 }
 
-/// Catches a turn's end that is handed to rewards as text.
+/// Catches a turn's end that is passed to rewards as text.
 #[test]
 fn turn_end_in_rewards() {
     let lab = case("turn-end-in-rewards");

@@ -15,7 +15,7 @@ fn jsonl(rows: impl IntoIterator<Item = Value>) -> String {
     rows.into_iter().map(|row| row.to_string() + "\n").collect()
 }
 
-/// Catches a column that is looked for when its row's turn comes, hours into a run whose data may not change any more.
+/// Catches a column that is checked only when its row is used, hours into a run whose data may no longer change.
 #[test]
 fn reward_column_missing() {
     let lab = case("reward-column-missing");
@@ -45,7 +45,7 @@ batch = { prompts = 2 }
 optimizer = { lr = 1e-3 }
 "#;
 
-/// Catches a check of the default's column alone, of training rows alone, and of presence alone.
+/// Catches a check of only the default's column, of only the training rows, and of only the presence.
 #[test]
 fn declared_columns_are_checked_in_every_row_by_name_and_value() {
     let lab = Lab::new();
@@ -68,7 +68,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
     lab.ask(&["check", "tiny.toml"]).refuses(2, &["rows.jsonl:12: `solution`: empty"]);
     rows(json!("11"), 11);
     lab.run(&[]).succeeds();
-    // What only the plugin can know of a row: its own pattern finds no answer there.
+    // Only the plugin can detect this mistake in a row: its pattern matches no answer there.
     let pattern = ["reward.answer_pattern=\"^[0-9]+$\"", "train.steps=1"];
     rows(json!("eleven"), 11);
     lab.run(&[&pattern[..], &["name=other"]].concat()).refuses(2, &["rows.jsonl:12", "answer_pattern", "\"eleven\""]);
@@ -77,7 +77,7 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
 
 /// Catches training rows that are refused because of a column that is only needed to score held-out answers.
 #[test]
-fn rows_whose_answers_nobody_judges_need_no_column() {
+fn rows_without_scored_answers_need_no_answer_column() {
     let lab = Lab::new();
     let sft = "\n[objective]\nplugin = \"sft\"\n\n[[reward]]\nplugin = \"exact\"\n\n[eval]\ngenerate = 3\n\n[train]\n\
                steps = 1\nbatch = { sequences = 2 }\noptimizer = { lr = 1e-3 }\n";
@@ -127,9 +127,9 @@ fn more_steps() {
     lab.ask(&["run", "case.toml", "--resume"]).refuses(2, &["was: train.steps = 4", "is:  train.epochs = 2"]);
 }
 
-/// Catches a curve that changes without a word, a curve of the old length, and keys that change nothing and are refused.
+/// Catches a schedule that changes without a report, one of the old length, and keys that change nothing but are refused.
 #[test]
-fn more_steps_on_a_curve_follow_the_new_one_and_say_so() {
+fn extending_a_scheduled_run_uses_the_new_schedule_and_reports_it() {
     let lab = case("more-steps");
     let run = |name: &str, sets: &[&str], resume: bool| {
         let mut args = vec!["run", "case.toml", "--name", name, "--set", "train.schedule.kind=\"cosine\""];
@@ -145,7 +145,7 @@ fn more_steps_on_a_curve_follow_the_new_one_and_say_so() {
     let receipt = run_of(&lab, "case").receipt();
     let lines = receipt["changed"][0]["changes"].as_array().expect("lines");
     for line in ["train.steps: 2 is now 4", "checkpoint.keep: 3 is now 7", curve] {
-        assert!(lines.iter().any(|told| told == line), "{line}: {receipt:#}");
+        assert!(lines.iter().any(|note| note == line), "{line}: {receipt:#}");
     }
     run("whole", &["train.steps=4"], false).succeeds();
     let (own, whole) = (run_of(&lab, "case").train("lr"), run_of(&lab, "whole").train("lr"));
@@ -154,7 +154,7 @@ fn more_steps_on_a_curve_follow_the_new_one_and_say_so() {
 
 /// Catches epochs that are counted from the resume, and a last short window that is filled up with rows of the next epoch.
 #[test]
-fn more_epochs_are_the_epochs_of_a_longer_run() {
+fn more_epochs_equal_those_of_a_longer_run() {
     let lab = case("epoch-wraps");
     let batch = "train.batch={sequences=3}";
     let run = |name: &str, epochs: &str, resume: bool| {
@@ -253,10 +253,10 @@ fn pairs_prompts_and_text_are_read_once_an_epoch_too() {
     lab.ask(&schedule).refuses(2, &["train.context_schedule", "contradicts train.epochs"]);
 }
 
-/// Catches data that was fixed and can never be learned from by the run that found the fault, and other data that is taken for
+/// Catches fixed data that the run which found the fault can never use, and other data that is accepted as
 /// fixed.
 #[test]
-fn gotcha_52_fixed_rows_are_resumed_over_where_that_is_said() {
+fn gotcha_52_a_run_resumes_over_fixed_rows_if_requested() {
     let lab = case("more-steps");
     lab.ask(&["run", "case.toml"]).succeeds();
     let rows = fs::read_to_string(lab.at("rows.jsonl")).expect("read");

@@ -5,11 +5,11 @@
 
 mod ends;
 mod late;
+mod reports;
 mod road;
 mod shapes;
 mod templates;
 mod tokenizers;
-mod told;
 
 use std::{fs, path::Path};
 

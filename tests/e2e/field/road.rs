@@ -15,7 +15,7 @@ fn pairs(count: usize, length: usize) -> String {
 }
 
 /// The experiment of a case, on a small fresh model and rows in its folder.
-fn at_home(lab: &Lab, file: &str) {
+fn small_experiment(lab: &Lab, file: &str) {
     let text = fs::read_to_string(lab.at(file)).expect("the case has it");
     let model = "model = { layers = 1, dim = 32, heads = 2, context = 512 }";
     let text = text.replace("model.from = \"DATA/models/stories260k\"", model);
@@ -37,7 +37,7 @@ fn scored(err: &str) -> usize {
 #[test]
 fn reference_scores_everything() {
     let lab = case("reference-scores-everything");
-    at_home(&lab, "st-pref.toml");
+    small_experiment(&lab, "st-pref.toml");
     lab.write("rows.jsonl", pairs(300, 200));
     let few = lab.ask(&dpo(&["train.steps=1", "eval.tokens=300", "data.held_out=0.02"]));
     few.succeeds();
@@ -62,12 +62,12 @@ fn reference_scores_everything() {
     Run(lab.at("runs/all")).equals(&Run(lab.at("elsewhere/all")), 200);
 }
 
-/// Catches a Ctrl-C that is heard only when the reference has scored all rows, one after which everything is scored again, a run
-/// that cannot be resumed, and a pass that says nothing while it works.
+/// Catches a Ctrl-C that acts only after the reference has scored all rows, one after which everything is scored again, a run
+/// that cannot be resumed, and a pass without progress reports.
 #[test]
 fn sigint_reference() {
     let lab = case("sigint-reference");
-    at_home(&lab, "st-pref.toml");
+    small_experiment(&lab, "st-pref.toml");
     lab.write("rows.jsonl", pairs(900, 230));
     lab.write("tiny.toml", fs::read_to_string(lab.at("st-pref.toml")).expect("written"));
     let sets = ["name=st-pref", "objective.plugin=dpo", "train.batch.pairs=20", "train.steps=40", "eval.tokens=300"];
@@ -116,7 +116,7 @@ fn a_rows(count: usize, odd: &str) -> String {
 
 /// Catches an exact match without the answers that it compared, and answers that are not those that were counted.
 #[test]
-fn answers_that_are_judged_stand_in_samples_jsonl() {
+fn scored_answers_are_written_to_samples_jsonl() {
     let lab = answers_a(&a_rows(60, "b"));
     let run = Run(lab.at("runs/tiny"));
     let lines = run.lines("samples.jsonl");
@@ -150,7 +150,7 @@ fn answers_that_are_judged_stand_in_samples_jsonl() {
     }
 }
 
-/// Catches an evaluation of rows that takes a training run with a dummy row, and figures other than a run's own.
+/// Catches an evaluation of rows that needs a training run with a dummy row, and figures other than a run's own.
 #[test]
 fn eval_needs_dummy() {
     let lab = answers_a(&a_rows(60, "b"));
@@ -185,9 +185,9 @@ fn eval_needs_dummy() {
     // Prompts with answers among their columns, under another name; and rows that are not prompts.
     let row = |i: usize| json!({"prompt": format!("{i}? "), "solution": "a"}).to_string() + "\n";
     lab.write("asked.jsonl", (0..5).map(row).collect::<String>());
-    let asked =
+    let command =
         ["eval", "runs/tiny", "--rows", "asked.jsonl", "--column", "answer=solution", "--generate", "3", "--json"];
-    let figures: Value = serde_json::from_str(lab.ask(&asked).succeeds()).expect("JSON");
+    let figures: Value = serde_json::from_str(lab.ask(&command).succeeds()).expect("JSON");
     assert!(figures["loss"].is_null() && figures["answers"] == 3, "{figures}");
     lab.ask(&["eval", "runs/tiny", "--rows", "asked.jsonl"]).refuses(2, &["asked.jsonl", "completion", "answer"]);
     lab.write("bad.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"question\": 7}\n");
@@ -200,12 +200,12 @@ fn eval_needs_dummy() {
     lab.write("ev_min.toml", min.replace("DATA/models/stories260k", "runs/tiny").replace("rows.jsonl", "held.jsonl"));
     lab.ask(&["run", "ev_min.toml"]).succeeds();
     close(Run(lab.at("runs/ev_min")).eval("eval/loss")[0], number("loss"), 1e-6, "the same rows");
-    at_home(&case, "ev_min.toml");
+    small_experiment(&case, "ev_min.toml");
     case.ask(&["run", "ev_min.toml"]).succeeds();
     close(Run(case.at("runs/ev_min")).eval("eval/loss")[0], 257f64.ln(), 0.05, "a fresh model's first loss");
 }
 
-/// Catches a text's end token that is counted without a word, or not counted where it is said to be.
+/// Catches a text's end token that is counted without a report, or reported as counted but is not.
 #[test]
 fn eval_of_a_text_gives_its_loss_with_and_without_its_end() {
     let lab = answers_a(&a_rows(20, "b"));
@@ -267,7 +267,7 @@ fn generate_and_compare_print_their_rates() {
 #[test]
 fn stage_name_dot() {
     let lab = case("stage-name-dot");
-    at_home(&lab, "p.toml");
+    small_experiment(&lab, "p.toml");
     lab.ask(&["check", "p.toml", "--set", "stage.lr-0.05.train.steps=3"]).succeeds();
     let steps = |name: &str| Run(lab.at(&format!("runs/p/{name}"))).train("loss").len();
     let more = "\n[[stage]]\nname = \"lr-0\"\nobjective = { plugin = \"sft\" }\n\n[[stage]]\nname = \"lr-0.1\"\n\
@@ -288,25 +288,25 @@ fn stage_name_dot() {
     wrong.refuses(2, &["stage.lr-0.3.train.steps"]);
 }
 
-/// Alpaca's rows, whose `input` holds the question. Catches a column that is dropped without a word.
+/// Alpaca's rows, whose `input` has the question. Catches a column that is dropped without a note.
 #[test]
 fn alpaca_input_dropped() {
     let lab = case("alpaca-input-dropped");
-    at_home(&lab, "f.toml");
+    small_experiment(&lab, "f.toml");
     let columns = "data.columns={prompt=\"instruction\",completion=\"output\"}";
     let found = lab.check("f.toml", &[columns]);
     assert_eq!(found["rows"]["unread_columns"], json!(["input"]));
-    let says = "columns that nothing reads: input (what belongs to the prompt must be in the prompt's own column";
+    let expected = "columns that nothing reads: input (what belongs to the prompt must be in the prompt's own column";
     let text = lab.ask(&["check", "f.toml", "--set", columns]);
-    assert!(text.succeeds().contains(says), "{text:#?}");
+    assert!(text.succeeds().contains(expected), "{text:#?}");
     let run = lab.ask(&["run", "f.toml", "--set", columns]);
     run.succeeds();
-    assert!(run.err.lines().take(3).any(|line| line.contains(says)), "{run:#?}");
+    assert!(run.err.lines().take(3).any(|line| line.contains(expected)), "{run:#?}");
 }
 
 /// Catches columns that are named although something reads them: a reward, the split, a part of the row.
 #[test]
-fn columns_that_something_reads_are_not_named() {
+fn columns_that_are_read_are_not_reported_as_unused() {
     let lab = case("answer-list");
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"solution\": \"x\", \"topic\": \"t\", \"note\": \"n\"}\n{\"prompt\": \"b\", \"solution\": \"y\", \"topic\": \"u\", \"note\": \"n\"}\n");
     let sets = ["reward.0.column=solution", "data.group_column=topic"];

@@ -43,7 +43,7 @@ fn bom() {
     assert_eq!(text["train_tokens"], 1001);
 }
 
-/// Catches files that are refused though they hold rows, and refusals that do not say what the file is.
+/// Catches files with rows that are refused, and refusals that do not name the file's format.
 #[test]
 fn json_messages() {
     let lab = case("json-messages");
@@ -55,13 +55,13 @@ fn json_messages() {
             "{file}"
         );
     }
-    for (file, says) in [
+    for (file, expected) in [
         ("x.parquet", "x.parquet is a Parquet file that cannot be read ("),
         ("nan.jsonl", "nan.jsonl:1: not JSON: NaN at column 42: JSON has no such number; write null"),
         ("torn.jsonl", "torn.jsonl:2: not JSON: cut off at column 21 (EOF while parsing a string)"),
     ] {
         let answer = lab.ask(&["check", "case.toml", "--set", &of(file)]);
-        answer.refuses(2, &[says]);
+        answer.refuses(2, &[expected]);
         assert!(!answer.err.contains("iconv") && !answer.err.contains("at line"), "{answer:#?}");
     }
     lab.ask(&["check", "case.toml", "--set", &of("x.parquet")]).refuses(2, &["pandas.read_parquet('x.parquet')"]);
@@ -71,19 +71,19 @@ fn json_messages() {
 #[test]
 fn lfs_pointer_of_rows() {
     let lab = case("lfs-pointer");
-    let says = ["rows.jsonl is a Git LFS pointer and not the file itself", "git lfs pull"];
-    lab.ask(&["check", "case.toml"]).refuses(2, &says);
+    let expected = ["rows.jsonl is a Git LFS pointer and not the file itself", "git lfs pull"];
+    lab.ask(&["check", "case.toml"]).refuses(2, &expected);
     let text = ["check", "case.toml", "--set", "data.source=text", "--set", "objective.0.plugin=ce", "--set"];
-    lab.ask(&[&text[..], &["train.batch={tokens=512}"]].concat()).refuses(2, &says);
+    lab.ask(&[&text[..], &["train.batch={tokens=512}"]].concat()).refuses(2, &expected);
 }
 
-/// Catches braces and quotes whose loss is given as the model's.
+/// Catches braces and quotes whose loss is reported as the model's.
 #[test]
 fn eval_of_rows() {
     let lab = case("eval-of-rows");
     let refuse = |file: &str, what: &str| {
-        let says = format!("{file} is {what}, and its syntax would be measured too");
-        lab.ask(&["eval", "model", "--data", file]).refuses(2, &[&says]);
+        let expected = format!("{file} is {what}, and its syntax would be measured too");
+        lab.ask(&["eval", "model", "--data", file]).refuses(2, &[&expected]);
     };
     refuse("rows.jsonl", "a file of rows");
     lab.write("case.toml", CASE);
@@ -96,7 +96,7 @@ fn eval_of_rows() {
     lab.ask(&["eval", "model", "--data", "text.txt"]).succeeds();
 }
 
-/// Catches a prompt that is taken for the question alone, and a pair that is refused.
+/// Catches a prompt that is reduced to the question, and a pair that is refused.
 #[test]
 fn pairs_prompt_beside_conversations() {
     let lab = case("pairs-prompt-beside-conversations");
@@ -110,16 +110,16 @@ fn answer_list() {
     let lab = case("answer-list");
     lab.ask(&["run", "case.toml"]).succeeds();
     assert_eq!(Run(lab.at("runs/case")).train("reward/exact"), [1.0]);
-    // The rows' own words are never said by this model, and the empty word is found in whatever it says.
+    // This model never generates the rows' words, and every answer contains the empty word.
     lab.write(
         "rows.jsonl",
         "{\"prompt\": \"a\", \"answer\": [\"x\", 7]}\n{\"prompt\": \"b\", \"answer\": [[\"x\"]]}\n",
     );
-    let says = "rows.jsonl:2: `answer`: a list at place 0 of the list";
-    lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
+    let expected = "rows.jsonl:2: `answer`: a list at place 0 of the list";
+    lab.ask(&["check", "case.toml"]).refuses(2, &[expected]);
 }
 
-/// Catches prompts that lose their roles, answers that are strings beside them, and pairs that DPO cannot read back.
+/// Catches prompts that lose their roles, answers that are plain strings next to such prompts, and pairs that DPO cannot read back.
 #[test]
 fn pairs_of_chats() {
     let lab = case("pairs-of-chats");
@@ -160,21 +160,21 @@ fn formats() {
         assert_eq!(train(file, &[]), rows, "{file}");
     }
     assert_eq!(train("pref.parquet", &PAIRS), train("pref_hh.jsonl", &PAIRS));
-    for (file, says) in [
+    for (file, expected) in [
         ("sft.csv", "sft.csv is a table of values separated by commas (CSV), and not JSON lines"),
         ("sft_text.jsonl", "jq -c '{prompt: \"\", completion: .text}' sft_text.jsonl > sft_text.converted.jsonl"),
         ("sft_alpaca_input.jsonl", "these are Alpaca's keys: jq -c '{prompt: "),
     ] {
-        lab.ask(&["check", "case.toml", "--set", &of(file)]).refuses(2, &[says]);
+        lab.ask(&["check", "case.toml", "--set", &of(file)]).refuses(2, &[expected]);
     }
 }
 
 /// Other inputs of the same kinds: a damaged archive, a list of lists, keys that are there twice, integers that would be rounded.
 #[test]
-fn other_files_are_named_by_what_they_are() {
+fn files_of_other_formats_are_refused_with_their_format() {
     let lab = Lab::new();
     lab.write("case.toml", CASE);
-    for (bytes, says) in [
+    for (bytes, expected) in [
         (b"\x1F\x8B\x08\0garbage".as_slice(), "rows.jsonl is a damaged gzip file ("),
         (b"PK\x03\x04rest", "rows.jsonl is a zip archive or an Office document"),
         (
@@ -196,9 +196,9 @@ fn other_files_are_named_by_what_they_are() {
         (b"prompt\tcompletion\na\tb\n", "rows.jsonl is a table of values separated by tabs (TSV), and not JSON lines"),
     ] {
         lab.write("rows.jsonl", bytes);
-        lab.ask(&["check", "case.toml"]).refuses(2, &[says]);
+        lab.ask(&["check", "case.toml"]).refuses(2, &[expected]);
     }
-    // An identity of 64 bits is neither rounded nor in the way, and its name is said.
+    // An identifier of 64 bits is neither rounded nor refused, and its name is reported.
     lab.write("rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 9007199254740993}\r\n");
     assert_eq!(lab.check("case.toml", &[])["rows"]["inexact_columns"], json!(["id"]));
 }

@@ -29,7 +29,7 @@ const ROW: &str = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "a
 const TURNS: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 const LEARNED: &str = "user: q\nassistant: ⟦a\n<|endoftext|>⟧";
 
-/// Catches a variable that is undefined where transformers hands over none.
+/// Catches a variable that is undefined where transformers passes `none`.
 #[test]
 fn tools_undefined() {
     assert_eq!(example(&case("tools-undefined")), LEARNED);
@@ -37,7 +37,7 @@ fn tools_undefined() {
     assert_eq!(example_of("tools-undefined", &format!("{guards}{TURNS}"), ROW), format!("NNone\n{LEARNED}"));
 }
 
-/// Catches a row's tools that do not reach the template, and a template without use for them that goes unsaid.
+/// Catches a row's tools that do not reach the template, and a template that ignores them without a note.
 #[test]
 fn tools_column_ignored() {
     let tools = r#"tools: [{"type": "function", "function": {"name": "clock"}}]"#;
@@ -101,7 +101,7 @@ fn template_python_methods() {
     assert_eq!(example_of("template-python-methods", &format!("{template}{TURNS}"), ROW), format!("{text}{LEARNED}"));
 }
 
-/// Catches a date that reaches the data, and a refusal that names neither the reason nor the remedy, wherever the call stands.
+/// Catches a date that reaches the data, and a refusal that names neither the reason nor the remedy, wherever the call is.
 #[test]
 fn date_in_template() {
     let lab = case("date-in-template");
@@ -128,10 +128,10 @@ fn date_in_template() {
     // A template can have a text for the case that there is no clock.
     let guarded = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}\n";
     assert_eq!(example_of("date-in-template", &format!("{guarded}{TURNS}"), ROW), format!("26 Jul 2024{LEARNED}"));
-    // And a row can give one that asks for it first.
-    let asks = "{% if not date is defined %}{% set date = strftime_now('%Y') %}{% endif %}{{ date }}\n";
+    // And a row can provide one if the template tests for it first.
+    let provides = "{% if not date is defined %}{% set date = strftime_now('%Y') %}{% endif %}{{ date }}\n";
     let row = ROW.replace("]}", r#"], "chat_template_kwargs": {"date": "1 May"}}"#);
-    assert_eq!(example_of("date-in-template", &format!("{asks}{TURNS}"), &row), format!("1 May\n{LEARNED}"));
+    assert_eq!(example_of("date-in-template", &format!("{provides}{TURNS}"), &row), format!("1 May\n{LEARNED}"));
 }
 
 /// Catches a count of marks against messages, a second mark that is lost, and an end that is learned outside of the marks.
@@ -141,12 +141,12 @@ fn generation_two_spans() {
     let found = lab.check("case.toml", &[]);
     assert_eq!(found["example"], "user: qassistant: ⟦<think>r</think>a⟧");
     assert_eq!(found["rows"]["no_end_learned"], true, "{found}");
-    let says = "no row teaches a token that ends an answer";
+    let expected = "no row teaches a token that ends an answer";
     for command in ["check", "run"] {
         let answer = lab.ask(&[command, "case.toml"]);
         assert_eq!(answer.code, Some(0), "{}", answer.err);
         let both = answer.out + &answer.err;
-        assert!(both.contains(says) && both.contains("{{ message.content + eos_token }}"), "{command}: {both}");
+        assert!(both.contains(expected) && both.contains("{{ message.content + eos_token }}"), "{command}: {both}");
     }
     // Apart, and with an answer that belongs to the prompt.
     let marks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<{{ m.thinking }}>{% endgeneration %} - \
@@ -166,7 +166,7 @@ fn generation_two_spans() {
 fn template_thinking_dropped() {
     let lab = case("template-thinking-dropped");
     assert_eq!(example(&lab), "<user>q|\n<assistant>⟦a|\n⟧<user>q2|\n<assistant>⟦b|\n<|endoftext|>⟧");
-    // As Qwen3's: reasoning of the last turn stands in the text, and an opening with an empty one does not.
+    // As Qwen3's: reasoning of the last turn is in the text, and an opening with an empty one does not.
     let qwen = "{% for m in messages %}<{{ m.role }}>\n{% if m.role == 'assistant' and loop.last %}<think>\n{{ m.reasoning_content }}\n</think>\n\
         {% endif %}{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<assistant>\n{% if off is defined %}<think>\n\n</think>\n{% endif %}{% endif %}";
     let row = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "r"}, {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b", "reasoning": "s"}]}"#;
@@ -181,7 +181,7 @@ fn template_thinking_dropped() {
     // As reasoning models': the opening thinks, the answer does not.
     let opens = TURNS.replace("assistant: {% endif %}", "assistant: <think>{% endif %}");
     assert_eq!(example_of("template-thinking-dropped", &opens, ROW), LEARNED);
-    // Where the words cannot be found, the reason and the remedy are said.
+    // If the words cannot be found, the reason and the remedy are reported.
     lab.write(
         "t.jinja",
         "{% for m in messages %}{{ m.content }} and {{ m.content }}, {{ messages | length }}\n{% endfor %}",
@@ -225,7 +225,7 @@ fn chatml_false_alarm() {
     let found = lab.check("case.toml", &[]);
     assert_eq!(found["rows"]["ended_early"], 0, "{found}");
     assert!(!lab.ask(&["check", "case.toml"]).out.contains("end-of-text token inside"));
-    // Several turns neither; but words behind an end within one answer are lost, and that is said.
+    // Several turns neither; but words behind an end within one answer are lost, and this is reported.
     let two = ROW.replace("]}", r#", {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]}"#);
     lab.write("rows.jsonl", &two);
     assert_eq!(lab.check("case.toml", &[])["rows"]["ended_early"], 0);

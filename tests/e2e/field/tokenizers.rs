@@ -28,7 +28,7 @@ fn special_tokens_in_decoder() {
     lab.ask(&["check", "case.toml"]).refuses(2, &["tok/special_tokens_map.json"]);
 }
 
-/// Catches another template that is taken without a word, and rows that need none refused for it.
+/// Catches another template that is used without a note, and rows that need none but are refused.
 #[test]
 fn template_named_only() {
     let lab = case("template-named-only");
@@ -66,12 +66,12 @@ fn unused_added_token() {
     let answer = lab.ask(&["run", "case.toml"]);
     answer.succeeds();
     assert!((answer.out.clone() + &answer.err).contains("has 260 tokens, the model's vocabulary 259"), "{answer:?}");
-    // Running text is looked at too.
+    // Running text is checked too.
     lab.write("text.txt", "some text <|end|> more text");
     lab.ask(&["eval", "model", "--data", "text.txt"]).refuses(2, &["<|end|>", "259"]);
 }
 
-/// Catches an index of an original model that is taken for a damaged one, and a damaged one that is taken for whole.
+/// Catches an index of an original model that counts as damaged, and a damaged one that counts as complete.
 #[test]
 fn index_names_tied_head() {
     let lab = case("index-names-tied-head");
@@ -106,9 +106,9 @@ fn lfs_pointer_in_a_model() {
     }
 }
 
-/// Catches names and formats of others that are refused without a word of what they are.
+/// Catches names and formats of other tools that are refused without an explanation.
 #[test]
-fn names_and_formats_of_others_are_told_what_they_are() {
+fn column_names_and_formats_of_other_tools_are_recognised() {
     let lab = case("unused-added-token");
     let generate = |model: &str, parts: &[&str]| lab.ask(&["generate", model, "--prompt", "x"]).refuses(2, parts);
     generate("HuggingFaceTB/SmolLM2-135M", &["Hugging Face hub", "hf download HuggingFaceTB/SmolLM2-135M"]);

@@ -56,16 +56,16 @@ fn this_host_runs_a_plugin_of_the_next_minor() {
     works(THIS, &[(NEXT, "1.1", "root=unknown instance=unknown")]);
 }
 
-/// Catches the layout check in its own direction, which refuses every plugin at the host's next minor; and a host that
+/// Catches the layout check in the usual direction, which refuses every plugin at the host's next minor; and a host that
 /// calls a slot beyond the table's end.
 #[test]
 fn the_next_host_runs_a_plugin_of_this_minor_without_the_appended_slots() {
     works(NEXT, &[(THIS, "1.0", "root=missing instance=missing")]);
 }
 
-/// Catches a check that remembers the first plugin's tables and holds the second one's against them.
+/// Catches a check that caches the first plugin's tables and compares the second one's with them.
 #[test]
-fn plugins_of_both_minors_live_in_one_host_in_any_order() {
+fn plugins_of_both_minors_load_into_one_host_in_any_order() {
     let (older, newer) = ((THIS, "1.0", "root=missing instance=missing"), (NEXT, "1.1", "root=1 instance=11"));
     works(NEXT, &[older, newer]);
     works(NEXT, &[newer, older]);
@@ -74,9 +74,9 @@ fn plugins_of_both_minors_live_in_one_host_in_any_order() {
     works(THIS, &[(NEXT, "1.1", unknown), (THIS, "1.0", unknown)]);
 }
 
-/// Shows that the reversed check is needed, so that the tests above are not met by chance.
+/// Shows that the reversed check is needed, so that the tests above do not pass by chance.
 #[test]
-fn the_library_s_own_check_would_refuse_the_older_plugin() {
+fn the_check_of_abi_stable_alone_would_refuse_the_older_plugin() {
     let own = |variant: &str| host(NEXT, &[Path::new("--own-check"), &plugin(variant)]);
     let older = own(THIS);
     let expected: Vec<String> = IDS.iter().map(|id| format!("{id} refused")).collect();
@@ -85,7 +85,7 @@ fn the_library_s_own_check_would_refuse_the_older_plugin() {
     assert!(straight.succeeds().lines().skip(1).all(|line| line.ends_with("accepted")), "{straight:#?}");
 }
 
-/// Catches a host that trusts the version alone: here a plain struct grew, which a later minor must never do.
+/// Catches a host that checks only the version: here a plain struct grew, which a later minor must never do.
 #[test]
 fn a_plugin_of_another_layout_is_refused_by_both_hosts_with_file_and_reason() {
     let path = plugin(OTHER);

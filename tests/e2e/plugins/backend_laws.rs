@@ -32,7 +32,7 @@ fn blames_attention_backward(answer: &Answer, parts: &[&str]) {
     }
 }
 
-/// Catches a suite that lost an operation, a shape or its numbers on the way into the report.
+/// Catches a report that lacks an operation, a shape or its numbers.
 #[test]
 fn reference_and_both_paths_of_candle_conform() {
     for args in [&["reference"][..], &["candle"], &["candle", "--option", "path=generic"]] {
@@ -60,7 +60,7 @@ fn reference_and_both_paths_of_candle_conform() {
     }
 }
 
-/// Catches a verification of the first dtype of a manifest alone, and f64 without its gradients.
+/// Catches a verification of only the first dtype of a manifest, and f64 without its gradients.
 #[test]
 fn every_dtype_of_the_manifest_is_verified() {
     let answer = verify(&["reference", "--only", "linear_backward_weight", "--json"]);
@@ -72,9 +72,9 @@ fn every_dtype_of_the_manifest_is_verified() {
     assert!(report["groups"][0].to_string().contains("gradient of 5 x 7 to 3"), "{report}");
 }
 
-/// Catches limits that are too wide for a wrong scale, and a table that does not say where.
+/// Catches limits that are too wide for a wrong scale, and a table that does not name the place.
 #[test]
-fn a_wrong_scale_is_found_by_name_with_its_numbers() {
+fn a_wrong_scale_is_reported_with_name_and_numbers() {
     blames_attention_backward(&broken("scale", &[]), &["dq[", "error ", " above ", "more; --json lists them all"]);
     let answer = broken("scale", &["--json"]);
     let report = answer.json();
@@ -85,9 +85,9 @@ fn a_wrong_scale_is_found_by_name_with_its_numbers() {
     assert!(group["failed"].as_u64() > Some(30), "{group}");
 }
 
-/// Catches a crash that takes the report with it, a hang that is waited for, and an end that passes for a success.
+/// Catches a crash that loses the report, a hang without a limit, and an early end that counts as a success.
 #[test]
-fn whatever_ends_the_process_is_a_failed_line_and_the_rest_is_reported() {
+fn a_crash_fails_one_line_and_the_rest_is_reported() {
     for (fault, parts) in [
         ("abort", &["SIGABRT", "it printed: the operation that aborts"][..]),
         ("exit", &["ended the process with code 0 before its report"]),
@@ -101,10 +101,10 @@ fn whatever_ends_the_process_is_a_failed_line_and_the_rest_is_reported() {
     assert!(answer.out.contains("opening a session: the process was ended by SIGABRT"), "{answer:#?}");
 }
 
-/// Catches a crash, or a device that is lost, that costs more than the lines of the checks that did it: the rest of the
+/// Catches a crash or a lost device that fails more lines than those of the checks that caused it: the rest of the
 /// operation is checked in a fresh process.
 #[test]
-fn a_check_that_ends_the_process_or_loses_the_device_costs_its_own_line() {
+fn a_check_that_ends_the_process_or_loses_the_device_fails_only_its_own_line() {
     for (fault, text) in [("abort-at-forty", "SIGABRT"), ("lose-at-forty", "the device is lost")] {
         let report = broken(fault, &["--json"]).json();
         let group = report["groups"].as_array().and_then(|all| all.iter().find(|g| g["name"] == "attention_backward"));
@@ -121,14 +121,14 @@ fn a_check_that_ends_the_process_or_loses_the_device_costs_its_own_line() {
 
 /// Catches laws about conduct that hold whatever a backend does.
 #[test]
-fn lies_leaks_and_drift_are_found() {
+fn wrong_claims_leaks_and_drift_are_detected() {
     for (fault, parts) in [
-        ("deny", &["f64 is denied, but the call works"][..]),
-        ("affirm", &["f32 is affirmed, but the call answers UNSUPPORTED"]),
-        ("leak-handle", &["every handle was given back"]),
-        ("drift", &["another session gives the same bits", "other bits"]),
+        ("deny", &["f64 is reported as unsupported, but the call works"][..]),
+        ("affirm", &["f32 is reported as supported, but the call returns UNSUPPORTED"]),
+        ("leak-handle", &["every handle was freed"]),
+        ("drift", &["another session gives the same bits", "different bits"]),
         #[cfg(target_os = "linux")]
-        ("leak-memory", &["the process keeps its size from step to step", "KiB or more behind"]),
+        ("leak-memory", &["the process does not grow from step to step", "KiB or more every"]),
     ] {
         blames_attention_backward(&broken(fault, &[]), parts);
     }
@@ -136,7 +136,7 @@ fn lies_leaks_and_drift_are_found() {
 
 /// Catches a report that is read from where the plugin may write too.
 #[test]
-fn what_a_plugin_prints_stays_out_of_the_report() {
+fn plugin_output_is_not_in_the_report() {
     let answer = broken("chatter", &["--json"]);
     answer.succeeds();
     assert_eq!(answer.json()["groups"].as_array().map(Vec::len), Some(2));
@@ -150,7 +150,7 @@ fn a_library_file_is_verified_in_place_of_an_id() {
 }
 
 #[test]
-fn wrong_requests_are_refused_with_what_there_is() {
+fn wrong_requests_are_refused_with_the_available_choices() {
     let text = |package: &str, folder: std::path::PathBuf| library(&folder, package).to_string_lossy().into_owned();
     let (objective, two) = (text("objective-ce", plugins()), text("test-plugin-backend", test_plugins()));
     for (args, parts) in [
@@ -202,9 +202,9 @@ fn without_the_reference_the_request_is_refused() {
     );
 }
 
-/// Catches a manifest that does not tell a device that is compiled in from one that was tried.
+/// Catches a manifest that does not distinguish devices that are compiled in from those that were tested.
 #[test]
-fn show_says_which_devices_were_compiled_in_and_which_were_tested() {
+fn show_lists_compiled_and_tested_devices() {
     let answer = Lab::new().ask(&["plugins", "show", "candle"]);
     let rows: Vec<Vec<&str>> = answer.succeeds().lines().map(|line| line.split_whitespace().collect()).collect();
     let row = |name: &str| rows.iter().find(|row| row.first() == Some(&name)).expect(name).clone();

@@ -38,8 +38,8 @@ fn a_crash_while_loading_names_plugin_and_call_in_every_command() {
     for plugin in ["odd", "broken"] {
         let answer = crashing(&lab, &["plugins", "verify", plugin]);
         answer.refuses(1, &[plugin]);
-        let told = [answer.out.as_str(), &answer.err].concat();
-        assert!(told.contains("was ended by SIG"), "{plugin}: {answer:#?}");
+        let output = [answer.out.as_str(), &answer.err].concat();
+        assert!(output.contains("was ended by SIG"), "{plugin}: {answer:#?}");
     }
     crashing(&lab, &["plugins", "list"]).succeeds();
     for (plugin, call) in [("exits-in-manifest", "manifest"), ("odd", "create")] {

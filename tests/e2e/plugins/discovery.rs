@@ -39,7 +39,7 @@ fn changed_copy(change: impl FnOnce(&mut Vec<u8>)) -> (TempDir, PathBuf) {
 }
 
 /// Runs the telos of [`changed_copy`], which finds only that plugin.
-fn lone(folder: &Path, args: &[&str]) -> Answer {
+fn run_copy(folder: &Path, args: &[&str]) -> Answer {
     Answer::of(clean(&mut Command::new(folder.join("telos"))).current_dir(folder).args(args))
 }
 
@@ -50,7 +50,7 @@ fn patch(bytes: &mut [u8], field: usize, value: &[u8]) {
 }
 
 fn show_ce(folder: &Path) -> Answer {
-    lone(folder, &["plugins", "show", "ce"])
+    run_copy(folder, &["plugins", "show", "ce"])
 }
 
 /// Catches a list that opens the libraries it lists. Showing a plugin does open its library, or this test shows nothing.
@@ -75,7 +75,7 @@ fn listing_executes_nothing_and_showing_does() {
 
 /// Catches a host that does not find what `cargo xtask build` made, and a manifest that does not survive the crossing.
 #[test]
-fn shipped_plugins_are_found_beside_the_program_and_explained() {
+fn shipped_plugins_are_found_next_to_the_program_and_described() {
     let here = folder();
     let list = Answer::of(telos(here.path()).args(["plugins", "list"]));
     for id in ["ce", "candle", "reference"] {
@@ -105,19 +105,19 @@ fn a_plugin_of_a_newer_major_is_refused_by_its_header() {
     let newer = (ABI_MAJOR + 1).to_le_bytes();
     let (here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, abi_major), &newer));
     show_ce(here.path()).refuses(2, &["`ce`", &path.to_string_lossy(), "2.0", "1.0", "update telos"]);
-    let list = lone(here.path(), &["plugins", "list"]);
+    let list = run_copy(here.path(), &["plugins", "list"]);
     assert!(list.succeeds().contains("cannot be used"), "{list:#?}");
 }
 
 #[test]
-fn a_plugin_of_an_older_major_is_refused_with_the_other_remedy() {
+fn a_plugin_of_an_older_major_is_refused_with_its_own_remedy() {
     let older = (ABI_MAJOR - 1).to_le_bytes();
     let (here, _) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, abi_major), &older));
-    show_ce(here.path()).refuses(2, &["`ce`", "0.0", "build the plugin again"]);
+    show_ce(here.path()).refuses(2, &["`ce`", "0.0", "rebuild the plugin"]);
 }
 
 #[test]
-fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_only_knows_it_is_not() {
+fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_is_only_built_with_it_is_not() {
     let newer = (ABI_MINOR + 1).to_le_bytes();
     let (here, _) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, requires_minor), &newer));
     show_ce(here.path()).refuses(2, &["`ce`", "needs a host of 1.1", "update telos"]);
@@ -125,7 +125,7 @@ fn a_plugin_that_requires_a_newer_minor_is_refused_and_one_that_only_knows_it_is
     show_ce(here.path()).succeeds();
 }
 
-/// Catches a loader that hands a torn file to the system, which would map it and die of a bus error.
+/// Catches a loader that passes a truncated file to the system, which would map it and die of a bus error.
 #[test]
 fn a_truncated_library_is_refused_at_any_length() {
     let whole = fs::read(library(&plugins(), "objective-ce")).expect("the plugin is readable").len();
@@ -139,7 +139,7 @@ fn a_truncated_library_is_refused_at_any_length() {
 }
 
 #[test]
-fn a_text_file_named_so_is_reported_with_the_missing_plugin() {
+fn a_text_file_named_like_a_library_is_reported_with_the_missing_plugin() {
     let here = folder();
     let text = here.path().join("libnotes.so");
     fs::write(&text, "these are notes").expect("written");
@@ -151,18 +151,18 @@ fn a_text_file_named_so_is_reported_with_the_missing_plugin() {
 
 /// Catches a search that reports every library of the system as broken.
 #[test]
-fn a_sound_library_without_plugins_is_passed_over() {
+fn a_valid_library_without_plugins_is_skipped() {
     let (here, path) = changed_copy(|bytes| {
         while let Some(at) = bytes.windows(13).position(|window| window == b"telos_plugin_") {
             bytes[at] = b'x';
         }
     });
     assert_eq!(scan(&path), Ok(Vec::new()));
-    let list = lone(here.path(), &["plugins", "list"]);
+    let list = run_copy(here.path(), &["plugins", "list"]);
     assert!(!list.succeeds().contains("broken"), "{list:#?}");
 }
 
-/// Catches a search in which the later folder, or chance, decides.
+/// Catches a search whose result comes from the later folder, or varies.
 #[test]
 fn the_first_folder_wins_and_the_list_says_so() {
     let (_here, path) = changed_copy(|_| {});
@@ -174,11 +174,11 @@ fn the_first_folder_wins_and_the_list_says_so() {
     assert!(other.contains(&*plugins().to_string_lossy()), "{list:#?}");
 }
 
-/// Catches a header that is believed although the library holds another kind of plugin.
+/// Catches a header that is trusted although the library has another kind of plugin.
 #[test]
 fn a_plugin_whose_header_names_another_kind_is_refused() {
     let (_here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, kind), b"reward\0\0\0"));
-    let error = Library::load(&the_plugin(&path, "ce")).err().expect("an objective is no reward");
+    let error = Library::load(&the_plugin(&path, "ce")).err().expect("an objective is not a reward");
     assert_eq!(error.code, Code::LAYOUT);
     assert!(error.message.contains("reward") && error.message.contains("ce"), "{error}");
     let objective = Library::load(&the_plugin(&library(&plugins(), "objective-ce"), "ce")).expect("a sound plugin");
@@ -186,7 +186,7 @@ fn a_plugin_whose_header_names_another_kind_is_refused() {
     assert!(error.message.contains("objective") && error.message.contains("backend"), "{error}");
 }
 
-/// Catches a header that is believed although it names a plugin that the library does not hold.
+/// Catches a header that is trusted although it names a plugin that the library does not have.
 #[test]
 fn a_plugin_whose_header_names_another_id_is_refused() {
     let (_here, path) = changed_copy(|bytes| patch(bytes, offset_of!(PluginHeader, id), b"no\0"));
@@ -239,7 +239,7 @@ fn a_panic_in_any_call_becomes_an_error_with_message_and_place() {
 
 /// Catches an instance that continues from a state that a panic left half changed.
 #[test]
-fn an_instance_that_panicked_answers_no_more_and_others_do() {
+fn an_instance_that_panicked_refuses_calls_and_others_do_not() {
     let broken = faulty("panics-in-loss").expect("created");
     assert!(broken.loss(&batch()).is_err());
     assert_eq!(broken.loss(&batch()).err().map(|e| e.code), Some(Code::POISONED));
@@ -260,7 +260,7 @@ fn odd_panics_are_stopped_too() {
 /// Catches a wire that multiplies by the mask (NaN), mixes up terms, or loses the coefficient; and state that is not
 /// carried over.
 #[test]
-fn loss_and_state_survive_the_crossing() {
+fn loss_and_state_cross_the_boundary_unchanged() {
     let mut objective = faulty("panics-at-step-5").expect("created");
     let loss = objective.loss(&batch()).expect("a loss");
     assert_eq!((loss.terms.len(), loss.terms[0].name.as_str()), (1, "nll"));

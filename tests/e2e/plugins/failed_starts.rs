@@ -10,8 +10,8 @@ use crate::support::{
     rig::{library, test_plugins},
 };
 
-/// Catches a development mode that pins what changes with every build, forgets to say what was used, or takes a checkpoint
-/// away; and the ordinary mode that gives up its lock.
+/// Catches a development mode that pins what changes with every build, does not report what was used, or removes a
+/// checkpoint; and an ordinary mode that ignores its lock.
 #[test]
 fn dev_notes_changed_plugins_and_replaces_a_run_without_a_checkpoint() {
     let lab = Lab::tiny();
@@ -78,7 +78,7 @@ fn a_failed_start_leaves_neither_folder_nor_pin() {
 
 /// Catches a crash before the first step that leaves its folder behind, whose retry then says "exists already".
 #[test]
-fn a_start_that_crashed_leaves_no_run_behind() {
+fn a_crashed_start_leaves_no_run() {
     let (lab, answer) = odd("exit-loss", &[]);
     answer.refuses(1, &["call `loss`, before step 1", "removed ", "the run ended before its first step"]);
     assert!(!lab.tiny_run().0.exists(), "{answer:#?}");

@@ -8,9 +8,9 @@ use crate::support::{
     lab::Lab,
 };
 
-/// Catches a run that learns nothing and ends without a word, or says so in every step.
+/// Catches a run that learns nothing and ends without a note, or repeats the note in every step.
 #[test]
-fn a_run_that_learns_nothing_says_so_once() {
+fn a_run_that_learns_nothing_reports_it_once() {
     // The first batch has a gradient, or the quick laws would refuse the objective.
     let (lab, answer) = odd("no-gradient", &["objective.at_step=2"]);
     answer.succeeds();
@@ -28,7 +28,7 @@ fn a_run_that_learns_nothing_says_so_once() {
 
 /// Catches notes on shipped objectives in a run without problems.
 #[test]
-fn a_run_in_order_has_no_notes() {
+fn a_correct_run_has_no_notes() {
     let lab = Lab::tiny();
     let answer = lab.ask(&["run", "tiny.toml", "--json"]);
     let summary: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
@@ -45,9 +45,9 @@ fn a_run_in_order_has_no_notes() {
     }
 }
 
-/// Catches rewards that tell no answer from another, and groups of one, in silence.
+/// Catches rewards that are equal for all answers, and groups of one, without a note.
 #[test]
-fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
+fn equal_rewards_and_groups_of_one_are_reported() {
     let equal = PPO.replace(
         "plugin = \"length\"\nunit = \"characters\"\ntarget = 4",
         "plugin = \"odd-reward\"\nfault = \"equal\"",
@@ -68,20 +68,20 @@ fn rewards_that_are_all_equal_and_groups_of_one_are_said() {
     assert!(!several.err.contains("has one answer"), "{several:#?}");
 }
 
-/// Catches an expectation that only a run tells of, and a unit that no manifest claims.
+/// Catches an expectation that only a run reports, and a unit that no manifest declares.
 #[test]
-fn missed_expectations_are_told_by_run_and_check() {
+fn missed_expectations_are_reported_by_run_and_check() {
     let lab = Lab::tiny();
     let set = ["--set", "objective.plugin=missed-expectation"];
     let run = lab.ask(&[&["run", "tiny.toml"][..], &set].concat());
     // Uniform logits would give the expected value, so that the laws find no contradiction; those of a fresh model are not
     // uniform.
-    let says = [
+    let expected = [
         "note: expectation missed: nll is 5.5",
         "\"missed-expectation\" expects about 5.5491",
         "(the logits are uniform)",
     ];
-    assert!(says.iter().all(|part| run.err.contains(part)), "{run:#?}");
+    assert!(expected.iter().all(|part| run.err.contains(part)), "{run:#?}");
     assert_eq!(run.err.matches("expectation missed").count(), 1, "{run:#?}");
     assert!(run.succeeds().contains("held-out loss") && !run.out.contains("nats"), "{run:#?}");
     let text = lab.ask(&[&["check", "tiny.toml"][..], &set].concat());
@@ -96,7 +96,7 @@ fn missed_expectations_are_told_by_run_and_check() {
 
 /// Catches a unit of one of CE's terms behind the sum of both.
 #[test]
-fn a_loss_of_several_units_has_none() {
+fn a_loss_of_several_units_has_no_unit() {
     let lab = Lab::tiny();
     let plain = lab.run(&["train.steps=2"]);
     assert!(plain.succeeds().contains("nats per token"), "{plain:#?}");

@@ -13,7 +13,7 @@ fn json(answer: &Answer) -> Value {
     serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:#?}"))
 }
 
-/// The names of the laws that a report says are broken.
+/// The names of the laws that are broken in a report.
 fn broken(report: &Value) -> Vec<&str> {
     let laws = report["laws"].as_array().map(Vec::as_slice).unwrap_or_default();
     laws.iter().filter(|law| law["passed"] == false).filter_map(|law| law["name"].as_str()).collect()
@@ -43,7 +43,7 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
 }
 
 /// Catches differences that move a detached value of a plugin whose tape lies behind the boundary, and a forgotten detach that
-/// passes because nothing in the value tells of it.
+/// passes because the value does not show it.
 #[test]
 fn gotcha_56_stop_gradients_of_a_loaded_library_are_held_constant() {
     for (plugin, expected) in [
@@ -62,9 +62,9 @@ fn gotcha_56_stop_gradients_of_a_loaded_library_are_held_constant() {
     }
 }
 
-/// Catches a verdict without its law, its meaning, its numbers or the smallest case.
+/// Catches a result without its law, its meaning, its numbers or the smallest case.
 #[test]
-fn a_broken_law_is_a_line_with_its_meaning_its_error_and_the_smallest_case() {
+fn a_broken_law_is_reported_with_its_meaning_error_and_smallest_case() {
     let answer = verify(&["wrong-cotangent-sign"]);
     answer.refuses(1, &["objective `wrong-cotangent-sign` breaks laws: cotangents"]);
     let row = answer.out.lines().find(|line| line.starts_with("cotangents")).unwrap_or_default();
@@ -78,9 +78,9 @@ fn a_broken_law_is_a_line_with_its_meaning_its_error_and_the_smallest_case() {
     assert!(answer.out.lines().last().is_some_and(|line| line.starts_with("FAILED: 1 of 17 laws")), "{answer:#?}");
 }
 
-/// Catches a wrong sign that nothing tells of where a value is expected, and a mean that passes for a sum.
+/// Catches a wrong sign that is not reported where a value is expected, and a mean that counts as a sum.
 #[test]
-fn what_authors_get_wrong_breaks_its_law() {
+fn common_mistakes_break_their_laws() {
     for (plugin, laws) in [
         ("wrong-sign", &["expectations"][..]),
         ("mean-for-sum", &["additivity", "expectations"]),
@@ -99,25 +99,25 @@ fn what_authors_get_wrong_breaks_its_law() {
     verify(&["undeclared-column"]).refuses(2, &["scores no sample", "no column `target`"]);
 }
 
-/// Catches a plugin that ends the process and with it the report, and one whose end counts as a success.
+/// Catches a plugin that ends the process before the report is written, and one whose early end counts as a success.
 #[test]
-fn a_plugin_that_ends_the_process_is_failed_lines() {
+fn a_plugin_that_ends_the_process_is_reported_as_failed_laws() {
     let answer = verify(&["exits-in-loss"]);
     answer.refuses(1, &["`exits-in-loss`"]);
     assert!(answer.out.contains("ended the process with code 0 before its report"), "{answer:#?}");
     assert!(answer.out.contains("cotangents  ") && answer.out.contains("passed  it is complete"), "{answer:#?}");
 }
 
-/// Catches a right objective that is refused for a column of the data which the generator does not know.
+/// Catches a correct objective that is refused for a data column that the generator does not have.
 #[test]
-fn columns_that_are_asked_for_are_drawn_and_told() {
+fn required_columns_are_generated_and_reported() {
     let answer = verify(&["by-column"]);
     assert!(answer.succeeds().contains("columns drawn: weight=0.5..2.0"), "{answer:#?}");
     let answer = verify(&["by-column", "--column", "weight=1..3", "--only", "normalisers"]);
     assert!(answer.succeeds().contains("columns drawn: weight=1..3"), "{answer:#?}");
 }
 
-/// Catches a file that is only taken for a backend's, and options that are not handed on.
+/// Catches a file that is treated only as a backend, and options that are not passed on.
 #[test]
 fn a_library_of_an_objective_is_verified_under_the_options_given() {
     let file = library(&plugins(), "objective-ce");
@@ -129,8 +129,8 @@ fn a_library_of_an_objective_is_verified_under_the_options_given() {
     assert_eq!(report["plugin"]["kind"], "objective");
 }
 
-/// Catches a run that trains on a contradiction, a check that does not see it, a pass that is forgotten, and a receipt that does
-/// not tell of what was accepted.
+/// Catches a run that trains on a contradiction, a check that misses it, a result that is not remembered, and a receipt that does
+/// not record what was accepted.
 #[test]
 fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
     for (plugin, law) in [
@@ -142,13 +142,14 @@ fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
     ] {
         let lab = Lab::tiny();
         let set = format!("objective.plugin={plugin}");
-        let told = ["contradicts itself on the experiment's first batch", law, "telos plugins verify", "--unproved"];
-        lab.run(&[&set]).refuses(1, &told);
+        let expected =
+            ["contradicts itself on the experiment's first batch", law, "telos plugins verify", "--unproved"];
+        lab.run(&[&set]).refuses(1, &expected);
         assert!(!lab.tiny_run().0.exists(), "{plugin}: a failed start leaves nothing");
-        lab.ask(&["check", "tiny.toml", "--set", &set]).refuses(1, &told);
-        // Refused once is refused again: the lock does not take it for proved.
+        lab.ask(&["check", "tiny.toml", "--set", &set]).refuses(1, &expected);
+        // A refused objective is refused again: the lock does not record it as proved.
         let again = lab.ask(&["run", "tiny.toml", "--set", &set, "--name", "again"]);
-        again.refuses(1, &told);
+        again.refuses(1, &expected);
         let args = ["run", "tiny.toml", "--set", &set, "--name", "unproved", "--unproved"];
         lab.ask(&args).succeeds();
         let receipt: Value =
@@ -165,7 +166,7 @@ fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
     assert!(!receipt.contains("unproved"), "{receipt}");
 }
 
-/// Catches a check that moves the data on: the run would learn from its second window first.
+/// Catches a check that advances the data: the run would learn from its second window first.
 #[test]
 fn checking_an_objective_changes_no_bit_of_the_run() {
     let (first, second) = (Lab::tiny(), Lab::tiny());
@@ -213,7 +214,7 @@ fn equal_rewards_prove_nothing() {
     lab.ask(&["run", "tiny.toml", "--name", "differ"]).refuses(1, &["cotangents: term `policy`"]);
 }
 
-/// Catches objectives with text of their own that train unchecked.
+/// Catches objectives with their own text that train unchecked.
 #[test]
 fn an_objective_with_its_own_text_is_checked_on_it() {
     let lab = Lab::new();
@@ -246,9 +247,9 @@ fn each_table_is_checked_with_its_own_options() {
     lab.run(&[]).succeeds();
 }
 
-/// Catches a statistic that only the manifest knows: the run would be refused after the laws have passed.
+/// Catches a statistic that only the manifest has: the run would be refused after the laws have passed.
 #[test]
-fn a_statistic_that_the_host_does_not_compute_is_found_by_the_laws() {
+fn a_statistic_that_the_host_does_not_compute_breaks_a_law() {
     let answer = verify(&["taught", "--only", "declared"]);
     answer.refuses(1, &[]);
     assert!(
@@ -257,7 +258,7 @@ fn a_statistic_that_the_host_does_not_compute_is_found_by_the_laws() {
     );
 }
 
-/// Catches one fault that fills the table once for every law, and codes of the contract in front of its text.
+/// Catches one fault that is repeated for every law, and codes of the contract before its text.
 #[test]
 fn one_fault_is_reported_once() {
     let answer = verify(&["panics-in-loss"]);
@@ -268,9 +269,9 @@ fn one_fault_is_reported_once() {
     assert!(!answer.out.contains("PANIC"), "{answer:#?}");
 }
 
-/// Catches ids beyond the vocabulary that pass, and a right objective that cannot name the vocabulary it composes for.
+/// Catches ids beyond the vocabulary that pass, and a correct objective that cannot name the vocabulary it composes for.
 #[test]
-fn composed_ids_lie_within_the_vocabulary_that_is_given() {
+fn composed_ids_are_within_the_given_vocabulary() {
     let answer = verify(&["marked"]);
     answer.refuses(1, &["breaks laws: compose"]);
     assert!(

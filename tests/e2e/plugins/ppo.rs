@@ -33,7 +33,7 @@ fn rollout() -> Batch<'static> {
 /// Catches a wire that loses the arrays from `prepare`, their scopes, or a verdict: the host would split the arrays wrongly, or
 /// continue although the verdict is to stop.
 #[test]
-fn a_rollout_goes_there_and_comes_back() {
+fn a_rollout_crosses_the_boundary_both_ways() {
     let mut ppo = load(json!({"kl_coef": 0.1, "whiten_advantages": false, "truncated": "bootstrap", "target_kl": 0.1}));
     let prepared = ppo.prepare(&rollout()).expect("prepared");
     let expected = [1.0 - 0.1 - 0.25, 0.0, -0.3 + 0.5 - 0.25, 0.0];
@@ -67,9 +67,9 @@ fn gotcha_35_the_adaptive_coefficient_survives_a_checkpoint() {
     assert!(load(json!({})).state().expect("state").is_empty());
 }
 
-/// What a user reads before choosing: the conventions on which others differ.
+/// `plugins show` prints the conventions on which other projects differ.
 #[test]
-fn showing_the_plugin_tells_its_conventions() {
+fn plugins_show_prints_the_conventions() {
     let here = tempfile::tempdir().expect("a temporary folder");
     let show = Answer::of(telos(here.path()).args(["plugins", "show", "ppo"]));
     for part in ["kl_penalty", "missing_eos", "truncated", "value/explained_variance", "policy/approxkl_avg", "critic"]

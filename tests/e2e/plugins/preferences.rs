@@ -18,7 +18,7 @@ fn load(id: &str, options: &[(&str, &str)]) -> LoadedObjective {
 
 /// Catches a wire that loses the flag: the host would then cut a window whose loss sorts over all of it.
 #[test]
-fn an_instance_says_across_the_boundary_that_it_is_coupled() {
+fn an_instance_reports_across_the_boundary_that_it_is_coupled() {
     for (loss, coupled) in [("sigmoid", false), ("aot", true), ("aot-unpaired", true), ("ipo", false)] {
         let requirements = load("dpo", &[("loss", loss)]).requirements().expect("requirements");
         assert_eq!(requirements.coupled, coupled, "{loss}");
@@ -28,7 +28,7 @@ fn an_instance_says_across_the_boundary_that_it_is_coupled() {
 
 /// Gotcha 21 through the real library: the option reaches the maths. At equal scores and models the numbers are known.
 #[test]
-fn the_loss_that_is_named_is_the_loss_that_is_computed() {
+fn the_named_loss_is_computed() {
     let batch = Batch::new()
         .with("offsets", Scope::BATCH, vec![0.0, 1.0, 2.0])
         .with("mask", Scope::TOKEN, vec![1.0, 1.0])
@@ -46,9 +46,9 @@ fn the_loss_that_is_named_is_the_loss_that_is_computed() {
     assert_eq!(ranking.terms[0].cotangents, [("score".to_owned(), vec![0.5, -0.5])]);
 }
 
-/// What a user reads before choosing: every loss with its convention.
+/// `plugins show` prints every loss with its convention.
 #[test]
-fn gotcha_18_showing_the_plugin_tells_sum_from_mean() {
+fn gotcha_18_plugins_show_distinguishes_sum_and_mean() {
     let here = tempfile::tempdir().expect("a temporary folder");
     let show = Answer::of(telos(here.path()).args(["plugins", "show", "dpo"]));
     for line in ["sigmoid (sum): ", "ipo (mean): ", "aot-unpaired (sum): ", "sigmoid-norm (mean): "] {

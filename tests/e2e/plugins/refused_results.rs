@@ -8,9 +8,9 @@ use crate::support::{
     lab::Lab,
 };
 
-/// Catches an odd objective that is refused whatever it does: the faults below would then show nothing.
+/// Catches an odd objective that is always refused: the faults below would then show nothing.
 #[test]
-fn the_odd_objective_is_sound_without_a_fault() {
+fn the_odd_objective_passes_without_a_fault() {
     let (lab, answer) = odd("none", &["train.steps=3"]);
     answer.succeeds();
     lab.tiny_run().has_steps(3);
@@ -21,7 +21,7 @@ fn the_odd_objective_is_sound_without_a_fault() {
 /// Catches a result of `loss` that trains on nothing, on twice the gradient, or on undeclared numbers, with exit code 0; and a
 /// heading that suggests a lack of memory.
 #[test]
-fn what_loss_answers_is_refused_by_plugin_call_and_name() {
+fn wrong_results_of_loss_are_refused_by_plugin_call_and_name() {
     for (fault, parts) in [
         ("no-terms", &["no term"][..]),
         ("no-cotangents", &["no cotangents", "`nll`"]),
@@ -54,7 +54,7 @@ fn what_loss_answers_is_refused_by_plugin_call_and_name() {
 
 /// Catches a fault of a later step that loses the steps before it, and NaN without the row that it came from.
 #[test]
-fn gotcha_43_a_fault_of_a_later_step_keeps_the_steps_before_it() {
+fn gotcha_43_a_fault_of_a_later_step_keeps_the_earlier_steps() {
     for fault in ["nan-cotangent", "term-twice"] {
         let (lab, answer) = odd(fault, &["objective.at_step=3", "eval.every=0"]);
         answer.refuses(1, &["objective \"odd\", call `loss`", "step 2 is saved as step-00000002", "--resume"]);
@@ -69,7 +69,7 @@ fn gotcha_43_a_fault_of_a_later_step_keeps_the_steps_before_it() {
 
 /// Catches arrays that replace the host's, and lengths that are only checked in rollouts.
 #[test]
-fn gotcha_57_what_prepare_answers_is_refused_by_array() {
+fn gotcha_57_wrong_results_of_prepare_are_refused_by_array() {
     for (fault, parts) in [
         ("prepare-mask", &["`mask`, an array of the host"][..]),
         ("prepare-target", &["`target`, an array of the host"]),
@@ -87,9 +87,9 @@ fn gotcha_57_what_prepare_answers_is_refused_by_array() {
     }
 }
 
-/// Catches sequences that the model cannot read, and numbers that are rounded or taken for true.
+/// Catches sequences that the model cannot read, and numbers that are rounded or treated as true.
 #[test]
-fn what_compose_answers_is_refused_by_place() {
+fn wrong_results_of_compose_are_refused_by_place() {
     for (fault, parts) in [
         ("compose-vocab", &["token 1", "is 5000", "0 to 256"][..]),
         ("compose-fraction", &["token 1", "is 0.5"]),
@@ -136,9 +136,9 @@ fn the_laws_name_an_array_of_the_wrong_scope() {
     }
 }
 
-/// Catches a normaliser that turns the gradient around, makes it NaN, or takes a term away.
+/// Catches a normaliser that reverses the gradient, makes it NaN, or removes a term.
 #[test]
-fn what_weigh_answers_is_refused_by_term() {
+fn wrong_results_of_weigh_are_refused_by_term() {
     for (fault, parts) in [
         ("weigh-zero", &["normaliser is 0 over the window", "`own`"][..]),
         ("weigh-negative", &["-1 as normaliser of the term `own`"]),
@@ -157,7 +157,7 @@ fn what_weigh_answers_is_refused_by_term() {
 
 /// Catches an invalid verdict, state or requirement that is ignored.
 #[test]
-fn verdicts_states_and_requirements_are_held_to_their_word() {
+fn invalid_verdicts_states_and_requirements_are_refused() {
     for (fault, code, parts) in [
         ("verdict", 1, &["call `after_step`", "the verdict 7"][..]),
         ("end-rollout", 1, &["call `after_step`", "END_ROLLOUT", "no rollouts"]),
@@ -175,7 +175,7 @@ fn verdicts_states_and_requirements_are_held_to_their_word() {
 
 /// Catches a metric that replaces the host's number in metrics.jsonl, and mistakes of a manifest that are reported one at a time.
 #[test]
-fn gotcha_57_names_of_the_hosts_numbers_are_refused_when_the_plugin_is_loaded() {
+fn gotcha_57_names_of_host_arrays_are_refused_when_the_plugin_is_loaded() {
     let lab = Lab::tiny();
     let answer = lab.run(&["objective.plugin=owned-names"]);
     answer.refuses(2, &["objective \"owned-names\", call `manifest`", "`grad_norm`", "`reward/length`", "rename it"]);
@@ -193,12 +193,12 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
         answer.refuses(1, &["ended with code 0", "plugin `odd`", &format!("call `{call}`")]);
     }
     let within = ["plugin `odd`", "call `loss`", "step 3"];
-    for (fault, says) in
+    for (fault, expected) in
         [("exit-2-loss", "ended with code 2"), ("quick-exit-loss", "ended with code 0"), ("abort-loss", "SIGABRT")]
     {
         let (lab, answer) = odd(fault, &["objective.at_step=3", "checkpoint.every=1", "eval.every=0"]);
         answer.refuses(1, &within);
-        answer.refuses(1, &[says, "the last checkpoint is", "step-00000002", "--resume"]);
+        answer.refuses(1, &[expected, "the last checkpoint is", "step-00000002", "--resume"]);
         lab.tiny_run().has_steps(2);
     }
     let lab = Lab::tiny();
@@ -213,15 +213,15 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
 
 /// Catches a thread's panic that ends the run of a plugin which has caught it.
 #[test]
-fn a_thread_whose_panic_the_plugin_catches_does_not_end_the_run() {
+fn a_caught_panic_in_a_thread_does_not_end_the_run() {
     let (_, answer) = odd("thread-panics", &["train.steps=2"]);
     answer.succeeds();
     assert!(answer.err.contains("a thread of a plugin"), "{answer:#?}");
 }
 
-/// Catches lines of a plugin between telos's own, where a program reads JSON.
+/// Catches output of a plugin within the JSON that telos prints.
 #[test]
-fn what_a_plugin_prints_goes_to_standard_error() {
+fn plugin_output_goes_to_standard_error() {
     let lab = Lab::tiny();
     let sets = ["--set", "objective.plugin=odd", "--set", "objective.fault=prints"];
     for (command, key) in [("run", "steps"), ("check", "parameters")] {
@@ -234,10 +234,10 @@ fn what_a_plugin_prints_goes_to_standard_error() {
     assert!(plain.succeeds().contains("8 steps") && !plain.out.contains("a line of a plugin"), "{plain:#?}");
 }
 
-/// Catches rollouts whose rewards or groups an objective replaces, samples that are kept by halves, and numbers per token that
+/// Catches rollouts whose rewards or groups an objective replaces, samples of which only a part is kept, and numbers per token that
 /// go to other tokens.
 #[test]
-fn gotcha_57_what_prepare_answers_of_rollouts_is_refused_by_array() {
+fn gotcha_57_wrong_results_of_prepare_for_rollouts_are_refused_by_array() {
     for (fault, parts) in [
         ("keep-half", &["`keep` is 0.5 for sequence 1, expected 0 or 1", "is row "][..]),
         ("keep-nan", &["`keep` is NaN at sequence 1"]),
@@ -258,10 +258,10 @@ fn gotcha_57_what_prepare_answers_of_rollouts_is_refused_by_array() {
     odd_rollouts("verdict", &["train.steps=2"]).1.refuses(1, &["call `after_step`", "verdict 4294967295"]);
 }
 
-/// Catches a checkpoint in the middle of a rollout that cannot be read again: JSON has no NaN, which the objective left behind
+/// Catches a checkpoint within a rollout that cannot be read again: JSON has no NaN, which the objective left behind
 /// the mask.
 #[test]
-fn what_prepare_leaves_behind_the_mask_does_not_spoil_a_checkpoint() {
+fn nan_behind_the_mask_from_prepare_does_not_break_a_checkpoint() {
     let sets = ["train.steps=3", "checkpoint.every=1", "checkpoint.keep=9", "rollout.epochs=1"];
     let (lab, answer) = odd_rollouts("none", &sets);
     answer.succeeds();
@@ -273,13 +273,13 @@ fn what_prepare_leaves_behind_the_mask_does_not_spoil_a_checkpoint() {
 
 /// Catches rewards of other answers, NaN that is learned from, and a line of a reward in JSON.
 #[test]
-fn what_a_reward_answers_is_refused_by_name() {
+fn wrong_results_of_a_reward_are_refused_by_name() {
     let with = |fault: &str| {
         let reward = format!("plugin = \"odd-reward\"\nfault = \"{fault}\"");
         lab(&PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", &reward))
     };
-    // Rows are tried before step 1: what fails for a row's own answer is the request's mistake.
-    for (fault, part) in [("short", "scores came back"), ("nan", "NaN"), ("column", "the row has no `hidden`")] {
+    // Rows are tried before step 1: a failure for a row's own answer is a mistake of the request.
+    for (fault, part) in [("short", "scores were returned"), ("nan", "NaN"), ("column", "the row has no `hidden`")] {
         let answer = with(fault).run(&[]);
         assert!(matches!(answer.code, Some(1 | 2)), "{answer:#?}");
         assert!(answer.err.contains("odd-reward") && answer.err.contains(part), "{answer:#?}");

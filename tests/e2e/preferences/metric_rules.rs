@@ -8,7 +8,7 @@ use crate::support::experiments::{PPO, lab};
 
 /// Catches a metric that is never measured: early stopping would end the run, and no best checkpoint would ever be kept.
 #[test]
-fn a_metric_that_nobody_measures_is_refused_before_anything_is_written() {
+fn a_metric_that_is_never_measured_is_refused_before_anything_is_written() {
     let lab = lab(PPO);
     let refused = |sets: &[&str], parts: &[&str]| {
         lab.run(sets).refuses(2, parts);
@@ -35,7 +35,7 @@ fn a_metric_that_nobody_measures_is_refused_before_anything_is_written() {
 
 /// Catches a KL of evaluated answers that depends on the temperature at which rollouts are drawn.
 #[test]
-fn the_kl_of_answers_is_that_of_the_policy_that_gave_them() {
+fn the_kl_of_answers_uses_the_policy_that_sampled_them() {
     let lab = lab(PPO);
     lab.run(&["train.steps=8", "train.optimizer.lr=1e-2"]).succeeds();
     fs::rename(lab.at("runs/tiny"), lab.at("runs/other")).expect("renamed");

@@ -1,4 +1,4 @@
-//! Models that an experiment or a command names: each is read as what it is, or refused.
+//! Models that an experiment or a command names: each is read with its own architecture, or refused.
 
 use std::fs;
 
@@ -9,9 +9,9 @@ use crate::support::{
     lab::{Lab, ROWS, Run, SMALL, with_sets},
 };
 
-/// Catches figures of a head that does not exist, and answers of an earlier model in the name of a damaged one.
+/// Catches figures of a head that does not exist, and answers of an earlier model instead of a damaged one.
 #[test]
-fn a_model_is_read_as_what_it_is_or_not_at_all() {
+fn a_model_is_read_with_its_own_architecture_or_refused() {
     let lab = lab(REWARD);
     lab.run(&["train.steps=4", "checkpoint.every=2"]).succeeds();
     lab.ask(&["eval", "runs/tiny", "--data", "rows.jsonl"]).refuses(2, &["runs/tiny", "no language-model head"]);
@@ -28,9 +28,9 @@ fn a_model_is_read_as_what_it_is_or_not_at_all() {
     language.ask(&args).succeeds();
 }
 
-/// What is learned to end an answer ends it, whatever config.json says; and the KL of answers is that of the policy that gave them.
+/// The end token of training ends an answer, whatever config.json names; the KL of answers uses the policy that sampled them.
 #[test]
-fn gotcha_03_answers_end_at_the_token_that_was_learned_to_end_them() {
+fn gotcha_03_answers_end_at_the_end_token_of_training() {
     let lab = lab(PPO);
     lab.run(&["train.steps=2"]).succeeds();
     let folder = lab.at("runs/tiny/checkpoints/step-00000002");
@@ -55,9 +55,9 @@ fn gotcha_03_answers_end_at_the_token_that_was_learned_to_end_them() {
     assert_eq!(saved["eos_token_id"], json!([0, end]));
 }
 
-/// Catches one objective that learns from what another one prepared.
+/// Catches an objective that learns from arrays that another one prepared.
 #[test]
-fn two_objectives_that_prepare_the_same_of_rollouts_are_refused() {
+fn two_objectives_that_prepare_the_same_rollout_array_are_refused() {
     let lab = lab(&PPO.replace(
         "[objective]\nplugin = \"ppo\"",
         "[[objective]]\nplugin = \"ppo\"\n\n[[objective]]\nplugin = \"ppo\"",
@@ -87,23 +87,23 @@ fn gotcha_14_a_value_head_is_neither_a_fresh_critic_nor_a_reward_model() {
 
 /// Catches numbers of a reference that another path of the backend computed.
 #[test]
-fn gotcha_22_the_references_cache_knows_how_it_was_computed() {
+fn gotcha_22_the_reference_cache_is_keyed_by_how_it_was_computed() {
     let lab = lab(DPO);
-    let says = |name: &str, sets: &[&str]| {
+    let cached = |name: &str, sets: &[&str]| {
         let args = ["run", "tiny.toml", "--name", name, "--set", "train.steps=1"];
         let answer = lab.ask(&with_sets(&args, sets));
         answer.succeeds();
         assert!(answer.err.contains("log-probabilities were"), "{answer:#?}");
         answer.err.contains("were read from")
     };
-    assert!(!says("a", &[]));
-    assert!(!says("b", &["backend.path=generic"]));
-    assert!(says("c", &[]) && says("d", &["backend.path=generic"]));
+    assert!(!cached("a", &[]));
+    assert!(!cached("b", &["backend.path=generic"]));
+    assert!(cached("c", &[]) && cached("d", &["backend.path=generic"]));
 }
 
-/// Catches a scale of scores that was measured of other weights.
+/// Catches a score scale that was measured on other weights.
 #[test]
-fn gotcha_14_a_scale_of_scores_goes_with_the_weights_it_was_measured_of() {
+fn gotcha_14_a_score_scale_is_saved_with_the_weights_it_was_measured_on() {
     let lab = lab(REWARD);
     let scale = |run: &Run, step| {
         let config: Value = serde_json::from_slice(&run.saved(step, "config.json")).expect("JSON");

@@ -44,12 +44,12 @@ train.batch.prompts = 4
 
 /// Catches a stage's mistake that is found only after the stages before it have trained.
 #[test]
-fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
+fn mistakes_of_later_stages_are_reported_before_the_first_one_trains() {
     let lab = lab(PPO);
     lab.write("tiny.toml", STAGES);
     lab.run(&[]).succeeds();
     fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
-    for (set, says) in [
+    for (set, expected) in [
         ("stage.ppo.rollout.prompts=10", "not a multiple of train.batch.prompts"),
         ("stage.ppo.rollout.max_new_tokens=64", "leave no room for a prompt"),
         ("stage.ppo.objective=[{plugin=\"ppo\"},{plugin=\"ce\"}]", "the number of tokens of its own text per step"),
@@ -62,17 +62,17 @@ fn mistakes_of_later_stages_are_told_before_the_first_one_trains() {
         ("stage.ppo.reference.from=\"stage:rm\"", "no language-model head"),
         ("stage.dpo.reward={plugin=\"length\"}", "answers no prompt"),
     ] {
-        lab.run(&[set]).refuses(2, &[says]);
-        lab.ask(&["check", "tiny.toml", "--set", set]).refuses(2, &[says]);
+        lab.run(&[set]).refuses(2, &[expected]);
+        lab.ask(&["check", "tiny.toml", "--set", set]).refuses(2, &[expected]);
         assert!(!lab.at("runs/tiny").exists(), "{set}: something was written");
     }
     // A group of the critic's own head is one of this experiment's parameters.
     lab.run(&["stage.ppo.train.optimizer.groups=[{match=\"score*\",lr_scale=0.1}]"]).succeeds();
 }
 
-/// Catches a note that looks at the model alone which a stage began with, and not at its critic.
+/// Catches a note that considers only the initial model of a stage, and not its critic.
 #[test]
-fn a_stage_whose_critic_was_made_anew_is_told() {
+fn a_stage_whose_critic_was_recreated_is_reported() {
     let lab = lab(PPO);
     lab.write("tiny.toml", STAGES.replace("reward = {", "critic = { from = \"stage:rm\" }\nreward = {"));
     let note = "stage \"ppo\" started from an earlier run of \"rm\"; rerun it with --from ppo";

@@ -29,9 +29,9 @@ fn lab() -> Lab {
     lab
 }
 
-/// Catches a check that shows one answer alone, prompts that are learned, and counts of other things than pairs.
+/// Catches a check that shows only one answer, prompts that are learned, and counts of other things than pairs.
 #[test]
-fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
+fn gotcha_13_a_check_shows_both_answers_and_counts_dropped_pairs() {
     let lab = lab();
     let long = line("a", &"x".repeat(60), "y") + &line("a", "same", "same");
     lab.write("rows.jsonl", fs::read_to_string(lab.at("rows.jsonl")).expect("rows") + &long);
@@ -50,7 +50,7 @@ fn gotcha_13_a_check_shows_both_answers_and_counts_what_was_dropped() {
     }
 }
 
-/// Catches a world without pairs, and an option that is not handed on.
+/// Catches a world without pairs, and an option that is not passed on.
 #[test]
 fn the_worlds_pairs_may_be_of_equal_length() {
     let lab = lab();
@@ -64,7 +64,7 @@ fn the_worlds_pairs_may_be_of_equal_length() {
 
 /// Every mistake names its key or its line, with the remedy, before anything is written.
 #[test]
-fn what_does_not_fit_pairs_is_refused_with_the_remedy() {
+fn options_that_do_not_fit_pairs_are_refused_with_the_remedy() {
     let lab = lab();
     let refused = |sets: &[&str], parts: &[&str]| {
         lab.run(sets).refuses(2, parts);

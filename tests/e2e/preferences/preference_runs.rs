@@ -24,8 +24,8 @@ fn config(run: &Run, step: u64) -> Value {
     serde_json::from_slice(&run.saved(step, "config.json")).expect("JSON")
 }
 
-/// Catches a score read beside the last token or of the other side (then nothing is learned, or the wrong way round), a head that
-/// does not start at 0, and a reward model that is saved, or taken, for a language model.
+/// Catches a score read next to the last token or of the other side (then nothing is learned, or the reverse), a head that
+/// does not start at 0, and a reward model that is saved or loaded as a language model.
 #[test]
 fn gotcha_13_14_a_reward_model_learns_to_rank_and_is_saved_as_one() {
     let lab = lab(REWARD);
@@ -86,9 +86,9 @@ fn gotcha_16_17_22_dpo_starts_at_ln_2_and_its_cache_gives_the_same_bits() {
     assert!(other.err.contains("were computed into"), "{other:#?}");
 }
 
-/// Catches a reference that follows too early, too late, by the wrong share, or not at all.
+/// Catches a reference that tracks the policy too early, too late, by the wrong share, or not at all.
 #[test]
-fn gotcha_17_a_reference_follows_as_it_is_told() {
+fn gotcha_17_a_reference_tracks_the_policy_as_configured() {
     let lab = lab(DPO);
     let margin = |run: &Run| run.train("rewards/margin");
     let frozen = margin(&named(&lab, "frozen", &[]));
@@ -112,7 +112,7 @@ fn gotcha_17_a_reference_follows_as_it_is_told() {
 /// Catches models that are read although their vocabularies can never match, tables that nothing reads, and keys that are ignored;
 /// each is reported with its place before anything is written.
 #[test]
-fn models_that_do_not_fit_and_keys_nobody_reads_are_refused() {
+fn models_that_do_not_fit_and_unread_keys_are_refused() {
     let lab = lab(DPO);
     lab.write("some.txt", crate::support::lab::some_text(2000));
     lab.ask(&["tokenizer", "train", "some.txt", "--vocab-size", "300", "--out", "other.json"]).succeeds();
@@ -164,10 +164,10 @@ fn is_sound(run: &Run) {
     assert!(kl[8].abs() > 1e-4, "the policy has not left the reference: {kl:?}");
 }
 
-/// Catches log-probabilities that come by another way in the rollout than in the step, a reference that is not the policy's
-/// beginning, a critic that does not start at 0 or does not learn, and critics that are all the same.
+/// Catches log-probabilities that the rollout and the step compute differently, a reference that is not the policy's
+/// initial weights, a critic that does not start at 0 or does not learn, and critics that are all the same.
 #[test]
-fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
+fn gotcha_07_27_34_ppo_begins_at_the_policy_with_any_critic() {
     let lab = lab(PPO);
     write(&lab, "rm", REWARD);
     lab.ask(&["run", "rm.toml"]).succeeds();
@@ -181,7 +181,7 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
         let run = named(&lab, name, sets);
         is_sound(&run);
         let (foreseen, value) = (run.train("value/explained_variance"), run.train("value/error"));
-        // What always answers 0 foresees nothing of the variance; a reward model does not answer 0.
+        // A critic that is always 0 explains no variance; a reward model is not 0.
         assert_eq!(foreseen[0].abs() < 1e-9, name != "judge", "{name}: {foreseen:?}");
         assert!(value[11] < value[0], "{name}: {value:?}");
         assert_eq!(run.train("critic/grad_norm")[0].is_nan(), name == "shared", "{name}");
@@ -192,7 +192,7 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     // A temperature divides the logits of the draw and of every log-probability alike.
     is_sound(&named(&lab, "warm", &["rollout.temperature=1.7", "rollout.top_k=50"]));
     is_sound(&named(&lab, "several", &["rollout.samples=3", "train.micro_batch_tokens=64"]));
-    // From a model that was trained before: what PPO expects of its first step still holds, or would be said.
+    // From a model that was trained before: what PPO expects of its first step still holds, or a note would say otherwise.
     write(&lab, "again", &PPO.replace("[train]", "[model]\nfrom = \"runs/own\"\n\n[train]"));
     let shape = "[model]\nlayers = 1\ndim = 32\nheads = 2\ncontext = 48\n";
     let text = std::fs::read_to_string(lab.at("again.toml")).expect("written");
@@ -206,8 +206,8 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
     lab.write("rows.jsonl", long.collect::<String>());
     let run = named(&lab, "long", &["eval.generate=4", "rollout.samples=2"]);
     is_sound(&run);
-    for said in run.lines("samples.jsonl").iter().filter(|said| said["kind"] != "exact_match") {
-        assert!(said["tokens"] == json!(8) || said["finish"] == json!("end of sequence"), "{said}");
+    for sample in run.lines("samples.jsonl").iter().filter(|sample| sample["kind"] != "exact_match") {
+        assert!(sample["tokens"] == json!(8) || sample["finish"] == json!("end of sequence"), "{sample}");
     }
     for name in ["eval/reward", "eval/reward/length", "eval/answers/ended", "eval/answers/length", "eval/answers/kl"] {
         assert!(run.eval(name).iter().all(|value| value.is_finite()), "{name}");
@@ -218,30 +218,30 @@ fn gotcha_07_27_34_ppo_begins_where_the_policy_is_whoever_the_critic_is() {
 /// Catches weights and normalisation that are not applied, or applied to the other reward, a reward of 0 that counts as missing,
 /// and answers that are recorded with other rewards than they were learned with.
 #[test]
-fn gotcha_33_rewards_are_weighted_normalised_and_told() {
+fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
     let lab = lab(PPO);
     write(&lab, "rm", REWARD);
     lab.ask(&["run", "rm.toml"]).succeeds();
     let scores = &config(&Run(lab.at("runs/rm")), 30)["telos_scores"];
     let number = |value: &Value| value.as_f64().expect("a number");
     let (mean, deviation) = (number(&scores["mean"]), number(&scores["standard_deviation"]));
-    let judges = |more: &str| {
+    let rewards = |more: &str| {
         PPO.replace(
             "target = 4",
             &format!("target = 4\nweight = 0.5\n\n[[reward]]\nmodel = \"runs/rm\"\nweight = 2.0\n{more}"),
         )
     };
-    write(&lab, "tiny", &judges(""));
+    write(&lab, "tiny", &rewards(""));
     let raw = named(&lab, "raw", &[]);
-    write(&lab, "tiny", &judges("normalise = true"));
+    write(&lab, "tiny", &rewards("normalise = true"));
     let scaled = named(&lab, "scaled", &[]);
     let (a, b) = (raw.train("reward/model")[0], scaled.train("reward/model")[0]);
     close((a - mean) / deviation, b, 1e-9, "normalised");
     assert_eq!(raw.train("reward/length")[0], scaled.train("reward/length")[0]);
     // A rollout is reported once, with its first step.
     assert!(raw.train("reward/model")[1..4].iter().all(|value| value.is_nan()));
-    let told = |run: &Run| run.lines("samples.jsonl").into_iter().take(2).collect::<Vec<_>>();
-    for (own, other) in told(&raw).iter().zip(&told(&scaled)) {
+    let samples = |run: &Run| run.lines("samples.jsonl").into_iter().take(2).collect::<Vec<_>>();
+    for (own, other) in samples(&raw).iter().zip(&samples(&scaled)) {
         assert_eq!((&own["step"], &own["text"]), (&json!(1), &other["text"]));
         let length = own["text"].as_str().expect("a text").chars().count() as f64;
         let half = 0.5 * -(length - 4.0).abs() / 4.0;
@@ -249,16 +249,16 @@ fn gotcha_33_rewards_are_weighted_normalised_and_told() {
         close(number(&other["reward"]), half + 2.0 * (score - mean) / deviation, 1e-9, "the weighted sum");
     }
     assert_eq!(raw.lines("samples.jsonl").len(), 6, "two answers of each of three rollouts");
-    // Cut to the clip; and a run whose answers are all worth exactly 0 learns all the same.
-    write(&lab, "tiny", &judges(""));
+    // Clipped; and a run whose answers all have a reward of exactly 0 learns nevertheless.
+    write(&lab, "tiny", &rewards(""));
     let clipped = named(&lab, "clipped", &["rollout.clip=0.25"]);
-    assert!(told(&clipped).iter().all(|said| number(&said["reward"]).abs() <= 0.25));
+    assert!(samples(&clipped).iter().all(|sample| number(&sample["reward"]).abs() <= 0.25));
     write(&lab, "tiny", PPO);
     let nothing = named(&lab, "nothing", &["reward.weight=1e-300", "objective.kl_coef=0"]);
     assert!(nothing.train("objective/scores").iter().all(|score| score.abs() < 1e-290));
 }
 
-/// From a model to a policy in one file.
+/// From pre-training to a tuned policy in one file.
 const PIPELINE: &str = r#"
 seed = 7
 
@@ -299,7 +299,7 @@ train = { steps = 4, batch = { prompts = 4 } }
 
 /// Catches a pipeline that finds only at the start of its last stage that a reward model is not one, or cannot be normalised.
 #[test]
-fn a_pipeline_tries_its_judges_before_it_trains() {
+fn a_pipeline_tries_its_reward_models_before_it_trains() {
     let lab = lab("");
     lab.write("tiny.toml", PIPELINE.replace("[{ model = \"stage:rm\"", "[{ model = \"stage:base\""));
     let parts = ["stage \"ppo\" cannot run", "reward.0.model", "is not a reward model: it has no scalar head"];
@@ -312,18 +312,18 @@ fn a_pipeline_tries_its_judges_before_it_trains() {
     let ppo = Run(lab.at("runs/tiny/ppo"));
     let [ratio, model, length] = ["val/ratio", "reward/model", "reward/length"].map(|name| ppo.train(name)[0]);
     assert!((ratio - 1.0).abs() < 1e-5 && model.is_finite() && length <= 0.0, "{ratio} {model} {length}");
-    // What is only measured counts for nothing.
-    let told = ppo.lines("samples.jsonl");
+    // A reward that is only measured has no effect.
+    let samples = ppo.lines("samples.jsonl");
     let scores = ppo.train("objective/scores");
     assert!(
-        (told.len(), scores.len()) == (4, 4) && ((scores[0] + scores[1]) / 2.0 - model).abs() < 1e-5,
+        (samples.len(), scores.len()) == (4, 4) && ((scores[0] + scores[1]) / 2.0 - model).abs() < 1e-5,
         "{scores:?} {model}"
     );
 }
 
 /// Catches a pre-training term that is left out, learns from the prompts, or comes without its own text or tokens.
 #[test]
-fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
+fn a_pre_training_term_learns_from_its_own_text_in_rollout_training() {
     let lab = lab(&ptx());
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
@@ -338,10 +338,10 @@ fn a_pre_training_term_learns_from_its_own_text_beside_rollouts() {
     named_refused(&lab, &[], &["objective.1.text", "missing"]);
 }
 
-/// Catches a receipt that leaves out a model that a run learned from, or the text of a second objective, and a resume that asks for
+/// Catches a receipt without a model that a run learned from, or without the text of a second objective, and a resume that needs
 /// a critic which the checkpoint has.
 #[test]
-fn the_receipt_names_every_model_and_every_text() {
+fn the_receipt_records_every_model_and_text() {
     let models =
         "[[reward]]\nmodel = \"runs/rm\"\n\n[critic]\nfrom = \"runs/critic\"\n\n[reference]\nfrom = \"runs/lm\"\n";
     let lab = lab(&(ptx() + models));

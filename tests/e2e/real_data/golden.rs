@@ -60,7 +60,7 @@ fn a_real_model_gives_its_golden_losses() {
     let (folder, golden) = golden();
     let (lab, model) = (Lab::new(), folder.to_string_lossy().into_owned());
     let expected = numbers(&golden["nll_per_token"]);
-    // The text of the golden ids, as the model itself says it: every id's text in order.
+    // The text of the golden ids, as the model generates it: every id's text in order.
     let vocabulary = fs::read_to_string(folder.join("tokenizer.json")).expect("a tokenizer");
     let vocabulary: Value = serde_json::from_str(&vocabulary).expect("JSON");
     let vocabulary = vocabulary["model"]["vocab"].as_object().expect("a vocabulary");
@@ -72,7 +72,7 @@ fn a_real_model_gives_its_golden_losses() {
     answer.succeeds();
     let found = answer.json();
     let each = numbers(&found["nll_per_token"]);
-    // The end of the text is predicted too, and stands last.
+    // The end of the text is predicted too, and is last.
     assert_eq!(each.len(), expected.len() + 1);
     for (token, (a, b)) in each.iter().zip(&expected).enumerate() {
         assert!((a - b).abs() <= 1e-3, "token {token}: {a}, expected {b}");

@@ -35,10 +35,10 @@ fn counts(file: &str, more: &str, sets: &[&str]) -> (Value, u64) {
 }
 
 /// Catches a published file of answers or prompts whose rows are lost, or read as another kind; and prompts without their answer,
-/// which the reward "exact" asks for in every row.
+/// which the reward "exact" requires in every row.
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
-fn real_rows_are_read_as_they_are() {
+fn real_rows_are_read_unchanged() {
     let (sequences, prompts) = ("train.batch={sequences=1}", "train.batch={prompts=1}");
     for (file, sets, rows) in [
         ("sft/gsm8k_train.jsonl", &[SFT, sequences][..], 7473),
@@ -55,7 +55,7 @@ fn real_rows_are_read_as_they_are() {
 /// Catches pairs of a published file that are lost, or that are held out by anything but their prompt.
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
-fn real_preferences_are_read_as_they_are() {
+fn real_preferences_are_read_unchanged() {
     let objective = ["objective={plugin='reward'}", "train.batch={pairs=1}"];
     for (name, group, pairs) in [("gsm8k_model_solutions", "group_column='qid',", 2426), ("pandalm_human", "", 760)] {
         let (rows, all) = counts(&format!("preference/{name}.jsonl"), group, &objective);
@@ -70,7 +70,7 @@ fn real_preferences_are_read_as_they_are() {
 /// behind the answer.
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
-fn gotcha_51_a_real_tokenizers_beginning_is_not_put_before_a_templates_text() {
+fn gotcha_51_the_bos_token_is_not_added_before_the_text_of_a_template() {
     let case = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("field/bos-before-template");
     let from = format!("model={{from='{}'}}", model().display());
     let rows = format!("data={{source='jsonl',path='{}'}}", case.join("rows.jsonl").display());
@@ -83,7 +83,7 @@ fn gotcha_51_a_real_tokenizers_beginning_is_not_put_before_a_templates_text() {
 /// Catches a completion whose first word lost its space, as tokenizers leave it out at the beginning of a text.
 #[test]
 #[cfg_attr(not(telos_data), ignore = "needs real data: set TELOS_DATA to its folder")]
-fn a_real_models_answers_continue_where_the_prompt_ends() {
+fn answers_of_a_real_model_continue_at_the_end_of_the_prompt() {
     let lab = lab();
     let from = format!("model={{from='{}'}}", model().display());
     let prompts = (0..20).map(|n| format!("{{\"prompt\": \"Once upon a time, {n} dogs went to the park.\"}}\n"));

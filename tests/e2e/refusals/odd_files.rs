@@ -32,35 +32,35 @@ fn files() -> Lab {
     lab
 }
 
-/// Catches a file that is opened whatever it is: to open a pipe waits for a writer for ever, and a device has no end.
+/// Catches a file that is opened whatever its type: opening a pipe waits for a writer for ever, and a device has no end.
 #[test]
 fn pipes_devices_and_folders_are_refused_wherever_a_file_is_read() {
     let lab = files();
     answer(&lab, &["check", "rows.toml"]).refuses(0, &[]);
     pipe(&lab, "pipe");
     for (what, name) in [("pipe", "pipe"), ("device", "/dev/zero"), ("folder", "model")] {
-        let said = |args: &[&str], parts: &[&str]| answer(&lab, args).refuses(2, parts);
-        said(&["check", name], &[name, what]);
-        said(&["run", name], &[name, what]);
+        let refused = |args: &[&str], parts: &[&str]| answer(&lab, args).refuses(2, parts);
+        refused(&["check", name], &[name, what]);
+        refused(&["run", name], &[name, what]);
         let tokenizer = format!("tokenizer={{kind=\"file\",path=\"{name}\"}}");
         if what != "folder" {
             for key in ["path", "eval_path"] {
                 let set = format!("data.{key}={name}");
-                said(&["check", "rows.toml", "--set", &set], &[name, "not a regular file", "to a file first"]);
+                refused(&["check", "rows.toml", "--set", &set], &[name, "not a regular file", "to a file first"]);
             }
-            said(&["eval", "model", "--data", name], &[name, "not a regular file"]);
-            said(&["eval", "model", "--rows", name], &[name, "not a regular file"]);
+            refused(&["eval", "model", "--data", name], &[name, "not a regular file"]);
+            refused(&["eval", "model", "--rows", name], &[name, "not a regular file"]);
             let train = ["tokenizer", "train", name, "--vocab-size", "300", "--out", "new.json"];
-            said(&train, &[name, "not a regular file"]);
-            said(&["check", "rows.toml", "--set", &tokenizer], &["tokenizer.path", name, what]);
+            refused(&train, &[name, "not a regular file"]);
+            refused(&["check", "rows.toml", "--set", &tokenizer], &["tokenizer.path", name, what]);
         }
         let template = format!("data.chat_template={name}");
-        said(&["check", "rows.toml", "--set", &template], &[name, what]);
-        said(&["eval", "model", "--rows", "rows.jsonl", "--chat-template", name], &[name, what]);
+        refused(&["check", "rows.toml", "--set", &template], &[name, what]);
+        refused(&["eval", "model", "--rows", "rows.jsonl", "--chat-template", name], &[name, what]);
     }
 }
 
-/// Catches a file of a run's folder that is opened whatever it is.
+/// Catches a file of a run's folder that is opened whatever its type.
 #[test]
 fn a_pipe_among_a_runs_files_is_refused() {
     let lab = Lab::tiny();
@@ -76,7 +76,7 @@ fn a_pipe_among_a_runs_files_is_refused() {
         assert!(matches!(answer.code, Some(0..=2)) && answer.err.contains(file), "{name}: {answer:#?}");
         fs::remove_file(lab.at(&path)).expect("removed");
         if answer.code == Some(0) {
-            // LATEST is pointed anew.
+            // LATEST is written again.
             lab.run(&["train.steps=2", "name=other"]).succeeds();
             fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
             fs::rename(lab.at("runs/other"), lab.at("runs/tiny")).expect("moved");
@@ -86,7 +86,7 @@ fn a_pipe_among_a_runs_files_is_refused() {
     }
 }
 
-/// Catches a file of a model's folder that is opened whatever it is.
+/// Catches a file of a model's folder that is opened whatever its type.
 #[test]
 fn a_pipe_among_a_models_files_is_refused() {
     let lab = files();
@@ -116,7 +116,7 @@ fn a_pipe_among_a_models_files_is_refused() {
     answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, &["index.json", "it is a pipe"]);
 }
 
-/// Catches a compressed file that is unpacked whatever it holds: a few megabytes stand for gigabytes.
+/// Catches a compressed file that is unpacked whatever its size: a few megabytes unpack to gigabytes.
 #[test]
 fn a_file_that_unpacks_to_more_than_memory_is_refused() {
     let lab = files();
@@ -131,7 +131,7 @@ fn a_file_that_unpacks_to_more_than_memory_is_refused() {
 /// Catches a parser that recurses to the depth of the text, one that takes time by the square of its length, and a list of all of a
 /// hundred thousand mistakes.
 #[test]
-fn deep_and_long_experiments_are_answered_by_line() {
+fn deep_and_long_experiments_are_refused_by_line() {
     let lab = Lab::new();
     let deep = 20_000;
     let dotted = vec!["a"; deep].join(".");

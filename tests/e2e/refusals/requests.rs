@@ -34,7 +34,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
 }
 
 #[test]
-fn a_wrong_type_is_refused_with_what_was_expected() {
+fn a_wrong_type_is_refused_with_the_expected_one() {
     let lab = edited("steps = 8", "steps = \"many\"");
     refused(&lab, &[], &["tiny.toml:22:1", "train.steps", "an integer from 0"]);
     refused(&Lab::tiny(), &["train.optimizer.lr=-1"], &["train.optimizer.lr", "above 0"]);
@@ -70,14 +70,14 @@ fn an_unknown_option_of_a_plugin_is_refused_with_the_nearest_name() {
 }
 
 #[test]
-fn a_missing_plugin_is_refused_with_those_there_are() {
+fn a_missing_plugin_is_refused_with_a_list_of_the_existing_ones() {
     refused(&edited("plugin = \"ce\"", "plugin = \"cee\""), &[], &["tiny.toml:19", "`cee`", "`ce`"]);
     refused(&Lab::tiny(), &["backend.plugin=candel"], &["backend.plugin", "`candel`", "`candle`"]);
 }
 
 /// Catches a report that ends at the first mistake, or lists them in the order in which stages found them.
 #[test]
-fn all_mistakes_come_at_once_sorted_by_line() {
+fn all_mistakes_are_reported_at_once_sorted_by_line() {
     let lab = Lab::new();
     let text = TINY
         .replace("seed = 7", "seed = -1")
@@ -107,7 +107,7 @@ fn text_lab(content: impl AsRef<[u8]>) -> Lab {
 }
 
 #[test]
-fn data_that_is_missing_empty_or_no_text_is_refused_with_the_file() {
+fn missing_empty_or_binary_data_is_refused_with_the_file() {
     let lab = edited("source = \"synthetic\"\nrows = 200", "path = \"nowhere.txt\"");
     refused(&lab, &[], &["nowhere.txt", "there is no file", "check the path"]);
     refused(&lab, &["data.path=*.text"], &["*.text", "no file matches"]);
@@ -126,13 +126,13 @@ fn text_shorter_than_a_sequence_is_refused() {
 }
 
 #[test]
-fn a_context_longer_than_the_models_is_refused() {
+fn a_context_longer_than_that_of_the_model_is_refused() {
     let sets = ["train.context_schedule=[[0,16],[4,32]]"];
     refused(&Lab::tiny(), &sets, &["train.context_schedule", "32", "16"]);
 }
 
 #[test]
-fn a_device_or_dtype_that_is_not_there_is_refused() {
+fn an_unavailable_device_or_dtype_is_refused() {
     refused(&Lab::tiny(), &["backend.device=cuda:0"], &["backend.device", "cuda:0"]);
     refused(&Lab::tiny(), &["backend.dtype=f64"], &["backend.dtype", "candle", "f32, not in f64"]);
 }
@@ -145,7 +145,7 @@ fn a_group_without_parameters_is_refused() {
 }
 
 #[test]
-fn an_existing_run_is_refused_with_three_remedies_and_left_alone() {
+fn an_existing_run_is_refused_with_three_remedies_and_not_changed() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     let metrics = lab.tiny_run().bytes("metrics.jsonl");
@@ -255,7 +255,7 @@ fn a_tokenizer_larger_than_the_models_vocabulary_is_refused() {
 
 /// Catches a vocabulary that is ignored, and one that the tokenizer's ids overrun.
 #[test]
-fn a_vocabulary_may_be_larger_than_the_tokenizers_and_not_smaller() {
+fn a_vocabulary_may_be_larger_than_that_of_the_tokenizer_but_not_smaller() {
     let lab = Lab::tiny();
     let check = |vocab: &str| lab.ask(&["check", "tiny.toml", "--json", "--set", vocab]);
     let parameters = |vocab| -> Option<u64> {
@@ -267,7 +267,7 @@ fn a_vocabulary_may_be_larger_than_the_tokenizers_and_not_smaller() {
 }
 
 #[test]
-fn a_model_that_is_not_there_is_refused() {
+fn a_missing_model_is_refused() {
     let lab = saved_model();
     refused(&lab, &["model.from=nowhere"], &["model.from", "nowhere"]);
     fs::create_dir(lab.at("empty")).expect("a folder");
@@ -286,7 +286,7 @@ fn check_refuses_what_run_refuses() {
 
 /// Catches a lock that is not read, and results of two different plugins under one name.
 #[test]
-fn a_plugin_whose_bytes_changed_since_the_lock_is_refused_until_told() {
+fn a_plugin_whose_bytes_changed_since_the_lock_is_refused_without_update_lock() {
     let lab = Lab::tiny();
     let original = library(&plugins(), "objective-ce");
     let copy = lab.at("mine").join(original.file_name().expect("a file"));

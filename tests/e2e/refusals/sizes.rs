@@ -58,7 +58,7 @@ fn kinds() -> (Lab, [&'static str; 3]) {
     (lab, ["tiny.toml", "pairs.toml", "rollouts.toml"])
 }
 
-/// Every key that takes an integer, with the largest that it takes, from the reference that telos prints.
+/// Every integer key with its largest value, from the reference that telos prints.
 fn integers(lab: &Lab) -> Vec<(String, u64)> {
     let reference = lab.ask(&["run", "--help-keys"]).succeeds().to_owned();
     let (mut found, mut key) = (Vec::new(), "");
@@ -84,10 +84,10 @@ fn integers(lab: &Lab) -> Vec<(String, u64)> {
     found
 }
 
-/// Catches a size that is allocated before it is held against memory, one whose product with another overflows, and one whose
-/// loop does not end: whatever key it is, as soon as the key is in the schema.
+/// Catches a size that is allocated before it is compared with memory, one whose product with another overflows, and one whose
+/// loop does not end, for every key of the schema.
 #[test]
-fn every_integer_key_takes_its_largest_value_or_refuses_it_by_name() {
+fn every_integer_key_accepts_its_largest_value_or_refuses_it_by_name() {
     let (lab, files) = kinds();
     let keys = integers(&lab);
     let halves = keys.split_at(keys.len() / 2);
@@ -105,11 +105,11 @@ fn every_integer_key_takes_its_largest_value_or_refuses_it_by_name() {
                             let answer = answer(lab, &["check", file, "--set", &set]);
                             // Sizes of a model together are the table's; a key that no longer fits another one names that and the value; what a backend cannot allocate, it calls so.
                             let table = key.split_once('.').map_or(key.as_str(), |(table, _)| table);
-                            let says = |part: &str| answer.err.contains(part);
+                            let names = |part: &str| answer.err.contains(part);
                             let named = answer.code == Some(0)
-                                || says(table)
-                                || says(&value.to_string())
-                                || says("out of memory");
+                                || names(table)
+                                || names(&value.to_string())
+                                || names("out of memory");
                             assert!(named, "{set} in {file}: {answer:#?}");
                         }
                     }
@@ -121,7 +121,7 @@ fn every_integer_key_takes_its_largest_value_or_refuses_it_by_name() {
 
 /// Catches a size that only a run allocates, and an error without one of its numbers.
 #[test]
-fn sizes_beyond_memory_are_refused_with_what_they_need_and_what_there_is() {
+fn sizes_beyond_memory_are_refused_with_needed_and_available_memory() {
     let (lab, [text, pairs, rollouts]) = kinds();
     for (file, set, parts) in [
         (text, "data.rows=4294967296", &["data.rows", "4294967296", "4.0 TiB"][..]),
@@ -143,9 +143,9 @@ fn sizes_beyond_memory_are_refused_with_what_they_need_and_what_there_is() {
     assert!(!lab.at("runs").exists(), "nothing was started");
 }
 
-/// Catches a flag without a bound: of samples a list is made, and of threads as many are started.
+/// Catches a flag without a bound: samples are stored in a list, and threads are started.
 #[test]
-fn flags_take_their_largest_value_or_refuse_it_by_name() {
+fn flags_accept_their_largest_value_or_refuse_it_by_name() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=1"]).succeeds();
     lab.write("text.txt", some_text(50));
@@ -184,7 +184,7 @@ fn flags_take_their_largest_value_or_refuse_it_by_name() {
     answer(&lab, &many).refuses(2, &["--samples 16777216", "of memory are needed", "lower --samples"]);
 }
 
-/// Catches a model's file that is believed: sizes out of range, of another type, and tensors longer than the file.
+/// Catches a model's file that is trusted: sizes out of range, of another type, and tensors longer than the file.
 #[test]
 fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     let lab = Lab::tiny();
@@ -194,7 +194,7 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
     fs::remove_file(lab.at("model/manifest.json")).expect("removed");
     let config = fs::read_to_string(lab.at("model/config.json")).expect("a config");
     lab.write("text.txt", some_text(50));
-    let asked = |parts: &[&str]| answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, parts);
+    let refused = |parts: &[&str]| answer(&lab, &["eval", "model", "--data", "text.txt"]).refuses(2, parts);
     let sizes = [
         "num_hidden_layers",
         "hidden_size",
@@ -210,14 +210,14 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
             assert!(changed[key].is_u64(), "{key} in {config}");
             changed[key] = value;
             fs::write(lab.at("model/config.json"), changed.to_string()).expect("written");
-            asked(&["model"]);
+            refused(&["model"]);
         }
     }
-    // As large as the format of the config allows, and larger than memory.
+    // As large as the config's format allows, and larger than memory.
     let long = config.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 268435456");
     assert_ne!(long, config);
     fs::write(lab.at("model/config.json"), long).expect("written");
-    asked(&["of memory are needed"]);
+    refused(&["of memory are needed"]);
     fs::write(lab.at("model/config.json"), &config).expect("written");
     let whole = fs::read(lab.at("model/model.safetensors")).expect("weights");
     for (dtype, shape, offsets) in [
@@ -231,16 +231,16 @@ fn absurd_sizes_in_a_models_files_are_refused_by_file_and_key() {
             json!({"model.norm.weight": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).to_string();
         let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
         fs::write(lab.at("model/model.safetensors"), file).expect("written");
-        asked(&["model.safetensors"]);
+        refused(&["model.safetensors"]);
     }
     for length in [u64::MAX, 1 << 40, 0] {
         fs::write(lab.at("model/model.safetensors"), [&length.to_le_bytes()[..], &whole[8..]].concat())
             .expect("written");
-        asked(&["model.safetensors"]);
+        refused(&["model.safetensors"]);
     }
 }
 
-/// Catches a row with a small model that is refused because the bound is taken for the size: the usual sizes still fit.
+/// Catches a row with a small model that is refused because the bound is used as the size: the usual sizes still fit.
 #[test]
 fn usual_sizes_are_not_refused() {
     let lab = Lab::new();

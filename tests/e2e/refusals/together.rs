@@ -31,7 +31,7 @@ fn rows(lab: &Lab) {
 /// Catches a report that ends once the plugins are loaded: with the first table that no objective reads, the first column that a
 /// row lacks, the first prompt that is too long, or the first metric that is not measured.
 #[test]
-fn mistakes_in_roles_data_rewards_evaluation_and_metrics_come_at_once() {
+fn mistakes_in_roles_data_rewards_evaluation_and_metrics_are_reported_at_once() {
     let lab = Lab::new();
     rows(&lab);
     let rest = r#"
@@ -133,7 +133,7 @@ prompts = "a prompt that is far too long for a context of forty-eight tokens"
 
 /// Catches a mistake in a model that hides those in other keys, and one that is reported again by a check of what it leads to.
 #[test]
-fn a_missing_model_hides_neither_data_nor_batches_nor_the_backend() {
+fn a_missing_model_does_not_hide_mistakes_in_data_batches_or_the_backend() {
     let lab = Lab::new();
     let rest = r#"
 [backend]
@@ -169,7 +169,7 @@ optimizer = { lr = 1e-2 }
 
 /// Catches reports of what only follows from a mistake: here the prompts to answer, and the default metric of the best checkpoint.
 #[test]
-fn what_follows_from_a_mistake_is_not_reported() {
+fn consequences_of_a_mistake_are_not_reported() {
     let lab = Lab::new();
     rows(&lab);
     let rest = r#"

@@ -49,7 +49,7 @@ fn run_prints_its_summary_as_json() {
 
 /// Catches a run folder without its parts, and a resolved experiment that is not the one that ran.
 #[test]
-fn a_run_leaves_everything_the_design_promises() {
+fn a_run_writes_all_files_of_the_design() {
     let lab = trained();
     let run = lab.tiny_run();
     for file in ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"] {
@@ -69,7 +69,7 @@ fn a_run_leaves_everything_the_design_promises() {
 }
 
 #[test]
-fn check_finds_what_the_run_finds_and_writes_nothing() {
+fn check_reports_the_mistakes_of_run_and_writes_nothing() {
     let lab = Lab::tiny();
     let before = lab.everything();
     let text = lab.ask(&["check", "tiny.toml"]);
@@ -113,7 +113,7 @@ fn generate_is_the_same_for_the_same_seed_and_greedy_without_one() {
 }
 
 #[test]
-fn generate_refuses_what_cannot_be() {
+fn generate_refuses_impossible_requests() {
     let lab = trained();
     let ask =
         |more: &[&str]| lab.ask(&["generate", "runs/tiny"].into_iter().chain(more.iter().copied()).collect::<Vec<_>>());
@@ -123,7 +123,7 @@ fn generate_refuses_what_cannot_be() {
     lab.ask(&["generate", "nowhere", "--prompt", "x"]).refuses(2, &["nowhere", "check the path"]);
 }
 
-/// Catches a path that names another checkpoint than it says.
+/// Catches a path that resolves to another checkpoint.
 #[test]
 fn a_model_is_a_run_a_checkpoint_or_a_pointer_to_one() {
     let lab = trained();
@@ -142,7 +142,7 @@ fn a_model_is_a_run_a_checkpoint_or_a_pointer_to_one() {
 
 /// Catches means of batch means, and a perplexity that is not that of the loss.
 #[test]
-fn eval_prints_figures_that_agree_with_each_other() {
+fn eval_prints_consistent_figures() {
     let lab = trained();
     let ask = |more: &[&str]| {
         let base = ["eval", "runs/tiny", "--data", "some.txt", "--json"];
@@ -167,7 +167,7 @@ fn eval_prints_figures_that_agree_with_each_other() {
 
 /// Catches a tokenizer that is trained and then not the one used, or that does not come with the model.
 #[test]
-fn a_trained_tokenizer_trains_a_model_that_carries_it() {
+fn a_trained_tokenizer_is_saved_with_the_model() {
     let lab = Lab::new();
     lab.write("text.txt", some_text(2000));
     lab.write("tiny.toml", TINY.replace("source = \"synthetic\"\nrows = 200", "path = \"text.txt\""));

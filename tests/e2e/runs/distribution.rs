@@ -71,7 +71,7 @@ fn a_moved_distribution_finds_its_plugins_and_trains() {
 
 /// Catches a step program that finds no plugins, trains another model, or measures something without a request.
 #[test]
-fn the_step_program_answers_with_times_and_refuses_what_it_does_not_know() {
+fn the_step_program_reports_times_and_refuses_unknown_commands() {
     let lab = tempfile::tempdir().expect("a temporary folder");
     let folder = moved(&lab);
     let ask = |lines: &str| {
@@ -82,25 +82,25 @@ fn the_step_program_answers_with_times_and_refuses_what_it_does_not_know() {
         child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("written");
         Answer::from_output(child.wait_with_output().expect("a child"))
     };
-    let told = ask("go 1\ngo 3\n");
+    let output = ask("go 1\ngo 3\n");
     let lines: Vec<Value> =
-        told.succeeds().lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
-    let [ready, one, three] = lines.as_slice() else { panic!("{told:#?}") };
+        output.succeeds().lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
+    let [ready, one, three] = lines.as_slice() else { panic!("{output:#?}") };
     // 4 layers of 4 x 128 x 128 + 3 x 128 x 384 weights and two norms, a last norm, embedding and head of 257 x 128.
     assert_eq!(ready["parameters"], 4 * (4 * 128 * 128 + 3 * 128 * 384 + 2 * 128) + 128 + 2 * 257 * 128);
     assert_eq!((&ready["tokens_per_step"], &one["steps"], &three["steps"]), (&768.into(), &1.into(), &3.into()));
     let first = ready["first_loss"].as_f64().expect("a number");
     assert!((first - 257_f64.ln()).abs() < 0.1, "an untrained model's loss is {first}");
-    assert!(three["loss"].as_f64() < Some(first), "it does not learn: {told:#?}");
+    assert!(three["loss"].as_f64() < Some(first), "it does not learn: {output:#?}");
 
-    let told = ask("stop\n");
-    told.refuses(2, &["`stop` is not `go N`"]);
-    assert!(told.out.lines().last().is_some_and(|line| line.contains("\"error\"")), "{told:#?}");
+    let output = ask("stop\n");
+    output.refuses(2, &["`stop` is not `go N`"]);
+    assert!(output.out.lines().last().is_some_and(|line| line.contains("\"error\"")), "{output:#?}");
 }
 
-/// Catches a dist that clears a folder of the user.
+/// Catches a dist that deletes a folder of the user.
 #[test]
-fn a_folder_that_is_no_distribution_is_not_replaced() {
+fn a_folder_that_is_not_a_distribution_is_not_replaced() {
     let lab = tempfile::tempdir().expect("a temporary folder");
     let notes = lab.path().join("notes.txt");
     fs::write(&notes, "mine").expect("written");

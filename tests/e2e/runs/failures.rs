@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, process::Command};
 use rustix::process::Signal;
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, Run, with_sets},
     rig::{Answer, bin, clean, test_plugins},
 };
@@ -31,7 +31,7 @@ fn loads(lab: &Lab, step: u64) {
 
 /// Catches a host that aborts with the plugin, exits 0, or begins a run that cannot begin.
 #[test]
-fn a_panic_in_create_is_told_and_nothing_is_begun() {
+fn a_panic_in_create_is_reported_and_no_run_is_created() {
     let (lab, answer) = fails("panics-in-create", &[]);
     answer.refuses(1, &["panics-in-create", "the create that panics", "lib.rs:"]);
     assert!(!lab.at("runs").exists());
@@ -51,14 +51,14 @@ fn gotcha_44_the_largest_batch_is_tried_before_the_first_step() {
 
 /// Catches a host that never calls `prepare`, or lets its panic through.
 #[test]
-fn a_panic_in_prepare_is_told() {
+fn a_panic_in_prepare_is_reported() {
     let (_, answer) = fails("panics-in-prepare", &[]);
     answer.refuses(1, &["panics-in-prepare", "the prepare that panics", "lib.rs:"]);
 }
 
 /// Catches a panic that loses the steps before it, and a saved state that is not that of the step it names.
 #[test]
-fn a_panic_in_loss_keeps_the_steps_before_it() {
+fn a_panic_in_loss_keeps_the_earlier_steps() {
     let (lab, answer) = fails("panics-in-loss", &["objective.at_step=5", "checkpoint.every=0"]);
     answer.refuses(1, &["panics-in-loss", "the loss that panics, in step 5", "lib.rs:", "step-00000004", "--resume"]);
     lab.tiny_run().has_steps(4);
@@ -81,9 +81,9 @@ fn a_panic_in_loss_keeps_the_steps_before_it() {
     lab.ask(&["run", "next.toml"]).succeeds();
 }
 
-/// Catches a step that is half done being saved as a whole one: weights of step 5 under the name of step 4.
+/// Catches a partial step that is saved as a complete one: weights of step 5 under the name of step 4.
 #[test]
-fn a_panic_in_after_step_never_leaves_half_a_step() {
+fn a_panic_in_after_step_leaves_no_partial_step() {
     let (lab, answer) = fails("panics-in-after-step", &["checkpoint.every=1"]);
     answer.refuses(1, &["panics-in-after-step", "the after_step that panics", "lib.rs:"]);
     assert!(!lab.tiny_run().0.exists(), "the step was not finished, and there is none before it");
@@ -91,7 +91,7 @@ fn a_panic_in_after_step_never_leaves_half_a_step() {
 
 /// Catches an instance that is used after it failed, or errors without the plugin's name.
 #[test]
-fn errors_and_broken_contracts_name_the_objective_and_keep_the_steps_before() {
+fn errors_and_broken_contracts_name_the_objective_and_keep_earlier_steps() {
     let cases: [(&str, &[&str]); 5] = [
         ("refuses-in-loss", &["the loss that refuses"]),
         ("undeclared-term", &["`surprise`", "does not declare"]),
@@ -110,7 +110,7 @@ fn errors_and_broken_contracts_name_the_objective_and_keep_the_steps_before() {
 }
 
 /// Catches a NaN that reaches the weights, a streak that rotates the healthy checkpoints away, and exit code 0: at a temperature
-/// near 0 the model itself gives log-probabilities that are not finite, which is no fault of the objective's.
+/// near 0 the model itself gives log-probabilities that are not finite, which is not the objective's fault.
 #[test]
 fn gotcha_43_steps_that_are_not_finite_are_refused_counted_and_end_the_run() {
     let lab = Lab::tiny();
@@ -137,7 +137,7 @@ fn gotcha_43_steps_that_are_not_finite_are_refused_counted_and_end_the_run() {
 
 /// Catches a plugin's own NaN for which the message blames the learning rate, or that loses the steps before it.
 #[test]
-fn gotcha_43_nan_that_an_objective_makes_itself_is_its_fault() {
+fn gotcha_43_nan_that_an_objective_creates_is_blamed_on_it() {
     let (lab, answer) = fails("nan-loss", &["objective.at_step=4", "checkpoint.every=0", "eval.every=0"]);
     answer.refuses(1, &["objective \"nan-loss\", call `loss`", "`nll`", "`logp` is NaN at token", "step-00000003"]);
     assert!(!answer.err.contains("learning rate"), "{answer:#?}");
@@ -147,7 +147,7 @@ fn gotcha_43_nan_that_an_objective_makes_itself_is_its_fault() {
 
 /// Catches a parent that reports a crash as success, does not name the plugin, or loses the checkpoints.
 #[test]
-fn a_segfault_in_a_plugin_is_laid_at_its_door() {
+fn a_segfault_in_a_plugin_is_reported_with_its_name() {
     let (lab, answer) = fails("segfaults-in-loss", &["objective.at_step=4", "checkpoint.every=1"]);
     let parts = ["SIGSEGV", "plugin `segfaults-in-loss`", "call `loss`", "step 4", "step-00000003", "--resume"];
     answer.refuses(1, &parts);
@@ -180,10 +180,10 @@ fn with_small_files(lab: &Lab, bytes: u64, sets: &[&str], resume: bool) -> Answe
 }
 
 /// Catches a full disk that kills the run, that removes the last good checkpoint, or that is not reported. A file that may not
-/// grow stands for the full disk: the system refuses the same writes.
+/// grow simulates the full disk: the system refuses the same writes.
 #[test]
-fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
-    with_steps_enough(40, |steps| {
+fn a_full_disk_at_a_checkpoint_keeps_the_last_complete_one() {
+    with_enough_steps(40, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "checkpoint.every=3", "eval.every=0", "sample.every=0"];
         let lab = Lab::tiny();
@@ -220,9 +220,9 @@ fn a_disk_that_is_full_at_a_checkpoint_leaves_the_last_good_one() {
     });
 }
 
-/// Catches a log line that is lost without a word: the run would resume with a gap.
+/// Catches a log line that is lost without a report: the run would resume with a gap.
 #[test]
-fn a_log_that_cannot_be_written_ends_the_run_with_the_last_good_checkpoint() {
+fn a_log_write_error_ends_the_run_and_keeps_the_last_complete_checkpoint() {
     // 4 KiB hold a few steps' lines, and no weights.
     let lab = Lab::tiny();
     let sets = ["train.steps=60", "checkpoint.every=0", "eval.every=0", "sample.every=0"];

@@ -1,11 +1,11 @@
-//! The files of a run are found again, and nothing else is taken for them: leftovers of killed processes, folders that were moved,
+//! The files of a run are found again, and no other file is used instead: leftovers of killed processes, folders that were moved,
 //! bytes that were changed.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::support::{
     experiments::two_stages,
-    kills::with_steps_enough,
+    kills::with_enough_steps,
     lab::{Lab, Run},
     rig::Answer,
 };
@@ -18,7 +18,7 @@ fn stages() -> Lab {
 
 /// Simulates kills within the first save of a stage, as seen on the file system: a complete checkpoint without LATEST, one with
 /// unfinished files, an experiment before its rename.
-fn first_save_is_cut_off(run: &Path) {
+fn interrupted_first_save(run: &Path) {
     fs::remove_file(run.join("checkpoints/LATEST")).expect("there was one");
     fs::write(run.join(".tmp-receipt.json-1"), "{").expect("written");
     fs::create_dir(run.join("checkpoints/.tmp-step-00000009-1")).expect("made");
@@ -33,7 +33,7 @@ fn leaves_nothing_unfinished(lab: &Lab) {
 /// Catches a pipeline that cannot be resumed for ever after a kill between a stage's checkpoint and LATEST, or while a stage wrote
 /// its first file.
 #[test]
-fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_file() {
+fn gotcha_61_a_pipeline_continues_after_a_kill_in_the_first_save_or_file_of_a_stage() {
     let whole = stages();
     whole.run(&[]).succeeds();
     let lab = stages();
@@ -45,7 +45,7 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
         leaves_nothing_unfinished(&lab);
     };
     for name in ["pre", "more"] {
-        first_save_is_cut_off(&stage(&lab, name).0);
+        interrupted_first_save(&stage(&lab, name).0);
         let answer = lab.resume(&[]);
         answer.succeeds();
         assert!(answer.err.contains("there is no LATEST"), "{answer:#?}");
@@ -69,7 +69,7 @@ fn gotcha_61_a_pipeline_goes_on_after_a_kill_in_a_stages_first_save_or_first_fil
 
 /// Catches a longer last stage that counts as done because the process which made it longer was killed before its first checkpoint.
 #[test]
-fn a_stage_that_is_made_longer_and_killed_is_made_longer_by_the_next_process() {
+fn an_extended_stage_that_is_killed_is_extended_by_the_next_process() {
     let lab = stages();
     lab.run(&[]).succeeds();
     let run = Run(lab.at("runs/tiny/more"));
@@ -90,10 +90,10 @@ fn a_stage_that_is_made_longer_and_killed_is_made_longer_by_the_next_process() {
     assert_eq!(run.receipt(), receipt);
 }
 
-/// Catches a pipeline that tidies up stages it was not asked for: a damaged one could then not be renewed, and a refused start would
+/// Catches a pipeline that cleans up unselected stages: a damaged one could then not be renewed, and a refused start would
 /// move LATEST.
 #[test]
-fn stages_that_are_not_asked_for_are_left_alone() {
+fn stages_that_are_not_selected_are_not_changed() {
     let lab = stages();
     lab.run(&[]).succeeds();
     let only = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
@@ -111,16 +111,16 @@ fn stages_that_are_not_asked_for_are_left_alone() {
     assert!(lab.at("runs/tiny/pre/checkpoints/.tmp-step-00000009-1").exists(), "a refused start changes a run");
 }
 
-/// Catches a run that says that it is done and is then refused by `generate`; and one whose folder neither `run` nor `--resume`
-/// takes.
+/// Catches a run that is reported as done and is then refused by `generate`; and one whose folder neither `run` nor `--resume`
+/// accepts.
 #[test]
-fn gotcha_61_a_single_run_goes_on_after_the_same_kills() {
+fn gotcha_61_a_single_run_continues_after_the_same_kills() {
     let whole = Lab::tiny();
     whole.run(&[]).succeeds();
     let lab = Lab::tiny();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
-    first_save_is_cut_off(&run.0);
+    interrupted_first_save(&run.0);
     lab.resume(&[]).succeeds();
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
     run.equals(&whole.tiny_run(), 8);
@@ -135,7 +135,7 @@ fn gotcha_61_a_single_run_goes_on_after_the_same_kills() {
 
 /// Catches weights with a flipped byte that are used because they were named by their folder.
 #[test]
-fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_named() {
+fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_in_every_command() {
     let lab = Lab::tiny();
     lab.run(&["checkpoint.keep=2"]).succeeds();
     let folder = "runs/tiny/checkpoints/step-00000004";
@@ -160,7 +160,7 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     for answer in ask(&lab) {
         answer.refuses(2, &["step-00000004", "differs from what was saved", "model.safetensors", "manifest.json"]);
     }
-    // As a tokenizer its small files are used, and they alone are looked at.
+    // As a tokenizer only its small files are used and verified.
     lab.ask(&["check", "tiny.toml", "--set", &tokenizer]).succeeds();
     let small = lab.at(folder).join("tokenizer.json");
     let mut text = fs::read(&small).expect("a tokenizer");
@@ -168,20 +168,20 @@ fn gotcha_61_a_damaged_checkpoint_named_by_its_folder_is_refused_wherever_it_is_
     fs::write(&small, text).expect("written");
     lab.ask(&["check", "tiny.toml", "--set", &tokenizer])
         .refuses(2, &["tokenizer.json", "differs from what was saved"]);
-    // The other checkpoint of the run is whole.
+    // The other checkpoint of the run is complete.
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
 }
 
-/// Catches a run that goes on writing by path after its folder was moved: its rotation would remove the checkpoints of another run
-/// that has taken the name, and its LATEST would name weights of the first one.
+/// Catches a run that continues to write by path after its folder was moved: its rotation would remove the checkpoints of another
+/// run with the same name, and its LATEST would name weights of the first one.
 #[cfg(target_os = "linux")]
 #[test]
-fn gotcha_61_a_moved_run_writes_where_its_folder_is() {
+fn gotcha_61_a_moved_run_writes_into_its_moved_folder() {
     let short =
         ["checkpoint.every=1", "checkpoint.keep=1", "eval.every=0", "sample.every=0", "train.steps=3", "seed=8"];
     let whole = Lab::tiny();
     whole.run(&short).succeeds();
-    with_steps_enough(200, |steps| {
+    with_enough_steps(200, |steps| {
         let length = format!("train.steps={steps}");
         let long = [&length, "checkpoint.every=1", "checkpoint.keep=1", "eval.every=0", "sample.every=0"];
         let lab = Lab::tiny();
@@ -202,7 +202,7 @@ fn gotcha_61_a_moved_run_writes_where_its_folder_is() {
     });
 }
 
-/// Catches logs with other bytes than the run wrote, which a resumed run takes for its own, a refused resume that changes the run,
+/// Catches logs with other bytes than the run wrote, which a resumed run uses as its own, a refused resume that changes the run,
 /// an experiment that is emptied, and a longer one that is forgotten when its first process is killed.
 #[test]
 fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
@@ -229,7 +229,7 @@ fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
     fs::write(run.0.join("experiment.toml"), longer).expect("written");
     lab.resume(&["train.steps=6"]).succeeds();
     run.has_steps(6);
-    // Without a receipt nothing tells what it began with: that is said and written down.
+    // Without a receipt nothing records what it began with: this is reported and recorded.
     fs::remove_file(run.0.join("receipt.json")).expect("removed");
     let answer = lab.resume(&["train.steps=7"]);
     answer.succeeds();
@@ -237,9 +237,9 @@ fn changed_logs_and_an_emptied_experiment_are_refused_by_name() {
     assert_eq!(run.receipt()["replaced"][0]["after_step"], 6);
 }
 
-/// Catches checkpoints of two equal runs that differ, by a length of timing.jsonl for one, and files that nobody else may read.
+/// Catches checkpoints of two equal runs that differ, such as by a length of timing.jsonl, and files that other users cannot read.
 #[test]
-fn equal_runs_leave_equal_checkpoints_which_others_may_read() {
+fn equal_runs_write_equal_checkpoints_that_other_users_may_read() {
     let [one, two] = [(); 2].map(|()| {
         let lab = Lab::tiny();
         lab.run(&[]).succeeds();
@@ -261,7 +261,7 @@ fn equal_runs_leave_equal_checkpoints_which_others_may_read() {
 
 /// Catches a command that overwrites what it reads, or any file of the user's.
 #[test]
-fn results_take_no_file_that_is_there() {
+fn results_do_not_overwrite_an_existing_file() {
     let lab = Lab::tiny();
     let text = crate::support::lab::some_text(200);
     lab.write("text.txt", &text);

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, Run},
 };
 
@@ -71,10 +71,10 @@ fn equal(ours: &Lab, theirs: &Lab, ends: [(&str, u64); 3]) {
     }
 }
 
-/// Catches a stage that starts from fresh weights, from the first checkpoint or from the last where the best was meant; a
+/// Catches a stage that starts from fresh weights, from the first checkpoint or from the last instead of the best; a
 /// table without a stage or with another's figures; and a resolved file that is another pipeline.
 #[test]
-fn stages_hand_their_weights_on_and_are_told_in_one_table() {
+fn stages_pass_on_their_weights_and_are_summarised_in_one_table() {
     let lab = lab();
     let answer = lab.run(&["stage.sft.train.optimizer.lr=3e-2"]);
     let out = answer.succeeds();
@@ -103,21 +103,21 @@ fn stages_hand_their_weights_on_and_are_told_in_one_table() {
     assert!(!lab.at("runs/tiny/plugins.lock").exists() && !lab.at("runs/tiny/.cache").exists());
     // The resolved file is the same pipeline again, and a stage's own an experiment.
     let again = lab.ask(&["run", "runs/tiny/pipeline.toml", "--name", "again", "--json"]);
-    let told: Value = serde_json::from_str(again.succeeds()).expect("one JSON object");
+    let report: Value = serde_json::from_str(again.succeeds()).expect("one JSON object");
     assert_eq!(
-        (&told["name"], &told["ended"], &told["stages"][1]["steps"]),
+        (&report["name"], &report["ended"], &report["stages"][1]["steps"]),
         (&json!("again"), &json!(true), &json!(30))
     );
-    assert_eq!(told["stages"][1]["figures"][0]["name"], "exact_match", "{told}");
-    assert_eq!(told["stages"][2]["loss_after"].as_f64(), more.eval("eval/loss").last().copied());
+    assert_eq!(report["stages"][1]["figures"][0]["name"], "exact_match", "{report}");
+    assert_eq!(report["stages"][2]["loss_after"].as_f64(), more.eval("eval/loss").last().copied());
     Run(lab.at("runs/again/more")).equals(&more, 6);
     lab.ask(&["run", "runs/tiny/sft/experiment.toml", "--resume"]).succeeds();
 }
 
-/// Catches a resume that begins a stage again, skips one that was cut off, or starts a later one from other weights.
+/// Catches a resume that restarts a stage, skips an interrupted one, or starts a later one from other weights.
 #[test]
-fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
-    with_steps_enough(60, |steps| {
+fn gotcha_42_a_pipeline_killed_in_the_second_stage_leaves_the_same_bits() {
+    with_enough_steps(60, |steps| {
         let length = format!("stage.sft.train.steps={steps}");
         let undisturbed = lab();
         undisturbed.run(&[&length]).succeeds();
@@ -131,7 +131,7 @@ fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
         }
         let ends = [("pre", 10), ("sft", steps), ("more", 6)];
         equal(&lab, &undisturbed, ends);
-        // A further resume has nothing to do; the table is printed all the same.
+        // A further resume has nothing to do; the table is printed nevertheless.
         let again = lab.resume(&[&length]);
         assert!(again.succeeds().contains("exact_match"), "{again:#?}");
         assert_eq!(again.err.matches("already done").count(), 3, "{again:#?}");
@@ -142,8 +142,8 @@ fn gotcha_42_killed_in_the_second_stage_and_resumed_it_leaves_the_same_bits() {
 
 /// Catches a Ctrl-C that only ends the stage, or exits with another code.
 #[test]
-fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
-    with_steps_enough(400, |steps| {
+fn ctrl_c_stops_the_pipeline_with_130_and_resume_continues() {
+    with_enough_steps(400, |steps| {
         let length = format!("stage.sft.train.steps={steps}");
         let lab = lab();
         let mut running = lab.start(&[&length], false);
@@ -166,9 +166,9 @@ fn ctrl_c_stops_the_pipeline_with_130_and_resume_goes_on() {
     });
 }
 
-/// Catches runs that are lost, overwritten or mixed, stages run beyond what was asked for, and results that differ.
+/// Catches runs that are lost, overwritten or mixed, stages that run although they were not selected, and results that differ.
 #[test]
-fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
+fn from_and_only_rerun_stages_and_keep_earlier_ones() {
     let lab = lab();
     let run = |args: &[&str]| lab.ask(&[&["run", "tiny.toml"], args].concat());
     run(&["--from", "sft"]).refuses(2, &["stage \"pre\" must be done first", "--from pre"]);
@@ -204,9 +204,9 @@ fn from_and_only_run_stages_anew_and_keep_the_earlier_ones() {
     assert!(stage(&lab, "sft.2").0.is_dir() && stage(&lab, "more.1").0.is_dir());
 }
 
-/// Catches a changed file that trains on silently, and one that is refused although only what is to come has changed.
+/// Catches a changed file that trains on silently, and one that is refused although only later stages have changed.
 #[test]
-fn what_has_begun_must_be_as_it_was_and_what_comes_may_change() {
+fn started_stages_must_be_unchanged_and_later_ones_may_change() {
     let lab = lab();
     lab.ask(&["run", "tiny.toml", "--only", "pre"]).succeeds();
     let changed = ["stage.pre.train.steps=11"];
@@ -220,7 +220,7 @@ fn what_has_begun_must_be_as_it_was_and_what_comes_may_change() {
 
 /// Every mistake of every stage comes before the first stage trains, with its place; nothing is written.
 #[test]
-fn mistakes_of_all_stages_come_before_the_first_trains() {
+fn mistakes_of_all_stages_are_reported_before_training() {
     let lab = lab();
     let refused = |from: &str, to: &str, parts: &[&str]| {
         assert!(STAGES.contains(from), "the test replaces nothing");
@@ -242,7 +242,7 @@ fn mistakes_of_all_stages_come_before_the_first_trains() {
     );
     refused("plugin = \"ce\"", "plugin = \"cee\"", &["tiny.toml:25:15:", "objective.plugin", "in stage pre"]);
     refused("seed = 7", "seed = 7\nsed = 8", &["1 mistake in tiny.toml", "tiny.toml:3:1: sed: unknown key"]);
-    // What only the data or the shape can tell, in the last stage, before the first has trained.
+    // Mistakes that depend on the data or the shape of the last stage are found before the first one trains.
     let shared = "[data]\nsource = \"synthetic\"\nrows = 200\n";
     let own = STAGES
         .replacen(shared, "", 1)
@@ -264,9 +264,9 @@ fn mistakes_of_all_stages_come_before_the_first_trains() {
     one.ask(&["run", "tiny.toml", "--only", "a"]).refuses(2, &["has no stages"]);
 }
 
-/// Catches a failure that does not say in which stage, and one after which the stages before are lost.
+/// Catches a failure without the name of its stage, and one after which earlier stages are lost.
 #[test]
-fn a_stage_that_fails_is_named_with_the_way_on() {
+fn a_failed_stage_is_named_with_the_command_to_continue() {
     let lab = lab();
     let faulty = STAGES.replace(
         "objective = { plugin = \"sft\" }\ntrain.steps = 6",
@@ -285,12 +285,12 @@ fn a_stage_that_fails_is_named_with_the_way_on() {
     equal(&lab, &whole, ENDS);
 }
 
-/// Catches a check that trains, writes, or passes over a stage because the one before has not been run.
+/// Catches a check that trains, writes, or skips a stage because the one before has not been run.
 #[test]
-fn check_tries_every_stage_with_the_shape_of_those_before() {
+fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     let lab = lab();
-    let told = |answer: &crate::support::rig::Answer| serde_json::from_str::<Value>(answer.succeeds()).expect("JSON");
-    let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
+    let report = |answer: &crate::support::rig::Answer| serde_json::from_str::<Value>(answer.succeeds()).expect("JSON");
+    let checked = report(&lab.ask(&["check", "tiny.toml", "--json"]));
     let stages = checked["stages"].as_array().expect("stages");
     let parameters: Vec<&Value> = stages.iter().map(|stage| &stage["parameters"]).collect();
     assert!(stages.len() == 3 && parameters[1] == parameters[0] && parameters[2] == parameters[0], "{checked}");
@@ -298,9 +298,9 @@ fn check_tries_every_stage_with_the_shape_of_those_before() {
     let note = stages[2]["not_checked"][0].as_str().expect("a note");
     assert!(note.contains("model.from is stage \"sft\", which has not run yet"), "{note}");
     assert!(!lab.at("runs").exists(), "something was written");
-    // What has been run is looked at itself: the loss is that of its weights.
+    // A finished stage is evaluated itself: the loss is that of its weights.
     lab.run(&[]).succeeds();
-    let checked = told(&lab.ask(&["check", "tiny.toml", "--json"]));
+    let checked = report(&lab.ask(&["check", "tiny.toml", "--json"]));
     assert_eq!(checked["stages"][1]["not_checked"], json!([]));
     assert_eq!(checked["stages"][1]["loss"].as_f64(), stage(&lab, "sft").train("loss").first().copied());
     // A shape that the last stage's data does not fit.

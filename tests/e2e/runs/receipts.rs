@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{
     experiments,
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, ROWS, Run, SMALL, some_text},
     rig::{Answer, library, test_plugins},
 };
@@ -15,8 +15,8 @@ const OFTEN: &str = "checkpoint.every=1";
 
 /// Catches a run that continues with other text of the same length, and a receipt that names only that text.
 #[test]
-fn a_run_does_not_go_on_over_other_data() {
-    with_steps_enough(100, |steps| {
+fn a_run_does_not_resume_with_different_data() {
+    with_enough_steps(100, |steps| {
         let lab = Lab::tiny();
         let text = some_text(300);
         lab.write("text.txt", &text);
@@ -37,9 +37,9 @@ fn a_run_does_not_go_on_over_other_data() {
     });
 }
 
-/// Catches a run that two plugins made and whose receipt names one.
+/// Catches a run made by two plugins whose receipt names one.
 #[test]
-fn a_plugin_that_was_replaced_on_the_way_stands_in_the_receipt() {
+fn a_plugin_that_was_replaced_during_a_run_is_recorded_in_the_receipt() {
     let lab = Lab::tiny();
     let original = library(&test_plugins(), "test-plugin-faulty");
     let copy = lab.at("mine").join(original.file_name().expect("a file"));
@@ -56,8 +56,8 @@ fn a_plugin_that_was_replaced_on_the_way_stands_in_the_receipt() {
     // Bytes after the end of a library change nothing but its hash.
     fs::write(&copy, [&bytes[..], b"x"].concat()).expect("written");
     fails(&["--resume"]).refuses(2, &["plugins.lock", "--update-lock"]);
-    let told = ["note: replaced after step 3", "plugins[panics-in-loss].sha256: \"", "step 4"];
-    fails(&["--resume", "--update-lock"]).refuses(1, &told);
+    let expected = ["note: replaced after step 3", "plugins[panics-in-loss].sha256: \"", "step 4"];
+    fails(&["--resume", "--update-lock"]).refuses(1, &expected);
     let receipt = run.receipt();
     assert_eq!(receipt["replaced"].as_array().map(Vec::len), Some(1), "{receipt:#}");
     assert_eq!(receipt["replaced"][0]["after_step"], 3, "{receipt:#}");
@@ -65,9 +65,9 @@ fn a_plugin_that_was_replaced_on_the_way_stands_in_the_receipt() {
     assert_eq!(run.receipt()["replaced"], receipt["replaced"]);
 }
 
-/// Catches a frozen reference that becomes another model on the way, and a resume that asks for weights which it does not read.
+/// Catches a frozen reference that becomes another model during the run, and a resume that requires weights it does not read.
 #[test]
-fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
+fn initial_weights_may_change_once_nothing_reads_them() {
     let lab = Lab::new();
     let row = |i: u64| json!({"prompt": format!("{i}? "), "completion": "yes", "chosen": "yes", "rejected": "no"});
     lab.write("rows.jsonl", (0..60).map(|i| format!("{}\n", row(i))).collect::<String>());
@@ -85,7 +85,7 @@ fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
         lab.ask(&["run", "base.toml", "--set", seed]).succeeds();
     };
     for (objective, reads) in [("sft", false), ("dpo", true)] {
-        with_steps_enough(100, |steps| {
+        with_enough_steps(100, |steps| {
             base("seed=1");
             write("tiny", "[model]\nfrom = \"runs/base\"\n", objective, steps);
             let run = Run(lab.at("runs/tiny"));
@@ -110,7 +110,7 @@ fn weights_that_a_run_began_with_may_change_once_nothing_reads_them() {
 
 /// Catches a run of an earlier program, whose rows were other tokens, that is continued as if nothing had changed.
 #[test]
-fn a_run_that_began_under_other_rules_is_not_continued() {
+fn a_run_of_other_data_rules_is_not_resumed() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=4"]).succeeds();
     let path = lab.tiny_run().0.join("receipt.json");
@@ -170,9 +170,9 @@ fn changes<'a>(model: &'a str, tokenizer: &'a str) -> Vec<(&'a str, &'a str, &'a
 }
 
 /// Catches a receipt without the small files of the model that a run began from: a template or a shape that changed while the run was
-/// stopped would be learned from without a word.
+/// stopped would be used without a report.
 #[test]
-fn every_file_of_the_model_that_a_run_began_from_counts() {
+fn a_change_in_any_file_of_the_initial_model_is_detected() {
     let lab = Lab::new();
     let rows = (0..60).map(|i| json!({"prompt": format!("{i}? "), "completion": "yes"}).to_string() + "\n");
     lab.write("rows.jsonl", rows.collect::<String>());
@@ -199,7 +199,7 @@ fn every_file_of_the_model_that_a_run_began_from_counts() {
 
 /// The same for a reference, a reward model, and a critic, which a resumed run reads from its own checkpoint.
 #[test]
-fn every_file_of_the_models_beside_the_policy_counts() {
+fn a_change_in_any_file_of_the_other_models_is_detected() {
     let lab = experiments::lab(
         &experiments::PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4\n", "model = \"judge\"\n"),
     );
@@ -231,10 +231,10 @@ fn every_file_of_the_models_beside_the_policy_counts() {
     lab.resume(&longer).succeeds();
 }
 
-/// Catches a lock that was removed, and one that another run was told to change, which let a run go on with another plugin without
-/// a word.
+/// Catches a lock that was removed, and one that another run may change, which let a run continue with another plugin without
+/// a report.
 #[test]
-fn without_a_lock_the_receipt_knows_the_plugins_of_a_run() {
+fn without_a_lock_the_receipt_identifies_the_plugins_of_a_run() {
     let lab = Lab::tiny();
     let original = library(&test_plugins(), "test-plugin-faulty");
     let copy = lab.at("mine").join(original.file_name().expect("a file"));
@@ -248,14 +248,14 @@ fn without_a_lock_the_receipt_knows_the_plugins_of_a_run() {
     run("a", &[]).refuses(1, &["step 4"]);
     fs::write(&copy, [&bytes[..], b"x"].concat()).expect("written");
     fs::remove_file(lab.at("runs/plugins.lock")).expect("removed");
-    let told = ["the run began with other plugins", "plugins[panics-in-loss].sha256: \"", "--update-lock"];
-    run("a", &["--resume"]).refuses(2, &told);
+    let expected = ["the run began with other plugins", "plugins[panics-in-loss].sha256: \"", "--update-lock"];
+    run("a", &["--resume"]).refuses(2, &expected);
     run("b", &["--update-lock"]).refuses(1, &["step 4"]);
-    run("a", &["--resume"]).refuses(2, &told);
+    run("a", &["--resume"]).refuses(2, &expected);
     run("a", &["--resume", "--update-lock"]).refuses(1, &["note: replaced after step 3", "step 4"]);
 }
 
-/// Catches pins that are lost when runs begin at once in a folder of runs that is not there yet.
+/// Catches pins that are lost when several runs begin at once in a folder of runs that does not exist yet.
 #[test]
 fn runs_that_begin_at_once_pin_all_their_plugins() {
     let objectives =
@@ -276,7 +276,7 @@ fn runs_that_begin_at_once_pin_all_their_plugins() {
     }
 }
 
-/// Catches a lock that was emptied or cut and lets every plugin pass.
+/// Catches a lock that was emptied or truncated and then accepts every plugin.
 #[test]
 fn an_emptied_lock_is_refused() {
     let lab = Lab::tiny();

@@ -5,7 +5,7 @@ use std::{fs, thread, time::Duration};
 use rustix::process::Signal;
 
 use crate::support::{
-    kills::{go_on, kill_often, with_steps_enough},
+    kills::{kill_often, start_or_resume, with_enough_steps},
     lab::{Dice, Lab, Run},
 };
 
@@ -17,24 +17,24 @@ fn undisturbed(steps: u64) -> Lab {
     lab
 }
 
-/// Catches a checkpoint that is believed before it is whole, LATEST moved too early, moments or data order that start
-/// anew, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten on seeing a save under
-/// way, ten at any moment; every third hits the training process alone.
+/// Catches a checkpoint that is used before it is complete, LATEST moved too early, moments or data order that
+/// restart, and log lines that are lost or doubled. Twenty-four kills: four right after the start, ten during a save that is in
+/// progress, ten at any moment; every third kills only the training process.
 #[test]
-fn gotcha_41_42_killed_at_twenty_moments_and_resumed_it_leaves_the_same_bits() {
-    with_steps_enough(150, |steps| {
+fn gotcha_41_42_a_run_killed_at_twenty_moments_leaves_the_same_bits() {
+    with_enough_steps(150, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=1", "checkpoint.keep=2"];
         let (lab, mut dice) = (Lab::tiny(), Dice(41));
         let run = lab.tiny_run();
         for _ in 0..4 {
-            let mut running = go_on(&lab, &sets);
+            let mut running = start_or_resume(&lab, &sets);
             thread::sleep(Duration::from_millis(dice.below(300)));
             running.signal(Signal::KILL);
             running.answer();
         }
         let kills = kill_often(&lab, &sets, 20, &mut dice);
-        let end = go_on(&lab, &sets).answer();
+        let end = start_or_resume(&lab, &sets).answer();
         assert!(end.succeeds().contains("held-out loss"), "{end:#?}");
         run.has_steps(steps);
         run.equals(&undisturbed(steps).tiny_run(), steps);
@@ -64,7 +64,7 @@ fn gotcha_42_a_run_by_muon_is_resumed_with_the_same_bits() {
 
 /// Stops a run by `signal` in the middle.
 fn stopped_by(signal: Signal) {
-    with_steps_enough(150, |steps| {
+    with_enough_steps(150, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "eval.every=7", "sample.every=10", "checkpoint.every=0"];
         let lab = Lab::tiny();
@@ -92,19 +92,19 @@ fn stopped_by(signal: Signal) {
 
 /// Catches a Ctrl-C that loses the step, saves half of it, counts two signals for one key, or exits with another code.
 #[test]
-fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_goes_on_bit_for_bit() {
+fn ctrl_c_finishes_the_step_saves_and_exits_130_and_resume_gives_the_same_bits() {
     stopped_by(Signal::INT);
 }
 
-/// The same for what batch systems send.
+/// The same for the signal that batch systems send.
 #[test]
-fn termination_is_as_good_as_ctrl_c() {
+fn sigterm_acts_like_ctrl_c() {
     stopped_by(Signal::TERM);
 }
 
 /// Catches a resume that trains a finished run further, writes its lines again, or fails.
 #[test]
-fn resuming_a_finished_run_says_so_and_changes_nothing() {
+fn resuming_a_finished_run_reports_it_and_changes_nothing() {
     let lab = Lab::tiny();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
@@ -116,7 +116,7 @@ fn resuming_a_finished_run_says_so_and_changes_nothing() {
     assert!(before == files.map(|file| run.bytes(file)));
 }
 
-/// Catches a flag that is not read: --resume with another experiment would silently train something else.
+/// Catches a flag that is ignored: --resume with another experiment would silently train something else.
 #[test]
 fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
     let lab = Lab::tiny();
@@ -141,7 +141,7 @@ fn gotcha_42_resume_with_a_changed_experiment_is_refused_line_by_line() {
 
 /// Catches a run that is bound to the folder in which it began, and one that continues elsewhere with other bits.
 #[test]
-fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
+fn a_moved_or_copied_run_resumes_in_the_folder_that_the_experiment_names() {
     let (lab, whole) = (Lab::tiny(), Lab::tiny());
     whole.run(&["train.steps=12"]).succeeds();
     lab.run(&[]).succeeds();
@@ -159,9 +159,9 @@ fn a_moved_or_copied_run_goes_on_where_the_experiment_says_it_is() {
     lab.resume(&["runs_dir=moved", "seed=3"]).refuses(2, &["was: seed = 7", "is:  seed = 3"]);
 }
 
-/// Catches a resume that makes a new run of that name.
+/// Catches a resume that creates a new run of that name.
 #[test]
-fn resuming_a_run_that_never_was_is_refused() {
+fn resuming_a_missing_run_is_refused() {
     let lab = Lab::tiny();
     lab.resume(&[]).refuses(2, &["there is no run \"tiny\"", "--resume"]);
     assert!(!lab.at("runs").exists());

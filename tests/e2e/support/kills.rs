@@ -13,7 +13,7 @@ use crate::support::{
 /// are busy, a short run may be over before this process has seen it start. `attempt` gets the number of steps, fails if something
 /// is wrong, and returns whether the run was still running every time that it was to be ended.
 #[track_caller]
-pub fn with_steps_enough(least: u64, mut attempt: impl FnMut(u64) -> bool) {
+pub fn with_enough_steps(least: u64, mut attempt: impl FnMut(u64) -> bool) {
     const DOUBLED: u32 = 6;
     for steps in (0..=DOUBLED).map(|doubled| least << doubled) {
         if attempt(steps) {
@@ -25,7 +25,7 @@ pub fn with_steps_enough(least: u64, mut attempt: impl FnMut(u64) -> bool) {
 }
 
 /// Starts the run of `tiny.toml`, or resumes it, as a user would.
-pub fn go_on(lab: &Lab, sets: &[&str]) -> Running {
+pub fn start_or_resume(lab: &Lab, sets: &[&str]) -> Running {
     let run = lab.tiny_run();
     let begun = run.0.join("experiment.toml").is_file() || run.0.join("pipeline.toml").is_file();
     if !begun {
@@ -40,7 +40,7 @@ pub fn go_on(lab: &Lab, sets: &[&str]) -> Running {
 #[track_caller]
 pub fn kill_at<const N: usize>(lab: &Lab, sets: &[&str], run: &Run, steps: [u64; N]) -> bool {
     steps.into_iter().fold(true, |all, step| {
-        let mut running = go_on(lab, sets);
+        let mut running = start_or_resume(lab, sets);
         running.until(|| run.pointer("LATEST").is_some_and(|at| at >= step));
         running.signal(Signal::KILL);
         all & was_killed(&running.answer())
@@ -56,7 +56,7 @@ pub fn kill_often(lab: &Lab, sets: &[&str], times: u64, dice: &mut Dice) -> bool
     for round in 0..times {
         let before = run.pointer("LATEST").unwrap_or(0);
         let further = |steps| run.pointer("LATEST").is_some_and(|step| step >= before + steps);
-        let mut running = go_on(lab, sets);
+        let mut running = start_or_resume(lab, sets);
         if round.is_multiple_of(2) {
             running.until(|| further(1) && run.in_a_save());
         } else {

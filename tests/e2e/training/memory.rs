@@ -42,18 +42,18 @@ fn both(objective: &str, sets: &[&str]) -> [[f64; 2]; 2] {
     assert_ne!(model, SMALL);
     lab.write("tiny.toml", format!("{model}{ROWS}\n[eval]\nevery = 3\n{objective}"));
     lab.write("rows.jsonl", rows());
-    let said = lab.check("tiny.toml", sets);
+    let predicted = lab.check("tiny.toml", sets);
     lab.run(sets).succeeds();
     let lines = Run(lab.at("runs/tiny")).lines("timing.jsonl");
-    let took = lines.iter().rev().find(|line| line["kind"] == "train").expect("a step");
-    [&said, took].map(|from| [number(from, "memory_peak_bytes"), number(from, "process_peak_bytes")])
+    let used = lines.iter().rev().find(|line| line["kind"] == "train").expect("a step");
+    [&predicted, used].map(|from| [number(from, "memory_peak_bytes"), number(from, "process_peak_bytes")])
 }
 
 /// Catches an estimate that leaves out evaluation, the reference's pass, the critic or the caches of generation, or that counts a
 /// reference that a run no longer holds; and evaluations that compute more at a time than a step does.
 #[test]
 #[cfg(target_os = "linux")]
-fn check_says_what_a_run_takes() {
+fn check_predicts_the_memory_of_a_run() {
     let ppo = PPO.replace("steps = 12", "steps = 4");
     for (name, objective, sets) in [
         ("sft", SFT, &["eval.generate=8"][..]),
@@ -62,10 +62,10 @@ fn check_says_what_a_run_takes() {
         ("dpo in small steps", DPO, &["train.steps=4", "train.batch={pairs=2}"]),
         ("ppo", &ppo, &["rollout.max_new_tokens=64", "rollout.samples=4"]),
     ] {
-        let [said, took] = both(objective, sets);
-        for (what, said, took) in [("device", said[0], took[0]), ("process", said[1], took[1])] {
-            let error = said / took - 1.0;
-            assert!(error.abs() < 0.1, "{name}, {what}: check says {said}, the run took {took}: {error:+.3}");
+        let [predicted, used] = both(objective, sets);
+        for (what, predicted, used) in [("device", predicted[0], used[0]), ("process", predicted[1], used[1])] {
+            let error = predicted / used - 1.0;
+            assert!(error.abs() < 0.1, "{name}, {what}: check predicts {predicted}, the run used {used}: {error:+.3}");
         }
     }
 }

@@ -53,6 +53,6 @@ fn gotcha_01_06_any_cut_gives_the_same_loss_and_gradient_on_the_reference() {
 /// Catches terms whose own denominators are lost, and statistics that are not those of the part's tokens: the z-loss goes
 /// the way of objectives that are not linear.
 #[test]
-fn gotcha_01_the_same_for_an_objective_that_is_not_linear() {
+fn gotcha_01_any_cut_gives_the_same_for_an_objective_that_is_not_linear() {
     cut_runs(&["objective.z_loss=0.01", "objective.label_smoothing=0.1"], 1e-6, 1e-5);
 }

@@ -41,7 +41,7 @@ fn two_objectives_add_up_with_their_weights() {
         close(one.train(key)[7], two.train(key)[7], 1e-4, key);
         close(one.train(key)[0], 2.0 * half.train(key)[0], 1e-6, key);
     }
-    // Each says its own numbers.
+    // Each reports its own numbers.
     let line = two.metrics("train").swap_remove(0);
     let loss = one.train("loss")[0];
     for key in ["ce.0/cross_entropy", "ce.1/cross_entropy"] {
@@ -69,7 +69,7 @@ fn label_smoothing_and_z_loss_change_what_is_minimised() {
 
 /// Catches a patience that is never exhausted or counts wrong, and a resumed run that trains on past its end.
 #[test]
-fn early_stopping_ends_the_run_and_resume_does_not_go_on() {
+fn early_stopping_ends_the_run_and_resume_does_not_continue_it() {
     let sets = [
         "train.steps=40",
         "eval.every=2",
@@ -80,8 +80,8 @@ fn early_stopping_ends_the_run_and_resume_does_not_go_on() {
     let lab = Lab::tiny();
     let answer = lab.run(&sets);
     assert!(answer.succeeds().contains("6 steps"), "{answer:#?}");
-    let told = "stopped after step 6: eval/loss has not improved in 2 evaluations";
-    assert!(answer.err.contains(told), "{answer:#?}");
+    let expected = "stopped after step 6: eval/loss has not improved in 2 evaluations";
+    assert!(answer.err.contains(expected), "{answer:#?}");
     let run = lab.tiny_run();
     // The first evaluation of the run sets the mark; two without a gain of 10 nats end it.
     assert_eq!(run.train("loss").len(), 6);
@@ -95,7 +95,7 @@ fn early_stopping_ends_the_run_and_resume_does_not_go_on() {
 
 /// Catches BEST that names the last instead, that is rotated away, or that is lost when the last step is saved twice.
 #[test]
-fn gotcha_41_the_best_checkpoint_stays_and_is_the_best() {
+fn gotcha_41_the_best_checkpoint_is_kept_and_is_the_best() {
     // A rate so high that the loss rises again.
     let sets = ["train.steps=24", "eval.every=3", "checkpoint.every=2", "checkpoint.keep=2"];
     let run = train(&[&sets[..], &["train.optimizer.lr=0.05", "train.schedule=constant"]].concat());
@@ -119,9 +119,9 @@ fn gotcha_41_the_best_checkpoint_stays_and_is_the_best() {
     assert_eq!((best(&falling), falling.pointer("BEST")), (Some(8), Some(8)));
 }
 
-/// Catches a length that is not used, or changes at another step than it says.
+/// Catches a length that is not used, or that changes at another step than configured.
 #[test]
-fn the_context_schedule_is_followed() {
+fn the_context_length_follows_its_schedule() {
     let run = train(&["train.context_schedule=[[0,4],[3,8],[6,16]]"]);
     assert_eq!(run.train("context"), [4.0, 4.0, 4.0, 8.0, 8.0, 8.0, 16.0, 16.0]);
     // And it is the length of what is trained on.
@@ -133,7 +133,7 @@ fn the_context_schedule_is_followed() {
     assert!(long.train("tokens").iter().any(|tokens| *tokens > 64.0), "{:?}", long.train("tokens"));
 }
 
-/// Catches a group whose rate is not used: a frozen embedding does not move, and what is not frozen does.
+/// Catches a group whose rate is not used: a frozen embedding does not change, and other weights do.
 #[test]
 fn parameter_groups_have_their_own_rate() {
     let lab = Lab::tiny();
@@ -151,7 +151,7 @@ fn parameter_groups_have_their_own_rate() {
     assert!(tensor(1, "lm_head.weight") != tensor(8, "lm_head.weight"));
 }
 
-/// Catches a schedule that is chosen and not followed; the values are those of its formula.
+/// Catches a schedule that is configured and not used; the values are those of its formula.
 #[test]
 fn every_schedule_is_followed() {
     let cosine = |p: f64| 0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * p).cos());
@@ -174,7 +174,7 @@ fn every_schedule_is_followed() {
 
 /// Catches a length in epochs that is not that of the data, and activations that are computed again as other ones.
 #[test]
-fn epochs_and_recomputation_do_what_they_say() {
+fn epochs_and_recomputation_work_as_documented() {
     let lab = Lab::new();
     for (name, epochs) in [("one", "epochs = 1"), ("two", "epochs = 2")] {
         lab.write("tiny.toml", TINY.replace("steps = 8", epochs));
@@ -187,10 +187,10 @@ fn epochs_and_recomputation_do_what_they_say() {
     assert!(kept.saved(8, "model.safetensors") == again.saved(8, "model.safetensors"));
 }
 
-/// Catches expectations of objectives that are never checked, that wait for an evaluation that never comes, that are reported
+/// Catches expectations of objectives that are never checked, that need an evaluation that never runs, that are reported
 /// twice, or that fail for a model because it is trained.
 #[test]
-fn gotcha_10_a_first_loss_far_from_ln_v_is_said_once_and_of_fresh_weights_alone() {
+fn gotcha_10_a_first_loss_far_from_ln_v_is_reported_once_and_only_for_new_weights() {
     let lab = Lab::tiny();
     lab.write("some.txt", crate::support::lab::some_text(600));
     let nothing_held_out = ["data={source='text',path='some.txt',held_out=0}", "eval={}"];

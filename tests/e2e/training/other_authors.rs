@@ -1,4 +1,4 @@
-//! Objectives of other authors in whole runs: kinds that none of the shipped ones is. The crates are in `tests/plugins`.
+//! Objectives of other authors in whole runs, of kinds that are not shipped. The crates are in `tests/plugins`.
 
 use std::{fs, path::Path, process::Command};
 
@@ -87,8 +87,8 @@ fn trains(lab: &Lab, sets: &[&str]) -> Run {
     run
 }
 
-/// Catches a host that sends a cotangent for a value that no objective returned (without a critic there is nothing to receive
-/// it), a rehearsal without `reward`, `ended` or several answers to a prompt, and made-up answers that the first step learns from.
+/// Catches a host that sends a cotangent for a value that no objective returned (without a critic no model can receive
+/// it), a memory check without `reward`, `ended` or several answers to a prompt, and invented answers that the first step uses.
 #[test]
 fn gotcha_55_grpo_trains_without_a_critic() {
     let prompt = |i| json!({"prompt": format!("{i}? ")});
@@ -115,8 +115,8 @@ fn gotcha_55_grpo_trains_without_a_critic() {
     refused.refuses(2, &["critic", "unused: no objective reads a critic (the statistic `critic.value`)"]);
 }
 
-/// Catches a rehearsal that composes with other rows than a step's, a label that is lost on the way through `compose`, and a
-/// reference point with a gradient (then the first loss is right and the answers do not come apart).
+/// Catches a memory check that composes with other rows than a step's, a label that is lost in `compose`, and a
+/// reference point with a gradient (then the first loss is right and the answers' rewards do not separate).
 #[test]
 fn gotcha_24_kto_trains_on_labels() {
     let row = |i: u64| {
@@ -134,7 +134,7 @@ fn gotcha_24_kto_trains_on_labels() {
     assert!(last("loss") < 0.49 && last("rewards/desirable") > last("rewards/undesirable"), "{:?}", run.train("loss"));
 }
 
-/// Catches a rehearsal without the rows' columns, and weights that are passed over: equal ones give plain fine-tuning, and rows of
+/// Catches a memory check without the rows' columns, and weights that are ignored: equal ones give plain fine-tuning, and rows of
 /// weight 0 are not learned.
 #[test]
 fn a_required_column_reaches_the_loss() {
@@ -176,10 +176,10 @@ fn simpo_trains_without_a_reference() {
     assert!(margin[0].abs() < 0.5 && margin[11] > 1.0 && loss[11] < 0.5, "{loss:?} {margin:?}");
 }
 
-/// Catches a rehearsal whose `prepare` changes the state that the first step begins with, or that uses up a draw: the first
-/// rollout then has another coefficient or other answers than one whose rehearsal was smaller.
+/// Catches a memory check whose `prepare` changes the state that the first step begins with, or that uses up a draw: the first
+/// rollout then has another coefficient or other answers than one whose memory check was smaller.
 #[test]
-fn a_batch_that_is_tried_leaves_no_trace() {
+fn trying_a_batch_does_not_change_the_run() {
     let ppo = crate::support::experiments::PPO
         .replace("whiten_advantages = true", "kl_control = \"adaptive\"\nkl_coef = 0.25\nkl_horizon = 8.0");
     let lab = lab(&ppo, |i| json!({"prompt": format!("{}? ", "1".repeat(1 + i as usize % 9))}));
@@ -235,7 +235,7 @@ export_objective!("outside", Outside);
 
 /// Catches a contract that only crates of this workspace can be built with. Rebuilds its dependencies, which takes minutes.
 #[test]
-#[ignore = "builds the contract's dependencies anew, which takes minutes: cargo xtask test --full"]
+#[ignore = "rebuilds the contract's dependencies, which takes minutes: cargo xtask test --full"]
 fn an_objective_built_outside_the_workspace_trains() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let lab = Lab::tiny();

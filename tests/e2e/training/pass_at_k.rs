@@ -43,7 +43,7 @@ fn drawn(run: &Run, step: u64) -> Vec<Value> {
 /// Catches figures of other answers than those that are recorded, answers to a prompt that are all drawn alike, and a run whose
 /// weights, greedy answers or losses change because answers are drawn.
 #[test]
-fn a_run_reports_pass_at_k_and_is_otherwise_the_same() {
+fn a_run_with_pass_at_k_trains_the_same_bits() {
     let lab = lab();
     lab.run(&DRAWN).succeeds();
     let run = lab.tiny_run();
@@ -94,9 +94,9 @@ fn a_resumed_run_draws_the_same_answers() {
     assert_eq!(parts.lines("samples.jsonl"), whole.lines("samples.jsonl"));
 }
 
-/// Catches pass@k that is asked for and silently left out, a rule that cannot read it, and another number of answers on resuming.
+/// Catches pass@k that is requested and silently left out, a rule that cannot read it, and another number of answers on resuming.
 #[test]
-fn pass_at_k_is_refused_where_nothing_can_be_right() {
+fn pass_at_k_is_refused_without_checkable_answers() {
     let lab = lab();
     lab.run(&["eval.pass_at=[4]"]).refuses(2, &["eval.pass_at: 4 is more than eval.samples = 1"]);
     lab.run(&[DRAWN[0], "checkpoint.best=max:eval/pass@2"]).refuses(2, &["checkpoint.best", "eval/pass@"]);
@@ -106,7 +106,7 @@ fn pass_at_k_is_refused_where_nothing_can_be_right() {
     let row = |i: usize| json!({"prompt": format!("{i}? ")}).to_string() + "\n";
     lab.write("rows.jsonl", (0..60).map(row).collect::<String>());
     let prompts = ["objective.plugin=ppo", "train.batch={prompts=4}", "rollout={prompts=4, max_new_tokens=4}"];
-    let judged = ["reward={plugin=\"length\"}", DRAWN[0], "name=asked"];
-    lab.run(&[&prompts[..], &judged].concat()).refuses(2, &["eval.pass_at: unused", "data.columns.answer"]);
+    let rewarded = ["reward={plugin=\"length\"}", DRAWN[0], "name=asked"];
+    lab.run(&[&prompts[..], &rewarded].concat()).refuses(2, &["eval.pass_at: unused", "data.columns.answer"]);
     assert!(!lab.at("runs/asked").exists());
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::{
-    kills::{kill_at, with_steps_enough},
+    kills::{kill_at, with_enough_steps},
     lab::{Lab, ROWS, SMALL, close},
 };
 
@@ -48,7 +48,7 @@ fn lab() -> Lab {
 /// 10 = 2.3 nats per digit. Catches a prompt that is supervised, a completion that is not, and an end of text that is not learned
 /// (then greedy answers do not stop and none is exact).
 #[test]
-fn gotcha_02_completions_are_learned_to_their_end_and_prompts_are_not() {
+fn gotcha_02_completions_are_supervised_to_their_end_and_prompts_are_not() {
     let lab = lab();
     lab.run(&[]).succeeds();
     let run = lab.tiny_run();
@@ -88,7 +88,7 @@ fn gotcha_12_packed_rows_train_as_rows_one_by_one() {
 /// Killed in the middle of an epoch of rows, the run resumes bit for bit. Catches a row order that restarts.
 #[test]
 fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
-    with_steps_enough(120, |steps| {
+    with_enough_steps(120, |steps| {
         let length = format!("train.steps={steps}");
         let sets = [&length, "checkpoint.every=1", "eval.every=20"];
         let undisturbed = lab();
@@ -106,9 +106,9 @@ fn gotcha_42_a_killed_run_over_rows_leaves_the_same_bits() {
     });
 }
 
-/// Catches counts that are only printed, or wrong, and a template that does not go with the model.
+/// Catches counts that are only printed, or wrong, and a template that is not saved with the model.
 #[test]
-fn gotcha_05_15_the_receipt_counts_what_was_dropped_and_the_template_goes_with_the_model() {
+fn gotcha_05_15_the_receipt_counts_dropped_rows_and_the_template_is_saved_with_the_model() {
     let lab = lab();
     let long = json!({"prompt": "x".repeat(60), "completion": "y", "digits": 1}).to_string() + "\n";
     lab.write("rows.jsonl", rows(50) + &long + &rows(50));
@@ -134,9 +134,9 @@ fn gotcha_05_15_the_receipt_counts_what_was_dropped_and_the_template_goes_with_t
     assert!(answer.succeeds().contains("a\n⟦b<|endoftext|>⟧"), "{answer:#?}");
 }
 
-/// Every mistake is found before anything is written, and names where it is.
+/// Every mistake is found before anything is written, and is reported with its place.
 #[test]
-fn wrong_rows_and_wrong_company_are_refused_before_anything_is_written() {
+fn wrong_rows_and_combinations_are_refused_before_anything_is_written() {
     let lab = lab();
     let refused = |sets: &[&str], parts: &[&str]| {
         lab.run(sets).refuses(2, parts);

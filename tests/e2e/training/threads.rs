@@ -1,11 +1,11 @@
-//! The number of threads never changes a bit of what a run leaves behind.
+//! The number of threads never changes a bit of a run's files.
 
 use crate::support::{
     lab::{Lab, ROWS, SMALL, close},
     rig::Answer,
 };
 
-/// Wide enough that every kernel cuts its work into several chunks.
+/// Wide enough that every kernel splits its work into several chunks.
 const WIDE: [&str; 7] = [
     "model.dim=64",
     "model.heads=4",
@@ -40,7 +40,7 @@ fn gotcha_40_the_generic_path_gives_the_same_bits_with_1_and_2_threads() {
 
 /// Catches a comparison that compares nothing: another seed does change the bits.
 #[test]
-fn another_seed_gives_other_bits() {
+fn a_different_seed_gives_different_bits() {
     let lab = Lab::tiny();
     lab.run(&["train.steps=2", "sample.every=0"]).succeeds();
     lab.run(&["train.steps=2", "sample.every=0", "seed=8", "name=other"]).succeeds();
@@ -96,7 +96,7 @@ fn has_another_set() -> bool {
     !shown.succeeds().contains("kernels for baseline")
 }
 
-/// Catches log-probabilities of a reference that another instruction set computed and that are read from the cache all the same.
+/// Catches log-probabilities of a reference that another instruction set computed and that are still read from the cache.
 #[test]
 fn a_reference_computed_with_another_instruction_set_is_not_read_from_the_cache() {
     let lab = Lab::new();

@@ -93,7 +93,7 @@ fn attach(sequences: &mut [Sequence], arrays: &Batch<'_>, but: &[&str]) -> Resul
         let refuse = |what: String| Err(Error::run(format!("`prepare` returned `{}` {what}", array.name)));
         let name = array.name.to_string();
         match array.scope {
-            _ if array.cols != 1 => return refuse(format!("with {} columns, expected one", array.cols)),
+            _ if array.cols != 1 => return refuse(format!("with {} columns, expected one in rollouts", array.cols)),
             Scope::SEQUENCE if array.data.len() == count => {
                 for (sequence, value) in sequences.iter_mut().zip(array.data.iter()) {
                     sequence.per_sequence.insert(name.clone(), *value);

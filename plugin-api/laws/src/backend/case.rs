@@ -29,7 +29,7 @@ pub fn is_exact(spec: &OpSpec) -> bool {
 pub struct Case {
     /// The operation.
     pub spec: &'static OpSpec,
-    /// What distinguishes it.
+    /// What distinguishes it from other cases of the operation.
     pub name: String,
     /// Name, kind and bits of each attribute.
     pub attrs: Vec<(&'static str, u32, u64)>,

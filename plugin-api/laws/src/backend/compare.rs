@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_or_invented_nan_is_an_error() {
+    fn a_missing_or_extra_nan_is_an_error() {
         let finite = Tensor::row([1.0, 2.0]);
         let lost = Tensor::row([1.0, f64::NAN]);
         assert_eq!(worst(&finite, &lost), (f64::INFINITY, 1));
@@ -170,7 +170,7 @@ mod tests {
 
     /// Catches an element that is chosen by its error alone, without the limit, and a lost limit.
     #[test]
-    fn the_element_that_takes_most_of_its_limit_is_named() {
+    fn the_element_nearest_its_limit_is_named() {
         let (expected, found) = ([0.0, 100.0, 5.0], [2e-6, 100.001, 5.0]);
         let (worst, at) = nearest_to_limit(&expected, &found, Some(&[1e-6, 1.0, 0.0]));
         assert_eq!((worst, at), (Agreement::new(2e-6, 1e-6), 0));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_value_among_many_small_ones_is_seen() {
+    fn one_wrong_value_among_many_small_ones_is_detected() {
         let expected = Tensor::generate(100, 10, || 1.0);
         let mut found = expected.clone();
         found.data[777] = 1.001;

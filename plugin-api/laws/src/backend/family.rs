@@ -1,4 +1,4 @@
-//! What the suite knows of the operations of one file: their cases, their backward operations, and wrong calls of them.
+//! The operations of one file in the suite: their cases, their backward operations, and wrong calls of them.
 
 use super::{case::Case, rules::Rule};
 use plugin_api::{
@@ -16,7 +16,7 @@ pub struct Family {
     pub cases: fn(&mut SplitMix64, &mut dyn Session, DType) -> Result<Vec<Case>>,
     /// The rules of their backward operations.
     pub rules: &'static [Rule],
-    /// What makes a call of them wrong, those of backward operations included.
+    /// Mistakes that make a call of them wrong, those of backward operations included.
     pub wrong: Wrong,
 }
 

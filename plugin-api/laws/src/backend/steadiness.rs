@@ -49,8 +49,8 @@ impl Suite {
         report
     }
 
-    /// Whether the process keeps its size while an operation is repeated with all that belongs to it: buffers, transfers, scratch
-    /// memory. `resident` returns the bytes that the process holds; if it returns `None`, nothing is checked.
+    /// Whether the process keeps its size while an operation is repeated with its buffers, transfers and scratch
+    /// memory. `resident` returns the resident bytes of the process; if it returns `None`, nothing is checked.
     ///
     /// Must run alone in its process: other work would change the size.
     pub fn verify_growth(
@@ -62,13 +62,13 @@ impl Suite {
         let mut report = Report::default();
         for (spec, cases) in self.by_operation(wanted) {
             let Some(canonical) = canonical(&cases) else { continue };
-            if !(self.watch)(&canonical.case.name) || !(self.watch)("the process keeps its size from step to step") {
+            if !(self.watch)(&canonical.case.name) || !(self.watch)("the process does not grow from step to step") {
                 continue;
             }
             if candidate.supports(spec.id, self.dtype)
                 && let Some(grown) = growth(candidate, &canonical.case, self.dtype, resident)
             {
-                report.push(spec.name, "the process keeps its size from step to step", grown);
+                report.push(spec.name, "the process does not grow from step to step", grown);
             }
         }
         report
@@ -80,7 +80,7 @@ fn same_bits(first: &mut dyn Session, second: &mut dyn Session, case: &Case, dty
         let outcome = run(session, case, dtype, Layout::Dense).map_err(|e| format!("{}: {e}", case.name))?;
         Ok::<_, String>(outcome.bits)
     };
-    if bits(first)? == bits(second)? { Ok(()) } else { Err(format!("{}: other bits", case.name)) }
+    if bits(first)? == bits(second)? { Ok(()) } else { Err(format!("{}: different bits", case.name)) }
 }
 
 /// Whether each interval of steps left the process larger; `None` if its size is not known.
@@ -107,7 +107,7 @@ fn growth(
     let grown: Vec<u64> = sizes.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
     let least = grown.iter().copied().min().unwrap_or(0);
     Some(match least > ALLOWED {
-        true => Err(format!("every {STEPS} steps leave {} KiB or more behind", least >> 10)),
+        true => Err(format!("the process grows by {} KiB or more every {STEPS} steps", least >> 10)),
         false => Ok(format!("{} steps", STRETCHES * STEPS)),
     })
 }

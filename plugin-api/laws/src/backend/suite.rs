@@ -28,7 +28,7 @@ pub struct Suite {
 impl Suite {
     /// Builds the cases of the operations that `wanted` selects and runs them on `reference`, which must compute with operands
     /// stored in `dtype` (the reference backend does, in f64, for every float type). An operation's cases do not depend on the
-    /// other operations that are wanted.
+    /// other selected operations.
     ///
     /// # Errors
     /// A refusal of the reference, or a result of it that contradicts the laws' own evaluation.
@@ -57,7 +57,7 @@ impl Suite {
             let held = candidate.memory().handles;
             self.verify_op(candidate, spec, &cases, &mut report);
             let left = candidate.memory().handles;
-            report.push(spec.name, "every handle was given back", same(held, left));
+            report.push(spec.name, "every handle was freed", same(held, left));
         }
         report
     }
@@ -67,14 +67,14 @@ impl Suite {
         report.push(spec.name, "the suite has cases with and without every operand", complete(spec, cases));
         let Some(canonical) = canonical(cases) else { return };
         let offered = candidate.supports(spec.id, dtype);
-        let support = "what it says of its support is true";
+        let support = "its reported support is correct";
         if (self.watch)(support) {
             report.push(spec.name, support, truthful(candidate, &canonical.case));
         }
         if !offered {
             match spec.mandatory {
                 true => report.push(spec.name, "offered", Err(format!("mandatory, but not offered for {dtype}"))),
-                false => report.push(spec.name, "offered", Ok("not offered, and need not be".into())),
+                false => report.push(spec.name, "offered", Ok("not offered (optional)".into())),
             }
             return;
         }
@@ -148,24 +148,28 @@ fn complete(spec: &OpSpec, cases: &[&Prepared]) -> Result<String, String> {
     }
 }
 
-/// An operation that `supports` affirms works, and one that it denies returns [`Code::UNSUPPORTED`], for every float type, for i32
+/// An operation for which `supports` is true works, and any other returns [`Code::UNSUPPORTED`], for every float type, for i32
 /// and for an operation that does not exist.
 fn truthful(candidate: &mut dyn Session, case: &Case) -> Result<String, String> {
     if candidate.supports(u32::MAX, DType::F32) || candidate.supports(case.spec.id, DType::I32) {
-        return Err("affirms an unknown operation, or i32 as a compute dtype".into());
+        return Err("reports support for an unknown operation, or for i32 as a compute dtype".into());
     }
     let mut denied = Vec::new();
     for dtype in [DType::F64, DType::F32, DType::BF16] {
         let affirmed = candidate.supports(case.spec.id, dtype);
         match run(candidate, case, dtype, Layout::Dense) {
             Ok(_) if affirmed => {}
-            Err(e) if affirmed => return Err(format!("{dtype} is affirmed, but the call answers {:?}: {e}", e.code)),
+            Err(e) if affirmed => {
+                return Err(format!("{dtype} is reported as supported, but the call returns {:?}: {e}", e.code));
+            }
             Err(e) if e.code == Code::UNSUPPORTED || has_no_buffers(candidate, dtype) => denied.push(dtype),
-            Err(e) => return Err(format!("{dtype} is denied, but the call answers {:?}: {e}", e.code)),
-            Ok(_) => return Err(format!("{dtype} is denied, but the call works")),
+            Err(e) => {
+                return Err(format!("{dtype} is reported as unsupported, but the call returns {:?}: {e}", e.code));
+            }
+            Ok(_) => return Err(format!("{dtype} is reported as unsupported, but the call works")),
         }
     }
-    Ok(if denied.is_empty() { String::new() } else { format!("denied: {denied:?}") })
+    Ok(if denied.is_empty() { String::new() } else { format!("unsupported: {denied:?}") })
 }
 
 /// Whether buffers of that dtype do not exist.

@@ -34,7 +34,7 @@ impl<'a> Case<'a> {
         Ok(Self { laws, options, requirements, draws: (0..WINDOWS).collect(), cut: None })
     }
 
-    /// The same with one window alone, or with a part of it.
+    /// The same with only one window, or with a part of it.
     pub(super) fn only(&self, draw: u64, cut: Option<Cut>) -> Case<'a> {
         Case { laws: self.laws, options: self.options, requirements: self.requirements.clone(), draws: vec![draw], cut }
     }
@@ -100,12 +100,12 @@ impl<'a> Case<'a> {
 
     /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows does not.
     pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
-        let seen = self.seen_by_prepare(window);
+        let seen = self.arrays_for_prepare(window);
         sequences::prepared(objective, &seen, window, self.rollouts())
     }
 
     /// The arrays of a window that `prepare` gets.
-    pub(super) fn seen_by_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
+    pub(super) fn arrays_for_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
         let is_statistic = |name: &str| self.requirements.statistics.iter().any(|s| s == name);
         let seen = window.arrays().iter().filter(|a| self.rollouts() || !is_statistic(&a.name));
         seen.fold(Batch::new(), |all, a| all.with_array(sequences::with_data(a, a.data.to_vec())))

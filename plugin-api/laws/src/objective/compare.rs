@@ -57,12 +57,12 @@ impl Flat {
     /// Splits `loss`, the loss of `batch`, into its parts.
     pub(super) fn of(manifest: &ObjectiveManifest, loss: &Loss, batch: &Batch<'_>) -> Result<Self, Fault> {
         let terms = loss.terms.iter().map(|t| (t.name.clone(), (t.coefficient, t.sum))).collect();
-        let says = |m: &&plugin_api::objective::MetricPart| m.weight != 0.0;
+        let counts = |m: &&plugin_api::objective::MetricPart| m.weight != 0.0;
         let weight = |m: &plugin_api::objective::MetricPart| match is_mean(manifest, &m.name) {
             true => m.weight,
             false => 1.0,
         };
-        let metrics = loss.metrics.iter().filter(says).map(|m| (m.name.clone(), (m.value, weight(m)))).collect();
+        let metrics = loss.metrics.iter().filter(counts).map(|m| (m.name.clone(), (m.value, weight(m)))).collect();
         let offsets = batch.get(names::OFFSETS)?.to_vec();
         let mut cotangents = Batch::new().with(names::OFFSETS, Scope::BATCH, offsets);
         for term in &loss.terms {
@@ -89,11 +89,11 @@ impl Flat {
         let mut whole = first.clone();
         for part in rest {
             if let Some(name) = first.terms.keys().find(|name| !part.terms.contains_key(*name)) {
-                return fault(format!("term `{name}` is there for some batches only"));
+                return fault(format!("term `{name}` is returned for some batches only"));
             }
             for (name, (coefficient, sum)) in &part.terms {
                 let Some(known) = whole.terms.get_mut(name) else {
-                    return fault(format!("term `{name}` is there for some batches only"));
+                    return fault(format!("term `{name}` is returned for some batches only"));
                 };
                 if known.0 != *coefficient {
                     return fault(format!(
@@ -134,7 +134,7 @@ impl Flat {
         Ok(terms.worse(metrics).worse(self.same_cotangents(found, alike)?))
     }
 
-    /// Compares cotangents alone.
+    /// Compares only cotangents.
     pub(super) fn same_cotangents(&self, found: &Flat, alike: Alike) -> Result<Agreement, Fault> {
         let mut worst = alike.measure(0.0, 0.0);
         for array in self.cotangents.arrays().iter().filter(|a| a.name != names::OFFSETS) {
@@ -171,7 +171,7 @@ fn pairs(
 ) -> Result<Agreement, Fault> {
     let mut worst = alike.measure(0.0, 0.0);
     if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
-        return fault(format!("{kind} `{name}` is there, where it should not be"));
+        return fault(format!("unexpected {kind} `{name}`"));
     }
     for (name, should) in expected {
         let Some(is) = found.get(name) else {

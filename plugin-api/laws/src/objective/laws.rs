@@ -101,9 +101,9 @@ impl Laws {
         let defaults = [OptionMap::new()];
         for options in if self.options.is_empty() { &defaults[..] } else { &self.options } {
             let missing = |generator: &Generator| {
-                let asked = guard::catch("", "columns", || self.asks(options, generator)).err()?;
-                let name = asked.message.split('`').nth(1)?.strip_prefix(names::COLUMN)?.to_owned();
-                (asked.code == Code::ARRAY).then_some(name)
+                let refusal = guard::catch("", "columns", || self.run_window(options, generator)).err()?;
+                let name = refusal.message.split('`').nth(1)?.strip_prefix(names::COLUMN)?.to_owned();
+                (refusal.code == Code::ARRAY).then_some(name)
             };
             while let Some(name) = missing(&generator).filter(|name| !found.contains(name)) {
                 generator = generator.with_column(&name);
@@ -114,7 +114,7 @@ impl Laws {
     }
 
     /// Runs all calls of a window; the first error names what is missing.
-    fn asks(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
+    fn run_window(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
         let mut objective = (self.create)(options)?;
         let statistics = objective.requirements()?.statistics;
         let composed = objective.compose(&generator.rows(&self.manifest, 0), 0)?;

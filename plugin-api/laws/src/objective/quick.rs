@@ -52,10 +52,10 @@ pub const QUICK: &[(&str, &str)] = &[
     ("stop-gradients", "what the manifest declares as held constant in the gradient is detached by `loss`"),
     (
         "normalisers",
-        "`weigh` answers for each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)",
+        "`weigh` returns each custom normaliser, and the batch cut in two gives the same (unless the loss is coupled)",
     ),
     ("additivity", "the batch cut in two gives the same sums, cotangents and metrics (unless the loss is coupled)"),
-    ("expectations", "for equal models with uniform logits the manifest's numbers come out (default options)"),
+    ("expectations", "equal models with uniform logits give the manifest's expected numbers (default options)"),
 ];
 
 impl Quick<'_> {
@@ -87,7 +87,7 @@ impl Quick<'_> {
         let batch = self.near(&self.part()?, 1)?;
         let loss = guard::catch("", "loss", || self.objective.loss(&batch))?;
         let is_silent =
-            |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| tells(values));
+            |term: &&Term| term.coefficient != 0.0 && !term.cotangents.iter().any(|(_, values)| any_nonzero(values));
         Ok(loss.terms.iter().filter(is_silent).map(|term| term.name.clone()).collect())
     }
 
@@ -141,7 +141,7 @@ impl Quick<'_> {
                 let Some(array) = self.batch.find(statistic) else { continue };
                 for (s, found) in found.iter_mut().enumerate() {
                     let rows = if array.scope == Scope::TOKEN { offsets[s]..offsets[s + 1] } else { s..s + 1 };
-                    *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(tells);
+                    *found |= values.get(rows.start * array.cols..rows.end * array.cols).is_some_and(any_nonzero);
                 }
             }
             found
@@ -254,7 +254,7 @@ impl Quick<'_> {
         Ok(Ok([front.concat(), back.concat()]))
     }
 
-    /// A custom normaliser depends on data alone and adds up: the loss must not depend on how the window is split.
+    /// A custom normaliser depends only on data and adds up: the loss must not depend on how the window is split.
     fn normalisers(&self) -> Outcome {
         let statistics = self.objective.requirements()?.statistics;
         let part = self.part()?;
@@ -317,13 +317,13 @@ impl Quick<'_> {
         let seen = window.arrays().iter().filter(|a| rollouts || !is_statistic(&a.name)).cloned();
         let seen = seen.fold(Batch::new(), Batch::with_array);
         let batch = sequences::prepared(plain, &seen, &window, rollouts)?;
-        let worst = expectations::come_out(self.manifest, plain, &batch, generator.ln_vocab())?;
+        let worst = expectations::check_batch(self.manifest, plain, &batch, generator.ln_vocab())?;
         Ok(Held { note: String::new(), agreement: worst })
     }
 }
 
 /// Whether any cotangent is not 0.
-fn tells(cotangents: &[f64]) -> bool {
+fn any_nonzero(cotangents: &[f64]) -> bool {
     cotangents.iter().any(|value| *value != 0.0)
 }
 

@@ -18,24 +18,24 @@ use plugin_api::{export::guard, objective::ObjectivePlugin, options::OptionMap};
 pub const LAWS: &[(&str, &str)] = &[
     ("manifest", "it is complete: summary, formula, meanings, defaults within range, names that differ"),
     ("options", "defaults make an instance; a value of another type or out of range is refused, naming the key"),
-    ("declared", "what is read and returned stands in the manifest, once, with the right lengths, and is finite"),
+    ("declared", "everything read or returned is declared, once, with the right length, and is finite"),
     ("used", "every declared term and metric is returned under at least one of the options tried"),
     ("cotangents", "they are the derivatives of the sums, by central differences with detached values held constant"),
     (
         "stop-gradients",
-        "what is declared as detached is detached; labelled answers meet in constants of the gradient alone",
+        "what is declared as detached is detached; labelled answers interact only through constants of the gradient",
     ),
     ("additivity", "a window cut anywhere gives the same sums, cotangents and metrics (unless the loss is coupled)"),
     ("order", "the order of sequences does not matter"),
-    ("masked", "what stands behind mask 0, NaN and infinity included, changes nothing; cotangents there are 0"),
+    ("masked", "values where the mask is 0 (NaN and infinity too) change nothing; cotangents there are 0"),
     ("empty", "no sequence, or no supervised token: sums 0, nothing NaN, the same terms"),
-    ("linear", "where the requirements claim it, cotangents do not depend on statistics"),
-    ("normalisers", "custom ones come from data alone, add up over a cut, are not negative, and are there"),
+    ("linear", "if the requirements claim it, cotangents do not depend on statistics"),
+    ("normalisers", "custom ones exist, depend on data only, add up over a cut, and are not negative"),
     ("repeatable", "the same call twice, and on two instances, gives the same bits; `loss` changes no state"),
-    ("state", "a restored instance continues like the saved one; foreign bytes and unknown verdicts are refused"),
-    ("prepare", "its arrays fit the window, leave the host's alone and follow their sequences; `keep` is 0 or 1"),
+    ("state", "a restored instance continues like the saved one; invalid bytes and unknown verdicts are refused"),
+    ("prepare", "its arrays fit the window, do not replace the host's and follow their sequences; `keep` is 0 or 1"),
     ("compose", "its sequences are valid, come from the rows given, and repeat for the same seed"),
-    ("expectations", "for equal models with uniform logits the manifest's numbers come out (default options)"),
+    ("expectations", "equal models with uniform logits give the manifest's expected numbers (default options)"),
 ];
 
 /// Verifies objective `T` under each of `options` (under its defaults where there are none). See the [table](super).

@@ -45,7 +45,7 @@ pub(super) fn same(samples: &[Sample], expected: &[f64], found: &[f64], what: &s
 }
 
 /// A sample in one line.
-pub(super) fn told(sample: &Sample) -> String {
+pub(super) fn describe(sample: &Sample) -> String {
     let short = |text: &str| {
         let shown: String = text.chars().take(60).collect();
         if shown.len() < text.len() { format!("{shown:?}...") } else { format!("{shown:?}") }

@@ -13,13 +13,13 @@
 //! | `empty` | an empty completion, ended or cut off, has a score | a first word that is not there |
 //! | `unusual` | text of any script, length and control characters is scored, or refused with an error | a panic inside a character |
 //!
-//! A reward may refuse prompts that it does not know: give it one that it knows ([`Laws::with_prompt`]).
+//! A reward may refuse prompts of an unknown form: give it one that it accepts ([`Laws::with_prompt`]).
 
 mod checks;
 mod fault;
 
 use crate::{Broken, Report};
-use fault::{Fault, Outcome, told};
+use fault::{Fault, Outcome, describe};
 use plugin_api::{
     Result,
     export::guard,
@@ -138,7 +138,7 @@ impl Laws {
             match guard::catch("", law, || Ok(check(self))) {
                 Ok(Ok(note)) => report.uphold(law, &case, note, None),
                 Ok(Err(Fault { text, agreement, sample })) => {
-                    report.refute(law, &case, Broken { text, agreement }, sample.map(|sample| told(&sample)));
+                    report.refute(law, &case, Broken { text, agreement }, sample.map(|sample| describe(&sample)));
                 }
                 Err(panic) => report.push(law, &case, Err(panic.to_string())),
             }

@@ -139,7 +139,7 @@ fn each_mistake_breaks_its_laws_and_no_other() {
 
 /// Catches a report that does not say which sample: an author cannot repeat what broke the law.
 #[test]
-fn the_sample_that_breaks_a_law_is_shown() {
+fn the_failing_sample_is_shown() {
     let report = verify(&[], |_, s| Ok((0..s.len()).map(|i| i as f64).collect()));
     let line = report.failures().next().expect("a broken law");
     assert_eq!(line.detail, "scored alone: the score is 0, it was 1");

@@ -59,7 +59,7 @@ pub fn within(spec: &OpSpec, e: Error) -> Error {
 fn check_header(spec: &OpSpec, call: &Call<'_>) -> Result<()> {
     if call.version != spec.version {
         return Err(Error::unsupported(format!(
-            "version {} was asked for, version {} is here",
+            "version {} was requested, this backend has version {}",
             call.version, spec.version
         )));
     }

@@ -1,6 +1,6 @@
 //! How an operation is described, encoded, decoded and checked: the machinery behind [`super::ops`].
 //!
-//! `spec` says what a description consists of, `check` compares a call with its description, and `generate` holds the macros. One
+//! `spec` defines what a description consists of, `check` compares a call with its description, and `generate` has the macros. One
 //! description generates the struct that both ends use: the host fills it and calls [`Op::with_call`]; the backend gets it
 //! from [`Op::decode`], with operand count, dtypes, shapes and attribute names already checked.
 

@@ -1,4 +1,4 @@
-//! The operation catalogue: this folder alone defines what a backend computes, a file per group of operations.
+//! The operation catalogue: only this folder defines what a backend computes, a file per group of operations.
 //!
 //! The host's typed calls, the SDK's traits (one per group, all of them [`Ops`]), the shape, dtype and alias checks, and the lines of `abi.lock` are generated
 //! from it. Ids, names, operand order and attribute names are permanent; a changed meaning gets a new version.

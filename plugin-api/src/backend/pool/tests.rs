@@ -14,7 +14,7 @@ fn pool(tag: u16) -> Pool<Bytes> {
 }
 
 #[test]
-fn a_reused_slot_does_not_answer_the_old_handle() {
+fn a_stale_handle_of_a_reused_slot_is_refused() {
     let mut p = pool(1);
     let old = p.alloc(DType::F32, 10).unwrap();
     p.free(old).unwrap();
@@ -47,7 +47,7 @@ fn a_slot_whose_generations_are_used_up_is_not_reused() {
 }
 
 #[test]
-fn another_sessions_handle_is_foreign() {
+fn a_handle_of_another_session_is_refused() {
     let foreign = pool(2).alloc(DType::F32, 10).unwrap();
     let mut p = pool(1);
     p.alloc(DType::F32, 10).unwrap();

@@ -15,9 +15,9 @@ fn loss(x: &[f64]) -> f64 {
     product + two.input("x", x).sum().detach_as("sum").scalar().expect("sound") + by_hand
 }
 
-/// Catches a record of the last tape alone, another order, and values that move with the point.
+/// Catches a record of only the last tape, another order, and values that move with the point.
 #[test]
-fn detached_values_are_those_of_the_base_point() {
+fn detached_values_keep_the_values_of_the_base_point() {
     let (base, detached) = record_detached(|| loss(&[1.0, 3.0]));
     let value = |name: &str, value: f64| Detached { name: name.into(), values: vec![value] };
     assert_eq!(detached, [value("first", 1.0), value("", 2.0), value("sum", 4.0)]);
@@ -36,19 +36,19 @@ fn a_branch_that_detaches_other_values_is_named() {
     };
     let (_, two) = record_detached(|| branch(&[1.0]));
     let (_, one) = record_detached(|| branch(&[-1.0]));
-    for (values, at, says) in [
+    for (values, at, expected) in [
         (&two, [-1.0].as_slice(), "2 values at the base point and 1 here"),
         (&one, &[1.0], "1 values at the base point and more here"),
         (&one, &[-1.0, 2.0], "of 1 numbers at the base point and is `` of 2 numbers"),
     ] {
         let why = replay_detached(values, || branch(at)).expect_err("another branch");
-        assert!(why.contains(says) && why.contains("detach in every branch"), "{why}");
+        assert!(why.contains(expected) && why.contains("detach in every branch"), "{why}");
     }
 }
 
 /// Catches a mode that remains after a panic: every later loss of the thread would compute with old values.
 #[test]
-fn a_panic_leaves_no_mode_behind() {
+fn a_panic_resets_the_mode() {
     let caught = std::panic::catch_unwind(|| {
         replay_detached(&[Detached { name: String::new(), values: vec![7.0] }], || -> f64 { panic!("inside") })
     });

@@ -25,7 +25,7 @@ fn error(build: impl for<'t> FnOnce(&'t Tape, Var<'t>) -> Var<'t>) -> String {
 
 /// Catches a panic, a silent broadcast of `[1]` or `[N]`, and messages that do not name both shapes.
 #[test]
-fn shapes_that_do_not_agree() {
+fn mismatched_shapes() {
     let expected = "`add`: shapes [6] and [2] do not agree";
     assert_eq!(error(|tape, x| x + tape.constant([1.0, 2.0])), expected);
     assert_eq!(error(|tape, x| x * tape.constant([1.0])), "`mul`: shapes [6] and [1] do not agree");
@@ -76,24 +76,24 @@ fn masks_ids_and_lengths() {
 
 #[test]
 fn ranks() {
-    let sort = "`sort` takes a vector, found shape [6, 2]";
+    let sort = "`sort` expects a vector, found shape [6, 2]";
     assert_eq!(error(|_, x| x.repeat_last(2).sort()), sort);
-    assert_eq!(error(|_, x| x.transpose()), "`transpose` takes a matrix, found shape [6]");
-    assert_eq!(error(|_, x| x.gather(&[0])), "`gather` takes a matrix, found shape [6]");
+    assert_eq!(error(|_, x| x.transpose()), "`transpose` expects a matrix, found shape [6]");
+    assert_eq!(error(|_, x| x.gather(&[0])), "`gather` expects a matrix, found shape [6]");
     assert_eq!(
         error(|_, x| x.repeat_last(2).repeat_last(2)),
-        "`repeat_last` takes a scalar or a vector, found shape [6, 2]"
+        "`repeat_last` expects a scalar or a vector, found shape [6, 2]"
     );
-    assert_eq!(error(|_, x| x.sum().logsumexp()), "`logsumexp` takes a vector or a matrix, found shape []");
-    assert_eq!(error(|_, x| x.sum().group_sum(&[1])), "`group_sum` takes a vector or a matrix, found shape []");
+    assert_eq!(error(|_, x| x.sum().logsumexp()), "`logsumexp` expects a vector or a matrix, found shape []");
+    assert_eq!(error(|_, x| x.sum().group_sum(&[1])), "`group_sum` expects a vector or a matrix, found shape []");
     let cube = ndarray::Array3::<f64>::zeros((1, 2, 3));
-    let expected = "`constant` takes a scalar, a vector or a matrix, found shape [1, 2, 3]";
+    let expected = "`constant` expects a scalar, a vector or a matrix, found shape [1, 2, 3]";
     assert_eq!(error(|tape, _| tape.constant(&cube)), expected);
 }
 
 /// Catches a root that is silently summed: the gradient of a vector is not what its author meant.
 #[test]
-fn a_root_that_is_no_scalar() {
+fn a_root_that_is_not_a_scalar() {
     let tape = Tape::new();
     let x = tape.input("x", [1.0]);
     let error = tape.backward(x).expect_err("a vector");
@@ -126,7 +126,7 @@ fn offsets() {
     assert_eq!(tape.finish().expect_err("no offsets").to_string(), expected);
 }
 
-/// Catches a matrix read as a vector, and a last row cut off in silence.
+/// Catches a matrix read as a vector, and a last row dropped without an error.
 #[test]
 fn arrays_of_a_batch() {
     let array = |cols, data: &'static [f64]| Array {
@@ -145,7 +145,7 @@ fn arrays_of_a_batch() {
 
 /// Catches a later mistake hiding the one that caused it.
 #[test]
-fn the_first_mistake_wins() {
+fn the_first_mistake_is_reported() {
     let tape = Tape::new();
     let x = tape.constant([1.0, 2.0]) + tape.constant([1.0, 2.0, 3.0]);
     let _ = x.transpose();

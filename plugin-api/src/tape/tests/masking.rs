@@ -35,7 +35,7 @@ fn gotcha_08_masked_sums_and_means() {
 /// Catches a chain rule that computes 0 * inf behind a mask: the mask comes after the function, so the function's derivative
 /// is not finite where its cotangent is zero.
 #[test]
-fn gotcha_08_masked_after_the_function() {
+fn gotcha_08_a_mask_applied_after_the_function() {
     blocks("exp", |_, x| x.exp().masked_sum(&MASK));
     blocks("log", |_, x| x.abs().log().masked_sum(&MASK));
     blocks("sqrt", |_, x| x.abs().sqrt().masked_sum(&MASK));
@@ -96,7 +96,7 @@ fn gotcha_05_a_mean_over_nothing_is_zero() {
 
 /// Catches the opposite mistake: NaN that disappears although no mask covers it (Rust's `f64::max` would drop it).
 #[test]
-fn an_unmasked_nan_is_not_hidden() {
+fn an_unmasked_nan_is_reported() {
     let tape = Tape::new();
     let x = tape.input("x", [1.0, f64::NAN]);
     let results = [

@@ -36,7 +36,7 @@ fn the_right_derivative_is_accepted() {
 }
 
 #[test]
-fn log_sigmoid_with_the_argument_s_sign_dropped() {
+fn log_sigmoid_with_the_sign_of_its_argument_dropped() {
     refused(|_, x| forge(x[0], x[0].log_sigmoid(), x[0].sigmoid()));
 }
 
@@ -46,7 +46,7 @@ fn gotcha_25_log1mexp_without_its_minus() {
 }
 
 #[test]
-fn a_product_of_which_one_factor_is_taken_for_constant() {
+fn a_product_with_one_factor_treated_as_constant() {
     refused(|_, x| x[0] * x[0].exp().detach());
 }
 
@@ -56,17 +56,17 @@ fn a_clamp_that_lets_the_gradient_through_outside() {
 }
 
 #[test]
-fn a_mean_that_hands_back_a_sum_s_gradient() {
+fn a_mean_with_the_gradient_of_a_sum() {
     refused(|tape, x| forge(x[0], x[0].mean().repeat_last(3), tape.constant([1.0, 1.0, 1.0])));
 }
 
 #[test]
-fn a_sort_whose_gradient_stays_in_the_sorted_places() {
+fn a_sort_whose_gradient_is_not_permuted_back() {
     refused(|_, x| forge(x[0], (-x[0]).sort(), -x[0] / x[0]));
 }
 
 #[test]
-fn a_gradient_that_is_not_a_number() {
+fn a_nan_gradient() {
     let point = [("x", arr1(&[1.0]).into_dyn())];
     let square = |at: &[ndarray::ArrayD<f64>]| Ok::<_, String>(at[0].sum().powi(2));
     let answer = check_gradient(&point, &[arr1(&[f64::NAN]).into_dyn()], Tolerance::default(), square);
@@ -82,6 +82,6 @@ fn a_gradient_that_is_not_a_number() {
 
 /// Catches a tolerance that accepts a derivative with an error of 0.001 %.
 #[test]
-fn a_derivative_that_is_nearly_right() {
+fn a_slightly_wrong_derivative() {
     refused(|_, x| forge(x[0], x[0].exp(), x[0].exp() * 1.00001));
 }

@@ -61,7 +61,7 @@ fn sort_is_stable_and_carries_gradients() {
 
 /// Catches an unstable sort on long inputs: the standard library's unstable one is stable on short inputs.
 #[test]
-fn sort_keeps_the_order_of_equals() {
+fn sort_is_stable_for_equal_values() {
     let x: Vec<f64> = (0..500).map(|i| f64::from(i % 3)).collect();
     let tape = Tape::new();
     let order = tape.constant(&x).argsort().expect("sound");
@@ -101,7 +101,7 @@ fn each_term_has_its_own_gradients() {
 
 /// Catches a recursive backward pass, which overflows the stack on a long chain.
 #[test]
-fn a_long_chain_is_no_recursion() {
+fn a_long_chain_does_not_recurse() {
     let tape = Tape::new();
     let x = tape.input("x", 1.0);
     let root = (0..200_000).fold(x, |sum, _| sum + 1.0);

@@ -6,7 +6,7 @@ use super::super::{Tape, Var};
 
 type Pair = (fn(Var<'_>) -> Var<'_>, fn(f64) -> f64);
 
-/// Catches a function that computes something other than its name says, at arguments where the textbook formula is safe.
+/// Catches a function that does not compute what its name states, at arguments where the textbook formula is safe.
 #[test]
 fn functions_of_one_number() {
     let functions: [Pair; 15] = [

@@ -251,7 +251,7 @@ pub fn backward(s: &mut Generic<'_>, op: &HeadBackward) -> Outcome {
             dentropy: column(&dentropy, first, tokens)?,
         };
         let (lse, entropy) = (column(&lse, first, tokens)?, column(&entropy, first, tokens)?);
-        let lse = lse.ok_or_else(|| Error::internal("head_backward: `lse` vanished"))?;
+        let lse = lse.ok_or_else(|| Error::internal("head_backward: `lse` is missing"))?;
         let d = head.cotangents(first, &z, &lse, entropy.as_ref(), &cotangents)?;
         head.add_gradients(&mut gradients, first, &d)?;
     }

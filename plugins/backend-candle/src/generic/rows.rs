@@ -44,7 +44,7 @@ pub fn embedding(s: &mut Generic<'_>, op: &Embedding) -> Outcome {
             Some((positions, table))
         }
         (None, None) => None,
-        _ => return Err(Error::invalid("embedding: `positions` and `position_table` come together").into()),
+        _ => return Err(Error::invalid("embedding: `positions` and `position_table` must be given together").into()),
     };
     if op.y.is_empty() {
         return Ok(());

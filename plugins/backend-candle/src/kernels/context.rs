@@ -53,7 +53,8 @@ pub struct Kernels<'a> {
 impl Kernels<'_> {
     pub(super) fn address(&self, view: &View) -> Result<*mut u8> {
         let storage = self.pool.check(view)?;
-        let memory = storage.memory().ok_or_else(|| Error::internal("kernels: a buffer outside this computer"))?;
+        let memory =
+            storage.memory().ok_or_else(|| Error::internal("kernels: a buffer outside this computer's memory"))?;
         let size = view.dtype.size().unwrap_or(1);
         Ok(memory.as_ptr().wrapping_add(view.offset as usize * size))
     }

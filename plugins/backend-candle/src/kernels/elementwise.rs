@@ -94,7 +94,7 @@ impl Halves {
 
 fn halves(s: &Kernels<'_>, view: &View) -> Result<Halves> {
     if view.dtype != DType::BF16 {
-        return Err(Error::unsupported(format!("candle holds f32 and bf16; an operand is {}", view.dtype)));
+        return Err(Error::unsupported(format!("candle supports f32 and bf16, one operand is {}", view.dtype)));
     }
     let ptr = s.address(view)?.cast();
     Ok(Halves { ptr, rows: view.rows as usize, cols: view.cols as usize, stride: view.row_stride as usize })

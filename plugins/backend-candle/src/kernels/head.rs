@@ -28,7 +28,7 @@ plugin_api::operations! {
 /// Maximum number of logits in a chunk, unless 64 tokens need more: 32 MiB.
 const CHUNK: usize = 1 << 23;
 
-/// Tokens of a chunk. Depends on the vocabulary alone.
+/// Tokens of a chunk. Depends only on the vocabulary.
 pub fn chunk_tokens(vocabulary: usize) -> usize {
     (CHUNK / vocabulary.max(1)).clamp(64, 1024) / 64 * 64
 }

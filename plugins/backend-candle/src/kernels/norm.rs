@@ -126,7 +126,7 @@ fn statistics(row: &[f32], layer: bool, eps: f32) -> (f32, f32) {
 }
 
 /// With `xhat = (x - mean) rstd` and `g = dy gain`: `dx = rstd (g - [mean g] - xhat mean(g xhat)) + dsum`, the bracket in
-/// layer norm alone; `dweight += sum dy xhat`, `dbias += sum dy`.
+/// layer norm only; `dweight += sum dy xhat`, `dbias += sum dy`.
 pub fn backward(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()> {
     let layer = is_layer(op.kind, "norm_backward")?;
     let (x, stats, dy) = (s.input(&op.x)?, s.input(&op.stats)?, s.input(&op.dy)?);

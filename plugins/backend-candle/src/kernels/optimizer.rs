@@ -132,7 +132,7 @@ pub fn check_segments(op: &AdamW, bounds: &[i32]) -> Result<()> {
     }
     let elements = op.params.cols;
     if !elements.is_multiple_of(FLAT_ALIGN) {
-        return Err(Error::new(Code::SHAPE, format!("adamw: {elements} elements are no multiple of {FLAT_ALIGN}")));
+        return Err(Error::new(Code::SHAPE, format!("adamw: {elements} elements are not a multiple of {FLAT_ALIGN}")));
     }
     let blocks = (elements / FLAT_ALIGN) as usize;
     crate::check::offsets("adamw", bounds, blocks)

@@ -33,7 +33,7 @@ pub fn embedding(s: &mut Kernels<'_>, op: &Embedding) -> Result<()> {
             Some((positions, rows))
         }
         (None, None) => None,
-        _ => return Err(Error::invalid("embedding: `positions` and `position_table` come together")),
+        _ => return Err(Error::invalid("embedding: `positions` and `position_table` must be given together")),
     };
     let (y, scale) = (s.output(&op.y)?, op.scale as f32);
     let par = &s.cx.par;

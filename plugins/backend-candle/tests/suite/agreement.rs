@@ -21,7 +21,7 @@ fn elementwise_operations_including_in_place() {
 }
 
 #[test]
-fn activations_match_where_output_is_new_or_an_input() {
+fn activations_match_in_place_and_out_of_place() {
     r_tolerance(2e-6, |r| {
         for (kind, _) in ActivationKind::ALL.iter().copied() {
             let (x, dy, out) = (r.mat(45, 1000), r.mat(45, 1000), r.mat(45, 1000));
@@ -38,7 +38,7 @@ fn activations_match_where_output_is_new_or_an_input() {
 }
 
 #[test]
-fn gated_units_match_where_output_is_new_or_an_input() {
+fn gated_units_match_in_place_and_out_of_place() {
     r_tolerance(2e-6, |r| {
         for (kind, _) in ActivationKind::ALL.iter().copied() {
             let [gate, up, y] = [0; 3].map(|_| r.mat(45, 1000));
@@ -57,7 +57,7 @@ fn gated_units_match_where_output_is_new_or_an_input() {
 }
 
 #[test]
-fn embeddings_sum_repeated_rows_in_order() {
+fn embedding_gradients_sum_repeated_rows_in_order() {
     each_layout(|r| {
         let ids = r.ids(800, 11);
         let (table, y) = (r.mat(11, 130), r.mat(800, 130));
@@ -143,7 +143,7 @@ fn an_empty_sum_is_zero_and_empty_operands_do_nothing() {
 }
 
 #[test]
-fn global_norm_sums_in_f64_and_flags_what_is_not_finite() {
+fn global_norm_sums_in_f64_and_flags_values_that_are_not_finite() {
     let mut r = Rig::new(1);
     r.tolerance = 1e-7;
     for n in [0, 1, 64, 16_384 * 10 + 77] {
@@ -161,7 +161,7 @@ fn global_norm_sums_in_f64_and_flags_what_is_not_finite() {
 }
 
 #[test]
-fn adamw_steps_segments_clips_and_refuses_what_is_not_finite() {
+fn adamw_steps_segments_clips_and_refuses_values_that_are_not_finite() {
     let mut r = Rig::new(2);
     let n = 64 * 600;
     let (params, m, grads) = (r.mat(1, n), r.mat(1, n), r.mat(1, n));

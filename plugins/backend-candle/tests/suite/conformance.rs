@@ -60,7 +60,7 @@ fn both_paths_conform() {
 }
 
 #[test]
-fn bf16_is_denied_where_it_does_not_compute_and_offered_where_it_moves() {
+fn bf16_is_offered_for_transfers_and_refused_for_compute() {
     let session = open("kernels", 1);
     for spec in plugin_api::backend::ops::CATALOGUE {
         let any = ["nop", "cast"].contains(&spec.name);
@@ -73,7 +73,7 @@ fn bf16_is_denied_where_it_does_not_compute_and_offered_where_it_moves() {
 }
 
 #[test]
-fn devices_and_options_that_are_not_there_are_refused_with_the_remedy() {
+fn unknown_devices_and_options_are_refused_with_the_remedy() {
     let refusal = |device: &str, path: serde_json::Value| {
         let mut options = SessionOptions { device: device.into(), ..SessionOptions::default() };
         options.options.insert("path".into(), path);

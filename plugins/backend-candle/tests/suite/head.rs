@@ -69,7 +69,7 @@ fn head_statistics_and_gradients_match_with_cap_temperature_scale_and_bias() {
 }
 
 #[test]
-fn gotcha_40_head_chunks_do_not_show() {
+fn gotcha_40_head_chunks_do_not_change_results() {
     // 64 tokens to a chunk at this vocabulary: 65 tokens make two.
     let mut r = Rig::new(5);
     r.tolerance = 2e-5;

@@ -7,7 +7,7 @@ use plugin_api::{
 };
 
 #[test]
-fn indices_outside_their_tables_are_refused_before_anything_is_written() {
+fn indices_outside_tables_are_refused_before_anything_is_written() {
     let mut r = Rig::new(4);
     let (table, y) = (r.mat(11, 8), r.mat(3, 8));
     for bad in [11, -1, i32::MIN] {
@@ -38,7 +38,7 @@ fn dx_row(r: &mut Rig) -> View {
 }
 
 #[test]
-fn offsets_that_are_no_cu_seqlens_are_refused() {
+fn offsets_that_are_not_cu_seqlens_are_refused() {
     let mut r = Rig::new(6);
     let [q, k, v, y] = [0; 4].map(|_| r.mat(6, 8));
     for bad in [&[0, 5][..], &[1, 6], &[0, 4, 3, 6], &[0, 9, 6], &[-1, 6]] {

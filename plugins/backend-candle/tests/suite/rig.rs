@@ -65,7 +65,7 @@ impl Rig {
             s.upload(handle, 0, bytes).unwrap();
             handles.push(handle);
         }
-        assert!(handles.windows(2).all(|w| w[0] == w[1]), "sessions number their handles alike");
+        assert!(handles.windows(2).all(|w| w[0] == w[1]), "sessions number their handles equally");
         self.buffers.push((handles[0], dtype, elements));
         handles[0]
     }

@@ -21,7 +21,7 @@ plugin_api::operations! {
 /// `y[n] = scale table[ids[n]] + position_table[positions[n]]`.
 pub fn forward(s: &mut Reference, op: &Embedding) -> Result<()> {
     require(op.positions.is_some() == op.position_table.is_some(), "embedding", || {
-        "`positions` and `position_table` come together".into()
+        "`positions` and `position_table` must be given together".into()
     })?;
     let table = s.read(&op.table)?;
     let ids = s.indices("embedding", "ids", &op.ids, table.rows)?;

@@ -49,7 +49,7 @@ pub fn forward(session: &mut Reference, op: &Norm) -> Result<()> {
 }
 
 /// With `xhat = (x - mean) rstd` and `g = dy gain`:
-/// `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in layer norm alone.
+/// `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in layer norm only.
 pub fn backward(session: &mut Reference, op: &NormBackward) -> Result<()> {
     let is_layer = is_layer(op.kind, "norm_backward")?;
     let (x, stats, dy) = (session.read(&op.x)?, session.read(&op.stats)?, session.read(&op.dy)?);

@@ -33,7 +33,7 @@ pub fn adamw(s: &mut Reference, op: &ops::AdamW) -> Result<()> {
     let align = FLAT_ALIGN as usize;
     require(op.step >= 1, "adamw", || format!("step {} is not positive", op.step))?;
     require_shape(elements.is_multiple_of(align), "adamw", || {
-        format!("{elements} elements are no multiple of {align}")
+        format!("{elements} elements are not a multiple of {align}")
     })?;
     let segments = s.ranges("adamw", "bounds", &op.bounds, elements / align)?;
     let (grads, norm, hyper) = (s.read(&op.grads)?, s.read(&op.norm)?, s.read(&op.hyper)?);

@@ -19,7 +19,7 @@ plugin_api::operations! {
 /// `y[n] = scale table[ids[n]] + position_table[positions[n]]`.
 pub fn forward(s: &mut TorchSession, op: &Embedding) -> Attempt {
     require(op.positions.is_some() == op.position_table.is_some(), "embedding", || {
-        "`positions` and `position_table` come together".into()
+        "`positions` and `position_table` must be given together".into()
     })?;
     let ids = s.index("embedding", "ids", &op.ids, op.table.rows)?;
     let mut y = s.at(&op.y)?;

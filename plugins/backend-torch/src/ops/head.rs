@@ -1,6 +1,6 @@
 //! The language-model head: statistics of the softmax per token, their backward, and both in one pass.
 //!
-//! Tokens are computed in chunks, so that `[tokens, vocabulary]` never exists as a whole. Logits are kept in f32 for every compute
+//! Tokens are computed in chunks, so `[tokens, vocabulary]` never exists at once. Logits are kept in f32 for every compute
 //! type: with a bf16 logit, rounding would decide between similar tokens.
 
 use super::{

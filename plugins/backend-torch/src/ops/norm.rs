@@ -106,7 +106,7 @@ fn residual_sum(s: &TorchSession, op: &Norm) -> Attempt<Tensor> {
 }
 
 /// With `xhat = (x - mean) rstd` and `g = dy gain`:
-/// `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in layer norm alone.
+/// `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in layer norm only.
 pub fn backward(s: &mut TorchSession, op: &NormBackward) -> Attempt {
     let is_layer = is_layer(op.kind, "norm_backward")?;
     let (x, stats, dy) = (s.at(&op.x)?, s.at(&op.stats)?, s.at(&op.dy)?);

@@ -37,7 +37,7 @@ pub fn global_norm(s: &mut TorchSession, op: &ops::GlobalNorm) -> Attempt {
 pub fn adamw(s: &mut TorchSession, op: &ops::AdamW) -> Attempt {
     require(op.step >= 1, "adamw", || format!("step {} is not positive", op.step))?;
     require_shape(op.params.cols.is_multiple_of(FLAT_ALIGN), "adamw", || {
-        format!("{} elements are no multiple of {FLAT_ALIGN}", op.params.cols)
+        format!("{} elements are not a multiple of {FLAT_ALIGN}", op.params.cols)
     })?;
     let segments = s.ranges("adamw", "bounds", &op.bounds, op.params.cols / FLAT_ALIGN)?;
     // On CUDA this waits for the gradients, once per step.

@@ -1,4 +1,4 @@
-//! Scratch memory of a call: an estimate from shapes alone.
+//! Scratch memory of a call: an estimate from its shapes.
 
 use super::head::{LOGITS_CPU, LOGITS_DEVICE};
 use plugin_api::backend::{

@@ -36,7 +36,7 @@ fn by_hand(config: &Config, batch: &Batch<'_>) -> Vec<Term> {
 
 /// Catches a smoothing in another order of sums, which changes the last bits of every run, and a cotangent that is not exact.
 #[test]
-fn the_tape_computes_what_was_derived_by_hand() {
+fn the_tape_matches_derivatives_derived_by_hand() {
     let (generator, manifest) = (Generator::new(5).with_sizes(20, 30), Plugin::manifest());
     for given in all_options() {
         let (config, ce) = (Config::parse(&options(given.clone())).unwrap(), create::<Plugin>(given.clone()).unwrap());

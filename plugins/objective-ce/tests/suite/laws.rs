@@ -85,7 +85,7 @@ fn a_weight_is_not_a_mask_and_lengths_must_agree() {
     };
     let ce = create::<Plugin>(json!({})).unwrap();
     assert!(ce.loss(&batch(vec![1.0, 0.0], vec![-1.0, -1.0])).is_ok());
-    for (bad, says) in [
+    for (bad, part) in [
         (batch(vec![1.0, 0.5], vec![-1.0, -1.0]), "entry 1 is 0.5"),
         (batch(vec![1.0, f64::NAN], vec![-1.0, -1.0]), "NaN"),
         (batch(vec![1.0], vec![-1.0, -1.0]), "`mask` has length 1"),
@@ -93,7 +93,7 @@ fn a_weight_is_not_a_mask_and_lengths_must_agree() {
     ] {
         let error = ce.loss(&bad).unwrap_err();
         assert_eq!(error.code, Code::SHAPE);
-        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.contains(part), "{error}");
     }
     let without = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 1.0]).with("mask", Scope::TOKEN, vec![1.0]);
     let error = ce.loss(&without).unwrap_err();

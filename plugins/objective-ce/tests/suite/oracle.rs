@@ -152,7 +152,7 @@ fn gotcha_01_sums_over_one_denominator_match_the_trainer_of_transformers() {
 
 /// The references distinguish the two conventions, so the test above can fail, unless every micro-batch has equally many tokens.
 #[test]
-fn gotcha_01_a_mean_of_means_is_another_number() {
+fn gotcha_01_a_mean_of_means_differs() {
     for case in cases().iter().filter(|c| c.micro_batches.len() > 1) {
         let runs = run(case, 0.0, |_| 1.0);
         let uneven = runs.iter().any(|(_, tokens, _)| *tokens != runs[0].1);

@@ -43,7 +43,7 @@ fn gotcha_14_margins_of_thousands_stay_finite() {
 }
 
 #[test]
-fn gotcha_16_a_policy_that_is_the_reference() {
+fn gotcha_16_a_policy_equal_to_the_reference() {
     let (beta, eps) = (0.3, 0.2_f64);
     let known = [
         ("sigmoid", eps, LN_2),
@@ -108,7 +108,7 @@ fn gotcha_19_label_smoothing_means_three_things() {
     }
 }
 
-/// `apo-down` moves the chosen answer nowhere at first, so it has no mirror.
+/// `apo-down` does not move the chosen answer at first, so it has no mirror image.
 #[test]
 fn gotcha_20_exchanging_the_sides_mirrors_the_gradient_at_zero_margin() {
     let batch = unmoved();
@@ -143,7 +143,7 @@ fn gotcha_20_descent_raises_the_chosen_answer() {
 
 /// Catches a name that is read and then ignored, so that it gives the default's number.
 #[test]
-fn gotcha_21_every_name_computes_something_else() {
+fn gotcha_21_every_name_computes_a_different_loss() {
     let total = |given: Value| create(given).unwrap().loss(&moved()).unwrap().terms.iter().map(|t| t.sum).sum::<f64>();
     let mut totals: Vec<(String, f64)> = LOSSES.iter().map(|l| (l.name.to_owned(), total(of(l)))).collect();
     for divergence in ["forward-kl", "js", "alpha"] {
@@ -164,9 +164,9 @@ fn gotcha_21_every_name_computes_something_else() {
     }
 }
 
-/// Both fall, the rejected one faster: the margin alone would look like progress.
+/// Both fall, the rejected one faster: the margin by itself would look like progress.
 #[test]
-fn gotcha_23_a_falling_chosen_answer_shows_beside_the_growing_margin() {
+fn gotcha_23_a_falling_chosen_answer_is_reported_next_to_the_growing_margin() {
     let batch = batch(&[[(&[-3.0, -2.0], &[-1.0, -1.0]), (&[-9.0], &[-2.0])]]);
     let loss = create(json!({"beta": 0.5})).unwrap().loss(&batch).unwrap();
     for (name, expected) in [
@@ -209,7 +209,7 @@ fn length_is_discounted_beyond_the_shorter_answer() {
 }
 
 #[test]
-fn a_pair_that_was_torn_apart_is_refused() {
+fn a_split_pair_is_refused() {
     let whole = moved();
     let torn = moved().with("group", Scope::SEQUENCE, vec![100.0, 99.0, 98.0, 98.0, 97.0, 97.0]);
     let error = create(json!({})).unwrap().loss(&torn).unwrap_err();

@@ -35,7 +35,7 @@ fn the_laws_hold_under_every_loss() {
 /// Catches a loss that sorts without declaring it (its gradient would depend on the micro-batch), and one that declares it without
 /// need (the window would run twice). The pieces keep pairs together.
 #[test]
-fn gotcha_01_a_loss_is_coupled_where_cutting_between_pairs_changes_it_and_only_there() {
+fn gotcha_01_a_loss_is_coupled_only_if_cutting_between_pairs_changes_it() {
     let generator = Generator::new(33);
     for loss in pairwise() {
         let dpo = create(of(loss)).unwrap();

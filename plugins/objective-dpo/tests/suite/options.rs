@@ -17,7 +17,7 @@ fn the_choices_are_the_tables() {
 }
 
 #[test]
-fn a_reference_is_asked_for_unless_the_loss_goes_without() {
+fn a_reference_is_required_unless_the_loss_is_reference_free() {
     for loss in LOSSES {
         let mut given = of(loss);
         assert_eq!(create(given.clone()).unwrap().requirements().unwrap().statistics, ["logp", "reference.logp"]);
@@ -28,7 +28,7 @@ fn a_reference_is_asked_for_unless_the_loss_goes_without() {
 
 /// A reference that is required and missing is an error; the run is not treated as reference-free.
 #[test]
-fn a_missing_reference_is_no_reference_free_run() {
+fn a_missing_reference_does_not_make_a_run_reference_free() {
     let batch = Batch::new()
         .with("offsets", Scope::BATCH, vec![0.0, 1.0, 2.0])
         .with("mask", Scope::TOKEN, vec![1.0, 1.0])
@@ -43,7 +43,7 @@ fn a_missing_reference_is_no_reference_free_run() {
 
 /// Catches an option that the loss ignores, a relative of gotcha 21.
 #[test]
-fn what_would_be_passed_over_is_refused_by_key() {
+fn options_without_effect_are_refused_by_name() {
     for (given, key) in [
         (json!({"beta": 0.0}), "`beta`"),
         (json!({"loss": "hinge", "label_smoothing": 0.1}), "`label_smoothing`"),
@@ -68,7 +68,7 @@ fn what_would_be_passed_over_is_refused_by_key() {
 
 /// Only the likelihood has no pairs' term, and a mixture has both.
 #[test]
-fn terms_are_there_where_they_mean_something() {
+fn terms_appear_only_if_their_options_use_them() {
     let batch = super::batch(&[[(&[-1.0, -2.0], &[-1.0, -1.0]), (&[-3.0], &[-2.0])]]);
     for (given, names) in [
         (json!({}), &["preference"][..]),
@@ -86,7 +86,7 @@ fn terms_are_there_where_they_mean_something() {
 
 /// The manifest says for every loss whether it sums or averages: beta is not comparable between them.
 #[test]
-fn gotcha_18_the_manifest_says_sum_or_mean_of_every_loss() {
+fn gotcha_18_the_manifest_names_sum_or_mean_for_every_loss() {
     let formula = Dpo::manifest().formula;
     for (sums, names) in [
         (

@@ -263,7 +263,7 @@ fn total(objectives: &[(f64, Value)], batch: &Batch<'_>, pairs: f64) -> (f64, Ve
 }
 
 #[test]
-fn every_case_of_trl_is_met_in_loss_and_gradient() {
+fn loss_and_gradient_match_every_case_of_trl() {
     let file = all();
     assert!(!file.cases.is_empty());
     for case in &file.cases {
@@ -292,7 +292,7 @@ fn every_case_of_trl_is_met_in_loss_and_gradient() {
 
 /// Catches conventions so wide that every case passes.
 #[test]
-fn some_cases_of_both_peers_are_compared_as_they_are() {
+fn some_cases_of_trl_and_torchtune_are_compared_unchanged() {
     let file = all();
     let (all, as_they_are): (BTreeSet<&str>, BTreeSet<&str>) = (
         file.cases.iter().map(|case| case.peer.as_str()).collect(),
@@ -303,7 +303,7 @@ fn some_cases_of_both_peers_are_compared_as_they_are() {
 
 /// Per pair, from batches of one pair: rewards and log-probabilities.
 #[test]
-fn rewards_and_log_probabilities_are_those_of_trl() {
+fn rewards_and_log_probabilities_match_trl() {
     let file = all();
     for case in &file.cases {
         let (input, expected) = (&file.inputs[&case.input], &case.expected);
@@ -355,7 +355,7 @@ fn supervised_sum(values: &[f64], mask: &[f64]) -> f64 {
 
 /// Over the whole batch. TRL computes the accuracy in float32.
 #[test]
-fn means_of_rewards_and_accuracy_are_those_of_trl() {
+fn reward_means_and_accuracy_match_trl() {
     let file = all();
     let elsewhere = [Convention::RewardsWithoutReference, Convention::RewardsPerToken];
     for case in file.cases.iter().filter(|case| !elsewhere.contains(&case.convention())) {

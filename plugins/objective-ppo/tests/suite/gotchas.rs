@@ -1,6 +1,6 @@
 //! Known mistakes of PPO, by their numbers in the project's list.
 
-use super::{Answer, all_near, cotangent, create, handmade, metric, near, rollout, window};
+use super::{Answer, all_near, cotangent, create, metric, near, rollout, window, with_prepared};
 use objective_ppo::{gae::whiten, kl::ESTIMATORS, rollout::names};
 use plugin_api::prelude::*;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn some_answers() -> [Answer; 2] {
 
 /// Catches a bonus with the sign of a penalty: descent must raise the entropy, by its weight per supervised token.
 #[test]
-fn the_entropy_bonus_pays_for_entropy() {
+fn the_entropy_bonus_rewards_entropy() {
     let mut ppo = create(json!({"entropy_coef": 0.3})).unwrap();
     let first = window(&mut ppo, &rollout(&some_answers()));
     let loss = ppo.loss(&first).unwrap();
@@ -62,7 +62,7 @@ fn gotcha_27_the_first_minibatch_has_ratio_1_and_clips_nothing() {
 
 /// Catches `reference - logp`, and a penalty with the sign of a reward.
 #[test]
-fn gotcha_28_leaving_the_reference_costs_by_k1_which_may_be_negative_for_a_token() {
+fn gotcha_28_the_kl_penalty_uses_k1_which_may_be_negative_for_a_token() {
     let answer = Answer::new(&[-1.0, -3.0]).reference(&[-2.0, -2.5]);
     all_near("k1", &rewards(json!({"kl_coef": 0.1}), std::slice::from_ref(&answer)), &[-0.1, 0.05], 1e-14);
     let d = [1.0_f64, -0.5];
@@ -80,7 +80,7 @@ fn gotcha_28_leaving_the_reference_costs_by_k1_which_may_be_negative_for_a_token
 
 /// Catches an estimator inside the loss, whose gradient is not the KL's.
 #[test]
-fn gotcha_28_the_reference_is_in_the_rewards_alone() {
+fn gotcha_28_the_reference_affects_only_the_rewards() {
     let mut ppo = create(json!({"kl_coef": 3.0})).unwrap();
     let first = window(&mut ppo, &rollout(&some_answers()));
     let tokens = first.tokens().unwrap();
@@ -99,7 +99,7 @@ fn gotcha_29_the_score_sits_on_the_last_supervised_token() {
 
 /// Catches a penalty on answers that ended, and one that is added.
 #[test]
-fn gotcha_29_only_an_answer_that_was_cut_off_pays_for_it() {
+fn gotcha_29_only_a_truncated_answer_is_penalised() {
     let answers = [Answer::new(&[-1.0]).reward(3.0), Answer::new(&[-1.0]).reward(3.0).cut(0.0)];
     assert_eq!(rewards(json!({"missing_eos_penalty": 0.5}), &answers), [3.0, 2.5]);
     assert_eq!(rewards(json!({"missing_eos_penalty": 0.5, "missing_eos": "replace"}), &answers), [3.0, -0.5]);
@@ -111,7 +111,7 @@ fn gotcha_29_only_an_answer_that_was_cut_off_pays_for_it() {
 
 /// Catches a bootstrap of every answer, one without the discount, and one that is on by default.
 #[test]
-fn gotcha_29_bootstrapping_goes_on_with_the_value_after_a_cut() {
+fn gotcha_29_bootstrapping_uses_the_value_after_a_truncation() {
     let answers =
         [Answer::new(&[-1.0]).value(&[1.0]).reward(2.0), Answer::new(&[-1.0]).value(&[1.0]).reward(2.0).cut(4.0)];
     // The value after an answer that ended is not used, whatever it is.
@@ -123,7 +123,7 @@ fn gotcha_29_bootstrapping_goes_on_with_the_value_after_a_cut() {
 
 /// Catches advantages that run through masked tokens, and a prompt's values in the sums. By hand: gamma 1/2, lambda 1/2.
 #[test]
-fn gotcha_30_advantages_step_over_masked_tokens() {
+fn gotcha_30_advantages_skip_masked_tokens() {
     let answer = Answer::new(&[-1.0; 5]).mask(&[0.0, 1.0, 0.0, 1.0, 0.0]).value(&[9.0, 1.0, 8.0, 2.0, 7.0]).reward(4.0);
     let found = advantages(json!({"gamma": 0.5, "gae_lambda": 0.5, "whiten_advantages": false}), &[answer]);
     // Behind: 4 - 2 = 2. Before: 0 + 2/2 - 1 = 0, and 2/4 of what follows.
@@ -145,7 +145,7 @@ fn gotcha_30_whitening_has_mean_0_and_bessels_variance_over_the_mask() {
 
 /// Bessel's correction divides by 0 for one token; none at all is 0 / 0.
 #[test]
-fn gotcha_30_one_token_alone_is_whitened_to_0() {
+fn gotcha_30_a_single_token_is_whitened_to_0() {
     let (mut one, mut none) = ([7.0, 3.0], [3.0]);
     whiten(&mut one, &[1.0, 0.0], false);
     whiten(&mut none, &[0.0], false);
@@ -159,7 +159,7 @@ fn gotcha_30_one_token_alone_is_whitened_to_0() {
 fn gotcha_31_the_value_loss_is_half_the_greater_of_clipped_and_unclipped() {
     let value = [0.5, -0.5, 0.1];
     let batch = rollout(&[Answer::new(&[-1.0; 3]).value(&value)]);
-    let batch = handmade([&[0.0; 3], &[1.0; 3], &[-1.0; 3], &[0.0; 3]], batch);
+    let batch = with_prepared([&[0.0; 3], &[1.0; 3], &[-1.0; 3], &[0.0; 3]], batch);
     let loss = create(json!({"value_clip_range": 0.2, "value_coef": 0.3})).unwrap().loss(&batch).unwrap();
     let term = &loss.terms[1];
     assert_eq!((term.name.as_str(), term.coefficient), ("value", 0.3));
@@ -221,7 +221,7 @@ fn gotcha_33_a_reward_of_exactly_0_is_a_reward() {
 
 /// While the policy equals the reference the penalty is 0.
 #[test]
-fn gotcha_34_kl_is_0_where_the_policy_is_the_reference() {
+fn gotcha_34_kl_is_0_if_the_policy_equals_the_reference() {
     let answers = [Answer::new(&[-1.0, -2.0]).reward(1.0), Answer::new(&[-0.5])];
     for kl_penalty in ESTIMATORS.iter().map(|e| e.name) {
         let mut ppo = create(json!({"kl_penalty": kl_penalty})).unwrap();
@@ -264,11 +264,11 @@ fn gotcha_35_the_adaptive_coefficient_is_used_then_changed_and_kept() {
 
 /// A run that collapses early is reported by array and token, not as NaN in every advantage of the rollout.
 #[test]
-fn a_number_that_is_none_is_refused_by_name_and_place() {
+fn a_nan_is_refused_by_name_and_place() {
     let of =
         |answers: &[Answer]| create(json!({"truncated": "bootstrap"})).unwrap().prepare(&rollout(answers)).unwrap_err();
     let fine = Answer::new(&[-1.0, -2.0]);
-    for (broken, told) in [
+    for (broken, part) in [
         (fine.clone().reward(f64::NAN), "`reward`[1] of the rollout is NaN"),
         (fine.clone().value(&[0.0, f64::INFINITY]), "`critic.value`[3] of the rollout is inf"),
         (fine.clone().reference(&[f64::NAN, 0.0]), "`reference.logp`[2] of the rollout is NaN"),
@@ -276,7 +276,7 @@ fn a_number_that_is_none_is_refused_by_name_and_place() {
     ] {
         let error = of(&[fine.clone(), broken]);
         assert_eq!(error.code, Code::ARRAY);
-        assert!(error.message.contains(told), "{error}");
+        assert!(error.message.contains(part), "{error}");
     }
     let short = rollout(&[fine]).with("reward", Scope::SEQUENCE, vec![1.0, 2.0]);
     let error = create(json!({})).unwrap().prepare(&short).unwrap_err();

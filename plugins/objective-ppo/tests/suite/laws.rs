@@ -41,7 +41,7 @@ fn the_laws_hold_under_every_option() {
 
 /// Catches arrays that cannot be split into minibatches: of scope batch, or of another length than the rollout's.
 #[test]
-fn what_is_prepared_is_per_token_or_per_answer() {
+fn prepared_arrays_are_per_token_or_per_answer() {
     let answers = [Answer::new(&[-1.0, -2.0, -0.5]).reward(1.0), Answer::new(&[-1.5]).cut(0.3)];
     for case in cases() {
         let mut ppo = create(case.into()).unwrap();

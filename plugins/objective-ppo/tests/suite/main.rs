@@ -84,7 +84,7 @@ fn window(ppo: &mut Ppo, rollout: &Batch<'static>) -> Batch<'static> {
 }
 
 /// The arrays of a window as given, without a rollout.
-fn handmade([advantage, returns, old_logp, old_value]: [&[f64]; 4], batch: Batch<'static>) -> Batch<'static> {
+fn with_prepared([advantage, returns, old_logp, old_value]: [&[f64]; 4], batch: Batch<'static>) -> Batch<'static> {
     let batch = [names::KL, names::NON_SCORE_REWARD, names::SCORE, names::KL_COEF, names::EXPLAINED_VARIANCE]
         .into_iter()
         .fold(batch, |batch, name| {

@@ -15,7 +15,7 @@ fn the_choices_are_the_table() {
 
 /// A statistic costs a pass or a part of the head: unused ones are not requested.
 #[test]
-fn statistics_are_asked_for_where_they_are_read() {
+fn statistics_are_requested_only_if_they_are_read() {
     let base = ["logp", "reference.logp", "critic.value"];
     for (given, more) in [
         (json!({}), &["entropy"][..]),
@@ -30,7 +30,7 @@ fn statistics_are_asked_for_where_they_are_read() {
 }
 
 #[test]
-fn what_would_be_passed_over_is_refused_by_key() {
+fn options_without_effect_are_refused_by_name() {
     for (given, key) in [
         (json!({"clip_range": 0.0}), "`clip_range`"),
         (json!({"kl_target": 3.0}), "`kl_target`"),
@@ -105,7 +105,7 @@ fn gotcha_21_every_option_changes_something() {
 
 /// Early stopping uses the step's own metric, and only if it is configured.
 #[test]
-fn a_rollout_is_left_above_the_target_kl() {
+fn a_rollout_stops_above_the_target_kl() {
     let verdict = |target: f64, kl: f64| {
         let mut ppo: Ppo = create(json!({"target_kl": target})).unwrap();
         ppo.after_step(&[("objective/kl".into(), 9.0), ("policy/approxkl_avg".into(), kl)]).unwrap()

@@ -16,7 +16,7 @@ fn the_laws_hold_with_and_without_centring_and_margins() {
 }
 
 #[test]
-fn gotcha_14_zero_scores_cost_ln_2_and_are_no_success() {
+fn gotcha_14_zero_scores_cost_ln_2_and_do_not_count_as_accurate() {
     let loss = create(json!({"centering": 1.0})).unwrap().loss(&batch(&[0.0; 3], &[0.0; 3], None)).unwrap();
     near("ranking", loss.terms[0].sum / 3.0, LN_2, 1e-15);
     assert_eq!(loss.terms[1].sum, 0.0);

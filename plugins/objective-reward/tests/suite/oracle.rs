@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn every_case_of_trl_is_met() {
+fn every_case_matches_trl() {
     let cases = cases();
     assert!(!cases.is_empty());
     for case in &cases {

@@ -46,7 +46,7 @@ fn two_rows() -> Batch<'static> {
 
 /// Catches a prompt that is learned, a multiplication by the mask, and a prompt's NaN that gets through.
 #[test]
-fn gotcha_08_prompts_cost_nothing_and_get_no_gradient_whatever_stands_there() {
+fn gotcha_08_prompts_have_no_loss_and_no_gradient_whatever_their_values() {
     let loss = create::<Plugin>(json!({})).unwrap().loss(&two_rows()).unwrap();
     assert_eq!(loss.terms[0].sum, 7.0);
     assert_eq!(loss.terms[0].cotangents, [("logp".to_owned(), vec![0.0, 0.0, -1.0, 0.0, -1.0, -1.0])]);
@@ -54,7 +54,7 @@ fn gotcha_08_prompts_cost_nothing_and_get_no_gradient_whatever_stands_there() {
 
 /// Catches metrics over other tokens than the loss's, smoothed metrics, and rows without a completion that are counted.
 #[test]
-fn gotcha_09_metrics_look_at_completions_alone() {
+fn gotcha_09_metrics_count_completions_only() {
     let smooth = create::<Plugin>(json!({"label_smoothing": 0.5})).unwrap();
     let parts = |batch: &Batch<'_>| -> Vec<(String, f64, f64)> {
         smooth.loss(batch).unwrap().metrics.into_iter().map(|m| (m.name, m.value, m.weight)).collect()
@@ -83,7 +83,7 @@ fn a_weight_is_not_a_mask_and_lengths_must_agree() {
     let sft = create::<Plugin>(json!({})).unwrap();
     let mask = |third: f64| two_rows().with("mask", Scope::TOKEN, vec![0.0, 0.0, third, 0.0, 1.0, 1.0]);
     let short = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with("mask", Scope::TOKEN, vec![1.0, 1.0]);
-    for (bad, code, says) in [
+    for (bad, code, part) in [
         (mask(0.5), Code::SHAPE, "entry 2 is 0.5"),
         (mask(f64::NAN), Code::SHAPE, "NaN"),
         (two_rows().with("mask", Scope::TOKEN, vec![1.0]), Code::SHAPE, "`mask` has length 1"),
@@ -96,6 +96,6 @@ fn a_weight_is_not_a_mask_and_lengths_must_agree() {
     ] {
         let error = sft.loss(&bad).unwrap_err();
         assert_eq!(error.code, code);
-        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.contains(part), "{error}");
     }
 }

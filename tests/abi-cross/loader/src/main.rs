@@ -1,5 +1,5 @@
 //! A host that loads the plugins of the given libraries, calls every slot and prints the results: `abi-cross-loader LIBRARY...`,
-//! or `abi-cross-loader --own-check LIBRARY` for the result of `abi_stable`'s check alone.
+//! or `abi-cross-loader --own-check LIBRARY` for the result of only `abi_stable`'s check.
 //!
 //! One line per plugin: its id, its contract version, and the results of the slots appended by the next minor version (root,
 //! instance): a number, `missing`, or `unknown` if this host's own minor version does not have them. Exit code 1 if anything is
@@ -87,7 +87,7 @@ fn objective(o: &mut LoadedObjective) -> Result<String> {
     same("prepare", o.prepare(&batch)?.get("advantage")?, &[0.5, -1.0][..])?;
     same("weigh", o.weigh(&batch)?, vec![("nll".to_owned(), 1.0)])?;
     let loss = o.loss(&batch)?;
-    let term = loss.terms.first().ok_or_else(|| Error::internal("no term came back"))?;
+    let term = loss.terms.first().ok_or_else(|| Error::internal("no term was returned"))?;
     same("term", (term.name.as_str(), term.coefficient, term.sum), ("nll", 3.0, 0.5))?;
     same("cotangents", term.cotangents.clone(), vec![("logp".to_owned(), vec![-1.0, 0.0])])?;
     same("metrics", loss.metrics.iter().map(|m| (m.value, m.weight)).collect::<Vec<_>>(), vec![(7.0, 8.0)])?;
@@ -137,24 +137,24 @@ fn reward(r: &LoadedReward) -> Result<String> {
 mod appended {
     use super::*;
 
-    fn said(answer: Option<u64>) -> String {
+    fn shown(answer: Option<u64>) -> String {
         answer.map_or("missing".to_owned(), |number| number.to_string())
     }
 
     pub fn to_root(library: &Library) -> String {
-        said(library.appended())
+        shown(library.appended())
     }
 
     pub fn to_objective(o: &LoadedObjective) -> String {
-        said(o.appended())
+        shown(o.appended())
     }
 
     pub fn to_session(s: &LoadedSession) -> String {
-        said(s.appended())
+        shown(s.appended())
     }
 
     pub fn to_reward(r: &LoadedReward) -> String {
-        said(r.appended())
+        shown(r.appended())
     }
 
     pub fn own_check_alone(info: &PluginInfo) -> String {

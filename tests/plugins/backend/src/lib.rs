@@ -51,7 +51,7 @@ impl Backend for BrokenBackend {
     fn open(options: &SessionOptions) -> Result<Broken> {
         let BrokenOptions { fault, op } = BrokenOptions::parse(&options.options)?;
         if options.device != "cpu" {
-            return Err(Error::new(plugin_api::Code::DEVICE, format!("device `{}` is not here", options.device)));
+            return Err(Error::new(plugin_api::Code::DEVICE, format!("device `{}` is not available", options.device)));
         }
         if fault == "open" {
             process::abort();

@@ -6,7 +6,7 @@ use plugin_api::{batch::names, objective::Term, prelude::*};
 options! {
     /// Options of the odd plugins.
     pub struct OddOptions {
-        /// What goes wrong; a word that no call knows goes wrong nowhere.
+        /// The fault; an unknown word causes none.
         fault: String = "none".to_owned();
         /// The optimizer step (from 1) from which on the fault shows in `prepare` and `loss`.
         at_step: i64 = 1, from 1;

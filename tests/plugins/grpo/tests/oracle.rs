@@ -12,7 +12,7 @@ use support::{create, file, near, numbers, rows};
 
 /// Catches a deviation without Bessel's correction, one over the whole batch, and 0 / 0 where all rewards are equal.
 #[test]
-fn gotcha_36_advantages_are_those_of_the_peer() {
+fn gotcha_36_advantages_match_trl() {
     let file = file("grpo.json");
     let mut met = 0;
     for case in file["cases"].as_array().unwrap() {
@@ -40,7 +40,7 @@ fn gotcha_36_advantages_are_those_of_the_peer() {
 
 /// Catches a clip on the wrong side, a KL with its arguments exchanged, a mean of means, and a gradient behind the mask.
 #[test]
-fn losses_and_gradients_are_those_of_the_peer() {
+fn losses_and_gradients_match_trl() {
     let file = file("grpo.json");
     let base = &file["inputs"]["base"];
     let mut met = 0;

@@ -43,7 +43,7 @@ fn batch(case: &Value) -> Batch<'static> {
 /// Catches a reference point with a gradient, below 0, or over labelled answers; weights exchanged; a sign; and batches without
 /// a desirable or without an undesirable answer that divide by 0.
 #[test]
-fn gotcha_24_losses_and_gradients_are_those_of_the_peer() {
+fn gotcha_24_losses_and_gradients_match_trl() {
     let file = file("kto.json");
     let cases: Vec<&Value> =
         file["cases"].as_array().unwrap().iter().filter(|case| case["loss_type"] == "kto").collect();
@@ -63,7 +63,7 @@ fn gotcha_24_losses_and_gradients_are_those_of_the_peer() {
     }
 }
 
-/// Catches a rotation that pairs a prompt with its own answer, loses an answer's end, or lets a label go with the other row.
+/// Catches a rotation that pairs a prompt with its own answer, loses an answer's end, or moves a label to the other row.
 #[test]
 fn a_window_gets_each_prompt_with_the_next_rows_answer() {
     let rows = Batch::new()

@@ -12,7 +12,7 @@ use support::{create, file, near, rows};
 
 /// Catches sums for means, a margin that beta scales twice, sides exchanged, and a gradient behind the mask.
 #[test]
-fn gotcha_26_losses_and_gradients_are_those_of_the_peer() {
+fn gotcha_26_losses_and_gradients_match_trl() {
     let file = file("simpo.json");
     let mut met = 0;
     for case in file["cases"].as_array().unwrap() {

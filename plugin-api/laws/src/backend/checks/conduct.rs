@@ -15,11 +15,11 @@ use plugin_api::{
 /// Memory and write versions over repeated calls of one operation.
 pub fn operation(session: &mut dyn Session, dtype: DType, case: &Case, report: &mut Report) {
     let steady = steady(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
-    report.push(case.spec.name, "a repeated call takes no new memory and keeps none", steady);
+    report.push(case.spec.name, "a repeated call allocates nothing new and leaks nothing", steady);
     let counted = versions(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
-    report.push(case.spec.name, "counts writes to its outputs alone", counted);
-    let asked = workspace(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
-    report.push(case.spec.name, "tells its scratch from shapes alone", asked);
+    report.push(case.spec.name, "counts writes to its outputs only", counted);
+    let scratch = workspace(session, dtype, case).unwrap_or_else(|e| Err(e.to_string()));
+    report.push(case.spec.name, "its scratch size depends only on shapes", scratch);
 }
 
 /// More elements than any case needs.
@@ -132,7 +132,7 @@ fn round_trip(session: &mut dyn Session, dtype: DType) -> Result<Result<String, 
                 Ok(received)
             })?;
             if sent != received {
-                return Ok(Err(format!("{elements} elements of {dtype} came back changed")));
+                return Ok(Err(format!("{elements} elements of {dtype} changed in a round trip")));
             }
         }
     }
@@ -164,13 +164,13 @@ fn stale(session: &mut dyn Session, dtype: DType) -> Result<Result<String, Strin
     session.free(handle)?;
     expect("freeing twice", Code::HANDLE, session.free(handle))?;
     expect("uploading", Code::HANDLE, session.upload(handle, 0, &[]))?;
-    expect("asking its version", Code::HANDLE, session.write_version(handle))?;
+    expect("reading its version", Code::HANDLE, session.write_version(handle))?;
     expect("freeing nothing", Code::HANDLE, session.free(Handle::NONE))?;
     with_buffer(session, dtype, 10, |session, successor| {
         if successor == handle {
             return Err(Error::internal("a new buffer has a freed buffer's handle"));
         }
-        expect("the old handle after its place is taken", Code::HANDLE, session.free(handle))
+        expect("the old handle after its slot is reused", Code::HANDLE, session.free(handle))
     })?;
     passed()
 }
@@ -190,13 +190,13 @@ fn reuse(session: &mut dyn Session, dtype: DType) -> Result<Result<String, Strin
     with_buffer(session, dtype, 12_345, |session, _| {
         let now = session.memory();
         if now.handles != held.handles + 1 || now.in_use <= held.in_use || now.peak < now.in_use {
-            return Err(Error::internal(format!("a buffer was taken: {held:?} became {now:?}")));
+            return Err(Error::internal(format!("a buffer was allocated: {held:?} became {now:?}")));
         }
         Ok(())
     })?;
     let second = session.memory();
     if second.fresh_allocations != first.fresh_allocations {
-        return Ok(Err("the second buffer of a size asked the device for memory".into()));
+        return Ok(Err("the second buffer of a size allocated device memory".into()));
     }
     session.trim();
     session.sync()?;

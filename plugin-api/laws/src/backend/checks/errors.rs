@@ -35,7 +35,7 @@ pub fn verify(candidate: &mut dyn Session, dtype: DType, prepared: &Prepared, re
     let works = probe.works(prepared);
     report.measure(case.spec.name, "works after wrong calls", works);
     if let Err(e) = probe.stage.release(probe.session) {
-        report.push(case.spec.name, "gives its buffers back after wrong calls", Err(e.to_string()));
+        report.push(case.spec.name, "frees its buffers after wrong calls", Err(e.to_string()));
     }
 }
 
@@ -224,7 +224,7 @@ impl Probe<'_> {
             self.session.free(stale)?;
             self.refuse_view("freed", spec, Code::HANDLE, |view| view.buffer = stale);
             let successor = self.session.alloc(right.dtype, elements)?;
-            self.refuse_view("freed and its place taken", spec, Code::HANDLE, |view| view.buffer = stale);
+            self.refuse_view("freed and its slot reused", spec, Code::HANDLE, |view| view.buffer = stale);
             self.session.free(successor)?;
             let foreign = Handle(right.buffer.0 ^ (1 << 63));
             self.refuse_view("of another session", spec, Code::HANDLE, |view| view.buffer = foreign);

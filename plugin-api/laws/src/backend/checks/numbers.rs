@@ -15,7 +15,7 @@ pub fn check(candidate: &mut dyn Session, prepared: &Prepared, dtype: DType) -> 
     let found = compare(case, expected, limits, &dense)?;
     let again = run(candidate, case, dtype, Layout::Dense).map_err(|e| format!("called again: {e}"))?;
     if again.bits != dense.bits {
-        return Err("called again, it gives other bits".to_owned().into());
+        return Err("a second call gives different bits".to_owned().into());
     }
     let strided = run(candidate, case, dtype, Layout::Strided).map_err(|e| format!("strided views: {e}"))?;
     let strided = compare(case, expected, limits, &strided).map_err(|broken| broken.within("strided views"))?;

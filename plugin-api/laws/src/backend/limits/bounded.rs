@@ -256,7 +256,7 @@ mod tests {
 
     /// Catches a depth that a plain loop exceeds.
     #[test]
-    fn a_plain_loop_stays_within_its_depth() {
+    fn a_plain_loop_stays_within_the_depth_limit() {
         for n in [2usize, 5, 30, 1000, 100_000] {
             let mut rng = SplitMix64::new(n as u64);
             let terms: Vec<f32> = (0..n).map(|_| rng.between(0.05, 0.15) as f32).collect();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_keep_their_digits_at_their_ends() {
+    fn functions_stay_accurate_at_extreme_arguments() {
         assert_eq!(exact(-1e4).sigmoid().value, 0.0);
         assert!((exact(-6.0).one_plus_erf().value / libm::erfc(6.0) - 1.0).abs() < 4.0 * UNIT);
         assert_eq!(log_sum_exp(&[], |p| p).value, f64::NEG_INFINITY);

@@ -46,7 +46,7 @@ fn forward(o: &Operands<'_>) -> Result<Outputs> {
 }
 
 /// With `xhat = (x - mean) rstd` and `g = dy gain`: `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in
-/// layer norm alone; `dweight += sum dy xhat`, `dbias += sum dy`.
+/// layer norm only; `dweight += sum dy xhat`, `dbias += sum dy`.
 fn backward(o: &Operands<'_>) -> Result<Outputs> {
     let (is_layer, gain) = (is_layer(o)?, gain(o)?);
     let (x, stats, dy) = (o.matrix("x")?, o.matrix("stats")?, o.matrix("dy")?);

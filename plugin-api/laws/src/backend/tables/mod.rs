@@ -50,7 +50,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
     FAMILIES.iter().flat_map(|family| family.rules)
 }
 
-/// What makes a call wrong, family by family.
+/// Mistakes that make a call wrong, family by family.
 pub fn wrong() -> impl Iterator<Item = &'static Wrong> {
     FAMILIES.iter().map(|family| &family.wrong)
 }
@@ -74,7 +74,7 @@ mod tests {
 
     /// Catches a new rule that draws the inputs of another one.
     #[test]
-    fn every_rule_has_a_number_of_its_own() {
+    fn every_rule_has_a_unique_number() {
         let mut numbers: Vec<u64> = rules().map(|rule| rule.number).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());

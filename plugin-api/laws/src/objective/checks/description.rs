@@ -47,7 +47,10 @@ pub(in crate::objective) fn manifest(laws: &Laws) -> Outcome {
         want(fits, format!("option `{}`: its default {} is not legal", option.name, option.default));
     }
     for e in &m.expectations {
-        want(!e.when.trim().is_empty(), format!("the expectation of `{}` does not say when", e.quantity));
+        want(
+            !e.when.trim().is_empty(),
+            format!("the expectation of `{}` does not state its condition (`when`)", e.quantity),
+        );
     }
     let options: Vec<&str> = m.options.iter().map(|option| option.name.as_str()).collect();
     for (i, name) in options.iter().enumerate() {

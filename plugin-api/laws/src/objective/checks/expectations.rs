@@ -21,7 +21,7 @@ pub(in crate::objective) fn expectations(case: &Case<'_>) -> Outcome {
         let window = case.fill(&case.data(draw), Values::Uniform)?;
         let mut objective = case.instance()?;
         let batch = case.prepared(objective.as_mut(), &window)?;
-        let found = come_out(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab());
+        let found = check_batch(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab());
         let found = found.map_err(|fault| fault.shown_by(&batch))?;
         unhealthy = unhealthy.or(outside_healthy(case.manifest(), &objective.loss(&batch)?));
         worst = worst.into_iter().chain(found).reduce(Agreement::worse);
@@ -53,7 +53,7 @@ fn metric(spec: &MetricSpec, part: &MetricPart) -> f64 {
 }
 
 /// Whether a batch of equal models with uniform logits gives the manifest's values; the greatest error, if there is any.
-pub(in crate::objective) fn come_out(
+pub(in crate::objective) fn check_batch(
     manifest: &ObjectiveManifest,
     objective: &dyn Objective,
     batch: &Batch<'_>,
@@ -127,7 +127,7 @@ fn denominator(
         "pairs" | "groups" => groups()?.len() as f64,
         _ => match weights.iter().find(|(name, _)| name == term) {
             Some((_, weight)) => *weight,
-            None => return fault(format!("`weigh` does not answer for `{term}`")),
+            None => return fault(format!("`weigh` returns nothing for `{term}`")),
         },
     })
 }

@@ -1,4 +1,4 @@
-//! The laws of an instance over time: calls are repeatable, state changes only where allowed, and counts depend on data alone.
+//! The laws of an instance over time: calls are repeatable, state changes only where allowed, and counts depend only on data.
 
 use crate::objective::{
     case::{Case, WINDOWS},
@@ -29,7 +29,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
         for name in &custom {
             let weight = weight_of(&whole, name)?;
             if !(weight.is_finite() && weight >= 0.0) {
-                return fault(format!("`weigh` answers {weight} for `{name}`"));
+                return fault(format!("`weigh` returns {weight} for `{name}`"));
             }
             if case.coupled() {
                 continue;
@@ -39,7 +39,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
                 sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
             }
             if !Alike::Rounding.holds(weight, sum) {
-                return fault(format!("`weigh` answers {weight} for `{name}`, its pieces {sum}"));
+                return fault(format!("`weigh` returns {weight} for `{name}`, its pieces {sum}"));
             }
         }
         contract::weights(case.manifest(), &whole).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
@@ -50,7 +50,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
 fn weight_of(weights: &[(String, f64)], term: &str) -> Result<f64, Fault> {
     match weights.iter().find(|(name, _)| name == term) {
         Some((_, weight)) => Ok(*weight),
-        None => fault(format!("`weigh` does not answer for `{term}`")),
+        None => fault(format!("`weigh` returns nothing for `{term}`")),
     }
 }
 
@@ -92,14 +92,14 @@ pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
     for round in 1..=WINDOWS {
         let draw = case.first() + round;
         let rollouts = case.fill(&case.data(draw), Values::Random(draw))?;
-        let [a, b] = [goes_on(case, old.as_mut(), &rollouts)?, goes_on(case, new.as_mut(), &rollouts)?];
+        let [a, b] = [run_window(case, old.as_mut(), &rollouts)?, run_window(case, new.as_mut(), &rollouts)?];
         bits(case, &a.0, &b.0, &a.1).map_err(|fault| fault.within(&format!("round {round} after the restore")))?;
         let verdicts = [step(case, old.as_mut(), 0.4)?, step(case, new.as_mut(), 0.4)?];
         if verdicts[0] != verdicts[1] || old.state()? != new.state()? {
-            return fault(format!("round {round} after the restore: `after_step` goes another way"));
+            return fault(format!("round {round} after the restore: `after_step` gives another verdict or state"));
         }
     }
-    foreign(case, &saved)?;
+    refuses_invalid_state(case, &saved)?;
     let growth = growth(case)?;
     Ok(Held::note(if saved.is_empty() { growth } else { format!("{} bytes{growth}", saved.len()) }))
 }
@@ -114,7 +114,7 @@ fn growth(case: &Case<'_>) -> Result<String, Fault> {
     for round in 0..STEPS {
         let draw = case.first() + round;
         let window = case.fill(&case.data(draw), Values::Random(draw))?;
-        goes_on(case, objective.as_mut(), &window)?;
+        run_window(case, objective.as_mut(), &window)?;
         step(case, objective.as_mut(), 0.5)?;
         sizes.push(objective.state()?.len());
     }
@@ -128,7 +128,7 @@ fn growth(case: &Case<'_>) -> Result<String, Fault> {
 }
 
 /// Runs all calls of a window on one instance.
-fn goes_on(
+fn run_window(
     case: &Case<'_>,
     objective: &mut dyn Objective,
     window: &Batch<'_>,
@@ -146,7 +146,7 @@ fn step(case: &Case<'_>, objective: &mut dyn Objective, value: f64) -> Result<Ve
 }
 
 /// Bytes that are not a state are refused.
-fn foreign(case: &Case<'_>, saved: &[u8]) -> Result<(), Fault> {
+fn refuses_invalid_state(case: &Case<'_>, saved: &[u8]) -> Result<(), Fault> {
     let longer = [saved, b"\xff{ no state"].concat();
     let shorter = saved.split_last().map(|(_, rest)| rest.to_vec());
     for bytes in [Some(longer), shorter.filter(|s| !s.is_empty())].into_iter().flatten() {

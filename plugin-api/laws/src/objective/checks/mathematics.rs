@@ -63,12 +63,12 @@ pub(in crate::objective) fn masked(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let clean = case.loss(objective.as_ref(), &batch)?;
-        silent(&clean, batch.mask()?)?;
+        zero_behind_mask(&clean, batch.mask()?)?;
         for (what, value) in poisons() {
             let hidden = sequences::poison(&batch, &case.requirements.statistics, value)?;
             let named = |fault: Fault| fault.within(&format!("{what} behind the mask")).shown_by(&hidden);
             let found = case.loss(objective.as_ref(), &hidden).map_err(named)?;
-            silent(&found, hidden.mask()?).map_err(named)?;
+            zero_behind_mask(&found, hidden.mask()?).map_err(named)?;
             clean.same(&found, Alike::Exactly).map_err(named)?;
             if case.manifest().data == DataKind::PROMPT {
                 prepares_the_same(case, draw, value).map_err(named)?;
@@ -91,7 +91,7 @@ fn poisons() -> [(&'static str, Poison); 5] {
 }
 
 /// Cotangents per token are exactly 0 where the mask is 0.
-fn silent(loss: &Flat, mask: &[f64]) -> Result<(), Fault> {
+fn zero_behind_mask(loss: &Flat, mask: &[f64]) -> Result<(), Fault> {
     for array in loss.cotangents.arrays().iter().filter(|a| a.scope == Scope::TOKEN) {
         let loud = |i: &usize| mask[i / array.cols] == 0.0 && array.data[*i] != 0.0;
         if let Some(i) = (0..array.data.len()).find(loud) {
@@ -165,7 +165,7 @@ fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batc
     Ok(())
 }
 
-/// If the loss is declared as linear, cotangents depend on the data alone.
+/// If the loss is declared as linear, cotangents depend only on the data.
 pub(in crate::objective) fn linear(case: &Case<'_>) -> Outcome {
     let mut constant = true;
     for draw in case.windows() {

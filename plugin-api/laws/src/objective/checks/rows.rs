@@ -21,7 +21,7 @@ pub(in crate::objective) fn prepare(case: &Case<'_>) -> Outcome {
     let mut count = 0;
     for draw in case.windows() {
         let window = case.fill(&case.data(draw), Values::Random(draw))?;
-        let seen = case.seen_by_prepare(&window);
+        let seen = case.arrays_for_prepare(&window);
         let made = case.instance()?.prepare(&seen)?;
         count = made.arrays().len();
         contract::prepared(&seen, &made, case.rollouts())
@@ -92,7 +92,7 @@ fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), 
         Fault::from(format!("`compose`: {}{}", why.text, if beyond { remedy } else { "" }))
     })?;
     if composed.get(names::MASK)?.iter().all(|m| *m == 0.0) {
-        return fault("nothing of what `compose` answers is supervised");
+        return fault("`compose` returned no supervised token");
     }
     if case.manifest().data == DataKind::PREFERENCE {
         pairs(composed)?;

@@ -56,7 +56,7 @@ fn prepared(data: DataKind, prepare: fn(&Batch<'_>) -> Result<Batch<'static>>) -
 }
 
 #[track_caller]
-fn says(mistake: &str, report: &Report, law: &str, text: &str) {
+fn breaks(mistake: &str, report: &Report, law: &str, text: &str) {
     let line = report.failures().find(|line| line.group == law);
     let line = line.unwrap_or_else(|| panic!("{mistake}: `{law}` holds\n{report}"));
     assert!(line.detail.contains(text), "{mistake}: {}", line.detail);
@@ -67,9 +67,9 @@ fn per_sequence(batch: &Batch<'_>, name: &str, value: fn(usize) -> f64) -> Resul
     Ok(Batch::new().with(name.to_owned(), Scope::SEQUENCE, values))
 }
 
-/// Catches a law that checks rollouts alone, or accepts any array as the objective's own.
+/// Catches a law that checks only rollouts, or accepts any array as the objective's own.
 #[test]
-fn what_prepare_may_answer() {
+fn results_of_prepare_are_checked() {
     let ended: fn(&Batch<'_>) -> Result<Batch<'static>> =
         |b| Ok(Batch::new().with("keep", Scope::SEQUENCE, b.get("ended")?.to_vec()));
     prepared(DataKind::PROMPT, ended).assert_ok();
@@ -141,7 +141,7 @@ fn what_prepare_may_answer() {
         ),
     ];
     for (mistake, data, prepare, text) in mistakes {
-        says(mistake, &prepared(data, prepare), "prepare", text);
+        breaks(mistake, &prepared(data, prepare), "prepare", text);
     }
 }
 
@@ -181,7 +181,7 @@ fn with(
 
 /// Catches a law that accepts every result of `compose`, or that refuses results that depend on the seed.
 #[test]
-fn what_compose_may_answer() {
+fn results_of_compose_are_checked() {
     let report = composed(joined);
     report.assert_ok();
     assert!(report.to_string().contains("6 of 6 rows kept"), "{report}");
@@ -205,19 +205,15 @@ fn what_compose_may_answer() {
         ("offsets between tokens", |r, s| with(r, s, "offsets", |o| o[1] += 0.5), "expected a whole number"),
         ("another row", |r, s| with(r, s, "row", |row| row[0] = 1.0), "row 1, which was not given"),
         ("one mask short", |r, s| with(r, s, "mask", |m| _ = m.pop()), "`mask` holds"),
-        (
-            "nothing to learn",
-            |r, s| with(r, s, "mask", |m| m.fill(0.0)),
-            "nothing of what `compose` answers is supervised",
-        ),
+        ("nothing to learn", |r, s| with(r, s, "mask", |m| m.fill(0.0)), "`compose` returned no supervised token"),
     ];
     for (mistake, compose, text) in mistakes {
-        says(mistake, &composed(compose), "compose", text);
+        breaks(mistake, &composed(compose), "compose", text);
     }
     let without: fn(&Batch<'_>, u64) -> Result<Option<Batch<'static>>> = |rows, seed| {
         let batch = joined(rows, seed)?.unwrap_or_default();
         let kept = batch.arrays().iter().filter(|a| a.name != "row").cloned();
         Ok(Some(kept.fold(Batch::new(), Batch::with_array)))
     };
-    says("no rows", &composed(without), "compose", "no array `row`");
+    breaks("no rows", &composed(without), "compose", "no array `row`");
 }

@@ -91,7 +91,7 @@ const FAULTS: &[(&str, Spoil, &str, &str)] = &[
         "a normaliser that is not a number",
         |s, _| s.weigh = |_| Ok(vec![("nll".into(), f64::NAN)]),
         "normalisers",
-        "`weigh` answers NaN",
+        "`weigh` returns NaN",
     ),
     ("a metric named loss", |_, m| m.metrics[0].name = "loss".into(), "manifest", "`loss`"),
     ("a metric named grad_norm", |_, m| m.metrics[0].name = "grad_norm".into(), "manifest", "`grad_norm`"),
@@ -115,21 +115,21 @@ fn squared(batch: &Batch<'_>) -> Result<Loss> {
 
 /// Catches a law that accepts a result which a host refuses: an author would learn of it in the middle of a run.
 #[test]
-fn what_a_host_refuses_breaks_a_law() {
+fn results_that_a_host_refuses_break_a_law() {
     broken(manifest(), sketch()).assert_ok();
-    for (mistake, spoil, law, says) in FAULTS {
+    for (mistake, spoil, law, expected) in FAULTS {
         let (mut sketch, mut manifest) = (sketch(), manifest());
         spoil(&mut sketch, &mut manifest);
         let report = broken(manifest, sketch);
         let line = report.failures().find(|line| line.group == *law);
         let line = line.unwrap_or_else(|| panic!("{mistake}: `{law}` holds\n{report}"));
-        assert!(line.detail.contains(says), "{mistake}: {}", line.detail);
+        assert!(line.detail.contains(expected), "{mistake}: {}", line.detail);
     }
 }
 
 /// Catches a report that shows a window as drawn: a wrong derivative is shown best by one sequence of one token.
 #[test]
-fn the_smallest_window_that_breaks_a_law_is_shown() {
+fn the_smallest_failing_window_is_shown() {
     let mut sketch = sketch();
     sketch.loss = |b| changed(b, |l| l.terms[0].cotangents[0].1.iter_mut().for_each(|c| *c *= 2.0));
     let report = broken(manifest(), sketch);

@@ -88,7 +88,7 @@ fn stateful(grows: bool, verdict: Verdict) -> Report {
 
 /// Catches a verdict that the host refuses for running text, and checkpoints that grow unnoticed.
 #[test]
-fn a_state_that_grows_is_noted_and_a_verdict_of_rollouts_is_refused() {
+fn a_growing_state_is_noted_and_end_rollout_without_rollouts_is_refused() {
     let (constant, grown) = (stateful(false, Verdict::CONTINUE), stateful(true, Verdict::CONTINUE));
     constant.assert_ok();
     grown.assert_ok();
@@ -101,7 +101,7 @@ fn a_state_that_grows_is_noted_and_a_verdict_of_rollouts_is_refused() {
 
 /// Catches a normaliser that the data kind does not have: the run would end in its first step.
 #[test]
-fn what_terms_are_divided_by_must_be_countable() {
+fn normalisers_of_terms_must_be_countable() {
     for (normaliser, data, holds) in [
         (Normaliser::PAIRS, DataKind::TEXT, false),
         (Normaliser::GROUPS, DataKind::PROMPT_COMPLETION, false),
@@ -211,7 +211,7 @@ fn compared_within_groups(batch: &Batch<'_>) -> Result<Loss> {
 
 /// Catches laws that split groups, which the host never does: right objectives would be refused.
 #[test]
-fn groups_are_never_cut_apart() {
+fn groups_are_never_split() {
     let mut manifest = ObjectiveManifest { data: DataKind::PROMPT, ..manifest(Normaliser::CUSTOM) };
     (manifest.metrics, manifest.expectations) = (Vec::new(), Vec::new());
     let weigh: fn(&Batch<'_>) -> Result<Weights> = |batch| {

@@ -140,7 +140,7 @@ impl Objective for Mismatched {
 
 /// Catches laws on windows that the objective never gets: it composes its own, and reads columns that only these have.
 #[test]
-fn an_objective_that_composes_is_held_against_what_it_composes() {
+fn an_objective_that_composes_is_checked_on_its_composed_sequences() {
     for (mistake, detached, expected) in [("none", true, &[][..]), ("forgotten", false, &["stop-gradients"])] {
         let laws = Laws::new(manifest(), move |options| {
             plugin_api::options::refuse_unknown(&[], options)?;
@@ -153,7 +153,7 @@ fn an_objective_that_composes_is_held_against_what_it_composes() {
 
 /// Catches a law that accepts a wrong factor as a stop-gradient because something else is detached.
 #[test]
-fn a_wrong_factor_beside_a_detached_value_is_found() {
+fn a_wrong_factor_next_to_a_detached_value_is_detected() {
     let wrong: fn(&Batch<'_>) -> Result<Loss> = |batch| {
         let mut loss = by_hand(batch, |z| stop_gradient("", [z])[0])?;
         loss.terms[0].cotangents[0].1.iter_mut().for_each(|c| *c *= 0.5);
@@ -164,7 +164,7 @@ fn a_wrong_factor_beside_a_detached_value_is_found() {
 
 /// Catches a comparison with a shifted point that is in another branch.
 #[test]
-fn a_loss_that_detaches_in_one_branch_alone_is_told_so() {
+fn a_loss_that_detaches_in_one_branch_only_is_reported() {
     let branching: fn(&Batch<'_>) -> Result<Loss> = |batch| {
         let tape = batch.tape()?;
         let logp = batch.var(&tape, "logp")?;

@@ -62,7 +62,7 @@ fn centred(batch: &Batch<'_>) -> Result<Loss> {
 const STATISTICS: &[&str] = &["logp", "reference.logp"];
 
 #[test]
-fn a_preference_loss_passes_and_its_mistakes_are_found() {
+fn a_preference_loss_passes_and_its_mistakes_are_detected() {
     check("none", broken(manifest(), Sketch::new(STATISTICS, false, right)), &[]);
     check("chosen first", broken(manifest(), Sketch::new(STATISTICS, false, chosen_first)), &["order"]);
     check("centred", broken(manifest(), Sketch::new(STATISTICS, false, centred)), &["additivity"]);
@@ -74,7 +74,7 @@ fn a_preference_loss_passes_and_its_mistakes_are_found() {
 }
 
 #[test]
-fn a_cotangent_for_a_frozen_model_is_found() {
+fn a_cotangent_for_a_frozen_model_is_detected() {
     let both: fn(&Batch<'_>) -> Result<Loss> = |batch| {
         let mut loss = right(batch)?;
         let against = loss.terms[0].cotangents[0].1.iter().map(|c| -c).collect();
@@ -117,7 +117,7 @@ fn check_weighted(mistake: &str, manifest: ObjectiveManifest, sketch: Sketch, ex
 }
 
 #[test]
-fn custom_normalisers_must_be_there_come_from_data_and_add_up() {
+fn custom_normalisers_must_exist_depend_on_data_only_and_add_up() {
     let (manifest, sketch) = weighted();
     check_weighted("none", manifest.clone(), sketch.clone(), &[]);
     let silent = Sketch { weigh: |_| Ok(Vec::new()), ..sketch.clone() };

@@ -85,7 +85,7 @@ fn contradictions_are_found_on_a_single_batch() {
 /// Catches differences taken exactly at the statistics of a run that begins: every clip, sort and absolute value has a kink there,
 /// and right objectives would be refused.
 #[test]
-fn kinks_where_models_are_equal_are_no_contradiction() {
+fn kinks_at_equal_models_are_not_contradictions() {
     let mut manifest = manifest(DataKind::TEXT);
     manifest.expectations.clear();
     let kinked: fn(&Batch<'_>) -> Result<Loss> = |batch| {
@@ -99,7 +99,7 @@ fn kinks_where_models_are_equal_are_no_contradiction() {
 
 /// Catches a run of rollouts that is refused because all answers of its first batch have the same reward.
 #[test]
-fn a_silent_gradient_is_a_note_where_answers_may_be_equally_good() {
+fn a_zero_gradient_is_a_note_if_answers_may_be_equally_good() {
     let mut manifest = manifest(DataKind::PROMPT);
     manifest.expectations.clear();
     let report = quick(&manifest, |b| nll(b, 0.0));
@@ -109,7 +109,7 @@ fn a_silent_gradient_is_a_note_where_answers_may_be_equally_good() {
 
 /// Catches a coupled loss that is required to be the sum over its pieces.
 #[test]
-fn a_loss_that_couples_is_not_cut() {
+fn a_coupled_loss_is_not_split() {
     let coupled = ObjectiveManifest { coupled: true, expectations: Vec::new(), ..manifest(DataKind::TEXT) };
     let mean: fn(&Batch<'_>) -> Result<Loss> = |b| {
         let tape = b.tape()?;
@@ -142,7 +142,7 @@ fn wrong_sign_of_advantage(batch: &Batch<'_>) -> Result<Loss> {
     Ok(loss)
 }
 
-/// Catches answers of equal reward that count as a check, and a check of the first sequences alone, none of which has a gradient.
+/// Catches answers of equal reward that count as a check, and a check of only the first sequences, none of which has a gradient.
 #[test]
 fn a_batch_without_gradient_proves_nothing() {
     let mut manifest = manifest(DataKind::PROMPT);

@@ -105,7 +105,7 @@ impl Objective for Small {
 }
 
 #[test]
-fn an_objective_with_rollouts_and_state_passes_and_its_mistakes_are_found() {
+fn an_objective_with_rollouts_and_state_passes_and_its_mistakes_are_detected() {
     for (mistake, wrong, expected) in [
         ("none", Wrong::Nothing, &[][..]),
         ("gotcha_30: whitened over all tokens", Wrong::WhitensAll, &["masked"]),

@@ -246,7 +246,7 @@ fn each_mistake_breaks_its_law_and_no_other() {
 }
 
 #[test]
-fn a_leftover_declaration_is_found() {
+fn an_unused_declaration_is_detected() {
     let mut leftover = manifest();
     leftover.terms.push(TermSpec::new("kl", Normaliser::SUPERVISED_TOKENS, "Forgotten"));
     check("a term nobody returns", broken(leftover, Sketch::new(&["logp"], true, right)), &["used"]);
@@ -254,7 +254,7 @@ fn a_leftover_declaration_is_found() {
 
 /// Catches a generator that draws numbers for a name that it does not know.
 #[test]
-fn a_statistic_that_the_contract_lacks_is_found() {
+fn an_unknown_statistic_is_detected() {
     let report = broken(manifest(), Sketch::new(&["logp", "logits"], true, right));
     assert!(report.failures().any(|line| line.group == "declared"), "{report}");
 }
@@ -307,7 +307,7 @@ fn with_option(create: fn(&OptionSpec, &plugin_api::options::OptionMap) -> Resul
 }
 
 #[test]
-fn options_that_are_not_checked_are_found() {
+fn unchecked_options_are_detected() {
     use plugin_api::options::{read, refuse_unknown};
     let careful = with_option(|spec, options| {
         refuse_unknown(std::slice::from_ref(spec), options)?;
@@ -342,7 +342,7 @@ impl Objective for Counting {
 }
 
 #[test]
-fn a_counter_in_loss_is_found() {
+fn a_counter_in_loss_is_detected() {
     let laws = Laws::new(manifest(), |options| {
         plugin_api::options::refuse_unknown(&[], options)?;
         Ok(Counting(Cell::new(0)))

@@ -15,8 +15,8 @@ pub(in crate::objective) fn describe(window: &Batch<'_>) -> String {
         [one] => format!("1 sequence of {one} token{}", if one == "1" { "" } else { "s" }),
         all => format!("{} sequence{} of {} tokens", all.len(), plural(all.len()), all.join(", ")),
     };
-    let told = |name: &str| ![names::OFFSETS, names::TARGET, names::POSITION].contains(&name);
-    for array in window.arrays().iter().filter(|a| told(&a.name) && a.scope != Scope(0)) {
+    let shown = |name: &str| ![names::OFFSETS, names::TARGET, names::POSITION].contains(&name);
+    for array in window.arrays().iter().filter(|a| shown(&a.name) && a.scope != Scope(0)) {
         let numbers: Vec<String> = array.data.iter().take(SHOWN).map(|x| short(*x)).collect();
         let more = array.data.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(", {more} more") } else { String::new() };

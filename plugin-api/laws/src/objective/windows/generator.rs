@@ -120,8 +120,8 @@ impl Generator {
         let members = self.members(&manifest.data, &mut rng);
         let (mut offsets, mut mask, mut position) = (vec![0.0], Vec::new(), Vec::new());
         for (s, member) in members.iter().enumerate() {
-            let judged = member.group.is_some() || member.side.is_some();
-            let tokens = self.supervision(&manifest.data, s, judged, &mut rng);
+            let labelled = member.group.is_some() || member.side.is_some();
+            let tokens = self.supervision(&manifest.data, s, labelled, &mut rng);
             position.extend((0..tokens.len()).map(|p| p as f64));
             mask.extend(tokens);
             offsets.push(mask.len() as f64);
@@ -138,7 +138,7 @@ impl Generator {
             }
         }
         if manifest.data == DataKind::PROMPT {
-            batch = self.judged(batch, draw);
+            batch = self.labelled(batch, draw);
         }
         if manifest.data == DataKind::UNPAIRED {
             // The label is also a column of the row.
@@ -149,7 +149,7 @@ impl Generator {
     }
 
     /// Rollouts with what the host adds for each answer: a reward, equal over the first group, and whether it ended.
-    fn judged(&self, batch: Batch<'static>, draw: u64) -> Batch<'static> {
+    fn labelled(&self, batch: Batch<'static>, draw: u64) -> Batch<'static> {
         let mut rng = self.rng(5, draw);
         let groups = batch.find(names::GROUP).map(|a| a.data.to_vec()).unwrap_or_default();
         let mut reward: Vec<f64> = groups.iter().map(|_| rng.between(-1.0, 1.0)).collect();
@@ -261,7 +261,7 @@ impl Generator {
         };
         let mut batch = sequences::owned(data);
         for name in statistics {
-            let unknown = || Error::new(Code::ARRAY, format!("`{name}` is no statistic of this contract"));
+            let unknown = || Error::new(Code::ARRAY, format!("`{name}` is not a statistic of this contract"));
             let form = Statistic::form(name).ok_or_else(unknown)?;
             let cols = if form.wide { COLUMNS } else { 1 };
             let rows = if form.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };

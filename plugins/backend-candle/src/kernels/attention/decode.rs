@@ -40,7 +40,7 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
         par.wide(
             #[inline(always)]
             || {
-                // SAFETY: slots are distinct, so this task alone touches these rows and columns of the caches.
+                // SAFETY: slots are distinct, so only this task accesses these rows and columns of the caches.
                 unsafe {
                     k_slot.row(len).copy_from_slice(k.span(b, kv * d, d));
                     v_slot.row(len).copy_from_slice(v.span(b, kv * d, d));

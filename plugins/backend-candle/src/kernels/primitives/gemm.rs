@@ -1,7 +1,7 @@
 //! Matrix products: the `gemm` library on fixed tiles of the result, with the microkernels of the session's instruction
 //! set.
 //!
-//! The library is called single-threaded per tile, and tiles depend on sizes alone, so every element is summed in the same order
+//! The library is called single-threaded per tile, and tiles depend only on sizes, so every element is summed in the same order
 //! for any number of threads.
 
 use super::{
@@ -103,7 +103,7 @@ pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f3
     });
 }
 
-/// Rows and columns of a tile. Depends on sizes alone.
+/// Rows and columns of a tile. Depends only on sizes.
 fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
     let (mut tm, mut tn) = (m, n);
     let tiles = |tm: usize, tn: usize| m.div_ceil(tm) * n.div_ceil(tn);

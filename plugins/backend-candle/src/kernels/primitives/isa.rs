@@ -251,7 +251,7 @@ mod tests {
     /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the selected one: sums of products
     /// are exact for small integers, and a fused multiply-add rounds once instead of twice.
     #[test]
-    fn products_of_every_set_are_products() {
+    fn matrix_products_are_correct_for_every_instruction_set() {
         let (m, n, k) = (7, 37, 19);
         let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_the_stated_ones_and_a_term_less_would_show() {
+    fn errors_stay_within_the_documented_bounds() {
         let exp = worst((-87.0, 0.0), exp_nonpositive, f64::exp);
         assert!(exp <= 2.0, "exp {exp}");
         let t = worst((-9.0, 9.0), tanh, f64::tanh);

@@ -1,6 +1,6 @@
 //! Work in fixed tasks: how kernels use the session's threads without effect on their results.
 //!
-//! A kernel splits its work into tasks by sizes alone and numbers them; threads take the next number until none is left. It does
+//! A kernel splits its work into tasks only by sizes and numbers them; threads take the next number until none is left. It does
 //! not matter which thread runs a task: a task writes only its own elements, and partial sums are stored per task and combined in
 //! order afterwards.
 

@@ -30,8 +30,8 @@ fn places(s: &TorchSession, op: &DecodeAttention) -> Attempt<Vec<Range<i64>>> {
     let capacity = op.capacity.max(1);
     let slots = s.indices(name, "slots", &op.slots, op.k_cache.rows / capacity as u64)?;
     let lengths = s.indices(name, "lengths", &op.lengths, capacity as u64)?;
-    let mut taken = BTreeSet::new();
-    if let Some(slot) = slots.iter().find(|slot| !taken.insert(**slot)) {
+    let mut used = BTreeSet::new();
+    if let Some(slot) = slots.iter().find(|slot| !used.insert(**slot)) {
         return Err(Error::invalid(format!("{name}: slot {slot} is given twice")).into());
     }
     let place = |(slot, length): (&i64, &i64)| {

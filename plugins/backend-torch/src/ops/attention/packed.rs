@@ -118,7 +118,7 @@ pub fn backward(s: &TorchSession, op: &AttentionBackward, plan: &Plan) -> Attemp
 mod tests {
     use super::*;
 
-    fn starts_well(x: &Tensor) -> bool {
+    fn rows_are_aligned(x: &Tensor) -> bool {
         let strides = x.stride();
         (x.data_ptr() as usize).is_multiple_of(16) && strides[0] % 8 == 0 && strides[1] % 8 == 0 && strides[2] == 1
     }
@@ -126,7 +126,7 @@ mod tests {
     /// Catches a view that is passed on although its rows do not start at multiples of 16 bytes (by its offset, or by its stride),
     /// an unnecessary copy, and a width that is padded with anything but zeros.
     #[test]
-    fn kernels_are_given_rows_that_start_at_multiples_of_sixteen_bytes() {
+    fn kernels_get_rows_aligned_to_sixteen_bytes() {
         let memory = Tensor::arange(4096, (Kind::Float, tch::Device::Cpu)).to_kind(Kind::BFloat16);
         // Offset, distance between rows, heads, width, whether it can be used in place.
         for (offset, rows, heads, width, stays) in [
@@ -141,7 +141,7 @@ mod tests {
             let x = memory.as_strided([5, heads, width], [rows, width, 1], offset);
             let found = aligned(x.shallow_clone()).unwrap();
             let at = format!("offset {offset}, rows {rows}, width {width}");
-            assert!(starts_well(&found), "{at}");
+            assert!(rows_are_aligned(&found), "{at}");
             assert_eq!(found.data_ptr() == x.data_ptr(), stays, "{at}");
             assert!(found.narrow(2, 0, width).equal(&x), "{at}");
             let filled = found.size()[2] - width;

@@ -14,7 +14,7 @@ fn estimation(case: &Case, whiten_advantages: bool, whiten_rewards: bool) -> Val
 }
 
 #[test]
-fn advantages_and_returns_are_those_of_torchtune_before_it_whitens() {
+fn advantages_and_returns_match_torchtune_before_whitening() {
     for case in family("gae") {
         let (rewards, values) = (case.rows("rewards"), case.rows("values"));
         let all = same(&rewards, 1.0);
@@ -28,7 +28,7 @@ fn advantages_and_returns_are_those_of_torchtune_before_it_whitens() {
 /// and enter the answer's advantages (0.16.1 masks again, and is compared in `rollout_trl`): its numbers are those of answers that
 /// fill the whole row, with that reward on padding. Ours differ exactly where there is padding.
 #[test]
-fn gotcha_30_whitened_advantages_are_those_of_trl() {
+fn gotcha_30_whitened_advantages_match_trl() {
     for case in family("gae_whitened") {
         let (rewards, mask) = (case.rows("rewards"), case.rows("mask"));
         let (all, whitens) = (same(&rewards, 1.0), read(&case.given, "whiten_rewards"));
@@ -73,7 +73,7 @@ fn leaking(case: &Case, mask: &Rows, rewards: Rows) -> Batch<'static> {
 /// torchtune estimates through padding, and keeps the mean that it intends to shift: gotcha 30. Here: all tokens supervised for
 /// the estimate, and whitened by hand over its mask with the mean kept. Ours agree with TRL's.
 #[test]
-fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
+fn gotcha_30_advantages_of_torchtune_equal_ours_with_the_mean_kept() {
     for case in family("gae_torchtune_whitened") {
         let (rewards, mask) = (case.rows("rewards"), case.rows("mask"));
         let all = same(&rewards, 1.0);
@@ -85,7 +85,14 @@ fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
             whiten(&mut advantages, &mask.concat(), keep_mean);
             advantages
         };
-        torchtune::assert_near(&case.says("advantages"), &case.expects("advantages"), &by_hand(true), raw, &mask, true);
+        torchtune::assert_near(
+            &case.label("advantages"),
+            &case.expects("advantages"),
+            &by_hand(true),
+            raw,
+            &mask,
+            true,
+        );
         let theirs = kept(&case.expects("advantages").concat(), &mask);
         let ours = kept(&by_hand(false), &mask);
         assert!(theirs.iter().zip(&ours).all(|(a, b)| (a - b).abs() > 1e-6), "{theirs:?} and {ours:?}");
@@ -94,7 +101,7 @@ fn gotcha_30_torchtunes_advantages_are_ours_with_their_mean_kept() {
 
 /// TRL also whitens values behind the mask. In torchtune `shift_mean` has the opposite meaning.
 #[test]
-fn whitening_is_that_of_trl_and_torchtunes_turned_round() {
+fn whitening_matches_trl_and_torchtune_with_their_flags_exchanged() {
     for case in family("masked_whiten") {
         let (mut found, mask) = (case.rows("x").concat(), case.rows("mask"));
         let shifts: bool = read(&case.given, "shift_mean");
@@ -105,6 +112,6 @@ fn whitening_is_that_of_trl_and_torchtunes_turned_round() {
         let (x, mask) = (case.rows("x").concat(), case.rows("mask"));
         let (mut found, keeps): (_, bool) = (x.clone(), read(&case.given, "shift_mean"));
         whiten(&mut found, &mask.concat(), keeps);
-        torchtune::assert_near(&case.says("whitened"), &case.expects("whitened"), &found, &x, &mask, keeps);
+        torchtune::assert_near(&case.label("whitened"), &case.expects("whitened"), &found, &x, &mask, keeps);
     }
 }

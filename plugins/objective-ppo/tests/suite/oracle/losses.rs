@@ -1,7 +1,7 @@
 //! Families `ppo_loss` and `ppo_loss_trl`: losses, gradients and diagnostics of a step.
 
 use super::{Answer, Case, FRACTIONS, Rows, TOLERANCE, create, family, near, read, rollout, same};
-use crate::{cotangent, handmade, metric};
+use crate::{cotangent, metric, with_prepared};
 use plugin_api::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -33,7 +33,7 @@ impl Step {
         let answers: Vec<Answer> = (0..self.mask.len()).map(one).collect();
         let batch = rollout(&answers).with_statistic("entropy", Scope::TOKEN, self.entropy.concat());
         let [logp, value] = self.old.each_ref().map(|rows| rows.concat());
-        let batch = handmade([&self.advantage.concat(), &self.returns.concat(), &logp, &value], batch);
+        let batch = with_prepared([&self.advantage.concat(), &self.returns.concat(), &logp, &value], batch);
         create(options.clone()).unwrap().loss(&batch).unwrap()
     }
 
@@ -56,7 +56,7 @@ pub(super) fn clipping(given: &Map<String, Value>, [ratio, value, coefficient]: 
 /// torchtune supervises values by a separate mask, one token longer: its two terms are those of two windows of ours. Its means
 /// over every position, padding included, are compared only if all tokens are supervised: gotcha 32.
 #[test]
-fn losses_and_gradients_are_those_of_torchtune() {
+fn losses_and_gradients_match_torchtune() {
     for case in family("ppo_loss") {
         let (mask, value_mask) = (case.mask("mask"), case.mask("value_mask"));
         let options = clipping(&case.given, ["epsilon", "value_clip_range", "value_coef"]);
@@ -66,7 +66,7 @@ fn losses_and_gradients_are_those_of_torchtune() {
         let (value, by_value) = Step::of(&case, &value_mask).total(&options, "value", "critic.value");
         case.near("policy_loss", policy, TOLERANCE);
         near(
-            &case.says("value_loss"),
+            &case.label("value_loss"),
             value,
             case.number("value_coef") * read::<f64>(&case.expected, "value_loss"),
             TOLERANCE,
@@ -83,7 +83,7 @@ fn losses_and_gradients_are_those_of_torchtune() {
 /// TRL gives a batch whose mean ratio is above a threshold no loss. That couples a batch, while here a window can be split
 /// anywhere: there is no such threshold, and the diagnostics still agree with TRL's.
 #[test]
-fn losses_gradients_and_diagnostics_are_those_of_trl() {
+fn losses_gradients_and_diagnostics_match_trl() {
     for case in family("ppo_loss_trl") {
         let mask = case.mask("mask");
         let options = clipping(&case.given, ["cliprange", "cliprange_value", "vf_coef"]);

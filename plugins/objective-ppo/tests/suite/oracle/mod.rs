@@ -65,7 +65,7 @@ impl Case {
         read(&self.expected, key)
     }
 
-    fn says(&self, what: &str) -> String {
+    fn label(&self, what: &str) -> String {
         format!("{} of {}, {}: {what}", self.family, self.peer, self.name)
     }
 
@@ -84,13 +84,13 @@ impl Case {
 
     #[track_caller]
     fn near(&self, what: &str, found: f64, tolerance: f64) {
-        near(&self.says(what), found, read(&self.expected, what), tolerance);
+        near(&self.label(what), found, read(&self.expected, what), tolerance);
     }
 
     /// Compares where the mask is 1.
     #[track_caller]
     fn all_near(&self, what: &str, found: &[f64], mask: &Rows, tolerance: f64) {
-        all_near(&self.says(what), &kept(found, mask), &kept(&self.expects(what).concat(), mask), tolerance);
+        all_near(&self.label(what), &kept(found, mask), &kept(&self.expects(what).concat(), mask), tolerance);
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// TRL's estimates continue over padding; ours are compared as functions, and the rewards on an answer's tokens. If a torchtune
 /// case puts the score inside the row, the answer ends there.
 #[test]
-fn token_rewards_are_those_of_trl_and_torchtune() {
+fn token_rewards_match_trl_and_torchtune() {
     for case in family("kl_rewards") {
         let (logp, reference) = (case.rows("logps"), case.rows("ref_logps"));
         let scores: Vec<f64> = read(&case.given, "scores");
@@ -41,7 +41,7 @@ fn token_rewards_are_those_of_trl_and_torchtune() {
 }
 
 #[test]
-fn estimates_of_the_kl_are_those_of_trl() {
+fn kl_estimates_match_trl() {
     for case in family("kl_estimators") {
         let (logp, reference) = (case.rows("logps"), case.rows("ref_logps"));
         assert_eq!(case.expected.len(), ESTIMATORS.len());
@@ -54,7 +54,7 @@ fn estimates_of_the_kl_are_those_of_trl() {
 }
 
 #[test]
-fn the_adaptive_coefficient_is_that_of_trl() {
+fn the_adaptive_coefficient_matches_trl() {
     #[derive(Deserialize)]
     struct Update {
         kl: f64,
@@ -68,6 +68,6 @@ fn the_adaptive_coefficient_is_that_of_trl() {
             controller.coefficient
         });
         let found: Vec<f64> = found.collect();
-        all_near(&case.says("values"), &found, &read::<Vec<f64>>(&case.expected, "values"), TOLERANCE);
+        all_near(&case.label("values"), &found, &read::<Vec<f64>>(&case.expected, "values"), TOLERANCE);
     }
 }

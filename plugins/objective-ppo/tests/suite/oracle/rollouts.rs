@@ -30,7 +30,7 @@ impl Case {
 }
 
 /// TRL 0.16.1 puts the score one past the answer if there is room (gotcha 29), whitens advantages and takes the policy's means
-/// over the answer alone, and the value's over one token more. Rewards and returns are compared on the longer answer; advantages
+/// over only the answer, and the value's over one token more. Rewards and returns are compared on the longer answer; advantages
 /// are ours before whitening, whitened over the shorter one.
 #[test]
 fn gotcha_29_a_rollout_of_trl_from_scores_to_gradients() {
@@ -56,9 +56,9 @@ fn gotcha_29_a_rollout_of_trl_from_scores_to_gradients() {
         case.all_near("rewards", &longer.rewards(&options), &everywhere, TOLERANCE);
         let prepared = longer.prepare(options.clone());
         let adjusted: Vec<f64> = read(&case.expected, "adjusted_scores");
-        all_near(&case.says("adjusted_scores"), prepared.get(names::SCORE).unwrap(), &adjusted, TOLERANCE);
+        all_near(&case.label("adjusted_scores"), prepared.get(names::SCORE).unwrap(), &adjusted, TOLERANCE);
         let kl: Vec<f64> = case.expects("kl").iter().map(|row| row.iter().sum()).collect();
-        all_near(&case.says("kl"), prepared.get(names::KL).unwrap(), &kl, TOLERANCE);
+        all_near(&case.label("kl"), prepared.get(names::KL).unwrap(), &kl, TOLERANCE);
         case.all_near("returns", prepared.get(names::RETURN).unwrap(), &everywhere, TOLERANCE);
         let mut advantage = prepared.get(names::ADVANTAGE).unwrap().to_vec();
         whiten(&mut advantage, &answer.concat(), false);
@@ -77,7 +77,12 @@ fn gotcha_29_a_rollout_of_trl_from_scores_to_gradients() {
         let (policy, by_logp) = of_policy.total(&options, "policy", "logp");
         let (value, by_value) = of_value.total(&options, "value", "critic.value");
         case.near("policy_loss", policy, TOLERANCE);
-        near(&case.says("value_loss"), value, number("vf_coef") * read::<f64>(&case.expected, "value_loss"), TOLERANCE);
+        near(
+            &case.label("value_loss"),
+            value,
+            number("vf_coef") * read::<f64>(&case.expected, "value_loss"),
+            TOLERANCE,
+        );
         case.near("loss", policy + value, TOLERANCE);
         case.all_near("grad_logps", &by_logp, &everywhere, TOLERANCE);
         case.all_near("grad_values", &by_value, &everywhere, TOLERANCE);
@@ -113,9 +118,9 @@ fn gotcha_29_a_rollout_of_torchtune_from_scores_to_rewards() {
         case.all_near("rewards", &longer.rewards(&options), &everywhere, TOLERANCE);
         let prepared = longer.prepare(options);
         let adjusted: Vec<f64> = read(&case.expected, "adjusted_scores");
-        all_near(&case.says("adjusted_scores"), prepared.get(names::SCORE).unwrap(), &adjusted, TOLERANCE);
+        all_near(&case.label("adjusted_scores"), prepared.get(names::SCORE).unwrap(), &adjusted, TOLERANCE);
         case.all_near("values", prepared.get(names::OLD_VALUE).unwrap(), &everywhere, TOLERANCE);
         let kl: Vec<f64> = case.expects("kl").iter().map(|row| row.iter().sum()).collect();
-        all_near(&case.says("kl"), prepared.get(names::KL).unwrap(), &kl, TOLERANCE);
+        all_near(&case.label("kl"), prepared.get(names::KL).unwrap(), &kl, TOLERANCE);
     }
 }

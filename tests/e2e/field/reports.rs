@@ -61,10 +61,10 @@ fn pair(prompt: &str, completion: &str) -> Value {
     json!({"prompt": prompt, "completion": completion})
 }
 
-/// Catches keys of messages, columns of numbers and documents that are dropped without a word, in `check` or in `run`, and a column
-/// that an objective reads and that is named all the same.
+/// Catches keys of messages, columns of numbers and documents that are dropped without a note, in `check` or in `run`, and a column
+/// that an objective reads but that is reported as unread.
 #[test]
-fn what_nothing_reads_is_named() {
+fn unread_inputs_are_named() {
     let answer = |more: Value| {
         let mut message = json!({"role": "assistant", "content": "a"});
         message.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -79,12 +79,12 @@ fn what_nothing_reads_is_named() {
     let found = check(&lab, &[]);
     assert_eq!(found["rows"]["unwritten_keys"], json!({"images": 1, "name": 2, "reasoning_content": 1}));
     assert_eq!(found["rows"]["undeclared_columns"], json!(["good", "weight"]));
-    let said = first_lines(&lab, &[]);
+    let output = first_lines(&lab, &[]);
     for words in [
         "keys of messages that the chat template does not write: images in 1 row, name in 2 rows, reasoning_content in 1 row",
         "columns of numbers that no objective, reward or option names: good, weight",
     ] {
-        assert!(said.lines().take(3).any(|line| line.contains(words)), "{words}: {said}");
+        assert!(output.lines().take(3).any(|line| line.contains(words)), "{words}: {output}");
     }
     let weighted = check(&lab, &["objective.0.plugin=weighted-sft"]);
     assert_eq!(weighted["rows"]["undeclared_columns"], json!(["good"]));
@@ -99,13 +99,13 @@ fn what_nothing_reads_is_named() {
     assert_eq!(check(&lab, &["data.chat_template=t.jinja"])["rows"]["unread_columns"], json!(["documents"]));
 }
 
-/// Catches a batch that reads all rows several times in each step without a word, and a note where nothing is read again.
+/// Catches a batch that reads all rows several times in each step without a note, and a note although nothing is read again.
 #[test]
 fn a_batch_larger_than_the_data_is_noted() {
     let lab = lab(&[pair("a", "b"), pair("c", "d")]);
-    let says = "every step reads each of the data's 2 rows at least 2 times";
-    assert!(notes_say(&check(&lab, &[]), says));
-    assert!(first_lines(&lab, &[]).contains(says));
+    let expected = "every step reads each of the data's 2 rows at least 2 times";
+    assert!(notes_say(&check(&lab, &[]), expected));
+    assert!(first_lines(&lab, &[]).contains(expected));
     let none = |sets: &[&str]| assert!(!notes_say(&check(&lab, sets), "every step reads"), "{sets:?}");
     none(&["train.batch={sequences=2}"]);
     none(&["train.batch={sequences=1}"]);
@@ -121,7 +121,7 @@ fn a_batch_larger_than_the_data_is_noted() {
 
 /// Catches notes on a model that only a run gives: dropout that is ignored, and an end of answers outside of the vocabulary.
 #[test]
-fn notes_on_the_model_stand_in_check_too() {
+fn check_prints_notes_on_the_model_too() {
     let lab = case("eval-of-rows");
     let path = lab.at("model/config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a config")).expect("JSON");
@@ -132,18 +132,18 @@ fn notes_on_the_model_stand_in_check_too() {
     lab.write("rows.jsonl", lines(&[pair("a", "b")]));
     let model = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 256\n";
     lab.write("case.toml", CASE.replace(model, "[model]\nfrom = \"model\"\n"));
-    let (found, said) = (check(&lab, &[]), first_lines(&lab, &[]));
+    let (found, output) = (check(&lab, &[]), first_lines(&lab, &[]));
     for words in
         ["`attention_dropout` = 0.1 has no effect", "`eos_token_id` names the token 999, and the vocabulary has 260"]
     {
         assert!(notes_say(&found, words), "{found:#}");
-        assert!(said.contains(words), "{said}");
+        assert!(output.contains(words), "{output}");
     }
 }
 
 /// Catches a stage that cannot be written once the stages before it have run.
 #[test]
-fn a_stage_is_not_named_as_a_file_of_its_folder() {
+fn a_stage_named_like_a_file_of_its_folder_is_refused() {
     let lab = case("stage-name-dot");
     let text = fs::read_to_string(lab.at("p.toml")).expect("a pipeline");
     lab.write("p.toml", text.replacen("name = \"lr-0.05\"", "name = \"pipeline.toml\"", 1));
@@ -156,7 +156,7 @@ fn a_stage_is_not_named_as_a_file_of_its_folder() {
 
 /// Catches JSON that is learned as text.
 #[test]
-fn rows_are_not_learned_as_text() {
+fn rows_are_not_trained_on_as_text() {
     let lab = Lab::new();
     lab.write("text.jsonl", "{\"text\": \"once\"}\n{\"text\": \"upon\"}\n");
     let sets = [
@@ -170,28 +170,28 @@ fn rows_are_not_learned_as_text() {
         "train.batch={tokens=512}",
     ];
     lab.write("case.toml", CASE);
-    let says = ["text.jsonl is a file of rows, and not running text", "jq -r .text text.jsonl > text.txt"];
-    lab.ask(&[&["run", "case.toml"], &sets[..]].concat()).refuses(2, &says);
+    let expected = ["text.jsonl is a file of rows, and not running text", "jq -r .text text.jsonl > text.txt"];
+    lab.ask(&[&["run", "case.toml"], &sets[..]].concat()).refuses(2, &expected);
 }
 
 /// Catches `telos eval --rows` on pairs, on nothing, on prompts longer than the context, and right answers that `--out` leaves out.
 #[test]
-fn eval_of_rows_understands_or_says_what_it_found() {
+fn eval_of_rows_reads_them_or_reports_what_it_found() {
     let lab = case("eval-of-rows");
     let eval = |rows: &str, more: &[&str]| {
         lab.write("r.jsonl", rows);
         lab.ask(&[&["eval", "model", "--rows", "r.jsonl", "--json"], more].concat())
     };
     let whole = lines(&[json!({"prompt": "p", "chosen": "c", "rejected": "d"})]);
-    let says = [
+    let expected = [
         "r.jsonl: the rows are pairs, expected prompts with completions",
         "completion: .chosen",
         "--rows chosen.jsonl",
     ];
-    eval(&whole, &[]).refuses(2, &says);
+    eval(&whole, &[]).refuses(2, &expected);
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});
     let implicit = json!({"chosen": [turn("user", "q"), turn("assistant", "a")], "rejected": [turn("user", "q"), turn("assistant", "b")]});
-    eval(&lines(&[implicit]), &[]).refuses(2, &says);
+    eval(&lines(&[implicit]), &[]).refuses(2, &expected);
     for nothing in ["", "[]", "\n"] {
         eval(nothing, &[]).refuses(2, &["r.jsonl: there is no row to evaluate"]);
     }
@@ -211,13 +211,13 @@ fn eval_of_rows_understands_or_says_what_it_found() {
     let answers: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((&answers[0]["expected"], &answers[0]["also_right"]), (&json!("a"), &json!(["b", "c"])));
     assert_eq!((&answers[1]["expected"], &answers[1]["also_right"]), (&json!("a"), &Value::Null));
-    // Text that holds rows names the other way.
+    // A text file with rows is refused with the other command.
     lab.write("t.txt", "[{\"prompt\": \"a\"}]");
     lab.ask(&["eval", "model", "--data", "t.txt"])
         .refuses(2, &["t.txt is a file of JSON", "telos eval MODEL --rows t.txt"]);
 }
 
-/// Catches whole numbers beyond 64 bits that are rounded, or written as an object of ours, on the way from prompts to pairs.
+/// Catches whole numbers beyond 64 bits that are rounded, or written as an internal object, from prompts to pairs.
 #[test]
 fn pairs_keep_large_numbers() {
     let lab = case("pairs-of-chats");
@@ -234,8 +234,9 @@ fn pairs_keep_large_numbers() {
     }
     // In a column they would reach rewards rounded.
     lab.write("rows.jsonl", format!("{{\"prompt\": \"p\", \"n\": {large}}}\n"));
-    let says = ["rows.jsonl:1: the integer at column", "has more than 64 bits", "write it as a string, or remove `n`"];
-    lab.ask(&["pairs", "case.toml", "--out", "new.jsonl", "--samples", "2"]).refuses(2, &says);
+    let expected =
+        ["rows.jsonl:1: the integer at column", "has more than 64 bits", "write it as a string, or remove `n`"];
+    lab.ask(&["pairs", "case.toml", "--out", "new.jsonl", "--samples", "2"]).refuses(2, &expected);
 }
 
 /// Catches a refusal without the place of the byte, and a run's folder that a refusal leaves behind.
@@ -243,7 +244,7 @@ fn pairs_keep_large_numbers() {
 fn a_template_that_is_not_utf_8_is_refused_by_its_byte() {
     let lab = lab(&[pair("a", "b")]);
     lab.write("t.jinja", b"{# caf\xE9 #}{% for m in messages %}{{ m.content }}{% endfor %}");
-    let says = ["data.chat_template", "byte 0xE9 at offset 6 (line 1)", "iconv -f LATIN1 -t UTF-8 t.jinja"];
-    lab.ask(&["run", "case.toml", "--set", "data.chat_template=t.jinja"]).refuses(2, &says);
+    let expected = ["data.chat_template", "byte 0xE9 at offset 6 (line 1)", "iconv -f LATIN1 -t UTF-8 t.jinja"];
+    lab.ask(&["run", "case.toml", "--set", "data.chat_template=t.jinja"]).refuses(2, &expected);
     assert!(!Run(lab.at("runs/case")).0.exists());
 }
