@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 
 use super::*;
 use crate::config::Override;
-use crate::pipeline::Part;
+use crate::pipeline::Selection;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("telos").chain(line.split(' ').filter(|word| !word.is_empty())))
@@ -34,7 +34,7 @@ fn run_turns_every_argument_into_the_request() {
         overrides: vec![set("a.b=1"), set("c=x"), Override::text("--name", "name", "N")],
         resume: true,
         fixed_rows: true,
-        part: Part::From("S".into()),
+        selection: Selection::From("S".into()),
         plugin_folders: vec!["/p".into()],
         pinning: crate::plugins::Pinning::Update,
         unproved: true,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use plugin_api::abi::DType;
 use serde::Serialize;
 
-use super::{agreement::Curve, source::Source, spec::Spec};
+use super::{agreement::Curve, compared_experiment::ComparedExperiment, spec::Spec};
 use crate::{
     config::Override,
     data::TrainingData,
@@ -35,7 +35,7 @@ impl Entry {
     ///
     /// # Errors
     /// Request errors that name the spec.
-    pub fn new(spec: &Spec, label: String, experiment: &Source<'_>) -> Result<Entry> {
+    pub fn new(spec: &Spec, label: String, experiment: &ComparedExperiment<'_>) -> Result<Entry> {
         let own: Vec<Override> =
             experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
         let setup = prepare(experiment.file, &own, experiment.plugin_folders, Pinning::Update)?;

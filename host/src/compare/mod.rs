@@ -17,12 +17,12 @@
 
 pub mod agreement;
 pub mod backend_run;
+pub mod compared_experiment;
 pub mod noise_floor;
 pub mod peak;
 pub mod replay;
 pub mod report;
 pub mod rounds;
-pub mod source;
 pub mod spec;
 pub mod stats;
 
@@ -36,11 +36,11 @@ use crate::{
 };
 use agreement::{Agreement, Tolerance};
 use backend_run::{BackendRun, Entry, FinishedRun};
+use compared_experiment::ComparedExperiment;
 use noise_floor::NoiseFloor;
 use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
 use report::{BackendReport, Comparison};
-use source::Source;
 use spec::Spec;
 
 /// What to compare.
@@ -105,17 +105,17 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     })
 }
 
-fn source(request: &Request) -> Result<Source<'_>> {
+fn source(request: &Request) -> Result<ComparedExperiment<'_>> {
     let draft = Draft::read(&request.file, &request.overrides)?;
     let Some(backend) = draft.backend().cloned() else {
         return Err(draft.finish().err().unwrap_or_else(|| Error::request("the experiment cannot be read")));
     };
     let Request { file, overrides, plugin_folders, .. } = request;
-    Ok(Source { file, overrides, plugin_folders, backend })
+    Ok(ComparedExperiment { file, overrides, plugin_folders, backend })
 }
 
 /// Checks every backend before the first one opens a device.
-fn entries(specs: &[Spec], source: &Source<'_>) -> Result<Vec<Entry>> {
+fn entries(specs: &[Spec], source: &ComparedExperiment<'_>) -> Result<Vec<Entry>> {
     let label = |index: usize| {
         let same = specs[..index].iter().filter(|earlier| **earlier == specs[index]).count();
         if same == 0 { specs[index].to_string() } else { format!("{} ({})", specs[index], same + 1) }
@@ -145,7 +145,7 @@ struct Pair {
     known: Option<usize>,
 }
 
-fn noise_floor_entry(spec: Option<&Spec>, backends: &[Spec], source: &Source<'_>) -> Result<Pair> {
+fn noise_floor_entry(spec: Option<&Spec>, backends: &[Spec], source: &ComparedExperiment<'_>) -> Result<Pair> {
     let spec = spec.or(backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
     let known = backends.iter().position(|other| other == spec);
     Ok(Pair { entry: Entry::new(spec, spec.to_string(), source)?, known })

@@ -8,7 +8,7 @@ use crate::keys::tree::{Node, place_of};
 
 /// The file that an experiment was read from, for the places of its keys.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct ExperimentFile {
     pub(super) file: Arc<str>,
     pub(super) root: Node,
 }
@@ -17,14 +17,14 @@ pub(super) struct Source {
 /// a mistake is skipped, see [`Mistakes::are_free`].
 #[derive(Debug)]
 pub struct Mistakes {
-    source: Arc<Source>,
+    source: Arc<ExperimentFile>,
     mistakes: Vec<Mistake>,
     /// The first failed check, as long as its mistakes are the only ones.
     only: Option<Error>,
 }
 
 impl Mistakes {
-    pub(super) fn new(source: Arc<Source>, mistakes: Vec<Mistake>) -> Mistakes {
+    pub(super) fn new(source: Arc<ExperimentFile>, mistakes: Vec<Mistake>) -> Mistakes {
         Mistakes { source, mistakes, only: None }
     }
 

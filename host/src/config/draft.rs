@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plugin_api::manifest::OptionSpec;
 
-use super::collected::{Mistakes, Source};
+use super::collected::{ExperimentFile, Mistakes};
 use super::experiment::{Backend, Experiment, RewardSource, resolve};
 use super::file::read_text;
 use super::form;
@@ -28,7 +28,7 @@ pub(super) fn is_pipeline(root: &Node) -> bool {
 /// An experiment whose plugins' options are not checked yet, with all mistakes so far.
 #[derive(Debug)]
 pub struct Draft {
-    source: Source,
+    source: ExperimentFile,
     pub(super) mistakes: Vec<Mistake>,
     experiment: Option<Experiment>,
     uses: Vec<PluginUse>,
@@ -62,7 +62,7 @@ pub enum Slot {
 pub struct Loaded {
     /// The experiment.
     pub experiment: Experiment,
-    source: Arc<Source>,
+    source: Arc<ExperimentFile>,
 }
 
 impl Draft {
@@ -116,7 +116,7 @@ impl Draft {
         let uses = experiment
             .as_ref()
             .map_or_else(Vec::new, |experiment| uses(experiment, backend, checked.objectives, checked.rewards));
-        Self { source: Source { file: file.clone(), root }, mistakes, experiment, uses }
+        Self { source: ExperimentFile { file: file.clone(), root }, mistakes, experiment, uses }
     }
 
     /// The plugins to load. Those whose id is missing or ill-formed are left out; that is already recorded as a

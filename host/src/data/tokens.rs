@@ -116,7 +116,7 @@ fn key(documents: &[Document], tokenizer: &Tokenizer) -> [u8; 32] {
 }
 
 /// A part of the text to be encoded separately.
-struct Part<'a> {
+struct Piece<'a> {
     text: &'a str,
     /// Whether a document ends after it, and whether the end-of-text token belongs there.
     closes: Option<bool>,
@@ -124,7 +124,7 @@ struct Part<'a> {
 
 fn tokenize(documents: &[Document], tokenizer: &Tokenizer, eos: u32) -> Result<(Vec<u64>, Vec<u32>)> {
     let mark = tokenizer.token(eos).unwrap_or_default();
-    let parts: Vec<Part> =
+    let parts: Vec<Piece> =
         documents.iter().flat_map(|document| parts(document, &mark, tokenizer.one_byte_each())).collect();
     let (mut ends, mut tokens) = (Vec::new(), Vec::new());
     for group in groups(&parts) {
@@ -141,7 +141,7 @@ fn tokenize(documents: &[Document], tokenizer: &Tokenizer, eos: u32) -> Result<(
 }
 
 /// Runs of parts, each with at least [`GROUP_BYTES`], except the last.
-fn groups<'a, 'b>(parts: &'b [Part<'a>]) -> impl Iterator<Item = &'b [Part<'a>]> {
+fn groups<'a, 'b>(parts: &'b [Piece<'a>]) -> impl Iterator<Item = &'b [Piece<'a>]> {
     let mut bytes = 0;
     parts.split_inclusive(move |part| {
         bytes += part.text.len();
@@ -156,7 +156,7 @@ fn groups<'a, 'b>(parts: &'b [Part<'a>]) -> impl Iterator<Item = &'b [Part<'a>]>
 /// Cuts a text where the end-of-text token is spelt out in it: each piece becomes its own document, so that
 /// attention does not cross the ends and the token occurs once. Empty text and pieces of only white space are
 /// dropped.
-fn parts<'a>(document: &'a Document, mark: &str, cut_anywhere: bool) -> Vec<Part<'a>> {
+fn parts<'a>(document: &'a Document, mark: &str, cut_anywhere: bool) -> Vec<Piece<'a>> {
     let mut pieces: Vec<(&str, bool)> = Vec::new();
     let mut rest = document.text.as_str();
     while !mark.is_empty()
@@ -171,13 +171,13 @@ fn parts<'a>(document: &'a Document, mark: &str, cut_anywhere: bool) -> Vec<Part
     pieces.into_iter().flat_map(|(text, ends)| small_parts(text, ends, cut_anywhere)).collect()
 }
 
-fn small_parts(text: &str, ends: bool, cut_anywhere: bool) -> Vec<Part<'_>> {
+fn small_parts(text: &str, ends: bool, cut_anywhere: bool) -> Vec<Piece<'_>> {
     let (mut parts, mut rest) = (Vec::new(), text);
     while cut_anywhere && rest.len() > PART_BYTES {
         let (head, tail) = rest.split_at(rest.floor_char_boundary(PART_BYTES));
-        parts.push(Part { text: head, closes: None });
+        parts.push(Piece { text: head, closes: None });
         rest = tail;
     }
-    parts.push(Part { text: rest, closes: Some(ends) });
+    parts.push(Piece { text: rest, closes: Some(ends) });
     parts
 }

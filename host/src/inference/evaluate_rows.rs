@@ -13,7 +13,7 @@ use crate::{
             kind::ANSWER,
             split::Split,
             write::{
-                layout::Layout,
+                layout::RowLayout,
                 template::{plain, read_template},
             },
         },
@@ -207,7 +207,7 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
 }
 
 /// Returns how rows are written; `has_messages`: whether some of them are messages.
-fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, has_messages: bool) -> Result<Layout> {
+fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, has_messages: bool) -> Result<RowLayout> {
     let own = || {
         let name = tokenizer.name();
         let error =
@@ -231,5 +231,5 @@ fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, has_messages: bool) -> Re
             })?
         }
     };
-    Ok(Layout { template: ChatTemplate::of(origin, &source, tokenizer)?, strings: wanted.is_some() })
+    Ok(RowLayout { template: ChatTemplate::of(origin, &source, tokenizer)?, strings: wanted.is_some() })
 }

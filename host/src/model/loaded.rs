@@ -7,7 +7,7 @@ use plugin_api::backend::ops::{Cast, Fill};
 
 use super::compute::projection::Projection;
 use super::compute::rotation::Rotation;
-use super::files::weights::Source;
+use super::files::weights::StoredWeights;
 use super::params::{Layout, LinearRef, NormRef, Parameter};
 use super::shape::config::{ModelConfig, Outputs};
 use crate::device::{Buffer, Device};
@@ -99,7 +99,7 @@ impl Model {
         }
         config.outputs = outputs;
         let layout = Layout::new(&config)?;
-        let source = Source::open(folder, &config, &layout)?;
+        let source = StoredWeights::open(folder, &config, &layout)?;
         let model = Model::allocate(device, config)?;
         source.load(|index, values| {
             let parameter = &model.layout.parameters()[index];

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::part::Part;
+use super::selection::Selection;
 use crate::{
     config::{Experiment, Pipeline},
     error::{Error, Result},
@@ -81,7 +81,7 @@ fn state(folder: &Path) -> Result<State> {
 ///
 /// # Errors
 /// The stage name is unknown, or the file system failed.
-pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String>> {
+pub fn tidy(pipeline: &Pipeline, selection: &Selection, resume: bool) -> Result<Vec<String>> {
     let folder = pipeline.folder();
     if folder.is_dir() {
         remove_abandoned(&folder)?;
@@ -90,7 +90,7 @@ pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String
     if resume && !folder.join(PIPELINE_FILE).is_file() && has_begun(pipeline) {
         lines.push(format!("{} is missing and is written again", folder.join(PIPELINE_FILE).display()));
     }
-    let (wanted, needed) = stages_of(pipeline, part)?;
+    let (wanted, needed) = stages_of(pipeline, selection)?;
     for index in (0..pipeline.stages().len()).filter(|index| needed.contains(index) || resume && wanted.contains(index))
     {
         let own = pipeline.stage_folder(index);
@@ -110,14 +110,14 @@ pub fn tidy(pipeline: &Pipeline, part: &Part, resume: bool) -> Result<Vec<String
 }
 
 /// The stages that a part runs, and the stages that must be done before it.
-fn stages_of(pipeline: &Pipeline, part: &Part) -> Result<(Range<usize>, Vec<usize>)> {
-    Ok(match part {
-        Part::All => (0..pipeline.stages().len(), Vec::new()),
-        Part::From(name) => {
+fn stages_of(pipeline: &Pipeline, selection: &Selection) -> Result<(Range<usize>, Vec<usize>)> {
+    Ok(match selection {
+        Selection::All => (0..pipeline.stages().len(), Vec::new()),
+        Selection::From(name) => {
             let at = pipeline.position(name)?;
             (at..pipeline.stages().len(), (0..at).collect())
         }
-        Part::Only(name) => {
+        Selection::Only(name) => {
             let at = pipeline.position(name)?;
             (at..at + 1, pipeline.stages()[at].inputs.iter().map(|input| input.stage).collect())
         }
@@ -150,13 +150,13 @@ pub fn is_done(pipeline: &Pipeline, index: usize, experiment: &Experiment) -> Re
 pub fn to_do(
     pipeline: &Pipeline,
     experiments: &[Experiment],
-    part: &Part,
+    selection: &Selection,
     resume: bool,
     dev: bool,
 ) -> Result<Vec<Task>> {
     let folder = pipeline.folder();
     let count = experiments.len();
-    let (wanted, needed) = stages_of(pipeline, part)?;
+    let (wanted, needed) = stages_of(pipeline, selection)?;
     if folder.join("experiment.toml").is_file() {
         return Err(Error::request(format!("{} is the folder of a run, not of a pipeline", folder.display()))
             .with_hint("choose another name with --name"));
@@ -165,7 +165,7 @@ pub fn to_do(
         return Err(Error::request(format!("there is no pipeline {} to resume", folder.display()))
             .with_hint("leave --resume out to start it"));
     }
-    if !resume && *part == Part::All {
+    if !resume && *selection == Selection::All {
         refuse_content(pipeline, dev)?;
     }
     for index in needed {

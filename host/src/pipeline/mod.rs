@@ -6,9 +6,9 @@
 
 pub mod check;
 pub mod folder;
-mod part;
 mod plan;
 pub mod report;
+mod selection;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -26,14 +26,14 @@ use crate::{
     },
 };
 use folder::{Task, to_do};
-pub use part::Part;
 use report::{PipelineSummary, StageFigures};
+pub use selection::Selection;
 
 /// How a pipeline is run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which stages.
-    pub part: Part,
+    pub selection: Selection,
     /// Whether to resume stages that have begun.
     pub resume: bool,
     /// Whether runs may resume with rows that were corrected since they began.
@@ -69,13 +69,13 @@ pub fn run(
     report: &mut dyn FnMut(Event<'_>) -> Result<()>,
 ) -> Result<(PipelineSummary, Option<Error>)> {
     let started = Instant::now();
-    for note in folder::tidy(pipeline, &options.part, options.resume)? {
+    for note in folder::tidy(pipeline, &options.selection, options.resume)? {
         report(Event::Note(format!("note: {note}")))?;
     }
     let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;
     let experiments: Vec<Experiment> = stages.iter().map(|stage| stage.loaded.experiment.clone()).collect();
     let dev = options.pinning == Pinning::Ignore;
-    let tasks = to_do(pipeline, &experiments, &options.part, options.resume, dev)?;
+    let tasks = to_do(pipeline, &experiments, &options.selection, options.resume, dev)?;
     let mut uncertain = CleanupGuard::new(pipeline.runs_dir());
     plan::try_out(pipeline, stages, &tasks)?;
     uncertain.keep();

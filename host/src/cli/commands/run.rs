@@ -11,7 +11,7 @@ use crate::{
     cli::print,
     config::{Draft, Override, Pipeline, Plan, schema},
     error::{Error, Result},
-    pipeline::{self, Event, Part},
+    pipeline::{self, Event, Selection},
     plugins::Pinning,
     runs::{Interrupt, progress::Show},
     setup::loading::open_draft,
@@ -80,7 +80,7 @@ pub struct RunRequest {
     /// Whether to accept rows that were corrected since the run began.
     pub fixed_rows: bool,
     /// Which stages of a pipeline.
-    pub part: Part,
+    pub selection: Selection,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins.
@@ -110,10 +110,10 @@ impl Run {
             .ok_or_else(|| Error::request("the file of the experiment is missing").with_hint("telos run FILE"))?;
         let mut overrides = self.set;
         overrides.extend(self.name.map(|name| Override::text("--name", "name", &name)));
-        let part = match (self.from, self.only) {
-            (Some(stage), _) => Part::From(stage),
-            (None, Some(stage)) => Part::Only(stage),
-            (None, None) => Part::All,
+        let selection = match (self.from, self.only) {
+            (Some(stage), _) => Selection::From(stage),
+            (None, Some(stage)) => Selection::Only(stage),
+            (None, None) => Selection::All,
         };
         let pinning = match (self.update_lock, self.dev) {
             (_, true) => Pinning::Ignore,
@@ -121,7 +121,7 @@ impl Run {
             (false, false) => Pinning::Strict,
         };
         let Self { resume, fixed_rows, unproved, json, .. } = self;
-        Ok(RunRequest { file, overrides, resume, fixed_rows, part, plugin_folders, pinning, unproved, json })
+        Ok(RunRequest { file, overrides, resume, fixed_rows, selection, plugin_folders, pinning, unproved, json })
     }
 }
 
@@ -142,7 +142,7 @@ fn show(request: &RunRequest) -> Show {
 }
 
 fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
-    if request.part != Part::All {
+    if request.selection != Selection::All {
         return Err(Error::request(format!(
             "{} is an experiment without stages, not a pipeline",
             request.file.display()
@@ -171,8 +171,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
 
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
     let (show, json) = (show(&request), request.json);
-    let RunRequest { part, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
-    let options = pipeline::Options { part, resume, fixed_rows, plugin_folders, pinning, unproved, show };
+    let RunRequest { selection, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
+    let options = pipeline::Options { selection, resume, fixed_rows, plugin_folders, pinning, unproved, show };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |event| match event {
         Event::Note(text) => {
             print::err(&format!("{text}\n"));

@@ -26,7 +26,7 @@ use super::text::number;
 use super::truncation::Truncation;
 use super::unread;
 use super::write::laid::Laid;
-use super::write::layout::Layout;
+use super::write::layout::RowLayout;
 use super::write::parts::without_closing;
 use crate::data::error::{DataError, Result};
 use crate::data::examples::TrainingData;
@@ -38,7 +38,7 @@ pub struct Encoder<'a> {
     /// The tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// How they are written.
-    pub layout: &'a Layout,
+    pub layout: &'a RowLayout,
     /// The most positions of a row; see [`RowKind::most_tokens`].
     pub longest: usize,
     /// How longer rows are truncated; `None`: [`RowKind::truncation`].

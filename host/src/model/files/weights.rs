@@ -25,7 +25,7 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 const LISTED: usize = 20;
 
 /// A folder's files, and where each parameter is stored.
-pub struct Source {
+pub struct StoredWeights {
     files: Vec<TensorFile>,
     /// By the parameter's index in the layout; a scalar head that the folder lacks has no entry.
     stored: BTreeMap<usize, Stored>,
@@ -39,12 +39,12 @@ struct Stored {
     name: String,
 }
 
-impl Source {
+impl StoredWeights {
     /// Opens a folder's files and checks names and shapes against the layout.
     ///
     /// # Errors
     /// A request error that lists every missing or extra tensor and every tensor of the wrong shape.
-    pub fn open(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<Source> {
+    pub fn open(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<StoredWeights> {
         let mut mistakes = Vec::new();
         let files = open_files(folder, config, layout, &mut mistakes)?;
         let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
@@ -81,7 +81,7 @@ impl Source {
         if !mistakes.is_empty() {
             return Err(refusal(folder, mistakes));
         }
-        Ok(Source { files, stored: found, tied_head, layout: layout.clone() })
+        Ok(StoredWeights { files, stored: found, tied_head, layout: layout.clone() })
     }
 
     /// Reads every parameter and passes its index and values, as in the layout, to `put`.

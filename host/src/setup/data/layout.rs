@@ -5,7 +5,7 @@ use crate::{
         Source,
         rows::{
             ChatTemplate,
-            layout::Layout,
+            layout::RowLayout,
             template::{plain, read_template, sha256},
         },
         tokenizer::templates::DEFAULT,
@@ -16,7 +16,7 @@ use crate::{
 
 impl Setup {
     /// Returns how rows are written, and the template's file if it comes from one. `has_messages`: whether some rows are messages.
-    pub(super) fn layout(&self, wanted: Option<&str>, has_messages: bool) -> Result<(Layout, Option<Source>)> {
+    pub(super) fn layout(&self, wanted: Option<&str>, has_messages: bool) -> Result<(RowLayout, Option<Source>)> {
         let refuse = |why: String| self.loaded.refuse("data.chat_template", why);
         let tokenizers = |name: &str| -> Result<_> {
             let origin = self.tokenizer.chat_template_origin(name).unwrap_or_default().to_owned();
@@ -40,7 +40,7 @@ impl Setup {
         };
         let template =
             ChatTemplate::of(&origin, &source, &self.tokenizer).map_err(|e| refuse(refusal_text(&Error::from(e))))?;
-        Ok((Layout { template, strings: wanted.is_some() }, file))
+        Ok((RowLayout { template, strings: wanted.is_some() }, file))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     config::Mistakes,
     data::{
         Corpus, TrainingData,
-        rows::{Row, RowCorpus, RowCounts, RowKind, encode::Encoder, layout::Layout, template::DOCUMENTS, unread},
+        rows::{Row, RowCorpus, RowCounts, RowKind, encode::Encoder, layout::RowLayout, template::DOCUMENTS, unread},
         sources::data_source::Writing,
     },
     error::{Error, Result},
@@ -105,7 +105,7 @@ impl Setup {
         Ok(Some(data))
     }
 
-    fn count_unread_columns(&self, corpus: &RowCorpus, layout: &Layout, counts: &mut RowCounts) -> Result<()> {
+    fn count_unread_columns(&self, corpus: &RowCorpus, layout: &RowLayout, counts: &mut RowCounts) -> Result<()> {
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         let mut read = self.read_columns()?;
         if every.iter().all(|row| layout.reads_documents(row) || !row.has(DOCUMENTS)) {

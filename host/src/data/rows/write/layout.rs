@@ -15,7 +15,7 @@ use crate::data::rows::message::{ASSISTANT, Message, role, words};
 use crate::data::rows::row::{Content, Row};
 
 /// How rows are written.
-pub struct Layout {
+pub struct RowLayout {
     /// Renders conversations.
     pub template: ChatTemplate,
     /// Whether prompts and completions that are strings are turned into a conversation too; otherwise they are
@@ -23,7 +23,7 @@ pub struct Layout {
     pub strings: bool,
 }
 
-impl Layout {
+impl RowLayout {
     /// Whether this row goes through the template.
     pub fn templates(&self, row: &Row) -> bool {
         self.strings || row.has_messages()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::layout::{Layout, conversation};
+use super::layout::{RowLayout, conversation};
 use super::learned::is_about_learning;
 use super::parts::as_read;
 use super::template::{REASONING, Variables};
@@ -25,7 +25,7 @@ const IN_PARTS: &str = "content.";
 /// The most characters shown of an example.
 const SHOWN: usize = 40;
 
-impl Layout {
+impl RowLayout {
     /// Returns the keys of the rows' messages that the template does not write, and how many rows have each:
     /// without the key, the text of every row that was tried is the same. `content.KEY` is a key of a part of a
     /// content. Empty keys, and those that decide whether a message is learned, are not included.

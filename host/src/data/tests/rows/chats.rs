@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::data::error::DataError;
 use crate::data::rows::read::jsonl;
-use crate::data::rows::write::layout::Layout;
+use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::{PLAIN, Variables};
 use crate::data::rows::{ChatTemplate, Columns, Message, Part, Row, RowKind};
 use crate::data::tests::references;
@@ -31,7 +31,7 @@ fn row(line: &Value) -> Row {
 /// The supervised spans of a row, as text.
 fn supervised_texts(template: &str, line: Value) -> Result<Vec<String>, DataError> {
     let tokenizer = Tokenizer::bytes().unwrap();
-    let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
+    let layout = RowLayout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
     let laid = layout.lay_out(&row(&line), Part::Completion)?;
     Ok(laid.supervised.iter().map(|s| laid.text.chars().skip(s.start).take(s.len()).collect()).collect())
 }
@@ -72,7 +72,7 @@ fn gotcha_11_a_template_that_marks_nothing_gives_the_same_spans() {
         let layout = |source: &str| {
             let template = ChatTemplate::new(source, &tokenizer).unwrap();
             assert_eq!(template.marks_answers(), source == marked);
-            Layout { template, strings: true }
+            RowLayout { template, strings: true }
         };
         let (marked, unmarked) = (layout(marked), layout(&unmarked));
         // A conversation without an answer has nothing to learn, and is refused.
@@ -142,7 +142,7 @@ fn gotcha_11_a_template_that_hides_answers_is_refused_with_a_remedy() {
     assert!(error.starts_with("rows.jsonl:1: ") && error.contains("{% generation %}"), "{error}");
     let first = "{% for m in messages %}{{ m.content if loop.last else m.content | length }}\n{% endfor %}";
     let tokenizer = Tokenizer::bytes().unwrap();
-    let layout = Layout { template: ChatTemplate::new(first, &tokenizer).unwrap(), strings: true };
+    let layout = RowLayout { template: ChatTemplate::new(first, &tokenizer).unwrap(), strings: true };
     let chat = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "abc"},
         {"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]});
     let laid = layout.lay_out(&row(&chat), Part::Completion).unwrap();
@@ -226,7 +226,7 @@ fn gotcha_48_tools_documents_and_variables_reach_the_template() {
         {% for m in messages %}{{ m.content }};{% endfor %}";
     let text = |template: &str, more: Value| {
         let tokenizer = Tokenizer::bytes().unwrap();
-        let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
+        let layout = RowLayout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
         let mut line = json!({"prompt": "q", "completion": "a"});
         line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         layout.lay_out(&row(&line), Part::Completion).map(|laid| laid.text)
@@ -342,7 +342,7 @@ fn gotcha_53_large_whole_numbers_reach_the_template_exactly() {
         let row =
             jsonl::parse("rows.jsonl".as_ref(), &line, RowKind::PromptCompletion, &Columns::new()).unwrap().remove(0);
         let tokenizer = Tokenizer::bytes().unwrap();
-        let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
+        let layout = RowLayout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: true };
         let laid = layout.lay_out(&row, Part::Prompt).unwrap();
         assert_eq!(laid.text, format!("{digits} {digits} True;"));
     }
@@ -412,7 +412,7 @@ fn gotcha_15_the_template_is_read_from_the_models_folder_and_saved_with_the_toke
 fn a_template_that_leaves_the_answer_or_its_calls_out_is_refused() {
     let tokenizer = Tokenizer::bytes().unwrap();
     let lay_out = |template: &str, messages: Value| {
-        let layout = Layout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: false };
+        let layout = RowLayout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: false };
         layout.lay_out(&row(&json!({"messages": messages})), Part::Completion).map(|laid| laid.text)
     };
     let answered = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);

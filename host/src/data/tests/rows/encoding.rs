@@ -11,7 +11,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::examples::{Examples, TrainingData};
 use crate::data::rows::encode::Encoder;
 use crate::data::rows::read::jsonl;
-use crate::data::rows::write::layout::Layout;
+use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::PLAIN;
 use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind, Truncation};
 use crate::data::tests::references;
@@ -35,7 +35,7 @@ impl Case<'_> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let train = jsonl::parse("rows.jsonl".as_ref(), &text, self.kind, &Columns::new()).unwrap();
         let template = ChatTemplate::new(self.template.unwrap_or(PLAIN), self.tokenizer)?;
-        let layout = Layout { template, strings: self.template.is_some() };
+        let layout = RowLayout { template, strings: self.template.is_some() };
         let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
         let corpus = RowCorpus { name: "rows.jsonl".into(), kind: self.kind, train, ..RowCorpus::default() };
         Encoder { tokenizer, layout: &layout, longest, truncation }.encode(&corpus)

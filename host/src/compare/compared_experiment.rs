@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Override, experiment};
 
 /// The experiment as written, without one of the compared backends.
-pub struct Source<'a> {
+pub struct ComparedExperiment<'a> {
     /// Its file.
     pub file: &'a Path,
     /// Overrides in order.

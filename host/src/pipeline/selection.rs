@@ -2,7 +2,7 @@
 
 /// Which stages are run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Part {
+pub enum Selection {
     /// All.
     #[default]
     All,
