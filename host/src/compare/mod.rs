@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`spec`] | the notation of a backend on the command line |
-//! | [`source`](mod@source) | the experiment, without one of the compared backends |
+//! | [`compared_experiment`] | the experiment, without one of the compared backends |
 //! | [`backend_run`] | the run of one backend |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
@@ -72,10 +72,11 @@ const LATER_TAGS: u16 = 0x1000;
 /// # Errors
 /// Request errors, before anything runs.
 pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
-    let source = source(request)?;
-    let entries = entries(&request.backends, &source)?;
+    let experiment = compared_experiment(request)?;
+    let entries = entries(&request.backends, &experiment)?;
     let first = entries.first().ok_or_else(|| Error::request("no backend is named").with_hint("--backends candle"))?;
-    let pair = request.noise_floor.as_ref().map(|spec| noise_floor_entry(spec.as_ref(), &request.backends, &source));
+    let pair =
+        request.noise_floor.as_ref().map(|spec| noise_floor_entry(spec.as_ref(), &request.backends, &experiment));
     let pair = pair.transpose()?;
     let data = first.setup.data(false)?;
     let mut runs = open(&entries, &data)?;
@@ -105,7 +106,7 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     })
 }
 
-fn source(request: &Request) -> Result<ComparedExperiment<'_>> {
+fn compared_experiment(request: &Request) -> Result<ComparedExperiment<'_>> {
     let draft = Draft::read(&request.file, &request.overrides)?;
     let Some(backend) = draft.backend().cloned() else {
         return Err(draft.finish().err().unwrap_or_else(|| Error::request("the experiment cannot be read")));
@@ -115,12 +116,12 @@ fn source(request: &Request) -> Result<ComparedExperiment<'_>> {
 }
 
 /// Checks every backend before the first one opens a device.
-fn entries(specs: &[Spec], source: &ComparedExperiment<'_>) -> Result<Vec<Entry>> {
+fn entries(specs: &[Spec], experiment: &ComparedExperiment<'_>) -> Result<Vec<Entry>> {
     let label = |index: usize| {
         let same = specs[..index].iter().filter(|earlier| **earlier == specs[index]).count();
         if same == 0 { specs[index].to_string() } else { format!("{} ({})", specs[index], same + 1) }
     };
-    specs.iter().enumerate().map(|(index, spec)| Entry::new(spec, label(index), source)).collect()
+    specs.iter().enumerate().map(|(index, spec)| Entry::new(spec, label(index), experiment)).collect()
 }
 
 fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<BackendRun>> {
@@ -145,10 +146,10 @@ struct Pair {
     known: Option<usize>,
 }
 
-fn noise_floor_entry(spec: Option<&Spec>, backends: &[Spec], source: &ComparedExperiment<'_>) -> Result<Pair> {
+fn noise_floor_entry(spec: Option<&Spec>, backends: &[Spec], experiment: &ComparedExperiment<'_>) -> Result<Pair> {
     let spec = spec.or(backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
     let known = backends.iter().position(|other| other == spec);
-    Ok(Pair { entry: Entry::new(spec, spec.to_string(), source)?, known })
+    Ok(Pair { entry: Entry::new(spec, spec.to_string(), experiment)?, known })
 }
 
 fn measure_noise_floor(

@@ -109,7 +109,7 @@ pub fn tidy(pipeline: &Pipeline, selection: &Selection, resume: bool) -> Result<
     Ok(lines)
 }
 
-/// The stages that a part runs, and the stages that must be done before it.
+/// The stages that a selection runs, and the stages that must be done before it.
 fn stages_of(pipeline: &Pipeline, selection: &Selection) -> Result<(Range<usize>, Vec<usize>)> {
     Ok(match selection {
         Selection::All => (0..pipeline.stages().len(), Vec::new()),
