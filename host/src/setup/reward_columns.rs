@@ -159,7 +159,8 @@ fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
             Some(format!("expected {expected}, found an empty string{instead}"))
         }
         Some(Value::String(_)) if !text => Some(format!("expected {expected}, found a string")),
-        Some(Value::Number(_) | Value::Bool(_)) if !number => Some(format!("expected {expected}, found a number")),
+        Some(Value::Number(_)) if !number => Some(format!("expected {expected}, found a number")),
+        Some(Value::Bool(found)) if !number => Some(format!("expected {expected}, found {found}")),
         // Rewards receive lists and objects as their JSON text.
         Some(Value::Array(_) | Value::Object(_)) if !text => {
             Some(format!("expected {expected}, found a list or an object"))

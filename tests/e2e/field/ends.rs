@@ -69,7 +69,7 @@ fn an_end_token_outside_the_vocabulary_is_left_out_with_a_note() {
     let answer = lab.ask(&["run", "case.toml", "--set", "train.steps=1", "--set", "eval.generate=1"]);
     answer.succeeds();
     let output = answer.out + &answer.err;
-    assert!(output.contains("config.json: `eos_token_id` names the token 999"), "{output}");
+    assert!(output.contains("config.json: `eos_token_id` contains the token id 999"), "{output}");
     assert!(!output.contains("pad_token_id"), "{output}");
     set(&lab, "eos_token_id", json!(["<|end|>"]));
     lab.ask(&["generate", "model", "--prompt", "x"]).refuses(2, &["config.json", "eos_token_id", "<|end|>"]);

@@ -85,7 +85,7 @@ const FAULTS: &[(&str, Spoil, &str, &str)] = &[
         "a negative normaliser",
         |s, _| s.weigh = |b| Ok(vec![("nll".into(), -b.mask()?.iter().sum::<f64>())]),
         "normalisers",
-        "`weigh` answers -",
+        "`weigh` returns -",
     ),
     (
         "a normaliser that is not a number",
