@@ -65,7 +65,8 @@ fn declared_columns_are_checked_in_every_row_by_name_and_value() {
         }
     }
     rows(json!("  "), 11);
-    lab.ask(&["check", "tiny.toml"]).refuses(2, &["rows.jsonl:12: `solution`: expected a string or a number, found an empty string"]);
+    lab.ask(&["check", "tiny.toml"])
+        .refuses(2, &["rows.jsonl:12: `solution`: expected a string or a number, found an empty string"]);
     rows(json!("11"), 11);
     lab.run(&[]).succeeds();
     // Only the plugin can detect this mistake in a row: its pattern matches no answer there.

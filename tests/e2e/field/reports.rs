@@ -133,9 +133,10 @@ fn check_prints_notes_on_the_model_too() {
     let model = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 256\n";
     lab.write("case.toml", CASE.replace(model, "[model]\nfrom = \"model\"\n"));
     let (found, output) = (check(&lab, &[]), first_lines(&lab, &[]));
-    for words in
-        ["`attention_dropout` = 0.1 has no effect", "`eos_token_id` contains the token id 999, but the vocabulary has 260"]
-    {
+    for words in [
+        "`attention_dropout` = 0.1 has no effect",
+        "`eos_token_id` contains the token id 999, but the vocabulary has 260",
+    ] {
         assert!(notes_say(&found, words), "{found:#}");
         assert!(output.contains(words), "{output}");
     }

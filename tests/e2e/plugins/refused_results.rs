@@ -190,11 +190,11 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
         ["create", "requirements", "compose", "prepare", "weigh", "loss", "after_step", "state", "restore", "destroy"]
     {
         let (_, answer) = odd(&format!("exit-{call}"), &["train.steps=2"]);
-        answer.refuses(1, &["ended with code 0", "plugin `odd`", &format!("call `{call}`")]);
+        answer.refuses(1, &["exited with code 0", "plugin `odd`", &format!("call `{call}`")]);
     }
     let within = ["plugin `odd`", "call `loss`", "step 3"];
     for (fault, expected) in
-        [("exit-2-loss", "ended with code 2"), ("quick-exit-loss", "ended with code 0"), ("abort-loss", "SIGABRT")]
+        [("exit-2-loss", "exited with code 2"), ("quick-exit-loss", "exited with code 0"), ("abort-loss", "SIGABRT")]
     {
         let (lab, answer) = odd(fault, &["objective.at_step=3", "checkpoint.every=1", "eval.every=0"]);
         answer.refuses(1, &within);
@@ -206,7 +206,7 @@ fn a_plugin_that_calls_exit_fails_the_run_whatever_the_call() {
         .refuses(1, &["`exits-in-manifest`, call `manifest`, before step 1"]);
     let check = ["check", "tiny.toml", "--set", "objective.plugin=odd", "--set", "objective.fault=exit-loss", "--json"];
     let check = lab.ask(&check);
-    check.refuses(1, &["ended with code 0", "plugin `odd`, call `loss`"]);
+    check.refuses(1, &["exited with code 0", "plugin `odd`, call `loss`"]);
     assert_eq!(check.out, "");
     lab.ask(&["plugins", "show", "exits-in-manifest"]).refuses(1, &["plugin `exits-in-manifest`, call `manifest`"]);
 }
@@ -284,7 +284,7 @@ fn wrong_results_of_a_reward_are_refused_by_name() {
         assert!(matches!(answer.code, Some(1 | 2)), "{answer:#?}");
         assert!(answer.err.contains("odd-reward") && answer.err.contains(part), "{answer:#?}");
     }
-    with("exit-score").run(&[]).refuses(1, &["ended with code 0", "plugin `odd-reward`, call `score`"]);
+    with("exit-score").run(&[]).refuses(1, &["exited with code 0", "plugin `odd-reward`, call `score`"]);
     with("exit-create").run(&[]).refuses(1, &["plugin `odd-reward`, call `create`"]);
     let printed = with("prints").ask(&["run", "tiny.toml", "--json", "--set", "train.steps=2"]);
     assert!(serde_json::from_str::<Value>(printed.succeeds()).is_ok(), "{printed:#?}");

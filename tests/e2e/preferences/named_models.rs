@@ -82,7 +82,7 @@ fn gotcha_14_a_value_head_is_neither_a_fresh_critic_nor_a_reward_model() {
     assert_eq!(begin("again", PPO).train("value/explained_variance")[0], 0.0);
     assert!((begin("rm", REWARD).train("loss")[0] - 2f64.ln()).abs() < 1e-6);
     lab.write("tiny.toml", format!("{}{}{}{PPO}", SMALL, ROWS, SHARED));
-    lab.run(&["reward=[{model=\"runs/shared\"}]"]).refuses(2, &["reward", "no reward model"]);
+    lab.run(&["reward=[{model=\"runs/shared\"}]"]).refuses(2, &["reward", "not a reward model"]);
 }
 
 /// Catches numbers of a reference that another path of the backend computed.

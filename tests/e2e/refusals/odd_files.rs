@@ -46,7 +46,7 @@ fn pipes_devices_and_folders_are_refused_wherever_a_file_is_read() {
         if what != "folder" {
             for key in ["path", "eval_path"] {
                 let set = format!("data.{key}={name}");
-                refused(&["check", "rows.toml", "--set", &set], &[name, "not a regular file", "to a file first"]);
+                refused(&["check", "rows.toml", "--set", &set], &[name, "not a regular file", "to a file, because"]);
             }
             refused(&["eval", "model", "--data", name], &[name, "not a regular file"]);
             refused(&["eval", "model", "--rows", name], &[name, "not a regular file"]);

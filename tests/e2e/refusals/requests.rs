@@ -66,7 +66,7 @@ fn an_unknown_option_of_a_plugin_is_refused_with_the_nearest_name() {
     refused(&edited("plugin = \"ce\"", "plugin = \"ce\"\nz_los = 1"), &[], &["tiny.toml:20:1", "`z_loss`"]);
     refused(&Lab::tiny(), &["backend.paht=generic"], &["backend.paht", "`path`"]);
     refused(&Lab::tiny(), &["objective.label_smoothing=1.5"], &["objective.label_smoothing", "1"]);
-    refused(&Lab::tiny(), &["objective.label_smoothing=1.0"], &["label_smoothing", "less"]);
+    refused(&Lab::tiny(), &["objective.label_smoothing=1.0"], &["label_smoothing", "below 1"]);
 }
 
 #[test]

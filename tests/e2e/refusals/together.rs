@@ -239,12 +239,12 @@ best = "max:eval/pass@4"
     refused_together(
         &lab,
         &[
-            ("objective", "objective \"dpo\""),
+            ("objective.0", "dpo: option `label_smoothing`"),
             ("train.optimizer.groups.0.match", "not a valid glob"),
             ("eval.samples", "expected an integer from 1"),
         ],
     );
-    let critic = "\n[critic]\nfrom = \"nowhere\"\n\n[reward]\nplugin = \"length\"\n\n[rollout]\nprompts = 4\n";
+    let rollout = "\n[reward]\nplugin = \"length\"\n\n[rollout]\nprompts = 4\n";
     let rest = r#"
 [data]
 source = "synthetic"
@@ -256,11 +256,12 @@ plugin = "ppo"
 [train]
 steps = 5
 batch = { prompts = 4 }
-optimizer = { lr = 1e-2, groups = [{ match = "nothing", lr_scale = 0.1 }] }
+optimizer = { lr = 1e-2, groups = [{ match = "[", lr_scale = 0.1 }] }
 
 [eval]
 every = 5
 "#;
-    lab.write("tiny.toml", format!("{SMALL}{critic}{rest}"));
-    refused_together(&lab, &[("critic.from", ""), ("rollout.max_new_tokens", "missing")]);
+    lab.write("tiny.toml", format!("{SMALL}{rollout}{rest}"));
+    let expected = [("rollout.max_new_tokens", "missing"), ("train.optimizer.groups.0.match", "not a valid glob")];
+    refused_together(&lab, &expected);
 }

@@ -206,7 +206,7 @@ fn a_full_disk_at_a_checkpoint_keeps_the_last_complete_one() {
         let parts =
             ["could not be saved", "the run continues without this checkpoint", "the last good checkpoint is", &last];
         answer.refuses(1, &parts);
-        assert!(answer.err.contains("room"), "no remedy: {answer:#?}");
+        assert!(answer.err.contains("free space"), "no remedy: {answer:#?}");
         assert_eq!(run.pointer("LATEST"), Some(good));
         assert!(before == fs::read(&weights).expect("weights"));
         assert!(!run.in_a_save(), "half a checkpoint was left behind");
@@ -227,7 +227,7 @@ fn a_log_write_error_ends_the_run_and_keeps_the_last_complete_checkpoint() {
     let lab = Lab::tiny();
     let sets = ["train.steps=60", "checkpoint.every=0", "eval.every=0", "sample.every=0"];
     let answer = with_small_files(&lab, 4096, &sets, false);
-    answer.refuses(1, &["cannot write", ".jsonl", "room", "is incomplete"]);
+    answer.refuses(1, &["cannot write", ".jsonl", "free space", "is incomplete"]);
     lab.resume(&sets).succeeds();
     lab.tiny_run().has_steps(60);
     let whole = Lab::tiny();

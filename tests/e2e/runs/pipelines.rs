@@ -261,7 +261,7 @@ fn mistakes_of_all_stages_are_reported_before_training() {
     lab.ask(&["compare", "tiny.toml", "--backends", "candle"])
         .refuses(2, &["is a pipeline of stages", "experiment.toml"]);
     let one = Lab::tiny();
-    one.ask(&["run", "tiny.toml", "--only", "a"]).refuses(2, &["has no stages"]);
+    one.ask(&["run", "tiny.toml", "--only", "a"]).refuses(2, &["is an experiment without stages"]);
 }
 
 /// Catches a failure without the name of its stage, and one after which earlier stages are lost.
