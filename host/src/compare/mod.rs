@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`spec`] | the notation of a backend on the command line |
-//! | [`compared_experiment`] | the experiment, without one of the compared backends |
+//! | [`compared_experiment`](mod@compared_experiment) | the experiment, without one of the compared backends |
 //! | [`backend_run`] | the run of one backend |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
