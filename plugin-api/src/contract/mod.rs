@@ -6,7 +6,7 @@
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
 //! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
 //! | `requirements` | [`requirements`] | no statistic, one twice, a temperature that is not above 0 |
-//! | `compose` | [`composed`] | ids outside the vocabulary, sequences that are too short or too long, masks other than 0 and 1, arrays that are not read |
+//! | `compose` | [`composed`](mod@composed) | ids outside the vocabulary, sequences that are too short or too long, masks other than 0 and 1, arrays that are not read |
 //! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `request`, `keep` other than 0 and 1, numbers that are not finite where they count |
 //! | `weigh` | [`weights`] | a custom normaliser that is missing, given twice, negative or not finite |
 //! | `loss` | [`loss`] | no term, a term without cotangents, anything undeclared or twice, wrong lengths, NaN that the plugin made itself |

@@ -120,7 +120,7 @@ impl Fault for Error {
 }
 
 /// Implements a group's trait with a backend's functions: `operations! { ActivationOps for MyBackend: glu Glu => glu, }`. A
-/// function takes the backend and the operation, and returns `Result<(), F>` with an `F` that is a [`Fault`](crate::backend::ops::Fault).
+/// function takes the backend and the operation, and returns `Result<(), F>` with an `F` that is a `plugin_api::backend::ops::Fault`.
 /// An operation that is left out returns [`Code::UNSUPPORTED`](crate::Code::UNSUPPORTED).
 #[macro_export]
 macro_rules! operations {
