@@ -1,7 +1,8 @@
 //! The operation catalogue: only this folder defines what a backend computes, a file per group of operations.
 //!
-//! The host's typed calls, the SDK's traits (one per group, all of them [`Ops`]), the shape, dtype and alias checks, and the lines of `abi.lock` are generated
-//! from it. Ids, names, operand order and attribute names are permanent; a changed meaning gets a new version.
+//! The host's typed calls, the SDK's traits (one per group, all of them [`Ops`]), the shape, dtype and alias checks, and the lines
+//! of `abi.lock` are generated from it. Ids, names, operand order and attribute names are permanent; a changed meaning gets a new
+//! version.
 //!
 //! # Reading it
 //! Every operand is a matrix `[rows, columns]`; a vector is `[1, n]`. Shape letters: N tokens, D model width, I and O
