@@ -1,7 +1,8 @@
 //! The training loop, from top to bottom: next batch, forward, statistics, losses and cotangents, backward, `after_step`, learning
 //! rate, update or skip, reference, commit, then evaluation, samples and checkpoint.
 //!
-//! Around it: [`start_and_end`] does what comes before the first and after the last step, [`run`] opens and resumes a run and writes
+//! Around it: [`start_and_end`] does what comes before the first and after the last step, [`run`] opens and resumes a run and
+//! writes
 //! its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step,
 //! [`optimizer`](crate::optimizer) updates the weights, [`eval`] evaluates.
 
@@ -90,7 +91,7 @@ impl Trainer {
                 break;
             }
             let verdict = self.step()?;
-            // Set before an evaluation that may fail.
+            // An objective's stop is recorded before the evaluation: if that fails, the saved state must not train on.
             self.state.stopped = verdict == Verdict::STOP;
             let best = self.evaluate_if(false)?;
             self.sample_if(false)?;
@@ -100,7 +101,8 @@ impl Trainer {
         self.after_last_step()
     }
 
-    /// One optimizer step.
+    /// Runs one optimizer step and returns the objectives' verdict. A non-finite loss or gradient does not update the weights; the
+    /// reference is updated all the same.
     fn step(&mut self) -> Result<Verdict> {
         let mut phases = Phases::start();
         self.marker.step(self.state.step + 1);
@@ -140,7 +142,7 @@ impl Trainer {
 }
 
 impl Learner {
-    /// Computes loss and gradient of a window; the gradient stays in `grads`, and its norm is measured. Weights do not change.
+    /// Adds the window's gradient to `grads` and returns the loss and the gradient's norm. The weights do not change.
     ///
     /// # Errors
     /// Errors of plugins and of the backend.

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`spec`] | the notation of a backend on the command line |
-//! | [`compared_experiment`](mod@compared_experiment) | the experiment, without one of the compared backends |
+//! | [`compared_experiment`](mod@compared_experiment) | the experiment with its own `[backend]`, before a compared backend replaces it |
 //! | [`backend_run`] | the run of one backend |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
@@ -52,7 +52,7 @@ pub struct Request {
     pub overrides: Vec<Override>,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
-    /// The backends; the others are compared with the first.
+    /// The backends; each is compared with the first one that completes a step.
     pub backends: Vec<Spec>,
     /// Steps compared; at least 2.
     pub steps: u64,
@@ -64,7 +64,7 @@ pub struct Request {
     pub replay: bool,
 }
 
-/// The handles of each session carry a tag: the backends count up from 1, later sessions from this number.
+/// Each session tags its handles. Compared backends have the tags 1, 2, 3 ...; later sessions (noise floor, replay) start here.
 const LATER_TAGS: u16 = 0x1000;
 
 /// Runs the comparison. A backend that fails is reported, and the others continue.
@@ -164,8 +164,8 @@ fn measure_noise_floor(
     noise_floor::measure(&pair.entry, known, request.steps, data, LATER_TAGS)
 }
 
-/// Replays each backend's first step that differs from the first backend's. If none differs, replays step 1. For
-/// the first backend, replays the earliest of the others' steps.
+/// Replays, for each backend, the first step whose difference exceeds the tolerance, or step 1 if there is none.
+/// For the backend that the others are compared with, replays the earliest of those steps.
 fn replays(
     request: &Request,
     entries: &[Entry],

@@ -1,7 +1,7 @@
-//! The file `plugins.lock`: its format, and the check that it is complete.
+//! The file `plugins.lock`: its format, and the check that it is complete and unchanged.
 //!
-//! The file begins with the number of pins and ends with a hash of everything above it, so that a truncated file
-//! is recognized. Files written before this was introduced have neither.
+//! The file begins with the number of pins and ends with a hash of everything above it, so that a truncated or edited
+//! file is recognized. Older files have neither.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(super) struct Pin {
     pub(super) version: String,
     #[serde(deserialize_with = "sha256")]
     pub(super) sha256: String,
-    /// Whether these bytes have still to pass the quick laws.
+    /// Whether these bytes have not passed the quick laws yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unproved: bool,
     /// The libraries that it loads.
@@ -46,7 +46,7 @@ impl Pin {
         (&self.kind, &self.id) == (&other.kind, &other.id)
     }
 
-    /// Whether both pin the same bytes of the plugin.
+    /// Whether both pin the same version and bytes of the plugin.
     pub(super) fn same(&self, other: &Pin) -> bool {
         (&self.kind, &self.id, &self.version, &self.sha256) == (&other.kind, &other.id, &other.version, &other.sha256)
     }

@@ -185,7 +185,7 @@ impl<'a> Pairs<'a> {
     }
 
     /// Sum over tokens of the low-variance estimate `exp(d) - 1 - d`, d = logp - reference.logp. It estimates KL(reference ||
-    /// policy) if the answers were drawn from the reference, and is never negative.
+    /// policy) if the answers were drawn from the reference; `d` is at most 20 in the exponential.
     fn divergence_from_reference(&self) -> Result<f64> {
         let difference = self.policy - self.reference;
         let estimate = difference.clamp(f64::NEG_INFINITY, KL_CAP).exp() - 1.0 - difference;

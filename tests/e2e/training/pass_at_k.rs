@@ -40,10 +40,10 @@ fn drawn(run: &Run, step: u64) -> Vec<Value> {
     run.lines("samples.jsonl").into_iter().filter(|line| line["kind"] == "pass" && line["step"] == step).collect()
 }
 
-/// Catches figures of other answers than those that are recorded, answers to a prompt that are all drawn alike, and a run whose
-/// weights, greedy answers or losses change because answers are drawn.
+/// Catches a pass@k that does not match the recorded answers, samples of a prompt that are all equal, and a run whose weights,
+/// greedy answers or losses change because answers are drawn.
 #[test]
-fn a_run_with_pass_at_k_trains_the_same_bits() {
+fn pass_at_k_does_not_change_training() {
     let lab = lab();
     lab.run(&DRAWN).succeeds();
     let run = lab.tiny_run();
@@ -57,7 +57,7 @@ fn a_run_with_pass_at_k_trains_the_same_bits() {
         };
         let found = |k: usize| run.eval(&format!("eval/pass@{k}"))[index];
         close(found(1), mean(&|right| right / 6.0), 1e-12, "pass@1");
-        // Of the 15 pairs of answers, those of two wrong ones fail.
+        // A pair fails if both of its answers are wrong; 6 answers form 15 pairs.
         close(found(2), mean(&|right| 1.0 - (6.0 - right) * (5.0 - right) / 30.0), 1e-12, "pass@2");
         close(found(6), mean(&|right| f64::from(u8::from(right > 0.0))), 1e-12, "pass@6");
     }
@@ -66,7 +66,7 @@ fn a_run_with_pass_at_k_trains_the_same_bits() {
         last.chunk_by(|a, b| a["prompt"] == b["prompt"])
             .any(|own| own.iter().any(|line| line["answer"] != own[0]["answer"]))
     );
-    assert!(run.eval("eval/pass@6")[2] > run.eval("eval/pass@1")[2], "several answers find more than one");
+    assert!(run.eval("eval/pass@6")[2] > run.eval("eval/pass@1")[2], "pass@6 must exceed pass@1");
     lab.run(&["name=plain"]).succeeds();
     let plain = Run(lab.at("runs/plain"));
     let without = |run: &Run| {
@@ -81,7 +81,7 @@ fn a_run_with_pass_at_k_trains_the_same_bits() {
     assert!(!text.contains("samples") && !text.contains("pass_at"), "{text}");
 }
 
-/// Catches draws that depend on what the process has drawn before.
+/// Catches samples that depend on the state of the process's random generator.
 #[test]
 fn a_resumed_run_draws_the_same_answers() {
     let lab = lab();
@@ -96,7 +96,7 @@ fn a_resumed_run_draws_the_same_answers() {
 
 /// Catches pass@k that is requested and silently left out, a rule that cannot read it, and another number of answers on resuming.
 #[test]
-fn pass_at_k_is_refused_without_checkable_answers() {
+fn invalid_pass_at_k_requests_are_refused() {
     let lab = lab();
     lab.run(&["eval.pass_at=[4]"]).refuses(2, &["eval.pass_at: 4 is more than eval.samples = 1"]);
     lab.run(&[DRAWN[0], "checkpoint.best=max:eval/pass@2"]).refuses(2, &["checkpoint.best", "eval/pass@"]);

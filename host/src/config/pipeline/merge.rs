@@ -1,4 +1,4 @@
-//! Trees of a pipeline: the shared keys and the stages' tables are separated, then merged into one tree per stage.
+//! Separates a pipeline's shared keys from its stage tables, and merges both into one tree per stage.
 
 use crate::config::draft::STAGE;
 use crate::keys::mistake::{Mistake, Place};
@@ -33,7 +33,7 @@ pub fn take(node: &mut Node, key: &str) -> Option<Node> {
     Some(table.0.remove(index).node)
 }
 
-/// Merges `over` into `base`: tables key by key; any other value is replaced.
+/// Returns `base` with `over` merged in: tables key by key, any other value replaced.
 pub fn merged(base: &Node, over: Node) -> Node {
     let (Value::Table(below), Value::Table(above)) = (&base.value, &over.value) else { return over };
     let mut entries = below.0.clone();

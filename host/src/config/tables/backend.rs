@@ -16,7 +16,7 @@ table! {
         device: String = "cpu", Form::Text, example "cpu";
         /// compute type; master weights and optimizer state are kept in f32 or higher precision
         dtype: Dtype, Form::Word(Dtype::WORDS), default "\"f32\"", example "f32";
-        /// threads of the backend; 0 means all cores; never changes the result
+        /// threads of the backend; 0 means all cores; changes the result only if the backend's description says so (torch on cpu: last bits)
         threads: usize = 0, Form::Int(0, 4096), example 2, may_change;
     }
 }
@@ -39,7 +39,7 @@ pub struct Backend {
 
 /// Resolves `[backend]`.
 pub fn resolve(written: Written, notes: &Notes<'_>) -> Backend {
-    // Without an id, no plugin is loaded, so options are not checked against a plugin that was not meant.
+    // backend.plugin has a reported mistake: the id stays empty, so the options are not checked against the default plugin.
     let unknown = written.plugin.is_none() && notes.reported("backend.plugin");
     Backend {
         plugin: if unknown { String::new() } else { written.plugin() },

@@ -55,7 +55,8 @@ pub struct Eval {
     pub every: u64,
     /// Number of held-out tokens used; 0: all.
     pub tokens: u64,
-    /// Held-out prompts that are answered greedily and compared with their completions; absent: none.
+    /// Number of held-out prompts to answer: greedy answers are compared with the expected ones, rewards score sampled ones;
+    /// absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generate: Option<u64>,
     /// Temperature of the answers that rewards score and of those that pass@k counts; absent if nothing is generated.
@@ -129,7 +130,7 @@ pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: 
     Eval { every, tokens, generate: written.generate, temperature, pass, early_stop }
 }
 
-/// Resolves `eval.samples` and `eval.pass_at`, which are `written`.
+/// Resolves `eval.samples` and `eval.pass_at`, as written.
 fn pass_at(
     written: (Option<usize>, Option<Vec<usize>>),
     generate: Option<u64>,

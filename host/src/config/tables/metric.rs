@@ -56,8 +56,8 @@ impl From<MetricRule> for String {
     }
 }
 
-/// The default metric: the held-out loss. A policy that learns from its own answers has none, so the default is the
-/// reward of its answers to held-out prompts, if it generates any.
+/// Returns the default metric: the held-out loss; with rollouts, which have none, the reward of held-out answers if
+/// `eval.generate` is set, else `None`.
 pub fn usual_metric(rollout: Option<&Rollout>, generate: Option<u64>) -> Option<&'static str> {
     match (rollout, generate) {
         (None, _) => Some("eval/loss"),
@@ -66,7 +66,7 @@ pub fn usual_metric(rollout: Option<&Rollout>, generate: Option<u64>) -> Option<
     }
 }
 
-/// Parses the metric of `key`, by default the held-out loss.
+/// Parses the metric `written` at `key`. Without one, returns the held-out loss.
 pub fn rule(written: Option<&str>, key: &str, notes: &mut Notes<'_>) -> MetricRule {
     let parsed = MetricRule::parse(written.unwrap_or("eval/loss"));
     parsed.unwrap_or_else(|message| {

@@ -12,7 +12,7 @@ table! {
     pub struct Written at "objective": Form::Plugins, example { plugin = "ce" } {
         /// id of the objective plugin
         plugin: String, Form::Text, example "ce";
-        /// factor of this objective in the sum
+        /// weight of this loss in the total loss
         weight: f64 = 1.0, Form::FROM_ZERO, example 0.5;
         /// separate running text for an objective that learns from text while the first objective learns from rows, such as a
         /// pre-training term
@@ -35,7 +35,7 @@ pub struct Objective {
     /// Number of tokens of that text per step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
-    /// The plugin's own options, checked and with defaults filled in.
+    /// The plugin's own options: empty here, checked and completed with defaults once the plugin is loaded.
     #[serde(flatten)]
     pub options: Map<String, Json>,
 }

@@ -183,7 +183,7 @@ impl Quick<'_> {
     }
 
     /// Differences are taken near the real statistics, not at them: models that are still equal are at kinks (ratios of 1, margins
-    /// of 0). A derivative must be wrong at two such points to be reported.
+    /// of 0). If the check fails at one point, it is repeated at a second, with other elements; only a failure there is reported.
     fn cotangents(&self) -> Outcome {
         let part = self.part()?;
         match self.derivatives(&part, 1) {

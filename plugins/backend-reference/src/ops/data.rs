@@ -1,4 +1,4 @@
-//! Moving data: fill, copy, cast, axpy, scale, and rows by index.
+//! Copies and simple arithmetic: nop, fill, copy, cast, axpy, scale, gather and scatter-add of rows.
 
 use crate::{
     Reference,
@@ -19,7 +19,7 @@ plugin_api::operations! {
     scale Scale => scale,
 }
 
-/// Nothing.
+/// Does nothing.
 pub fn nop(_: &mut Reference, _: &Nop) -> Result<()> {
     Ok(())
 }
@@ -37,7 +37,7 @@ pub fn copy(s: &mut Reference, op: &Copy) -> Result<()> {
     s.write(&op.y, &x)
 }
 
-/// `y = x`, rounded when written.
+/// `y = x`, rounded to y's type.
 pub fn cast(s: &mut Reference, op: &Cast) -> Result<()> {
     let x = s.read(&op.x)?;
     s.write(&op.y, &x)
