@@ -2,8 +2,7 @@
 //! rate, update or skip, reference, commit, then evaluation, samples and checkpoint.
 //!
 //! Around it: [`start_and_end`] does what comes before the first and after the last step, [`run`] opens and resumes a run and
-//! writes
-//! its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step,
+//! writes its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step,
 //! [`optimizer`](crate::optimizer) updates the weights, [`eval`] evaluates.
 
 pub mod auxiliary;
