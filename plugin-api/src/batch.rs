@@ -35,6 +35,27 @@ pub mod names {
     pub const REWARD: &str = "reward";
     /// Per sequence of a rollout: 1 if the answer ended with an end token, 0 if it was truncated.
     pub const ENDED: &str = "ended";
+    /// Prefix of the rewards by name, unweighted: per sequence of a rollout `reward.NAME`, and per token `reward.NAME.token` where a
+    /// reward gives numbers for parts of an answer.
+    pub const REWARD_OF: &str = "reward.";
+    /// Per token of a rollout: log-probability of the token under the distribution from which it was drawn.
+    pub const SAMPLER_LOGP: &str = "sampler.logp";
+    /// Per token of a rollout: entropy of the distribution from which it was drawn, in nats.
+    pub const SAMPLER_ENTROPY: &str = "sampler.entropy";
+    /// Per sequence of a rollout: the optimizer step after which it was drawn; 0 before the first one.
+    pub const SAMPLER_STEP: &str = "sampler.step";
+    /// One number: the optimizer step that is being computed, from 1.
+    pub const STEP: &str = "step";
+    /// One number: the optimizer steps of the whole run.
+    pub const STEPS: &str = "steps";
+    /// Per sequence: 1 if its tokens and itself count in normalisers, 0 if not. 1 where `compose` does not return it.
+    pub const COUNTED: &str = "counted";
+    /// Per token, K columns: the ids of the statistic `candidates` that `compose` returned.
+    pub const CANDIDATE_IDS: &str = "candidate_ids";
+    /// Per token: 1 at the last token of each segment of an answer that the data gives as a list of texts.
+    pub const SEGMENT_END: &str = "segment_end";
+    /// Suffix of the array with the number of rows per sequence of an array of [`Scope::LIST`](super::Scope::LIST).
+    pub const LENGTH: &str = ".length";
 }
 
 /// What the rows of an array are.
@@ -49,6 +70,8 @@ impl Scope {
     pub const SEQUENCE: Scope = Scope(2);
     /// Rows with another meaning (offsets, scalars).
     pub const BATCH: Scope = Scope(3);
+    /// Any number of rows per sequence: the array `NAME.length`, per sequence, says how many. Such are columns of lists.
+    pub const LIST: Scope = Scope(4);
 }
 
 impl fmt::Debug for Scope {
@@ -57,6 +80,7 @@ impl fmt::Debug for Scope {
             Scope::TOKEN => f.write_str("token"),
             Scope::SEQUENCE => f.write_str("sequence"),
             Scope::BATCH => f.write_str("batch"),
+            Scope::LIST => f.write_str("list"),
             Scope(other) => write!(f, "scope {other}"),
         }
     }
@@ -191,7 +215,22 @@ impl<'a> Batch<'a> {
         Ok(self.get(names::OFFSETS)?.len().saturating_sub(1))
     }
 
-    /// Checks that every token array has N rows and every sequence array S.
+    /// The number of rows per sequence of the list `name`.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] if there are none, or not one whole number for each sequence.
+    pub fn lengths(&self, name: &str) -> Result<Vec<usize>> {
+        let (own, sequences) = (format!("{name}{}", names::LENGTH), self.sequences()?);
+        let lengths = self.get(&own)?;
+        let whole = |length: &f64| length.fract() == 0.0 && (0.0..=u32::MAX.into()).contains(length);
+        if lengths.len() != sequences || !lengths.iter().all(whole) {
+            let text = format!("`{own}` must hold a whole number from 0 for each of {sequences} sequences");
+            return Err(Error::new(Code::ARRAY, text));
+        }
+        Ok(lengths.iter().map(|length| *length as usize).collect())
+    }
+
+    /// Checks that every token array has N rows, every sequence array S, and every list as many as its lengths say.
     ///
     /// # Errors
     /// [`Code::ARRAY`] naming the array and both numbers.
@@ -201,6 +240,7 @@ impl<'a> Batch<'a> {
             let expected = match array.scope {
                 Scope::TOKEN => tokens,
                 Scope::SEQUENCE => sequences,
+                Scope::LIST => self.lengths(&array.name)?.iter().sum(),
                 _ => continue,
             };
             if array.data.len() != expected * array.cols {
@@ -239,6 +279,21 @@ mod tests {
         assert!(error.message.contains("`weight` holds 4"), "{error}");
         let wrong = sample().with("side", Scope::SEQUENCE, vec![1.0; 5]);
         assert!(wrong.check().is_err());
+    }
+
+    /// Catches a list that is cut at the wrong places because its lengths do not fit.
+    #[test]
+    fn lists_have_as_many_rows_as_their_lengths_say() {
+        let list = |lengths: &[f64], rows: usize| {
+            let list = sample().with("column.labels", Scope::LIST, vec![1.0; rows]);
+            list.with("column.labels.length", Scope::SEQUENCE, lengths.to_vec())
+        };
+        assert!(list(&[3.0, 0.0], 3).check().is_ok());
+        assert_eq!(list(&[3.0, 0.0], 3).lengths("column.labels").unwrap(), [3, 0]);
+        for (lengths, rows) in [(&[3.0, 1.0][..], 3), (&[3.0], 3), (&[2.5, 0.5], 3), (&[-1.0, 4.0], 3)] {
+            assert!(list(lengths, rows).check().is_err(), "{lengths:?}");
+        }
+        assert!(sample().with("column.labels", Scope::LIST, vec![1.0]).check().is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use crate::{
     Result,
     batch::Batch,
-    manifest::{ObjectiveManifest, Requirements},
+    manifest::{ObjectiveManifest, Requirements, Statistic},
     options::OptionSet,
 };
 
@@ -206,6 +206,14 @@ pub fn trains(role: &str) -> bool {
     [POLICY, "critic"].contains(&role)
 }
 
+/// Whether a loss may return cotangents of the statistic of this name: it has a backward, and its gradient is that of a trained
+/// model. `ROLE.kl` compares the policy with a frozen role, so that its gradient is the policy's.
+pub fn has_gradient(statistic: &str) -> bool {
+    let (role, base) = role_of(statistic);
+    Statistic::form(statistic).is_some_and(|form| form.differentiable)
+        && (trains(role) || base == Statistic::KL.as_str())
+}
+
 const POLICY: &str = "policy";
 
 #[cfg(test)]
@@ -217,5 +225,7 @@ mod tests {
     fn a_statistic_names_its_role() {
         assert_eq!([role_of("logp"), role_of("critic.value")], [("policy", "logp"), ("critic", "value")]);
         assert_eq!(["policy", "critic", "reference", "teacher"].map(trains), [true, true, false, false]);
+        let gradients = ["logp", "critic.value", "teacher.kl", "teacher.logp", "top1", "unknown"].map(has_gradient);
+        assert_eq!(gradients, [true, true, true, false, false, false]);
     }
 }

@@ -48,7 +48,7 @@ impl Active {
     ) -> Result<Active> {
         let requirements = breadcrumb::within(id, "requirements", || instance.requirements())?;
         check_data(id, &manifest, data)?;
-        contract::requirements(&requirements)
+        contract::requirements(&manifest, &requirements)
             .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
         if let Some(name) = not_offered(&requirements) {
             return Err(Error::request(format!(

@@ -1,9 +1,9 @@
-//! Checks of an objective's manifest when it is loaded, and of its requirements when it is created.
+//! Checks of an objective's manifest when it is loaded, and the names that belong to the host.
 
-use super::fault::{Fault, fault, twice};
+use super::fault::twice;
 use crate::{
     batch::names,
-    manifest::{Normaliser, ObjectiveManifest, Reduction, Requirements, Statistic},
+    manifest::{Normaliser, ObjectiveManifest, Reduction, Statistic},
 };
 
 /// The longest name of a term or metric, in bytes.
@@ -30,12 +30,27 @@ const OWN_ARRAYS: &[&str] = &[
     names::SIDE,
     names::REWARD,
     names::ENDED,
+    names::STEP,
+    names::STEPS,
+    names::COUNTED,
+    names::CANDIDATE_IDS,
+    names::SEGMENT_END,
     "token",
     "row",
     "part",
 ];
 /// Prefixes of further such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
-const OWN_ARRAY_GROUPS: &[&str] = &[names::COLUMN, "policy.", "reference.", "critic.", "teacher.", "reward.", "telos."];
+const OWN_ARRAY_GROUPS: &[&str] = &[
+    names::COLUMN,
+    names::REWARD_OF,
+    "policy.",
+    "reference.",
+    "critic.",
+    "teacher.",
+    "context.",
+    "sampler.",
+    "telos.",
+];
 
 /// Whether the host creates an array of this name, so that `prepare` may not return one.
 pub fn host_owns_array(name: &str) -> bool {
@@ -99,25 +114,6 @@ fn bad_name(name: &str) -> Option<String> {
     }
 }
 
-/// Checks that an instance's requirements are possible.
-///
-/// # Errors
-/// The first mistake.
-pub fn requirements(requirements: &Requirements) -> Result<(), Fault> {
-    let statistics = &requirements.statistics;
-    if statistics.is_empty() {
-        return fault("it requires no statistic, so that nothing can be learned; logp is the usual one");
-    }
-    if let Some(name) = twice(statistics.iter().map(String::as_str)) {
-        return fault(format!("it requires the statistic `{name}` twice"));
-    }
-    let temperature = requirements.temperature;
-    if !(temperature.is_finite() && temperature > 0.0) {
-        return fault(format!("it requires the temperature {temperature}, expected a number above 0"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,25 +172,6 @@ mod tests {
             assert!(wrong.contains(part), "{part} is missing in\n{wrong}");
         }
         assert!(manifest(&ObjectiveManifest::default())[0].contains("no term"));
-    }
-
-    /// Catches requirements that are not checked: the run would learn nothing, or divide by 0.
-    #[test]
-    fn impossible_requirements_are_refused() {
-        let requires = |statistics: &[&str], temperature| {
-            let statistics = statistics.iter().map(|name| (*name).to_owned()).collect();
-            requirements(&Requirements { statistics, temperature, ..Default::default() })
-        };
-        assert_eq!(requires(&["logp"], 0.7), Ok(()));
-        for (statistics, temperature, part) in [
-            (&[][..], 1.0, "no statistic"),
-            (&["logp", "logp"], 1.0, "`logp` twice"),
-            (&["logp"], 0.0, "temperature 0"),
-            (&["logp"], f64::NAN, "temperature NaN"),
-        ] {
-            let why = requires(statistics, temperature).unwrap_err().text;
-            assert!(why.contains(part), "{part} is missing in {why}");
-        }
     }
 
     /// Catches an array of the host that is missing from the list, and names that the list takes from plugins.

@@ -53,7 +53,15 @@ pub fn finite_options(options: &[OptionSpec]) -> Result<()> {
 /// # Errors
 /// As [`finite_manifest`].
 pub fn finite_requirements(requirements: &Requirements) -> Result<()> {
-    finite("`temperature`", requirements.temperature)
+    finite("`temperature`", requirements.temperature)?;
+    if let Some(divergence) = &requirements.divergence {
+        finite("the `weight` of the divergence", divergence.weight)?;
+        finite("the `temperature` of the divergence", divergence.temperature)?;
+    }
+    for own in &requirements.normalisers {
+        finite(&format!("the constant `times` of the normaliser of `{}`", own.term), own.times)?;
+    }
+    Ok(())
 }
 
 fn finite(field: &str, value: f64) -> Result<()> {

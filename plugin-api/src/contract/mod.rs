@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
 //! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
-//! | `requirements` | [`requirements`] | no statistic, one twice, a temperature that is not above 0 |
+//! | `requirements` | [`requirements`] | no statistic, one twice, descriptions of what is not read, numbers out of range, terms that are not declared |
 //! | `compose` | [`composed`](mod@composed) | ids outside the vocabulary, sequences that are too short or too long, masks other than 0 and 1, arrays that are not read |
 //! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `request`, `keep` other than 0 and 1, numbers that are not finite where they count |
 //! | `weigh` | [`weights`] | a custom normaliser that is missing, given twice, negative or not finite |
@@ -19,12 +19,14 @@ mod description;
 mod fault;
 mod finite;
 mod losses;
+mod requirements;
 
 pub use arrays::{prepared, verdict, weights};
 pub use composed::{Limits, composed};
-pub use description::{host_owns_array, host_owns_metric, manifest, requirements};
+pub use description::{host_owns_array, host_owns_metric, manifest};
 pub use fault::Fault;
 #[doc(hidden)]
 pub use fault::place;
 pub use finite::{finite_manifest, finite_options, finite_requirements};
 pub use losses::{linear, loss};
+pub use requirements::requirements;

@@ -9,8 +9,11 @@ mod reward;
 mod statistic;
 
 pub use backend::{BackendManifest, DeviceSpec};
-pub use names::{ColumnValue, DataKind, Normaliser, Reduction};
-pub use objective::{Expectation, MetricSpec, ObjectiveManifest, Requirements, StopGradient, TermSpec};
+pub use names::{AttentionMask, ColumnValue, DataKind, Normaliser, Reduction};
+pub use objective::{
+    Candidates, Divergence, Expectation, MetricSpec, ObjectiveManifest, Requirements, StopGradient, TermNormaliser,
+    TermSpec,
+};
 pub use option::OptionSpec;
 pub use reward::{RewardColumn, RewardManifest};
 pub use statistic::{Statistic, StatisticSpec};

@@ -69,6 +69,24 @@ names! {
 }
 
 names! {
+    /// Which tokens of its sequence a token attends to.
+    AttentionMask {
+        /// Those before it and itself.
+        CAUSAL = "causal",
+        /// Those before it and itself, and all tokens of the prompt.
+        PREFIX = "prefix",
+        /// All.
+        BIDIRECTIONAL = "bidirectional",
+    }
+}
+
+impl Default for AttentionMask {
+    fn default() -> Self {
+        AttentionMask::CAUSAL
+    }
+}
+
+names! {
     /// How a metric's parts are combined into one number.
     Reduction {
         /// The sum of the sums, divided by the sum of the weights.

@@ -1,7 +1,7 @@
 //! An objective's description of itself, and what one instance needs.
 
 use super::{
-    names::{DataKind, Normaliser, Reduction},
+    names::{AttentionMask, DataKind, Normaliser, Reduction},
     option::OptionSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -118,13 +118,80 @@ pub struct Requirements {
     /// The loss is linear in its statistics, so that cotangents depend only on data: the host requests them with statistics of
     /// zero before the head runs, and the head computes loss and gradient in one pass.
     pub linear: bool,
-    /// Temperature: the logits are divided by it before any statistic is computed.
+    /// Temperature: the logits are divided by it before any statistic but `kl` is computed.
     #[serde(default = "one")]
     pub temperature: f64,
     /// Under these options the loss couples the whole batch, which [`ObjectiveManifest::coupled`] declares for every instance:
     /// either is enough.
     #[serde(default)]
     pub coupled: bool,
+    /// What divides a term under these options, where it is not what the manifest says.
+    #[serde(default)]
+    pub normalisers: Vec<TermNormaliser>,
+    /// Rollouts: the smallest number of answers to a prompt. The host refuses experiments with fewer.
+    #[serde(default = "one_answer")]
+    pub samples: u64,
+    /// Rollouts: `loss` needs all answers to a prompt in one micro-batch. Otherwise they may be cut apart. Pairs never are.
+    #[serde(default = "yes")]
+    pub whole_groups: bool,
+    /// Without rollouts: `prepare` reads the statistics of the whole window. The host then runs the window forward an additional
+    /// time, before `prepare`. With rollouts `prepare` always reads them.
+    #[serde(default)]
+    pub window_statistics: bool,
+    /// Which divergence the statistics `ROLE.kl` are; required if one is read.
+    #[serde(default)]
+    pub divergence: Option<Divergence>,
+    /// Which ids the statistics `candidates` and `tail` are about; required if one is read.
+    #[serde(default)]
+    pub candidates: Option<Candidates>,
+    /// Which tokens of its sequence a token attends to, in training, evaluation and generation.
+    #[serde(default)]
+    pub attention: AttentionMask,
+}
+
+/// What divides a term under an instance's options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TermNormaliser {
+    /// The term's name.
+    pub term: String,
+    /// What is counted over the window.
+    pub normaliser: Normaliser,
+    /// A constant above 0 that multiplies the count: with [`Normaliser::SEQUENCES`] and the longest possible answer, a term is
+    /// divided by a number that does not depend on the answers' lengths.
+    #[serde(default = "one")]
+    pub times: f64,
+}
+
+/// A divergence between the distributions of the policy, p, and of another role, q, at a temperature: the generalised
+/// Jensen-Shannon divergence of a weight w in 0..=1 (Agarwal et al. 2024, arXiv 2306.13649, equation 1, with its beta as w):
+///
+/// ```text
+/// w = 0          KL(q || p)            forward
+/// w = 1          KL(p || q)            reverse
+/// otherwise      w KL(q || m) + (1 - w) KL(p || m),  m = w q + (1 - w) p
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// The weight w.
+    pub weight: f64,
+    /// Divides the logits of both models. The divergence is not multiplied by its square.
+    #[serde(default = "one")]
+    pub temperature: f64,
+}
+
+/// The ids of the statistics `candidates` and `tail`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidates {
+    /// A role: the ids that it finds most probable at each token, the most probable first. [`Candidates::COMPOSED`]: the array
+    /// `candidate_ids` that `compose` returned.
+    pub from: String,
+    /// Ids per token, K.
+    pub count: u64,
+}
+
+impl Candidates {
+    /// The value of [`Candidates::from`] for ids that `compose` returned.
+    pub const COMPOSED: &'static str = "compose";
 }
 
 impl Requirements {
@@ -138,9 +205,29 @@ fn one() -> f64 {
     1.0
 }
 
+fn one_answer() -> u64 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
 impl Default for Requirements {
     fn default() -> Self {
-        Self { statistics: vec!["logp".into()], linear: false, temperature: 1.0, coupled: false }
+        Self {
+            statistics: vec!["logp".into()],
+            linear: false,
+            temperature: 1.0,
+            coupled: false,
+            normalisers: Vec::new(),
+            samples: 1,
+            whole_groups: true,
+            window_statistics: false,
+            divergence: None,
+            candidates: None,
+            attention: AttentionMask::CAUSAL,
+        }
     }
 }
 

@@ -63,14 +63,18 @@ statistics! {
     MEAN_LOGIT = "mean_logit", TOKEN;
     /// 1 where the target has the largest logit, per token. No gradient.
     TOP1 = "top1", StatisticSpec { differentiable: false, range: (0.0, 1.0), ..TOKEN };
-    /// Divergence from another role's whole distribution, per token.
+    /// Divergence of the policy's whole distribution from that of a role, per token: `teacher.kl`. Its gradient is the policy's.
     KL = "kl", StatisticSpec { range: (0.0, f64::INFINITY), ..TOKEN };
     /// Log-probabilities of given ids, per token and candidate.
     CANDIDATES = "candidates", StatisticSpec { wide: true, range: (f64::NEG_INFINITY, 0.0), ..TOKEN };
+    /// Logarithm of the probability of all ids that are not candidates, per token.
+    TAIL = "tail", StatisticSpec { range: (f64::NEG_INFINITY, 0.0), ..TOKEN };
     /// The critic's value of the state before a token, per token.
     VALUE = "value", TOKEN;
     /// The scalar head at a sequence's last real token, per sequence.
     SCORE = "score", SEQUENCE;
+    /// The scalar head after the target has been read, per token.
+    TOKEN_SCORE = "token_score", TOKEN;
     /// The critic's value after the last token, per sequence. No gradient.
     VALUE_END = "value_end", StatisticSpec { differentiable: false, ..SEQUENCE };
 }

@@ -72,7 +72,7 @@ pub(in crate::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> O
         contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault::from(why.text))?;
         countable(manifest, &batch)?;
     }
-    contract::requirements(&case.requirements).map_err(|why| Fault::from(why.text))?;
+    contract::requirements(manifest, &case.requirements).map_err(|why| Fault::from(why.text))?;
     holds()
 }
 

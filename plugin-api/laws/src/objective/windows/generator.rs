@@ -10,7 +10,7 @@ use plugin_api::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
     manifest::{DataKind, ObjectiveManifest, Statistic, StatisticSpec},
-    objective::{role_of, trains},
+    objective::{has_gradient, role_of, trains},
 };
 use std::ops::RangeInclusive;
 use telos_random::SplitMix64;
@@ -276,7 +276,7 @@ impl Generator {
                     _ => draw(form, base_of(&batch, name, i), &mut rng),
                 })
                 .collect();
-            let differentiable = form.differentiable && trains(role_of(name).0);
+            let differentiable = has_gradient(name);
             let array = Array { name: name.clone().into(), scope: form.scope, differentiable, cols, data: new.into() };
             batch = batch.with_array(array);
         }

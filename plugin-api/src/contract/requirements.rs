@@ -1,0 +1,218 @@
+//! Checks of an instance's requirements when it is created.
+
+use super::fault::{Fault, fault, twice};
+use crate::{
+    manifest::{AttentionMask, Candidates, DataKind, Normaliser, ObjectiveManifest, Requirements, Statistic},
+    objective::role_of,
+};
+
+/// The largest number of candidates per token.
+const MOST_CANDIDATES: u64 = 4096;
+
+/// Checks that the requirements of an instance are possible and agree with its manifest.
+///
+/// # Errors
+/// The first mistake: no statistic, one twice; a divergence or candidates that are read without being described, or described
+/// without being read; a temperature, weight, count or constant out of range; a normaliser of a term that is not declared; requirements
+/// of rollouts without prompts.
+pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+    let statistics = &requirements.statistics;
+    if statistics.is_empty() {
+        return fault("it requires no statistic, so that nothing can be learned; logp is the usual one");
+    }
+    if let Some(name) = twice(statistics.iter().map(String::as_str)) {
+        return fault(format!("it requires the statistic `{name}` twice"));
+    }
+    temperature("temperature", requirements.temperature)?;
+    divergence(requirements)?;
+    candidates(requirements)?;
+    normalisers(manifest, requirements)?;
+    let attention = requirements.attention.as_str();
+    if !AttentionMask::ALL.contains(&attention) {
+        let known = AttentionMask::ALL.join(", ");
+        return fault(format!("it requires the attention mask `{attention}`, expected one of {known}"));
+    }
+    rollouts(manifest, requirements)
+}
+
+fn temperature(what: &str, value: f64) -> Result<(), Fault> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    fault(format!("it requires the {what} {value}, expected a number above 0"))
+}
+
+fn reads(requirements: &Requirements, base: &Statistic) -> Option<String> {
+    requirements.statistics.iter().find(|name| role_of(name).1 == base.as_str()).cloned()
+}
+
+fn divergence(requirements: &Requirements) -> Result<(), Fault> {
+    if requirements.statistics.iter().any(|name| name == Statistic::KL.as_str()) {
+        return fault(
+            "it requires the statistic `kl` of no role; name the role that the policy is compared with: `teacher.kl`",
+        );
+    }
+    match (&requirements.divergence, reads(requirements, &Statistic::KL)) {
+        (None, None) => Ok(()),
+        (None, Some(name)) => {
+            fault(format!("it requires the statistic `{name}`, but no `divergence` says which one it is"))
+        }
+        (Some(_), None) => fault("it requires a `divergence`, but no statistic `ROLE.kl`"),
+        (Some(divergence), Some(_)) => {
+            temperature("temperature of the divergence", divergence.temperature)?;
+            if (0.0..=1.0).contains(&divergence.weight) {
+                return Ok(());
+            }
+            fault(format!(
+                "it requires a divergence of the weight {}, expected a number from 0 to 1",
+                divergence.weight
+            ))
+        }
+    }
+}
+
+fn candidates(requirements: &Requirements) -> Result<(), Fault> {
+    let read = reads(requirements, &Statistic::CANDIDATES).or_else(|| reads(requirements, &Statistic::TAIL));
+    match (&requirements.candidates, read) {
+        (None, None) => Ok(()),
+        (None, Some(name)) => {
+            fault(format!("it requires the statistic `{name}`, but no `candidates` say of which ids"))
+        }
+        (Some(_), None) => fault("it requires `candidates`, but no statistic `candidates` or `tail`"),
+        (Some(Candidates { count, .. }), Some(_)) if !(1..=MOST_CANDIDATES).contains(count) => {
+            fault(format!("it requires {count} candidates per token, expected 1 to {MOST_CANDIDATES}"))
+        }
+        (Some(Candidates { from, .. }), Some(_)) if from.is_empty() => {
+            fault("it requires `candidates` from no role; name one, such as `teacher`, or `compose`")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn normalisers(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+    if let Some(term) = twice(requirements.normalisers.iter().map(|own| own.term.as_str())) {
+        return fault(format!("it requires two normalisers of the term `{term}`"));
+    }
+    for own in &requirements.normalisers {
+        let (term, normaliser) = (&own.term, &own.normaliser);
+        if !manifest.terms.iter().any(|declared| declared.name == *term) {
+            return fault(format!(
+                "it requires a normaliser of the term `{term}`, which its manifest does not declare"
+            ));
+        }
+        if !Normaliser::ALL.contains(&normaliser.as_str()) {
+            let known = Normaliser::ALL.join(", ");
+            return fault(format!("it divides the term `{term}` by `{normaliser}`, expected one of {known}"));
+        }
+        if !(own.times.is_finite() && own.times > 0.0) {
+            let times = own.times;
+            return fault(format!(
+                "it multiplies the normaliser of the term `{term}` by {times}, expected a number above 0"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+    if requirements.samples == 0 {
+        return fault("it requires 0 answers to a prompt, expected at least 1");
+    }
+    if manifest.data == DataKind::PROMPT {
+        return match requirements.window_statistics {
+            true => fault("it requires `window_statistics`; with rollouts `prepare` always reads the statistics"),
+            false => Ok(()),
+        };
+    }
+    if requirements.samples > 1 {
+        let (samples, data) = (requirements.samples, &manifest.data);
+        return fault(format!("it requires {samples} answers to a prompt, but it learns from {data} data"));
+    }
+    match requirements.statistics.iter().find(|name| role_of(name).0 == "sampler") {
+        Some(name) => {
+            fault(format!("it requires `{name}`, but it learns from {} data, which nobody samples", manifest.data))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Divergence, TermNormaliser, TermSpec};
+
+    fn manifest(data: DataKind) -> ObjectiveManifest {
+        let terms = vec![TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "nats")];
+        ObjectiveManifest { terms, data, ..Default::default() }
+    }
+
+    fn refused(data: DataKind, wrong: Requirements) -> String {
+        requirements(&manifest(data), &wrong).expect_err("it is impossible").text
+    }
+
+    /// Catches requirements that are not checked: the run would learn nothing, or divide by 0.
+    #[test]
+    fn impossible_requirements_are_refused() {
+        let requires = |statistics: &[&str], temperature| {
+            let statistics = statistics.iter().map(|name| (*name).to_owned()).collect();
+            requirements(&manifest(DataKind::TEXT), &Requirements { statistics, temperature, ..Default::default() })
+        };
+        assert_eq!(requires(&["logp"], 0.7), Ok(()));
+        for (statistics, temperature, part) in [
+            (&[][..], 1.0, "no statistic"),
+            (&["logp", "logp"], 1.0, "`logp` twice"),
+            (&["logp"], 0.0, "temperature 0"),
+            (&["logp"], f64::NAN, "temperature NaN"),
+            (&["kl"], 1.0, "`teacher.kl`"),
+            (&["teacher.kl"], 1.0, "no `divergence`"),
+            (&["candidates"], 1.0, "no `candidates`"),
+            (&["teacher.tail"], 1.0, "no `candidates`"),
+            (&["sampler.logp"], 1.0, "text data, which nobody samples"),
+        ] {
+            let why = requires(statistics, temperature).unwrap_err().text;
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+    }
+
+    /// Catches a description of something that is not read, or with numbers that cannot be.
+    #[test]
+    fn divergences_candidates_and_normalisers_are_possible() {
+        let (text, prompt) = (DataKind::TEXT, DataKind::PROMPT);
+        let divergence = |weight, temperature| Some(Divergence { weight, temperature });
+        let candidates = |from: &str, count| Some(Candidates { from: from.to_owned(), count });
+        let kl = || Requirements::reading(["teacher.kl"]);
+        let ids = || Requirements::reading(["logp", "candidates", "teacher.candidates"]);
+        let divided = |term: &str, normaliser, times| Requirements {
+            normalisers: vec![TermNormaliser { term: term.to_owned(), normaliser, times }],
+            ..Default::default()
+        };
+        for good in [
+            Requirements { divergence: divergence(0.5, 2.0), ..kl() },
+            Requirements { candidates: candidates("teacher", 8), ..ids() },
+            divided("nll", Normaliser::SEQUENCES, 64.0),
+        ] {
+            assert_eq!(requirements(&manifest(DataKind::TEXT), &good), Ok(()));
+        }
+        let many = Requirements { samples: 2, ..Default::default() };
+        assert_eq!(requirements(&manifest(DataKind::PROMPT), &many), Ok(()));
+        for (wrong, part) in [
+            (Requirements { divergence: divergence(1.5, 1.0), ..kl() }, "weight 1.5"),
+            (Requirements { divergence: divergence(0.5, 0.0), ..kl() }, "temperature of the divergence 0"),
+            (Requirements { divergence: divergence(0.5, 1.0), ..Default::default() }, "no statistic `ROLE.kl`"),
+            (Requirements { candidates: candidates("teacher", 0), ..ids() }, "0 candidates"),
+            (Requirements { candidates: candidates("", 1), ..ids() }, "from no role"),
+            (Requirements { candidates: candidates("compose", 1), ..Default::default() }, "no statistic `candidates`"),
+            (divided("other", Normaliser::SEQUENCES, 1.0), "`other`, which its manifest"),
+            (divided("nll", Normaliser("words".into()), 1.0), "`words`"),
+            (divided("nll", Normaliser::SEQUENCES, 0.0), "by 0, expected"),
+            (Requirements { samples: 0, ..Default::default() }, "0 answers"),
+            (Requirements { samples: 4, ..Default::default() }, "text data"),
+            (Requirements { attention: AttentionMask("left".into()), ..Default::default() }, "`left`"),
+        ] {
+            let why = refused(text.clone(), wrong);
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+        let window = Requirements { window_statistics: true, ..Default::default() };
+        assert!(refused(prompt, window).contains("always reads"));
+    }
+}
