@@ -64,7 +64,7 @@ impl Logs {
             None => self.p.f_sub(&self.q)?,
             Some(m) => self.p.f_sub(m)?.f_mul_scalar_(1.0 - self.weight)?,
         };
-        let mean = sum(&weighted(&self.p, by_p.f_copy()?)?)?;
+        let mean = sum(&weighted(&self.p, by_p.f_detach_copy()?)?)?;
         by_p.f_sub_(&mean).done()?;
         weighted(&self.p, by_p)
     }
