@@ -4,6 +4,7 @@ pub mod active;
 #[cfg(test)]
 mod array_tests;
 pub mod batch_arrays;
+pub mod clock;
 pub mod compose;
 pub mod micro_batch;
 pub mod prepared_arrays;
@@ -23,9 +24,10 @@ use crate::{
 };
 use active::{Active, broken, failed};
 use batch_arrays::data_arrays;
+use clock::Clock;
 use compose::{rows_of, sequences_of};
 use micro_batch::{MicroBatchRange, join};
-use prepared_arrays::PreparedArrays;
+use prepared_arrays::{PreparedArrays, borrowed};
 
 /// Which models the objectives need, and which of the policy's outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,9 +51,9 @@ impl Needs {
     }
 }
 
-/// All objectives of an experiment, the temperature that divides the logits for all their statistics, and the limits of the
-/// sequences that they compose.
-pub struct Objectives(Vec<Active>, f64, Limits);
+/// All objectives of an experiment, the temperature that divides the logits for all their statistics, the limits of the sequences
+/// that they compose, and the optimizer step that their calls belong to.
+pub struct Objectives(Vec<Active>, f64, Limits, Clock);
 
 impl Objectives {
     /// Combines the objectives of an experiment, at least one; they must use the same temperature.
@@ -67,7 +69,8 @@ impl Objectives {
                 first.id, other.id, other.requirements.temperature
             )));
         }
-        Ok(Objectives(all, temperature, Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX }))
+        let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX };
+        Ok(Objectives(all, temperature, limits, Clock::default()))
     }
 
     /// Sets the vocabulary and context that composed sequences must fit; others are refused.
@@ -75,6 +78,28 @@ impl Objectives {
         // If the last token is only predicted, it needs no position.
         let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
         self.2 = Limits { vocab, longest };
+    }
+
+    /// Sets the optimizer step that the following calls belong to.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.3 = clock;
+    }
+
+    /// Returns the batch that objective `index` gets in `weigh` and `loss`: `batch`, its part of what this objective prepared, and
+    /// the step.
+    pub fn given<'a>(
+        &self,
+        index: usize,
+        batch: &'a Batch<'_>,
+        joined: &PreparedArrays,
+        part: MicroBatchRange,
+    ) -> Batch<'a> {
+        self.3.on(joined.with(index, batch, part))
+    }
+
+    /// Returns the arrays of a whole window or rollout that `prepare` gets: `whole` and the step.
+    pub fn given_whole<'a>(&self, whole: &'a Batch<'_>) -> Batch<'a> {
+        self.3.on(borrowed(whole))
     }
 
     /// Iterates over the objectives.
@@ -181,7 +206,7 @@ impl Objectives {
     /// # Errors
     /// Errors of plugins, with the plugin's name; arrays that [`contract::prepared`] refuses.
     pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<PreparedArrays> {
-        let whole = data_arrays(&join(parts));
+        let whole = self.3.on(data_arrays(&join(parts)));
         let mut answers = Vec::with_capacity(self.0.len());
         for active in &mut self.0 {
             marker.objective(&active.id, "prepare");
@@ -246,7 +271,7 @@ impl Objectives {
             .enumerate()
             .map(|(index, active)| {
                 marker.objective(&active.id, "loss");
-                let batch = joined.with(index, batch, part);
+                let batch = self.given(index, batch, joined, part);
                 let loss = active.instance.loss(&batch).map_err(|e| failed(&active.id, "loss", e))?;
                 contract::loss(&active.manifest, &active.requirements, &batch, &loss)
                     .map_err(|why| broken(&active.id, "loss", why, rows))?;

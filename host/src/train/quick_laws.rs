@@ -133,7 +133,7 @@ pub(super) fn proofs(
                 manifest: &active.manifest,
                 objective: active.instance.as_ref(),
                 plain: plain(setup, active.table),
-                batch: &joined.with(index, &batch, *part),
+                batch: &objectives.given(index, &batch, &joined, *part),
                 vocabulary: usize::try_from(setup.config.vocab).unwrap_or(usize::MAX),
             };
             let silent = quick.silent_terms().unwrap_or_default();

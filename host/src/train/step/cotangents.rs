@@ -58,11 +58,12 @@ impl Objectives {
         for (index, active) in self.iter().enumerate() {
             let mut own = Vec::new();
             for term in &active.manifest.terms {
-                let value = match &term.normaliser {
+                let (normaliser, times) = active.requirements.normaliser(term);
+                let count = match normaliser {
                     n if *n == Normaliser::SUPERVISED_TOKENS => tokens as f64,
                     n if *n == Normaliser::SEQUENCES => sequences as f64,
                     n if *n == Normaliser::PAIRS || *n == Normaliser::GROUPS => groups(&active.id, parts)?,
-                    n if *n == Normaliser::CUSTOM => custom(active, &term.name, parts, index, joined)?,
+                    n if *n == Normaliser::CUSTOM => self.custom(active, &term.name, parts, index, joined)?,
                     other => {
                         return Err(Error::request(format!(
                             "objective \"{}\" divides its term `{}` by `{other}`, which this host does not know",
@@ -70,11 +71,33 @@ impl Objectives {
                         )));
                     }
                 };
-                own.push((term.name.clone(), value));
+                own.push((term.name.clone(), count * times));
             }
             all.push(own);
         }
         Ok(Denominators(all))
+    }
+
+    /// Returns the sum of what `weigh` returns for a term of objective `index`.
+    fn custom(
+        &self,
+        active: &Active,
+        term: &str,
+        parts: &[PackedBatch],
+        index: usize,
+        joined: &PreparedArrays,
+    ) -> Result<f64> {
+        let mut total = 0.0;
+        for (packed, part) in parts.iter().zip(MicroBatchRange::all(parts)) {
+            let batch = data_arrays(packed);
+            let batch = self.given(index, &batch, joined, part);
+            let weights = breadcrumb::within(&active.id, "weigh", || active.instance.weigh(&batch));
+            let weights = weights.map_err(|e| failed(&active.id, "weigh", e))?;
+            contract::weights(&active.manifest, &active.requirements, &weights)
+                .map_err(|why| broken(&active.id, "weigh", why, &packed.rows))?;
+            total += weights.iter().find(|(name, _)| name == term).map_or(0.0, |(_, weight)| *weight);
+        }
+        Ok(total)
     }
 
     /// Checks that no term with a sum or a cotangent is divided by 0.
@@ -89,7 +112,7 @@ impl Objectives {
                     continue;
                 }
                 let spec = active.manifest.terms.iter().find(|spec| spec.name == term.name);
-                let (call, normaliser) = match spec.map(|spec| &spec.normaliser) {
+                let (call, normaliser) = match spec.map(|spec| active.requirements.normaliser(spec).0) {
                     Some(n) if *n == Normaliser::CUSTOM => ("weigh", "its normaliser".to_owned()),
                     n => ("loss", format!("the number of {}", n.map_or("", Normaliser::as_str))),
                 };
@@ -169,19 +192,6 @@ impl TokenCotangents {
     pub fn as_cotangents(&self) -> Cotangents<'_> {
         Cotangents::of(|name| self.head.get(name)?.as_deref())
     }
-}
-
-fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, joined: &PreparedArrays) -> Result<f64> {
-    let mut total = 0.0;
-    for (packed, part) in parts.iter().zip(MicroBatchRange::all(parts)) {
-        let batch = data_arrays(packed);
-        let batch = joined.with(index, &batch, part);
-        let weights = breadcrumb::within(&active.id, "weigh", || active.instance.weigh(&batch));
-        let weights = weights.map_err(|e| failed(&active.id, "weigh", e))?;
-        contract::weights(&active.manifest, &weights).map_err(|why| broken(&active.id, "weigh", why, &packed.rows))?;
-        total += weights.iter().find(|(name, _)| name == term).map_or(0.0, |(_, weight)| *weight);
-    }
-    Ok(total)
 }
 
 /// Number of distinct values of the column `group`.

@@ -149,7 +149,7 @@ fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batc
     let none = batch.sequences()? == 0;
     for (name, (_, sum)) in &loss.terms {
         let spec = case.manifest().terms.iter().find(|t| t.name == *name);
-        let by_token = spec.is_some_and(|t| t.normaliser == Normaliser::SUPERVISED_TOKENS);
+        let by_token = spec.is_some_and(|t| *case.requirements.normaliser(t).0 == Normaliser::SUPERVISED_TOKENS);
         if !sum.is_finite() || ((none || by_token) && *sum != 0.0) {
             return fault(format!("the sum of `{name}` is {sum}"));
         }

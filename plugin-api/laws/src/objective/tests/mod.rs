@@ -10,6 +10,7 @@ mod paired;
 mod quick;
 mod rollouts;
 mod tokens;
+mod windows;
 
 use super::{Generator, Laws};
 use crate::Report;

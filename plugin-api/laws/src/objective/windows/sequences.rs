@@ -85,6 +85,24 @@ pub(in crate::objective) fn poison(
     Ok(all)
 }
 
+/// Whether each sequence counts in normalisers: `counted`, and 1 where the objective does not compose it.
+pub(in crate::objective) fn counted(batch: &Batch<'_>) -> Result<Vec<f64>> {
+    let sequences = batch.sequences()?;
+    Ok(batch.find(names::COUNTED).map_or_else(|| vec![1.0; sequences], |counted| counted.data.to_vec()))
+}
+
+/// The number of supervised tokens of the sequences that count.
+pub(in crate::objective) fn counted_tokens(batch: &Batch<'_>, counted: &[f64]) -> Result<f64> {
+    let (mask, offsets) = (batch.mask()?, batch.offsets()?);
+    let tokens = offsets.windows(2).zip(counted).filter(|(_, counts)| **counts != 0.0);
+    Ok(tokens.map(|(ends, _)| mask[ends[0]..ends[1]].iter().sum::<f64>()).sum())
+}
+
+/// `batch` in the first step of its run.
+pub(in crate::objective) fn at_first_step(batch: &Batch<'_>) -> Batch<'static> {
+    owned(batch).with(names::STEP, Scope::BATCH, vec![1.0])
+}
+
 /// `batch` without supervised tokens.
 pub(in crate::objective) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
     let tokens = batch.tokens()?;
