@@ -23,7 +23,7 @@ use crate::{
     runs::breadcrumb::{self, CrashMarker},
 };
 use active::{Active, broken, failed};
-use batch_arrays::data_arrays;
+use batch_arrays::{data_arrays, join_batches};
 use clock::Clock;
 use compose::{rows_of, sequences_of};
 use micro_batch::{MicroBatchRange, join};
@@ -69,7 +69,7 @@ impl Objectives {
                 first.id, other.id, other.requirements.temperature
             )));
         }
-        let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX };
+        let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX, candidates: None };
         Ok(Objectives(all, temperature, limits, Clock::default()))
     }
 
@@ -77,7 +77,7 @@ impl Objectives {
     pub fn limit(&mut self, vocab: u64, context: usize) {
         // If the last token is only predicted, it needs no position.
         let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
-        self.2 = Limits { vocab, longest };
+        self.2 = Limits { vocab, longest, candidates: None };
     }
 
     /// Sets the optimizer step that the following calls belong to.
@@ -171,14 +171,24 @@ impl Objectives {
             let rows = rows_of(window.sequences(), &active.manifest.data);
             let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
             marker.host();
-            let Some(batch) = composed_now else { continue };
+            let Some(batch) = composed_now else {
+                if active.requirements.composed_candidates().is_some() {
+                    return Err(Error::run(format!(
+                        "objective \"{}\", call `compose`: it returned no sequences, but its requirements name candidates from \
+                         `compose`, which come with them",
+                        active.id
+                    )));
+                }
+                continue;
+            };
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
                     "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
                     active.id
                 )));
             }
-            contract::composed(&rows, &batch, self.2).map_err(|why| {
+            let limits = Limits { candidates: active.requirements.composed_candidates(), ..self.2 };
+            contract::composed(&rows, &batch, limits).map_err(|why| {
                 let rows = batch.get("row").unwrap_or_default().iter().map(|row| *row as u64).collect::<Vec<_>>();
                 broken(&active.id, "compose", why, &rows)
             })?;
@@ -200,19 +210,32 @@ impl Objectives {
         Ok(Window::new(sequences)?)
     }
 
-    /// Calls each objective's `prepare` with the whole window, before it is cut. Returns the arrays that are added to the
-    /// micro-batches.
+    /// Whether an objective's `prepare` reads the statistics of the whole window.
+    pub fn reads_window(&self) -> bool {
+        self.0.iter().any(|active| active.requirements.window_statistics)
+    }
+
+    /// Calls each objective's `prepare` with the whole window, before it is cut: with the data, and with the statistics of the
+    /// micro-batches `read` if the objective requires those. Returns the arrays that are added to the micro-batches.
     ///
     /// # Errors
     /// Errors of plugins, with the plugin's name; arrays that [`contract::prepared`] refuses.
-    pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<PreparedArrays> {
-        let whole = self.3.on(data_arrays(&join(parts)));
+    pub fn prepare(
+        &mut self,
+        parts: &[PackedBatch],
+        read: Option<&[Batch<'_>]>,
+        marker: &CrashMarker,
+    ) -> Result<PreparedArrays> {
+        let packed = join(parts);
+        let data = self.3.on(data_arrays(&packed));
+        let with_statistics = read.map(|read| self.3.on(join_batches(read, &packed)));
         let mut answers = Vec::with_capacity(self.0.len());
         for active in &mut self.0 {
+            let whole = with_statistics.as_ref().filter(|_| active.requirements.window_statistics).unwrap_or(&data);
             marker.objective(&active.id, "prepare");
-            let own = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            let own = active.instance.prepare(whole).map_err(|e| failed(&active.id, "prepare", e))?;
             marker.host();
-            contract::prepared(&whole, &own, false).map_err(|why| {
+            contract::prepared(whole, &own, false).map_err(|why| {
                 let rows: Vec<u64> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
                 broken(&active.id, "prepare", why, &rows)
             })?;

@@ -20,7 +20,10 @@ use plugin_api_laws::{
     objective::{QUICK, Quick},
 };
 
-use super::step::forward::{ForwardPass, Models};
+use super::step::{
+    forward::{ForwardPass, Models},
+    window::prepare,
+};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
@@ -99,7 +102,9 @@ pub(super) fn proofs(
     let joined = match objectives.needs().rollouts {
         // The results of `prepare` for a rollout are already stored with its sequences.
         true => PreparedArrays::default(),
-        false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, marker))?,
+        false => {
+            objectives.keeping_state(|objectives| Ok(prepare(models, objectives, micro_batches, marker)?.arrays))?
+        }
     };
     marker.backend("the quick laws");
     let objectives = &*objectives;

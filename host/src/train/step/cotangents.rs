@@ -52,8 +52,8 @@ impl Objectives {
     /// # Errors
     /// A normaliser that the data lacks, or a custom one that `weigh` does not return; errors of plugins.
     pub fn denominators(&self, parts: &[PackedBatch], joined: &PreparedArrays) -> Result<Denominators> {
-        let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
-        let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
+        let tokens: usize = parts.iter().map(PackedBatch::counted_targets).sum();
+        let sequences: usize = parts.iter().map(|packed| packed.counted().count()).sum();
         let mut all = Vec::new();
         for (index, active) in self.iter().enumerate() {
             let mut own = Vec::new();
@@ -194,14 +194,14 @@ impl TokenCotangents {
     }
 }
 
-/// Number of distinct values of the column `group`.
+/// Number of distinct values of the column `group` among the sequences that count.
 fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
     let mut seen = BTreeSet::new();
     for packed in parts {
         let column = packed.per_sequence.get(names::GROUP).ok_or_else(|| {
             Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has none"))
         })?;
-        seen.extend(column.iter().map(|v| v.to_bits()));
+        seen.extend(packed.counted().filter_map(|s| column.get(s)).map(|v| v.to_bits()));
     }
     Ok(seen.len() as f64)
 }

@@ -317,7 +317,8 @@ impl Quick<'_> {
         let window = generator.fill(&part, statistics, Values::Uniform)?;
         let is_statistic = |name: &str| statistics.iter().any(|s| s == name);
         let rollouts = self.manifest.data == DataKind::PROMPT;
-        let seen = window.arrays().iter().filter(|a| rollouts || !is_statistic(&a.name)).cloned();
+        let reads = rollouts || requirements.window_statistics;
+        let seen = window.arrays().iter().filter(|a| reads || !is_statistic(&a.name)).cloned();
         let seen = seen.fold(Batch::new(), Batch::with_array);
         let batch = sequences::prepared(plain, &seen, &window, rollouts)?;
         let worst = expectations::check_batch(self.manifest, &requirements, plain, &batch, generator.ln_vocab())?;

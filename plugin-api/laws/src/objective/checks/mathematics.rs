@@ -9,7 +9,7 @@ use crate::objective::{
 };
 use plugin_api::{
     batch::{Batch, Scope, names},
-    manifest::{DataKind, Normaliser},
+    manifest::Normaliser,
     objective::Objective,
 };
 
@@ -70,7 +70,7 @@ pub(in crate::objective) fn masked(case: &Case<'_>) -> Outcome {
             let found = case.loss(objective.as_ref(), &hidden).map_err(named)?;
             zero_behind_mask(&found, hidden.mask()?).map_err(named)?;
             clean.same(&found, Alike::Exactly).map_err(named)?;
-            if case.manifest().data == DataKind::PROMPT {
+            if case.prepares_statistics() {
                 prepares_the_same(case, draw, value).map_err(named)?;
             }
         }
