@@ -44,6 +44,10 @@ pub mod names {
     pub const SAMPLER_ENTROPY: &str = "sampler.entropy";
     /// Per sequence of a rollout: the optimizer step after which it was drawn; 0 before the first one.
     pub const SAMPLER_STEP: &str = "sampler.step";
+    /// Returned by `prepare` in rollouts, per sequence: 1 for answers to learn from, 0 for those to drop.
+    pub const KEEP: &str = "keep";
+    /// Returned by `prepare` in rollouts, one number: how many more prompts it wants.
+    pub const REQUEST: &str = "request";
     /// One number: the optimizer step that is being computed, from 1.
     pub const STEP: &str = "step";
     /// One number: the optimizer steps of the whole run.

@@ -134,22 +134,30 @@
 //! | `group` | sequence | preference, prompt | the same number for the two answers of a pair, or for all answers to one prompt |
 //! | `side` | sequence | preference, unpaired | 1 chosen or desirable, 0 rejected or undesirable |
 //! | `column.label` | sequence | unpaired | the row's label, the same number as `side` |
-//! | `reward` | sequence | prompt | the answer's reward: the weighted sum of the experiment's rewards |
+//! | `reward` | sequence | prompt | the answer's reward: the weighted sum of the experiment's rewards, clipped |
+//! | `reward.NAME` | sequence | prompt | the reward of this name in the experiment, neither weighted nor clipped |
+//! | `reward.NAME.PART` | sequence | prompt | a part that the reward declares |
+//! | `reward.NAME.token` | token | prompt | the numbers of a reward that declares spans, each at the token with the span's last character; 0 elsewhere |
 //! | `ended` | sequence | prompt | 1 if the answer ended with an end token, 0 if it was truncated |
+//! | `sampler.step` | sequence | prompt | the optimizer steps that were done when the answer was drawn: 0 before the first one |
+//! | `sampler.logp` | token | prompt, if required | log-probability of the token under the distribution that it was drawn from: at the rollout's temperature, truncated by `top_k` and `top_p`, renormalised, as the decoder computed it |
+//! | `sampler.entropy` | token | prompt, if required | entropy of that distribution |
 //! | arrays that `prepare` returned | as returned | all | split like the window |
 //!
 //! All arrays hold `f64`, ids and flags too. `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and
 //! `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)` reads a statistic with its gradient. The two answers of a pair are
-//! neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch. A sequence may have no supervised token:
+//! neighbours, the chosen one first. Neighbours of one `group` are in one micro-batch, unless
+//! [`whole_groups`](manifest::Requirements::whole_groups) says that answers to a prompt may be cut apart. A sequence may have no supervised token:
 //! it adds 0 to sums over tokens, and its cotangents are 0.
 //!
 //! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
-//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. The statistics listed in [`manifest::Requirements`] are in
+//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers, and `request` (one number) asks for more prompts
+//! ([`prepare`](objective::Objective::prepare)). The statistics listed in [`manifest::Requirements`] are in
 //! `loss`; for prompts they are in `prepare` too, computed when the answers were sampled:
 //!
 //! [`manifest::Statistic`] lists them with scope, gradient and meaning. A name is the role's, a dot and the statistic's, and for the
 //! policy the statistic's alone. The host computes the statistics of the head and `score` for the policy, `reference.logp`,
-//! `critic.value` and `critic.value_end`, and no others. A loss may return cotangents for those of a trained model that have a
+//! `critic.value` and `critic.value_end`, `sampler.logp` and `sampler.entropy`, and no others. A loss may return cotangents for those of a trained model that have a
 //! gradient. An objective describes the models that it reads only by these names:
 //! `Requirements::reading(["logp", "reference.logp"])`.
 //!
