@@ -164,7 +164,7 @@ impl Reward for Rated {
                 true => byte,
                 false => s.completion[..byte].chars().count(),
             };
-            let more = usize::from(self.0 == Wrong::SpansOverlap);
+            let more = 2 * usize::from(self.0 == Wrong::SpansOverlap);
             let words = s.completion.split(' ').scan(0, |at, word| {
                 let start = *at;
                 *at += word.len() + 1;

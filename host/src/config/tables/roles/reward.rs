@@ -65,7 +65,7 @@ pub enum RewardSource {
 /// Resolves all `[[reward]]`.
 pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Reward> {
     let keys = keys_of("reward", notes.root, written.len());
-    let one = |(reward, key): (Written, String)| {
+    let mut one = |reward: Written, key: &str| {
         if reward.plugin.is_some() && reward.model.is_some() {
             notes.refuse(&format!("{key}.model"), format!("contradicts {key}.plugin: give one of them"));
         }
@@ -85,7 +85,7 @@ pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Reward> {
         };
         Reward { source, name: reward.name, weight, normalise, options: Default::default() }
     };
-    let rewards: Vec<Reward> = written.into_iter().zip(&keys).map(|(reward, key)| one((reward, key.clone()))).collect();
+    let rewards: Vec<Reward> = written.into_iter().zip(&keys).map(|(reward, key)| one(reward, key)).collect();
     check_names(&rewards, &keys, notes);
     rewards
 }
@@ -118,7 +118,8 @@ fn check_names(rewards: &[Reward], keys: &[String], notes: &mut Notes<'_>) {
         let Some(name) = &rewards[index].name else { continue };
         let key = format!("{key}.name");
         if !is_reward_name(name) {
-            let why = format!("{name:?} is not a valid name of a reward: letters, digits, _ and -, not a number, not token");
+            let why =
+                format!("{name:?} is not a valid name of a reward: letters, digits, _ and -, not a number, not token");
             notes.refuse(&key, why);
         } else if let Some(other) = (0..all.len()).find(|other| *other != index && all[*other] == *name) {
             // Of two given names the second one is refused.

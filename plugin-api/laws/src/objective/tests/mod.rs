@@ -8,6 +8,7 @@ mod host;
 mod labelled;
 mod paired;
 mod quick;
+mod requests;
 mod rollouts;
 mod tokens;
 
