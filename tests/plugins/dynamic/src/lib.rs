@@ -9,7 +9,11 @@
 //! Groups of equal rewards are dropped, and prompts are requested until `groups` groups are left. The advantage is an array of
 //! `prepare`, so that the answers to a prompt may be cut apart. The state is the number of rollouts and the baseline.
 
+mod spelled;
+
 use plugin_api::{batch::names, prelude::*};
+
+pub use spelled::Spelled;
 
 /// Per sequence, from `prepare`.
 const ADVANTAGE: &str = "advantage";
@@ -19,7 +23,7 @@ const GAP: &str = "gap";
 const ENTROPY_GAP: &str = "entropy_gap";
 /// Per sequence, from `prepare`: rollouts so far, this one included.
 const ROLLOUTS: &str = "rollouts";
-/// Per sequence, from `prepare`: the sum of `reward.NAME.token`.
+/// Per sequence, from `prepare`: the sum of `reward.NAME.token`, minus `reward.NAME`.
 const SPANS: &str = "spans";
 
 options! {
@@ -61,7 +65,8 @@ impl ObjectivePlugin for Dynamic {
                 largest("drawn_at", "`sampler.step`"),
                 largest("rollouts", "Rollouts so far"),
                 largest("groups", "The largest number of a group"),
-                largest("spans_max", "Largest sum of an answer in the array per token; there only with `steps_of`"),
+                smallest("spans_min", "Smallest sum of an answer's tokens minus its score; there only with `steps_of`"),
+                largest("spans_max", "Largest sum of an answer's tokens minus its score; there only with `steps_of`"),
             ],
             ..Default::default()
         }
@@ -103,11 +108,10 @@ impl Objective for Dynamic {
         if !self.config.steps_of.is_empty() {
             let array = format!("{}{}.token", names::REWARD_OF, self.config.steps_of);
             let (tokens, offsets) = (rollout.get(&array)?, rollout.offsets()?);
-            made = made.with(
-                SPANS,
-                Scope::SEQUENCE,
-                offsets.windows(2).map(|ends| tokens[ends[0]..ends[1]].iter().sum()).collect::<Vec<f64>>(),
-            );
+            let scores = rollout.get(&format!("{}{}", names::REWARD_OF, self.config.steps_of))?;
+            let sums = offsets.windows(2).map(|ends| tokens[ends[0]..ends[1]].iter().sum::<f64>());
+            let differences: Vec<f64> = sums.zip(scores).map(|(sum, score)| sum - score).collect();
+            made = made.with(SPANS, Scope::SEQUENCE, differences);
         }
         if self.config.groups == 0 {
             return Ok(made);
@@ -128,7 +132,7 @@ impl Objective for Dynamic {
             loss = largest(loss, name, batch.get(array)?.iter().copied());
         }
         match batch.find(SPANS) {
-            Some(spans) => Ok(largest(loss, "spans_max", spans.data.iter().copied())),
+            Some(spans) => Ok(extremes(loss, "spans", spans.data.iter().copied())),
             None => Ok(loss),
         }
     }
