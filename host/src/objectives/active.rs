@@ -181,6 +181,13 @@ pub fn not_offered(requirements: &Requirements) -> Option<&str> {
 
 /// Returns the statistics that this host computes.
 pub fn offered_statistics() -> Vec<&'static str> {
-    let others = [names::SCORE, names::REFERENCE_LOGP, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
+    let others = [
+        names::SCORE,
+        names::REFERENCE_LOGP,
+        names::CRITIC_VALUE,
+        names::CRITIC_VALUE_END,
+        names::SAMPLER_LOGP,
+        names::SAMPLER_ENTROPY,
+    ];
     Statistics::names().chain(others).collect()
 }

@@ -147,6 +147,16 @@ impl Objectives {
         }
     }
 
+    /// Whether any objective requires the statistic of this name.
+    pub fn read(&self, statistic: &str) -> bool {
+        self.0.iter().any(|active| active.reads(statistic))
+    }
+
+    /// Whether all answers to a prompt must be in one micro-batch.
+    pub fn whole_groups(&self) -> bool {
+        self.0.iter().any(|active| active.requirements.whole_groups)
+    }
+
     /// Whether any loss couples the whole window.
     pub fn coupled(&self) -> bool {
         self.0.iter().any(Active::couples)

@@ -9,6 +9,7 @@ mod host;
 mod labelled;
 mod paired;
 mod quick;
+mod requests;
 mod rollouts;
 mod tokens;
 mod windows;
