@@ -6,3 +6,6 @@ pub mod forward;
 mod frozen;
 pub mod gradient;
 pub(crate) mod metrics;
+#[cfg(test)]
+mod tests;
+pub mod window;
