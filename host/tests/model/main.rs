@@ -8,5 +8,6 @@ mod gradients;
 mod invariants;
 mod muon;
 mod oracles;
+mod roles;
 mod support;
 mod trajectories;
