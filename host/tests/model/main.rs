@@ -9,5 +9,6 @@ mod heads;
 mod invariants;
 mod muon;
 mod oracles;
+mod roles;
 mod support;
 mod trajectories;

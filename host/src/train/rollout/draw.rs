@@ -160,7 +160,7 @@ fn with_sampler(answer: Answer, step: u64, objectives: &Objectives) -> Sequence 
     let Answer { mut sequence, logps, entropies, .. } = answer;
     sequence.per_sequence.insert(names::SAMPLER_STEP.to_owned(), step as f64);
     for (name, values) in [(names::SAMPLER_LOGP, logps), (names::SAMPLER_ENTROPY, entropies)] {
-        if objectives.read(name) {
+        if objectives.requires(name) {
             let values = per_token(&sequence, &values);
             sequence.per_token.insert(name.to_owned(), values);
         }

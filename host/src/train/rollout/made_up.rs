@@ -26,7 +26,7 @@ impl Rollouts {
         let mut answers: Vec<Sequence> =
             repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect();
         for (name, value) in [(names::SAMPLER_LOGP, -1.0), (names::SAMPLER_ENTROPY, 1.0)] {
-            for answer in answers.iter_mut().filter(|_| objectives.read(name)) {
+            for answer in answers.iter_mut().filter(|_| objectives.requires(name)) {
                 let values = vec![value; answer.ids.len()];
                 let values = per_token(answer, &values);
                 answer.per_token.insert(name.to_owned(), values);
