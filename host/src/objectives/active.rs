@@ -181,6 +181,7 @@ pub fn not_offered(requirements: &Requirements) -> Option<&str> {
 
 /// Returns the statistics that this host computes.
 pub fn offered_statistics() -> Vec<&'static str> {
-    let others = [names::SCORE, names::REFERENCE_LOGP, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
+    let others =
+        [names::SCORE, names::TOKEN_SCORE, names::REFERENCE_LOGP, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
     Statistics::names().chain(others).collect()
 }

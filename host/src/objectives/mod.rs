@@ -11,7 +11,7 @@ pub mod prepared_arrays;
 use plugin_api::{
     batch::{Batch, names},
     contract::{self, Limits},
-    manifest::DataKind,
+    manifest::{AttentionMask, DataKind},
     objective::Loss,
 };
 
@@ -34,6 +34,8 @@ pub struct Needs {
     pub tokens: bool,
     /// The scalar head's score of a sequence.
     pub score: bool,
+    /// The scalar head's scores of tokens.
+    pub token_score: bool,
     /// A frozen model's log-probabilities.
     pub reference: bool,
     /// A critic's values.
@@ -45,7 +47,7 @@ pub struct Needs {
 impl Needs {
     /// Whether an objective reads at the end of a sequence, so that its last token is read too.
     pub fn reads_last(self) -> bool {
-        self.score || self.critic
+        self.score || self.token_score || self.critic
     }
 }
 
@@ -54,10 +56,10 @@ impl Needs {
 pub struct Objectives(Vec<Active>, f64, Limits);
 
 impl Objectives {
-    /// Combines the objectives of an experiment, at least one; they must use the same temperature.
+    /// Combines the objectives of an experiment, at least one; they must use the same temperature and attention mask.
     ///
     /// # Errors
-    /// A request error if two of them use different temperatures.
+    /// A request error if two of them use different temperatures or attention masks.
     pub fn new(all: Vec<Active>) -> Result<Objectives> {
         let first = all.first().ok_or_else(|| Error::request("an experiment needs an objective"))?;
         let temperature = first.requirements.temperature;
@@ -65,6 +67,13 @@ impl Objectives {
             return Err(Error::request(format!(
                 "objectives \"{}\" and \"{}\" read their statistics at different temperatures, {temperature} and {}",
                 first.id, other.id, other.requirements.temperature
+            )));
+        }
+        let attention = &first.requirements.attention;
+        if let Some(other) = all.iter().find(|a| a.requirements.attention != *attention) {
+            return Err(Error::request(format!(
+                "objectives \"{}\" and \"{}\" require different attention masks, {attention} and {}: a policy has one",
+                first.id, other.id, other.requirements.attention
             )));
         }
         Ok(Objectives(all, temperature, Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX }))
@@ -75,6 +84,11 @@ impl Objectives {
         // If the last token is only predicted, it needs no position.
         let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
         self.2 = Limits { vocab, longest };
+    }
+
+    /// Returns the attention mask that all objectives require.
+    pub fn attention(&self) -> &AttentionMask {
+        self.0.first().map_or(&AttentionMask::CAUSAL, |active| &active.requirements.attention)
     }
 
     /// Iterates over the objectives.
@@ -106,7 +120,7 @@ impl Objectives {
     /// Whether all cotangents are known before the head runs.
     pub fn linear(&self) -> bool {
         let needs = self.needs();
-        let alone = needs.tokens && !needs.score && !needs.critic && !needs.rollouts;
+        let alone = needs.tokens && !needs.score && !needs.token_score && !needs.critic && !needs.rollouts;
         alone && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
     }
 
@@ -116,6 +130,7 @@ impl Objectives {
         Needs {
             tokens: Statistics::names().any(any),
             score: any(names::SCORE),
+            token_score: any(names::TOKEN_SCORE),
             reference: any(names::REFERENCE_LOGP),
             critic: any(names::CRITIC_VALUE) || any(names::CRITIC_VALUE_END),
             rollouts: self.0.iter().any(|a| a.manifest.data == DataKind::PROMPT),

@@ -6,6 +6,7 @@ mod folders;
 mod generation;
 mod gradients;
 mod invariants;
+mod masks;
 mod muon;
 mod oracles;
 mod support;

@@ -24,11 +24,12 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     for array in answer.arrays() {
         let scope = match array.name.as_ref() {
             names::OFFSETS => Scope::BATCH,
-            "token" | names::MASK => Scope::TOKEN,
+            "token" | names::MASK | names::SEGMENT_END => Scope::TOKEN,
             "row" | "part" | names::GROUP | names::SIDE => Scope::SEQUENCE,
+            name if name.starts_with(names::COLUMN) && array.scope == Scope::LIST => Scope::LIST,
             name if name.starts_with(names::COLUMN) => Scope::SEQUENCE,
             name => {
-                let read = "offsets, token, mask, row, group, side and column.NAME";
+                let read = "offsets, token, mask, segment_end, row, group, side and column.NAME";
                 return fault(format!("it returned `{name}`, which is not read; these arrays are: {read}"));
             }
         };
@@ -72,6 +73,16 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     if let Some(n) = mask.iter().position(|m| *m != 0.0 && *m != 1.0) {
         let text = format!("`mask` is {} at {}, expected 0 or 1", mask[n], place(&offsets, n));
         return Err(Fault::at(text, sequence_of(&offsets, n)));
+    }
+    let ends = answer.find(names::SEGMENT_END).map(|array| array.data.as_ref()).unwrap_or_default();
+    if let Some(n) = ends.iter().position(|end| *end != 0.0 && *end != 1.0) {
+        let text = format!("`{}` is {} at {}, expected 0 or 1", names::SEGMENT_END, ends[n], place(&offsets, n));
+        return Err(Fault::at(text, sequence_of(&offsets, n)));
+    }
+    for array in answer.arrays().iter().filter(|array| array.scope == Scope::LIST) {
+        if let Some(value) = array.data.iter().find(|value| !value.is_finite()) {
+            return fault(format!("the list `{}` holds {value}, expected finite numbers", array.name));
+        }
     }
     let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
     let own = answer.get("row")?;

@@ -18,6 +18,13 @@ pub struct Sequence {
     pub supervised: Vec<bool>,
     /// Numbers of the row, by name, such as a margin, a label or a score.
     pub columns: BTreeMap<String, f64>,
+    /// Lists of numbers of the row, by name, such as the labels of an answer's steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, Vec<f64>>,
+    /// For each of the L tokens, whether it holds the last character of a segment of the answer; empty if the answer was
+    /// not given as segments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segment_ends: Vec<bool>,
     /// The row's index in its data set.
     pub row: u64,
     /// Numbers of the sequence itself, by the names that objectives use: `group` and `side` of a pair's answers; in
@@ -89,6 +96,33 @@ impl Window {
     }
 }
 
+/// Lists of one name: all their values one after the other, and how many of them each sequence has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lists {
+    /// The values.
+    pub values: Vec<f64>,
+    /// \[S\] the number of values of each sequence.
+    pub lengths: Vec<usize>,
+}
+
+impl Lists {
+    /// Adds the list of one more sequence.
+    pub fn push(&mut self, values: &[f64]) {
+        self.values.extend(values);
+        self.lengths.push(values.len());
+    }
+
+    /// The list of each sequence.
+    pub fn each(&self) -> impl Iterator<Item = &[f64]> {
+        let ends = self.lengths.iter().scan(0, |end, length| {
+            let begin = *end;
+            *end += length;
+            Some(begin..*end)
+        });
+        ends.map(|range| self.values.get(range).unwrap_or_default())
+    }
+}
+
 /// S sequences of N positions in total. Position i of a sequence reads token i and predicts token i + 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackedBatch {
@@ -102,12 +136,18 @@ pub struct PackedBatch {
     pub positions: Vec<i32>,
     /// \[S + 1\] where each sequence begins, and N at the end (cu_seqlens).
     pub offsets: Vec<i32>,
+    /// \[S\] how many tokens precede each sequence's first supervised target; all that are read if nothing is supervised.
+    pub prompts: Vec<i32>,
     /// The longest sequence, in positions.
     pub max_len: usize,
     /// \[S\] each sequence's row in its data set.
     pub rows: Vec<u64>,
     /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
+    /// One list per sequence each: [`Sequence::lists`].
+    pub lists: BTreeMap<String, Lists>,
+    /// \[N\] 1 where the target ends a segment, else 0; empty if the answers are not given as segments.
+    pub segment_ends: Vec<f64>,
     /// \[S\] each: [`Sequence::per_sequence`].
     pub per_sequence: BTreeMap<String, Vec<f64>>,
     /// \[N\] each: [`Sequence::per_token`].
@@ -153,16 +193,23 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
         batch.tokens.extend(sequence.ids.iter().take(length).map(|&id| id as i32));
         batch.targets.extend(sequence.ids.iter().skip(1).map(|&id| id as i32));
         batch.mask.extend(sequence.supervised.iter().skip(1).map(|&counts| f64::from(u8::from(counts))));
+        batch.segment_ends.extend(sequence.segment_ends.iter().skip(1).map(|&ends| f64::from(u8::from(ends))));
         if reads_last {
             batch.targets.push(0);
             batch.mask.push(0.0);
+            batch.segment_ends.extend((!sequence.segment_ends.is_empty()).then_some(0.0));
         }
+        let first = sequence.supervised.iter().skip(1).position(|counts| *counts);
+        batch.prompts.push(first.map_or(length, |first| first + 1) as i32);
         batch.positions.extend((0..length).map(|position| position as i32));
         batch.offsets.push(batch.tokens.len() as i32);
         batch.max_len = batch.max_len.max(length);
         batch.rows.push(sequence.row);
         for (name, &value) in &sequence.columns {
             batch.columns.entry(name.clone()).or_default().push(value);
+        }
+        for (name, values) in &sequence.lists {
+            batch.lists.entry(name.clone()).or_default().push(values);
         }
         for (name, &value) in &sequence.per_sequence {
             batch.per_sequence.entry(name.clone()).or_default().push(value);
@@ -183,6 +230,10 @@ fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
         let (flags, tokens) = (sequence.supervised.len(), sequence.ids.len());
         return Err(DataError::Row { row, what: format!("{flags} supervision flags for {tokens} tokens") });
     }
+    if ![0, sequence.ids.len()].contains(&sequence.segment_ends.len()) {
+        let (flags, tokens) = (sequence.segment_ends.len(), sequence.ids.len());
+        return Err(DataError::Row { row, what: format!("{flags} flags of segment ends for {tokens} tokens") });
+    }
     if let Some((name, values)) = sequence.per_token.iter().find(|(_, values)| values.len() != sequence.positions()) {
         let (values, positions) = (values.len(), sequence.positions());
         return Err(DataError::Row { row, what: format!("{values} values of `{name}` for {positions} positions") });
@@ -199,10 +250,12 @@ fn names_of(sequence: &Sequence) -> Vec<&str> {
     let own = sequence
         .columns
         .keys()
+        .chain(sequence.lists.keys())
         .chain(sequence.per_sequence.keys())
         .chain(sequence.per_token.keys())
         .map(String::as_str);
-    own.chain(sequence.reads_last.then_some("the last token's position")).collect()
+    let more = [(sequence.reads_last, "the last token's position"), (!sequence.segment_ends.is_empty(), "segments")];
+    own.chain(more.into_iter().filter_map(|(has, name)| has.then_some(name))).collect()
 }
 
 /// Splits `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours

@@ -86,6 +86,11 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
             for (name, number) in sequence.columns.iter().chain(&sequence.per_sequence) {
                 hash.update(format!("{name} {:x} ", number.to_bits()));
             }
+            for (name, list) in &sequence.lists {
+                hash.update(format!("{name} {} ", list.len()));
+                list.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            }
+            sequence.segment_ends.iter().for_each(|end| hash.update([u8::from(*end)]));
         }
         hex(hash.finalize().get(..8).unwrap_or_default())
     };

@@ -6,6 +6,7 @@
 //! | render a conversation by a chat template, and find the answers in the text | [`template`], [`places`] |
 //! | decide which messages are learned | [`learned`] |
 //! | handle contents in parts, unusual roles and truncated answers | [`parts`] |
+//! | find the segments of an answer | [`segments`] |
 //! | name the keys of messages that a template leaves out | [`unwritten`] |
 
 pub mod laid;
@@ -13,5 +14,6 @@ pub mod layout;
 pub mod learned;
 pub mod parts;
 pub mod places;
+pub mod segments;
 pub mod template;
 pub mod unwritten;

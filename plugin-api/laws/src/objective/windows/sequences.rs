@@ -42,6 +42,11 @@ pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Re
             }
             (_, Scope::TOKEN) => sequences.iter().flat_map(|s| rows(bounds(*s)).to_vec()).collect(),
             (_, Scope::SEQUENCE) => sequences.iter().flat_map(|s| rows((*s, *s + 1)).to_vec()).collect(),
+            (name, Scope::LIST) => {
+                let lengths = batch.lengths(name)?;
+                let begin = |s: usize| lengths[..s].iter().sum::<usize>();
+                sequences.iter().flat_map(|s| rows((begin(*s), begin(*s + 1))).to_vec()).collect()
+            }
             _ => array.data.to_vec(),
         };
         all = all.with_array(with_data(array, data));
@@ -166,7 +171,11 @@ pub(in crate::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'sta
             lengths.iter().flat_map(|length| (0..*length).map(|p| p as f64)).collect::<Vec<_>>(),
         );
     let kept = |name: &str| name.starts_with(names::COLUMN) || [names::GROUP, names::SIDE].contains(&name);
-    let own = composed.arrays().iter().filter(|a| a.scope == Scope::SEQUENCE && kept(&a.name));
+    let window = match composed.find(names::SEGMENT_END) {
+        Some(ends) => window.with(names::SEGMENT_END, Scope::TOKEN, predicted(&ends.data)),
+        None => window,
+    };
+    let own = composed.arrays().iter().filter(|a| [Scope::SEQUENCE, Scope::LIST].contains(&a.scope) && kept(&a.name));
     Ok(own.fold(window, |all, a| all.with_array(with_data(a, a.data.to_vec()))))
 }
 
