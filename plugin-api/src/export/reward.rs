@@ -4,16 +4,12 @@ use super::guard;
 use super::instance::{Identity, drop_instance, from_instance, from_json, json, status, to_instance};
 use crate::{
     abi::{
-        Status,
+        RSlice, RVec, Status,
         tables::{Instance, PluginRoot, PluginRootRef, RewardTable, SampleRef},
     },
     contract,
     options::OptionSet,
     reward::{Column, RewardPlugin, Sample},
-};
-use abi_stable::{
-    prefix_type::PrefixTypeTrait,
-    std_types::{RNone, RSlice, RSome, RVec},
 };
 use guard::Guarded;
 use std::marker::PhantomData;
@@ -28,14 +24,7 @@ pub fn reward_root<I: Identity, T: RewardPlugin>() -> PluginRootRef {
         #[cfg(feature = "next-minor")]
         appended: Slots::<I, T>::appended,
     };
-    PluginRoot {
-        objective: RNone,
-        backend: RNone,
-        reward: RSome(table.leak_into_prefix()),
-        #[cfg(feature = "next-minor")]
-        appended: 1,
-    }
-    .leak_into_prefix()
+    PluginRoot::of_reward(table)
 }
 
 struct Slots<I, T>(PhantomData<(I, T)>);
