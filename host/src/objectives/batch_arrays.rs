@@ -24,14 +24,17 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
         batch = batch.with(format!("{name}{}", names::LENGTH), Scope::SEQUENCE, lengths.collect::<Vec<_>>());
         batch = batch.with(name, Scope::LIST, lists.values.clone());
     }
-    if !packed.segment_ends.is_empty() {
-        batch = batch.with(names::SEGMENT_END, Scope::TOKEN, packed.segment_ends.clone());
-    }
     for (name, values) in &packed.per_sequence {
         batch = batch.with(name.clone(), Scope::SEQUENCE, values.clone());
     }
     for (name, values) in &packed.per_token {
-        batch = batch.with(name.clone(), Scope::TOKEN, values.clone());
+        batch = batch.with_array(Array {
+            name: name.clone().into(),
+            scope: Scope::TOKEN,
+            differentiable: false,
+            cols: packed.widths.get(name).copied().unwrap_or(1),
+            data: values.clone().into(),
+        });
     }
     batch
 }

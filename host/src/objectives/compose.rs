@@ -1,7 +1,7 @@
 //! The rows that `compose` reads, and the sequences that it composes.
 
 use plugin_api::{
-    batch::{Batch, Scope, names},
+    batch::{Array, Batch, Scope, names},
     manifest::DataKind,
 };
 
@@ -42,10 +42,9 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
         .with(names::MASK, Scope::TOKEN, mask)
         .with("part", Scope::SEQUENCE, parts)
         .with("row", Scope::SEQUENCE, owners.iter().map(|s| s.row as f64).collect::<Vec<_>>());
-    let segmented = sequences.iter().any(|sequence| !sequence.segment_ends.is_empty());
-    if segmented {
-        let ends = sequences.iter().flat_map(|s| s.segment_ends.iter().map(|end| f64::from(u8::from(*end))));
-        batch = batch.with(names::SEGMENT_END, Scope::TOKEN, ends.collect::<Vec<_>>());
+    if sequences.iter().any(|sequence| sequence.of_tokens.contains_key(names::SEGMENT_END)) {
+        let ends = sequences.iter().filter_map(|sequence| sequence.of_tokens.get(names::SEGMENT_END));
+        batch = batch.with(names::SEGMENT_END, Scope::TOKEN, ends.flatten().copied().collect::<Vec<_>>());
     }
     for name in sequences.first().into_iter().flat_map(|s| s.lists.keys()) {
         let lists: Vec<&[f64]> = owners.iter().filter_map(|s| s.lists.get(name).map(Vec::as_slice)).collect();
@@ -66,7 +65,8 @@ fn is_length(batch: &Batch<'_>, name: &str) -> bool {
     list.is_some_and(|list| list.scope == Scope::LIST)
 }
 
-/// Returns the sequences that `compose` returned as arrays.
+/// Returns the sequences that `compose` returned as arrays, with the arrays that the objective added. Those per token are still aligned
+/// to their tokens; packing shifts them.
 ///
 /// # Errors
 /// Arrays that are missing or of other lengths, and tokens that are not ids.
@@ -93,20 +93,23 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
         }
     }
     let mut lists: Vec<_> = lists.iter().map(|(name, lists)| (name, lists.each())).collect();
-    let segment_end = composed.find(names::SEGMENT_END).map(|a| a.data.as_ref());
-    let numbers: Vec<(&str, &[f64])> = [names::GROUP, names::SIDE]
-        .into_iter()
-        .filter_map(|name| Some((name, composed.find(name)?.data.as_ref())))
-        .collect();
+    let is_own = |array: &Array<'_>| {
+        !["row", "part", "token", names::MASK].contains(&array.name.as_ref()) && !array.name.starts_with(names::COLUMN)
+    };
+    let of = |scope| composed.arrays().iter().filter(move |array| array.scope == scope && is_own(array));
+    let (numbers, of_tokens): (Vec<_>, Vec<_>) = (of(Scope::SEQUENCE).collect(), of(Scope::TOKEN).collect());
     let sequence = |(index, ends): (usize, &[usize])| Sequence {
         ids: ids[ends[0]..ends[1]].to_vec(),
         supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
         columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
         lists: lists.iter_mut().filter_map(|(name, own)| Some((name.clone(), own.next()?.to_vec()))).collect(),
-        segment_ends: segment_end
-            .map_or_else(Vec::new, |end| end[ends[0]..ends[1]].iter().map(|e| *e != 0.0).collect()),
         row: rows[index] as u64,
-        per_sequence: numbers.iter().map(|(name, values)| ((*name).to_owned(), values[index])).collect(),
+        per_sequence: numbers.iter().map(|array| (array.name.to_string(), array.data[index])).collect(),
+        of_tokens: of_tokens
+            .iter()
+            .map(|array| (array.name.to_string(), array.data[ends[0] * array.cols..ends[1] * array.cols].to_vec()))
+            .collect(),
+        widths: of_tokens.iter().filter(|a| a.cols > 1).map(|a| (a.name.to_string(), a.cols)).collect(),
         ..Default::default()
     };
     Ok(offsets.windows(2).enumerate().map(sequence).collect())

@@ -74,13 +74,13 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
             let own = whole.lists.entry(name.clone()).or_default();
             lists.each().for_each(|values| own.push(values));
         }
-        whole.segment_ends.extend(&packed.segment_ends);
         for (name, values) in &packed.per_sequence {
             whole.per_sequence.entry(name.clone()).or_default().extend(values);
         }
         for (name, values) in &packed.per_token {
             whole.per_token.entry(name.clone()).or_default().extend(values);
         }
+        whole.widths.extend(packed.widths.clone());
     }
     whole
 }
@@ -93,20 +93,22 @@ pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
         let range = ends[0] as usize..ends[1] as usize;
         let read = range.start..range.end - usize::from(packed.reads_last);
         let tokens = packed.tokens.get(range.start).into_iter().chain(&packed.targets[read.clone()]);
-        let supervised = packed.mask[read.clone()].iter().map(|m| *m != 0.0);
-        let ends_of = packed.segment_ends.get(read).map(|ends| ends.iter().map(|end| *end != 0.0));
-        let segment_ends = ends_of.map(|ends| std::iter::once(false).chain(ends).collect());
+        let supervised = packed.mask[read].iter().map(|m| *m != 0.0);
         let lists = lists.iter_mut().filter_map(|(name, own)| Some((name.to_string(), own.next()?.to_vec()))).collect();
-        let own = |values: &[f64]| values[range.clone()].to_vec();
+        let own = |name: &str, values: &[f64]| {
+            let width = packed.widths.get(name).copied().unwrap_or(1);
+            values[range.start * width..range.end * width].to_vec()
+        };
         Sequence {
             ids: tokens.map(|id| *id as u32).collect(),
             supervised: std::iter::once(false).chain(supervised).collect(),
             columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
             lists,
-            segment_ends: segment_ends.unwrap_or_default(),
             row: packed.rows[index],
             per_sequence: packed.per_sequence.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
-            per_token: packed.per_token.iter().map(|(name, values)| (name.clone(), own(values))).collect(),
+            per_token: packed.per_token.iter().map(|(name, values)| (name.clone(), own(name, values))).collect(),
+            of_tokens: Default::default(),
+            widths: packed.widths.clone(),
             reads_last: packed.reads_last,
         }
     };

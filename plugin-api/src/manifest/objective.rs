@@ -137,8 +137,9 @@ pub struct Requirements {
     /// Rollouts: it reads rewards, so that the host refuses an experiment without one. A teacher may take their place.
     #[serde(default = "yes")]
     pub rewards: bool,
-    /// Without rollouts: `prepare` reads the statistics of the whole window. The host then runs the window forward an additional
-    /// time, before `prepare`. With rollouts `prepare` always reads them.
+    /// Without rollouts: `prepare` reads the statistics of the whole window, before an array such as a baseline over the batch is
+    /// computed. The host then runs the window forward an additional time, before `prepare`; a coupled loss uses the same forward pass.
+    /// What `prepare` returns is constant in the gradient. With rollouts `prepare` always reads the statistics.
     #[serde(default)]
     pub window_statistics: bool,
     /// Which divergence the statistics `ROLE.kl` are; required if one is read.
@@ -147,7 +148,11 @@ pub struct Requirements {
     /// Which ids the statistics `candidates` and `tail` are about; required if one is read.
     #[serde(default)]
     pub candidates: Option<Candidates>,
-    /// Which tokens of its sequence a token attends to, in training, evaluation and generation.
+    /// Which tokens of its sequence a token attends to, in training, evaluation and generation. The prompt of a sequence is what
+    /// precedes its first supervised token. With [`AttentionMask::PREFIX`] a prompt is read at once and its continuation decoded
+    /// causally; with [`AttentionMask::BIDIRECTIONAL`] the policy cannot generate, and `compose` must not let a sequence hold the
+    /// tokens that it predicts, except as its last one, which is not read. Reference, teacher and critic read with the policy's mask.
+    /// The saved model records it.
     #[serde(default)]
     pub attention: AttentionMask,
 }
@@ -198,6 +203,18 @@ impl Candidates {
 }
 
 impl Requirements {
+    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`], else
+    /// what the manifest says, times 1.
+    pub fn normaliser<'a>(&'a self, term: &'a TermSpec) -> (&'a Normaliser, f64) {
+        let own = self.normalisers.iter().find(|own| own.term == term.name);
+        own.map_or((&term.normaliser, 1.0), |own| (&own.normaliser, own.times))
+    }
+
+    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are read.
+    pub fn composed_candidates(&self) -> Option<u64> {
+        self.candidates.as_ref().filter(|ids| ids.from == Candidates::COMPOSED).map(|ids| ids.count)
+    }
+
     /// Reads these statistics: `Requirements::reading(["logp", "reference.logp"])`. Everything else is the default.
     pub fn reading<'a>(statistics: impl IntoIterator<Item = &'a str>) -> Self {
         Self { statistics: statistics.into_iter().map(str::to_owned).collect(), ..Self::default() }

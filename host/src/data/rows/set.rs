@@ -163,6 +163,12 @@ impl RowSet {
         index.checked_sub(1).map_or(0, end_of)..end_of(index)
     }
 
+    /// Where the segments of sequence `index` end, under the name that objectives use; `None` if there are no segments.
+    fn ends_of(&self, index: usize) -> Option<(String, Vec<f64>)> {
+        let ends = self.segment_ends.get(self.bounds(index))?;
+        Some((names::SEGMENT_END.to_owned(), ends.iter().map(|end| f64::from(u8::from(*end))).collect()))
+    }
+
     /// The numbers of a sequence of row `index`: its group and side.
     fn numbers(&self, index: usize, chosen: bool, group: u64) -> BTreeMap<String, f64> {
         let own = match self.kind {
@@ -212,7 +218,7 @@ impl Examples for RowSet {
             supervised: self.supervised[self.bounds(sequence)].to_vec(),
             columns: columns.clone(),
             lists: lists.clone(),
-            segment_ends: self.segment_ends.get(self.bounds(sequence)).map(<[bool]>::to_vec).unwrap_or_default(),
+            of_tokens: self.ends_of(sequence).into_iter().collect(),
             row: self.rows.get(row).copied().unwrap_or_default(),
             per_sequence: self.numbers(row, place == 0, group),
             ..Default::default()

@@ -90,7 +90,10 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
                 hash.update(format!("{name} {} ", list.len()));
                 list.iter().for_each(|number| hash.update(number.to_le_bytes()));
             }
-            sequence.segment_ends.iter().for_each(|end| hash.update([u8::from(*end)]));
+            for (name, values) in &sequence.of_tokens {
+                hash.update(name);
+                values.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            }
         }
         hex(hash.finalize().get(..8).unwrap_or_default())
     };

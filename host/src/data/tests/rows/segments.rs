@@ -14,8 +14,9 @@ fn steps(steps: &[&str], labels: Value) -> Value {
 
 /// The sequence's text with a `|` after every token in which a segment ends.
 fn ends(case: &Case<'_>, sequence: &Sequence) -> String {
-    let show = |(id, end): (&u32, &bool)| case.tokenizer.decode(&[*id], false).unwrap() + if *end { "|" } else { "" };
-    sequence.ids.iter().zip(&sequence.segment_ends).map(show).collect()
+    let show =
+        |(id, end): (&u32, &f64)| case.tokenizer.decode(&[*id], false).unwrap() + if *end == 1.0 { "|" } else { "" };
+    sequence.ids.iter().zip(&sequence.of_tokens["segment_end"]).map(show).collect()
 }
 
 /// Catches lists that lose values, are padded, or belong to another row, and true and false that are not 1 and 0.
@@ -59,8 +60,9 @@ fn segments_are_joined_and_end_with_their_separators() {
     for reads_last in [false, true] {
         let packed = pack(&[Sequence { reads_last, ..sequences[0].clone() }]).unwrap();
         let expected: Vec<i32> = (0..packed.len() as i32).filter(|n| packed.targets[*n as usize] == 10).collect();
-        let found: Vec<i32> = (0..packed.len() as i32).filter(|n| packed.segment_ends[*n as usize] == 1.0).collect();
-        assert_eq!((found, packed.segment_ends.len()), (expected, packed.len()));
+        let found: Vec<i32> =
+            (0..packed.len() as i32).filter(|n| packed.per_token["segment_end"][*n as usize] == 1.0).collect();
+        assert_eq!((found, packed.per_token["segment_end"].len()), (expected, packed.len()));
     }
     // Also as `completion`, and where a template writes and trims the answer.
     let row = json!({"prompt": "q ", "completion": ["a=1", "b"]});
@@ -87,10 +89,8 @@ fn truncated_rows_lose_segments_and_keep_their_lists() {
     let (_folder, tokenizer) = with_bos();
     let case = bytes(&tokenizer);
     let sequence = case.encode(std::slice::from_ref(&row)).0.remove(0);
-    assert_eq!(
-        (sequence.segment_ends.len(), sequence.segment_ends.iter().filter(|end| **end).count()),
-        (sequence.ids.len(), 2)
-    );
+    let ends = &sequence.of_tokens["segment_end"];
+    assert_eq!((ends.len(), ends.iter().sum::<f64>()), (sequence.ids.len(), 2.0));
 }
 
 /// Catches rows whose labels would belong to other segments.
