@@ -162,6 +162,7 @@ pub mod batch;
 pub mod contract;
 pub mod error;
 pub mod export;
+pub mod groups;
 pub mod manifest;
 pub mod objective;
 pub mod options;
