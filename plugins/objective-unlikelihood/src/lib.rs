@@ -100,7 +100,7 @@ impl Objective for Unlikelihood {
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
         let (tape, mask) = (batch.tape()?, Mask::from(batch.mask()?));
         let candidates = batch.var(&tape, "candidates")?;
-        let negative = self.negative(batch, &mask)?;
+        let negative = negative(batch, &mask)?;
         let nll = -batch.var(&tape, "logp")?.masked_sum(&mask);
         let unlikelihood = -candidates.clamp(f64::NEG_INFINITY, (-LEAST).ln_1p()).log1mexp().masked_sum(&negative);
         let (repeated, tokens) = (candidates.exp().masked_sum(&negative), mask.count() as f64);
@@ -112,14 +112,11 @@ impl Objective for Unlikelihood {
     }
 }
 
-impl Unlikelihood {
-    /// `[N, K]`: the candidates of supervised tokens.
-    fn negative(&self, batch: &Batch<'_>, mask: &Mask) -> Result<Mask> {
-        let (flags, columns) = (batch.get(NEGATIVE)?, self.columns());
-        let supervised = mask.bits().iter().flat_map(|bit| std::iter::repeat_n(*bit, columns));
-        let supervised: Vec<bool> = supervised.collect();
-        Ok(Mask::from(flags).and(&supervised))
-    }
+/// `[N, K]`: the candidates of supervised tokens.
+fn negative(batch: &Batch<'_>, mask: &Mask) -> Result<Mask> {
+    let flags = batch.array(NEGATIVE)?;
+    let supervised = mask.bits().iter().flat_map(|bit| std::iter::repeat_n(*bit, flags.cols));
+    Ok(Mask::from(flags.data.as_ref()).and(&supervised.collect::<Vec<bool>>()))
 }
 
 /// Names of the metrics.

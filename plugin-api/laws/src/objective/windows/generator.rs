@@ -56,7 +56,7 @@ const LABEL: &str = "column.label";
 /// Optimizer steps of a run, as `steps` says.
 const STEPS: u64 = 8;
 
-/// Candidates per token in generated batches.
+/// Candidates per token, where the batch does not say how many there are.
 const COLUMNS: usize = 3;
 
 impl Generator {
@@ -180,11 +180,13 @@ impl Generator {
         let (mut part, mut row) = (Vec::new(), Vec::new());
         for unit in 0..self.units {
             for kind in parts {
-                for _ in 0..1 + rng.below(self.longest) {
+                // A row has a target: running text is alone in its row, other parts have neighbours.
+                let least = if *kind == 0.0 { 2 } else { 1 };
+                for _ in 0..least + rng.below(self.longest + 1 - least) {
                     token.push(rng.below(self.vocabulary) as f64);
-                    // A completion starts with its first supervised token.
+                    // A completion starts with its first supervised token; the first token of a text is only read.
                     let first = offsets.last() == Some(&((token.len() - 1) as f64));
-                    let may = *kind == 0.0 || (*kind >= 2.0 && (first || rng.unit() < 0.8));
+                    let may = if *kind == 0.0 { !first } else { *kind >= 2.0 && (first || rng.unit() < 0.8) };
                     mask.push(f64::from(may));
                 }
                 offsets.push(token.len() as f64);
@@ -267,7 +269,7 @@ impl Generator {
         for name in statistics {
             let unknown = || Error::new(Code::ARRAY, format!("`{name}` is not a statistic of this contract"));
             let form = Statistic::form(name).ok_or_else(unknown)?;
-            let cols = if form.wide { COLUMNS } else { 1 };
+            let cols = if form.wide { columns(&batch, name) } else { 1 };
             let rows = if form.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };
             let old = batch.find(name).map(|a| a.data.to_vec());
             let new: Vec<f64> = (0..rows * cols)
@@ -356,6 +358,11 @@ impl Extra {
         }
         batch.with(self.name.clone(), self.scope, values)
     }
+}
+
+/// The candidates per token of the statistic `name`: as many as before, or as `compose` returned ids.
+fn columns(batch: &Batch<'_>, name: &str) -> usize {
+    batch.find(name).or_else(|| batch.find(names::CANDIDATE_IDS)).map_or(COLUMNS, |array| array.cols)
 }
 
 /// Draws the value of a statistic; `near` is what it should be near.
