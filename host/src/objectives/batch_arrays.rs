@@ -48,6 +48,20 @@ pub fn spread(n: usize, rows: &[i32], values: &[f64]) -> Vec<f64> {
     all
 }
 
+/// As [`spread`], of `cols` values per token.
+pub fn spread_wide(n: usize, rows: &[i32], cols: usize, values: &[f64]) -> Vec<f64> {
+    let mut all = vec![0.0; n * cols];
+    for (row, own) in rows.iter().zip(values.chunks_exact(cols.max(1))) {
+        all[*row as usize * cols..][..cols].copy_from_slice(own);
+    }
+    all
+}
+
+/// Returns the values of the tokens `rows`, of `cols` values per token, from those of all tokens.
+pub fn gathered(rows: &[i32], cols: usize, all: &[f64]) -> Vec<f64> {
+    rows.iter().flat_map(|row| all.iter().skip(*row as usize * cols).take(cols).copied()).collect()
+}
+
 /// Returns a batch's data with the statistics of its supervised tokens; the others get 0.
 pub fn with_statistics(
     packed: &PackedBatch,

@@ -1,6 +1,5 @@
 //! Rewards of the policy's answers to held-out prompts, and how far these answers are from the reference.
 
-use plugin_api::batch::{Scope, names};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -11,14 +10,13 @@ use crate::{
     data::{Sequence, pack},
     error::Result,
     generate::{GenerateOptions, text::SampleText},
-    model::Keep,
-    objectives::Objectives,
+    objectives::{Objectives, batch_arrays::supervised_rows, reads::Frozen},
     train::{
         rollout::{
             rewards::{Rewards, Scores},
             sampling::{Answer, AnswerRecord, Policy},
         },
-        step::forward::{ForwardPass, Models},
+        step::forward::{Models, logps},
     },
 };
 
@@ -104,14 +102,15 @@ impl Scoring<'_> {
         if !self.has_reference {
             return Ok(None);
         }
-        let pass = ForwardPass { models: self.models, objectives: self.objectives };
+        let (policy, reference) = (self.models.policy, self.models.frozen(Frozen::Reference)?);
+        let temperature = self.objectives.temperature();
         let sequences: Vec<Sequence> = answers.iter().map(|answer| answer.sequence.clone()).collect();
         let mut sum = 0.0;
         for range in pack::micro_batches(&sequences, self.tokens) {
-            let batch = pass.run(&pack::pack(&sequences[range])?, Keep::Nothing)?.batch;
-            debug_assert!(batch.array("logp").is_ok_and(|logp| logp.scope == Scope::TOKEN));
-            let (logp, reference) = (batch.get("logp")?, batch.get(names::REFERENCE_LOGP)?);
-            sum += logp.iter().zip(reference).map(|(own, reference)| own - reference).sum::<f64>();
+            let packed = pack::pack(&sequences[range])?;
+            let rows = supervised_rows(&packed);
+            let logps = |model| logps(model, &packed, &rows, temperature);
+            sum += logps(policy)?.iter().zip(logps(reference)?).map(|(own, reference)| own - reference).sum::<f64>();
         }
         Ok(Some(sum / answers.len().max(1) as f64))
     }

@@ -67,6 +67,7 @@ impl Policy<'_> {
                 row: prompt.row,
                 per_sequence: numbers,
                 reads_last: true,
+                context_prompt: prompt.context_prompt.clone(),
                 ..Default::default()
             },
             sample: Sample { prompt: text, completion, ended, columns },

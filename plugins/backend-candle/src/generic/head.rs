@@ -286,3 +286,6 @@ pub fn fused(s: &mut Generic<'_>, op: &HeadFused) -> Outcome {
     }
     write_gradients(s, &gradients, &op.dx, &op.dw, &op.dbias)
 }
+
+plugin_api::operations! { DivergenceOps for Generic<'_>: }
+plugin_api::operations! { CandidateOps for Generic<'_>: }

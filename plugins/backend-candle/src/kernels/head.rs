@@ -354,3 +354,6 @@ pub fn fused(s: &mut Kernels<'_>, op: &HeadFused) -> Result<()> {
     });
     Ok(())
 }
+
+plugin_api::operations! { DivergenceOps for Kernels<'_>: }
+plugin_api::operations! { CandidateOps for Kernels<'_>: }

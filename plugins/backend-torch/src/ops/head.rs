@@ -292,3 +292,6 @@ pub fn fused(s: &mut TorchSession, op: &HeadFused) -> Attempt {
     }
     Ok(())
 }
+
+plugin_api::operations! { DivergenceOps for TorchSession: }
+plugin_api::operations! { CandidateOps for TorchSession: }

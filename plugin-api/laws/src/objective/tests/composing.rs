@@ -2,11 +2,11 @@
 
 use crate::{
     Report,
-    objective::{Generator, Laws, Values},
+    objective::{Generator, Laws},
 };
 use plugin_api::{
     Result,
-    batch::{Array, Batch, Scope},
+    batch::{Batch, Scope},
     manifest::{DataKind, Normaliser, ObjectiveManifest, TermSpec},
     objective::{Loss, Objective},
     options::refuse_unknown,
@@ -229,27 +229,4 @@ fn generated_texts_have_a_target_and_a_first_token_that_is_only_read() {
             assert!(mask[bounds[0]] == 0.0 && mask[bounds[0] + 1..bounds[1]].iter().all(|m| *m == 1.0), "{rows:?}");
         }
     }
-}
-
-/// Catches candidates with other columns than the ids that `compose` returned, or than they had before.
-#[test]
-fn there_are_as_many_candidates_as_composed_ids() {
-    let (generator, name) = (Generator::new(9), "candidates".to_owned());
-    let ids = Array {
-        name: "candidate_ids".into(),
-        scope: Scope::TOKEN,
-        differentiable: false,
-        cols: 5,
-        data: vec![0.0; 10].into(),
-    };
-    let data = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 2.0]).with_array(ids);
-    let batch = generator.fill(&data, std::slice::from_ref(&name), Values::Random(0)).expect("a batch");
-    assert_eq!(batch.array(&name).expect("candidates").cols, 5);
-    let without = batch
-        .arrays()
-        .iter()
-        .filter(|a| a.name != "candidate_ids")
-        .fold(Batch::new(), |all, a| all.with_array(a.clone()));
-    let again = generator.fill(&without, &[name.clone()], Values::Near(1)).expect("a batch");
-    assert_eq!(again.array(&name).expect("candidates").cols, 5);
 }
