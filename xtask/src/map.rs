@@ -5,11 +5,12 @@
 //!   its parent itself defines; a path through it leads to the child.
 //! - The longest chain of imports inside [`CHAIN_FOLDER`] has at most [`CHAIN`] files.
 //! - The top-level modules of the host are in [`LAYERS`]; an import leads to a lower layer.
-//!
+//! - Only the boundary uses `abi_stable`: the contract's `abi` and the loader.
 //! - A test that is named after a known mistake has a number that docs/known-mistakes.md lists.
 //!
 //! Imports of tests do not count. Method calls are not detected, because a method needs no path.
 
+mod boundary;
 mod graph;
 mod mistakes;
 mod modules;
@@ -75,6 +76,7 @@ pub fn check() -> Result<()> {
     BANNED.iter().try_for_each(|(package, banned)| depends_on_none(package, banned))?;
     let (sources, graph) = read()?;
     let mut errors = errors(&sources, &graph);
+    errors.extend(boundary::crossings(&sources));
     errors.extend(mistakes::unlisted(&sources)?);
     if errors.is_empty() {
         return Ok(());

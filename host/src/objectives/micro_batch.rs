@@ -53,6 +53,17 @@ pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch
     window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
 }
 
+/// Cuts a window of answers into packed micro-batches; the answers to a prompt stay together if `whole_groups`.
+///
+/// # Errors
+/// Answers that cannot be packed.
+pub fn cut_answers(window: &Window, micro_batch_tokens: usize, whole_groups: bool) -> Result<Vec<PackedBatch>> {
+    match whole_groups {
+        true => cut(window, micro_batch_tokens),
+        false => window.micro_batches_apart(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect(),
+    }
+}
+
 /// Joins the micro-batches of a window into one packed batch.
 pub fn join(parts: &[PackedBatch]) -> PackedBatch {
     let reads_last = parts.first().is_some_and(|first| first.reads_last);

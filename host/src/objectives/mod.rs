@@ -175,6 +175,16 @@ impl Objectives {
         }
     }
 
+    /// Whether any objective requires the statistic of this name.
+    pub fn requires(&self, statistic: &str) -> bool {
+        self.0.iter().any(|active| active.reads(statistic))
+    }
+
+    /// Whether all answers to a prompt must be in one micro-batch.
+    pub fn whole_groups(&self) -> bool {
+        self.0.iter().any(|active| active.requirements.whole_groups)
+    }
+
     /// Returns what the objectives read of a frozen role; `None`: of the policy.
     pub fn reads(&self, role: Option<Frozen>) -> RoleReads {
         let any = |name: &str| self.0.iter().any(|active| active.reads(name));

@@ -1,11 +1,13 @@
-//! The stable layout. Besides this module, only `export` and the crate `plugin-api-load` use `abi_stable`.
+//! The stable layout. Besides this module only the crate `plugin-api-load` uses `abi_stable`; `cargo xtask map` checks it.
 //!
-//! [`types`] holds the plain data of each call, [`tables`] the function tables that a library exports.
+//! [`types`] holds the plain data of each call, [`tables`] the function tables that a library exports, [`root`] what leads to them.
 
 pub mod header;
+pub mod ratings;
+pub mod root;
 pub mod tables;
 pub mod types;
 pub mod wire;
 
-pub use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
+pub use abi_stable::std_types::{RErr, ROk, RResult, RSlice, RStr, RString, RVec};
 pub use types::{AbiError, ArrayOwned, ArrayRef, Attr, Call, DType, Handle, Memory, Status, View};

@@ -5,15 +5,11 @@ use super::instance::{Identity, drop_instance, from_instance, from_json, json, s
 use crate::{
     Result,
     abi::{
-        Status,
+        RSlice, RVec, Status,
         tables::{BackendTable, Instance, PluginRoot, PluginRootRef},
     },
     backend::{Backend, Call, DType, Handle, Memory, Session},
     contract,
-};
-use abi_stable::{
-    prefix_type::PrefixTypeTrait,
-    std_types::{RNone, RSlice, RSome, RVec},
 };
 use guard::Guarded;
 use std::marker::PhantomData;
@@ -38,14 +34,7 @@ pub fn backend_root<I: Identity, T: Backend>() -> PluginRootRef {
         #[cfg(feature = "next-minor")]
         appended: Slots::<I, T>::appended,
     };
-    PluginRoot {
-        objective: RNone,
-        backend: RSome(table.leak_into_prefix()),
-        reward: RNone,
-        #[cfg(feature = "next-minor")]
-        appended: 1,
-    }
-    .leak_into_prefix()
+    PluginRoot::of_backend(table)
 }
 
 struct Slots<I, T>(PhantomData<(I, T)>);

@@ -3,9 +3,8 @@
 use super::guard::{self, Guarded};
 use crate::{
     Error, Result,
-    abi::{AbiError, Status, tables::Instance},
+    abi::{AbiError, RErr, ROk, Status, tables::Instance},
 };
-use abi_stable::std_types::{RErr, ROk};
 
 /// The id and version given to an export macro.
 pub trait Identity: 'static {

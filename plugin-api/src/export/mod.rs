@@ -14,16 +14,7 @@ pub use instance::Identity;
 pub use objective::objective_root;
 pub use reward::reward_root;
 
-use crate::abi::tables::PluginRootRef;
-use abi_stable::{library::RootModuleResult, prefix_type::PrefixRefTrait, std_types::RResult};
-
-pub use abi_stable::library::{CheckTypeLayout, LibHeader};
-
-/// Passes a root table to the loader; used by the macros.
-pub fn root_result(root: PluginRootRef) -> RootModuleResult {
-    // SAFETY: the erased reference is converted back to a `PluginRootRef` only, after the layout check.
-    RResult::ROk(unsafe { root.to_prefix_ref().cast() })
-}
+pub use crate::abi::root::{CheckTypeLayout, LibHeader, RootResult, root_result};
 
 /// Expands to the header and root symbols of one plugin; used by the other macros.
 #[doc(hidden)]
@@ -66,9 +57,6 @@ macro_rules! __export_plugin {
         };
     };
 }
-
-/// The return type of the root constructor; used by the macros.
-pub type RootResult = RootModuleResult;
 
 /// Exports an [`ObjectivePlugin`](crate::objective::ObjectivePlugin) under an id: `export_objective!("focal", Focal);`
 #[macro_export]

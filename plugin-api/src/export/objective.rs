@@ -5,7 +5,7 @@ use super::instance::{Identity, drop_instance, from_instance, from_json, json, s
 use crate::{
     Error, Result,
     abi::{
-        ArrayOwned, ArrayRef, Status,
+        ArrayOwned, ArrayRef, RSlice, RVec, Status,
         tables::{Instance, ObjectiveTable, PluginRoot, PluginRootRef},
         wire,
     },
@@ -13,10 +13,6 @@ use crate::{
     objective::{Objective, ObjectivePlugin},
     options::OptionSet,
     tape,
-};
-use abi_stable::{
-    prefix_type::PrefixTypeTrait,
-    std_types::{RNone, RSlice, RSome, RVec},
 };
 use guard::Guarded;
 use std::marker::PhantomData;
@@ -38,14 +34,7 @@ pub fn objective_root<I: Identity, T: ObjectivePlugin>() -> PluginRootRef {
         #[cfg(feature = "next-minor")]
         appended: Slots::<I, T>::appended,
     };
-    PluginRoot {
-        objective: RSome(table.leak_into_prefix()),
-        backend: RNone,
-        reward: RNone,
-        #[cfg(feature = "next-minor")]
-        appended: 1,
-    }
-    .leak_into_prefix()
+    PluginRoot::of_objective(table)
 }
 
 struct Slots<I, T>(PhantomData<(I, T)>);

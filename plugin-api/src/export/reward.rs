@@ -4,16 +4,13 @@ use super::guard;
 use super::instance::{Identity, drop_instance, from_instance, from_json, json, status, to_instance};
 use crate::{
     abi::{
-        Status,
+        ArrayOwned, RSlice, RVec, Status,
+        ratings::give_ratings,
         tables::{Instance, PluginRoot, PluginRootRef, RewardTable, SampleRef},
     },
     contract,
     options::OptionSet,
     reward::{Column, RewardPlugin, Sample},
-};
-use abi_stable::{
-    prefix_type::PrefixTypeTrait,
-    std_types::{RNone, RSlice, RSome, RVec},
 };
 use guard::Guarded;
 use std::marker::PhantomData;
@@ -25,17 +22,11 @@ pub fn reward_root<I: Identity, T: RewardPlugin>() -> PluginRootRef {
         create: Slots::<I, T>::create,
         destroy: Slots::<I, T>::destroy,
         score: Slots::<I, T>::score,
+        rate: Slots::<I, T>::rate,
         #[cfg(feature = "next-minor")]
         appended: Slots::<I, T>::appended,
     };
-    PluginRoot {
-        objective: RNone,
-        backend: RNone,
-        reward: RSome(table.leak_into_prefix()),
-        #[cfg(feature = "next-minor")]
-        appended: 1,
-    }
-    .leak_into_prefix()
+    PluginRoot::of_reward(table)
 }
 
 struct Slots<I, T>(PhantomData<(I, T)>);
@@ -94,6 +85,20 @@ impl<I: Identity, T: RewardPlugin> Slots<I, T> {
             })
         });
         status(scores, |s| *out = s.into())
+    }
+
+    extern "C" fn rate(instance: Instance, samples: RSlice<'_, SampleRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status {
+        // SAFETY: the host passes a live instance of this table, from one thread at a time.
+        let guarded = unsafe { from_instance::<T>(instance) };
+        let ratings = guarded.and_then(|g| {
+            g.call("rate", |t| {
+                let samples: Vec<Sample> = samples.iter().map(sample_of).collect();
+                let mut arrays = RVec::new();
+                give_ratings(t.rate(&samples)?, &mut arrays)?;
+                Ok(arrays)
+            })
+        });
+        status(ratings, |arrays| *out = arrays)
     }
 
     #[cfg(feature = "next-minor")]

@@ -134,8 +134,12 @@ pub struct Requirements {
     /// Rollouts: `loss` needs all answers to a prompt in one micro-batch. Otherwise they may be cut apart. Pairs never are.
     #[serde(default = "yes")]
     pub whole_groups: bool,
-    /// Without rollouts: `prepare` reads the statistics of the whole window. The host then runs the window forward an additional
-    /// time, before `prepare`. With rollouts `prepare` always reads them.
+    /// Rollouts: it reads rewards, so that the host refuses an experiment without one. A teacher may take their place.
+    #[serde(default = "yes")]
+    pub rewards: bool,
+    /// Without rollouts: `prepare` reads the statistics of the whole window, before an array such as a baseline over the batch is
+    /// computed. The host then runs the window forward an additional time, before `prepare`; a coupled loss uses the same forward pass.
+    /// What `prepare` returns is constant in the gradient. With rollouts `prepare` always reads the statistics.
     #[serde(default)]
     pub window_statistics: bool,
     /// Which divergence the statistics `ROLE.kl` are; required if one is read.
@@ -235,6 +239,7 @@ impl Default for Requirements {
             normalisers: Vec::new(),
             samples: 1,
             whole_groups: true,
+            rewards: true,
             window_statistics: false,
             divergence: None,
             candidates: None,

@@ -129,6 +129,11 @@ impl Window {
     pub fn micro_batches(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
         micro_batches(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
     }
+
+    /// The window as micro-batches of at most `most` positions, which may cut groups apart; see [`micro_batches_apart`].
+    pub fn micro_batches_apart(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
+        micro_batches_apart(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
+    }
 }
 
 /// S sequences of N positions in total. Position i of a sequence reads token i and predicts token i + 1.
@@ -289,8 +294,17 @@ fn names_of(sequence: &Sequence) -> Vec<&str> {
 /// many as fit. Neighbours of one `group` (the two answers of a pair) stay together. A sequence or group that is longer
 /// by itself becomes its own run.
 pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    runs(sequences.chunk_by(together), most)
+}
+
+/// As [`micro_batches`], but neighbours of one `group` may be cut apart.
+pub fn micro_batches_apart(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    runs(sequences.chunks(1), most)
+}
+
+fn runs<'a>(units: impl Iterator<Item = &'a [Sequence]>, most: usize) -> Vec<Range<usize>> {
     let (mut runs, mut start, mut positions, mut end) = (Vec::new(), 0, 0, 0);
-    for unit in sequences.chunk_by(together) {
+    for unit in units {
         let length: usize = unit.iter().map(Sequence::extent).sum();
         if end > start && positions + length > most {
             runs.push(start..end);

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Measures, if the experiment has rewards: `reward/NAME` for every reward, `reward` as in rollouts, `answers/ended` and
+/// Measures, if the experiment has rewards: `reward/NAME` for every reward, `reward/NAME/PART` for its parts, `reward` as in rollouts, `answers/ended` and
 /// `answers/length` (tokens, including the end-of-text token), and, with a reference, `answers/kl` (the objectives' own metrics
 /// called `kl` cover other answers): the sum over an answer's tokens of log-probability minus that of the reference, in nats per
 /// answer.
@@ -32,7 +32,7 @@ impl Evaluator for RewardsOfAnswers {
             return Vec::new();
         }
         let reward = held_out.objectives.needs().rollouts.then(|| "reward".to_owned());
-        let by_reward = held_out.rewards.names().map(|name| format!("reward/{name}"));
+        let by_reward = held_out.rewards.metrics();
         let kl = held_out.has_reference.then(|| "answers/kl".to_owned());
         let of_answers = ["answers/ended", "answers/length"].map(str::to_owned);
         reward.into_iter().chain(by_reward).chain(of_answers).chain(kl).collect()
@@ -89,7 +89,7 @@ impl Scoring<'_> {
         if self.objectives.needs().rollouts {
             values.push(mean(&combined));
         }
-        values.extend(scores.iter().map(|reward| mean(&reward.scores)));
+        values.extend(scores.iter().flat_map(Scores::means).map(|(_, mean)| mean));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
         values.extend([mean(&ended), mean(&lengths)]);

@@ -124,6 +124,14 @@ impl<'a> Case<'a> {
         self.rollouts() || self.requirements.window_statistics
     }
 
+    /// Sequences that stay in one micro-batch when the host splits windows.
+    pub(super) fn units(&self, batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
+        match self.rollouts() && !self.requirements.whole_groups {
+            true => Ok((0..batch.sequences()?).map(|s| vec![s]).collect()),
+            false => sequences::units(batch),
+        }
+    }
+
     /// Whether the objective learns from rollouts.
     pub(super) fn rollouts(&self) -> bool {
         self.manifest().data == DataKind::PROMPT

@@ -60,13 +60,12 @@ macro_rules! catalogue {
     )*) => {
         use $crate::{
             Error, Result,
-            abi::{Attr, Call, View},
+            abi::{Attr, Call, RSlice, RStr, View},
             backend::catalogue::{
                 check::{check, read_attr, within},
                 spec::{AttrSpec, AttrValue, Class, Op, OpSpec, OperandSpec, Usage},
             },
         };
-        use abi_stable::std_types::{RSlice, RStr};
 
         $(
             $(#[doc = $doc])*

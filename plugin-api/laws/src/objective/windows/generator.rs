@@ -1,9 +1,10 @@
 //! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
 //!
 //! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
-//! answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text has
-//! sequences without tokens and sequences without supervised ones. Every window has `step` and `steps`, and is at another step than
-//! the window before. The author adds arrays that only one objective uses, and columns of the data.
+//! answers with `reward`, `reward.first` and `reward.second`, whose sum it is, `ended` and `sampler.step` (in one group all rewards
+//! are equal, one group has a single answer), running text has sequences without tokens and sequences without supervised ones. Every
+//! window has `step` and `steps`, and is at another step than the window before. The author adds arrays that only one objective uses,
+//! and columns of the data.
 
 use super::{
     candidates::{self, CANDIDATES, Distributions, TAIL, is_frozen},
@@ -94,6 +95,11 @@ impl Generator {
         self.extra(name, scope, f64::from(*range.start())..=f64::from(*range.end()), true)
     }
 
+    /// The same with another number of sequences, pairs or groups.
+    pub(in crate::objective) fn with_units(&self, units: usize) -> Self {
+        Self { units, ..self.clone() }
+    }
+
     fn extra(mut self, name: &str, scope: Scope, range: RangeInclusive<f64>, whole: bool) -> Self {
         self.extras.push(Extra { name: name.to_owned(), scope, low: *range.start(), high: *range.end(), whole });
         self
@@ -160,7 +166,17 @@ impl Generator {
                 reward[s] = reward[0];
             }
         }
-        batch.with(names::REWARD, Scope::SEQUENCE, reward).with(names::ENDED, Scope::SEQUENCE, ended)
+        // A share of each reward, the same for equal rewards.
+        let first: Vec<f64> = reward.iter().map(|reward| 0.25 * reward * (1.0 + reward)).collect();
+        let second: Vec<f64> = reward.iter().zip(&first).map(|(reward, first)| reward - first).collect();
+        let step = vec![(10 * draw) as f64; groups.len()];
+        let named = |name: &str| format!("{}{name}", names::REWARD_OF);
+        batch
+            .with(names::REWARD, Scope::SEQUENCE, reward)
+            .with(names::ENDED, Scope::SEQUENCE, ended)
+            .with(named("first"), Scope::SEQUENCE, first)
+            .with(named("second"), Scope::SEQUENCE, second)
+            .with(names::SAMPLER_STEP, Scope::SEQUENCE, step)
     }
 
     /// A window's rows as `compose` reads them: `offsets` over parts, `token` and `mask` per token, `row` and `part` per part, and
