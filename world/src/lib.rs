@@ -7,7 +7,7 @@
 //! | [`World::document`] | running text: descriptive lines and worked examples in many phrasings | pre-training |
 //! | [`World::example`] | an instruction and its one right, terse answer | prompts for reinforcement learning, evaluation |
 //! | [`World::demonstration`] | the same, but a share of the answers is flawed | instruction tuning |
-//! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO |
+//! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO; each alone: labelled answers |
 //! | [`World::steps`] | an answer in steps, right up to some step, with a label per step | process reward models |
 //! | [`gold()`] | the true reward of any completion, from only the prompt's text | evaluation |
 //!

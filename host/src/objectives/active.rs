@@ -170,7 +170,6 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
     let what = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
     let remedy = match manifest.data.as_str() {
         "text" => "choose data.source = \"text\" or \"synthetic\"",
-        "unpaired" => "choose data.source = \"jsonl\"",
         _ => "choose data.source = \"jsonl\" or \"synthetic\"",
     };
     Err(Error::request(what).with_hint(format!("{remedy}, or another objective")))

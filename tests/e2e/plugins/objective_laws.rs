@@ -26,6 +26,13 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
         (&["ce"][..], 3),
         (&["sft"], 1),
         (&["dpo"], 15),
+        (&["simpo"], 6),
+        (&["cpo"], 7),
+        (&["orpo"], 3),
+        (&["kto"], 5),
+        (&["unlikelihood"], 3),
+        // Its sentinels are ids of their own.
+        (&["fim", "--vocabulary", "300"], 5),
         (&["reward"], 2),
         (&["ppo"], 15),
         (&["length"], 1),

@@ -8,3 +8,4 @@ mod pass_at_k;
 mod rollouts;
 mod sft;
 mod threads;
+mod without_rewards;

@@ -16,6 +16,7 @@ use crate::data::cache::hex;
 use crate::data::corpus::Corpus;
 use crate::data::document::Document;
 use crate::data::error::{DataError, Result};
+use crate::data::rows::kind::LABEL;
 use crate::data::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
 use crate::data::source::Source;
 use crate::keys::notes::Notes;
@@ -33,7 +34,7 @@ table! {
         held_out_rows: u64, Form::Int(1, 1 << 32), default "a tenth of data.rows", example 400;
         /// synthetic: which tasks
         tasks: Vec<String>, Form::Words(TASKS), default "all", example ["sort", "add"];
-        /// synthetic pairs: whether the two answers of every pair are equally long
+        /// synthetic pairs, and labelled answers from pairs: whether the two answers of every pair are equally long
         equal_length: bool = false, Form::Bool, example true;
         /// synthetic demonstrations: share of answers that are wrong or rambling; held-out answers are always right
         flawed: f64 = 0.0, Form::Float(Included(0.0), Included(1.0)), example 0.25;
@@ -68,8 +69,8 @@ pub struct Synthetic {
 const SPACE: &str = " ";
 
 impl DataSource for Synthetic {
-    fn has_rows(&self, kind: RowKind) -> bool {
-        kind != RowKind::Unpaired
+    fn has_rows(&self, _kind: RowKind) -> bool {
+        true
     }
 
     fn usual_kind(&self) -> DataKind {
@@ -78,7 +79,7 @@ impl DataSource for Synthetic {
 
     fn unused(&self, kind: Option<RowKind>) -> Vec<(&'static str, String)> {
         let comes_in = comes_in(kind);
-        let no_pairs = self.equal_length && kind != Some(RowKind::Preference);
+        let no_pairs = self.equal_length && !matches!(kind, Some(RowKind::Preference | RowKind::Unpaired));
         let demonstrations = kind == Some(RowKind::PromptCompletion);
         let no_demonstrations = self.flawed > 0.0 && !demonstrations;
         let in_steps = match (self.steps, demonstrations) {
@@ -194,16 +195,13 @@ impl SyntheticOptions {
 
 impl SyntheticOptions {
     /// Generates rows: instructions with an answer (the one right answer, unless `flawed` is set), with a right and
-    /// a flawed one, or alone with the right one in the column `answer`.
+    /// a flawed one, with one of these two and its label, or alone with the right one in the column `answer`.
     ///
     /// # Errors
-    /// No rows to train on; unpaired rows, which the world does not have.
+    /// No rows to train on.
     pub fn read_rows(&self, kind: RowKind) -> Result<RowCorpus> {
         if self.rows == 0 {
             return Err(DataError::Option("synthetic data needs at least one row".into()));
-        }
-        if kind == RowKind::Unpaired {
-            return Err(DataError::Option("synthetic data has no labels; give rows of your own (data.source)".into()));
         }
         let (world, file) = (World::new(self.seed, &self.tasks), Arc::<str>::from("synthetic"));
         let row = |split, index: u64| {
@@ -227,6 +225,14 @@ impl SyntheticOptions {
             let pair = world.preference(split, index, self.equal_length);
             let parts = vec![(Part::Prompt, pair.prompt), (Part::Chosen, pair.chosen), (Part::Rejected, pair.rejected)];
             return (parts, Map::new());
+        }
+        if kind == RowKind::Unpaired {
+            // Two rows of each pair: its chosen answer, which is desirable, then its rejected one.
+            let pair = world.preference(split, index / 2, self.equal_length);
+            let desirable = index.is_multiple_of(2);
+            let answer = if desirable { pair.chosen } else { pair.rejected };
+            let columns = Map::from_iter([(LABEL.to_owned(), desirable.into())]);
+            return (vec![(Part::Prompt, pair.prompt), (Part::Completion, answer)], columns);
         }
         if kind == RowKind::Prompt {
             let example = world.example(split, index);

@@ -86,7 +86,25 @@ fn pairs_and_prompts_match_the_world() {
         assert!(text.prompt.ends_with('\n'));
         assert_eq!(telos_world::gold(&text.prompt, &text.answer.unwrap()), Some(1.0));
     }
-    assert!(options().read_rows(RowKind::Unpaired).is_err());
+}
+
+/// Catches labels that are exchanged, an answer that is always the same side's, and held-out prompts that were trained on.
+#[test]
+fn labelled_rows_are_the_two_answers_of_each_pair() {
+    let corpus = options().read_rows(RowKind::Unpaired).unwrap();
+    assert_eq!((corpus.kind, corpus.train.len(), corpus.held_out.len()), (RowKind::Unpaired, 300, 40));
+    for rows in [&corpus.train, &corpus.held_out] {
+        for pair in rows.chunks(2) {
+            assert_eq!(pair[0].question(), pair[1].question());
+            for (row, desirable) in pair.iter().zip([true, false]) {
+                let Content::Text(answer) = &row.parts[&Part::Completion] else { panic!("{row:?}") };
+                assert_eq!(row.columns["label"], desirable);
+                assert_eq!(telos_world::gold(&row.question(), answer) == Some(1.0), desirable, "{row:?}");
+            }
+        }
+    }
+    let trained: Vec<String> = corpus.train.iter().map(|row| row.question()).collect();
+    assert!(corpus.held_out.iter().all(|row| !trained.contains(&row.question())));
 }
 
 /// Catches flaws in evaluation data, and a share that is ignored.

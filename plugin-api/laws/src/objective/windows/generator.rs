@@ -206,11 +206,13 @@ impl Generator {
         let (mut part, mut row) = (Vec::new(), Vec::new());
         for unit in 0..self.units {
             for kind in parts {
-                for _ in 0..1 + rng.below(self.longest) {
+                // A row has a target: running text is alone in its row, other parts have neighbours.
+                let least = if *kind == 0.0 { 2 } else { 1 };
+                for _ in 0..least + rng.below(self.longest + 1 - least) {
                     token.push(rng.below(self.vocabulary) as f64);
-                    // A completion starts with its first supervised token.
+                    // A completion starts with its first supervised token; the first token of a text is only read.
                     let first = offsets.last() == Some(&((token.len() - 1) as f64));
-                    let may = *kind == 0.0 || (*kind >= 2.0 && (first || rng.unit() < 0.8));
+                    let may = if *kind == 0.0 { !first } else { *kind >= 2.0 && (first || rng.unit() < 0.8) };
                     mask.push(f64::from(may));
                 }
                 offsets.push(token.len() as f64);
