@@ -163,7 +163,7 @@ fn gotcha_21_every_option_changes_something() {
         json!({"loss": "sapo", "tau_negative": 2.0}),
         json!({"loss": "reinforce"}),
         json!({"level": "sequence"}),
-        json!({"clip_low": 0.6}),
+        json!({"clip_low": 0.05}),
         json!({"clip_high": 0.1}),
         json!({"delta": 1.25}),
         json!({"normaliser": "token"}),
