@@ -9,14 +9,17 @@
 //! ```
 //!
 //! summed over pairs; the host divides by the prompts of the optimizer window that gave a pair. `logp`, `reference.logp` and `mask`
-//! are `[N]`, `group` and `better` `[S]`. A masked token adds nothing and its cotangent is exactly 0. The answers are the policy's
+//! are `[N]`, `group` and `rank` `[S]`. A masked token adds nothing and its cotangent is exactly 0. The answers are the policy's
 //! own at the time of the rollout; like the paper, the loss does not correct for updates since then.
 //!
 //! The paper lets a language model choose between two answers; here rewards rank any number of them.
 
-use crate::{config::Config, pairs::names};
+use crate::{
+    config::Config,
+    pairs::{names, pairs},
+};
 use plugin_api::{
-    batch::names::{ENDED, GROUP, REFERENCE_LOGP, REWARD},
+    batch::names::{ENDED, REFERENCE_LOGP, REWARD},
     prelude::*,
 };
 
@@ -43,24 +46,24 @@ pub const LOSSES: &[PairLoss] = &[
 /// Terms, cotangents and metrics of a micro-batch.
 ///
 /// # Errors
-/// [`Code::ARRAY`] for an array that is missing; [`Code::SHAPE`] for lengths that disagree, a group without exactly one answer on each
-/// side, and a mask that is not 0 or 1.
+/// [`Code::ARRAY`] for an array that is missing, and a pair that was cut apart; [`Code::SHAPE`] for lengths that disagree and a mask
+/// that is not 0 or 1.
 pub fn loss(config: &Config, row: &PairLoss, batch: &Batch<'_>) -> Result<Loss> {
     let (tape, mask) = (batch.tape()?, Mask::from(batch.mask()?));
-    let (group, better) = (batch.get(GROUP)?, batch.get(names::BETTER)?);
+    let (best, worst) = pairs(batch)?;
     let policy = batch.var(&tape, "logp")?;
     let ratio = policy - batch.var(&tape, REFERENCE_LOGP)?;
-    let margin = |answers: Var<'_>| -> Result<(Vec<f64>, Vec<f64>)> {
-        Ok((answers.chosen(group, better).to_vec()?, answers.rejected(group, better).to_vec()?))
+    let sides = |answers: Var<'_>| -> Result<(Vec<f64>, Vec<f64>)> {
+        Ok((answers.index_select(&best).to_vec()?, answers.index_select(&worst).to_vec()?))
     };
     let scored = if row.averages { ratio.seq_mean(&mask) } else { ratio.seq_sum(&mask) };
-    let losses = (row.of)(scored.chosen(group, better) - scored.rejected(group, better), config.beta);
+    let losses = (row.of)(scored.index_select(&best) - scored.index_select(&worst), config.beta);
     let mut loss = Loss::new().term(&tape, PREFERENCE, 1.0, losses.sum())?;
-    let (chosen, rejected) = margin(config.beta * ratio.seq_sum(&mask))?;
+    let (chosen, rejected) = sides(config.beta * ratio.seq_sum(&mask))?;
     let pairs = chosen.len() as f64;
     let right = chosen.iter().zip(&rejected).filter(|(chosen, rejected)| chosen > rejected).count() as f64;
-    let (logps_chosen, logps_rejected) = margin(policy.seq_sum(&mask))?;
-    let (best, worst) = margin(tape.constant(batch.get(REWARD)?))?;
+    let (logps_chosen, logps_rejected) = sides(policy.seq_sum(&mask))?;
+    let (scores_best, scores_worst) = sides(tape.constant(batch.get(REWARD)?))?;
     let sum = |values: &[f64]| values.iter().sum::<f64>();
     for (name, value) in [
         (metric::CHOSEN, sum(&chosen)),
@@ -69,8 +72,8 @@ pub fn loss(config: &Config, row: &PairLoss, batch: &Batch<'_>) -> Result<Loss> 
         (metric::ACCURACY, right),
         (metric::LOGPS_CHOSEN, sum(&logps_chosen)),
         (metric::LOGPS_REJECTED, sum(&logps_rejected)),
-        (metric::BEST, sum(&best)),
-        (metric::WORST, sum(&worst)),
+        (metric::BEST, sum(&scores_best)),
+        (metric::WORST, sum(&scores_worst)),
     ] {
         loss = loss.metric(name, value, pairs);
     }

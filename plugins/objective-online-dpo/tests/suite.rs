@@ -68,7 +68,7 @@ fn the_best_and_the_worst_answer_of_each_prompt_are_kept() {
         [(1.0, 0.5, 1.0), (2.0, 0.1, 2.0), (1.0, 2.0, 3.0), (2.0, 0.1, 4.0), (1.0, 0.25, 5.0), (3.0, 7.0, 6.0)];
     let found = prepared(&answers);
     assert_eq!(found.get("keep").unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
-    assert_eq!(found.get(names::BETTER).unwrap(), [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    assert_eq!(found.get(names::RANK).unwrap(), [0.0, 0.0, 1.0, 0.0, -1.0, 0.0]);
     assert_eq!(found.get(names::PAIRS).unwrap()[0], 1.0 / 3.0);
     near("reward", found.get(names::REWARD).unwrap()[0], (0.5 + 0.2 + 2.0 + 0.25 + 7.0) / 6.0, 1e-14);
 }
@@ -79,7 +79,7 @@ fn gotcha_36_equal_best_answers_give_one_pair_in_any_order() {
     let answers = [(1.0, 2.0, 11.0), (1.0, 2.0, 12.0), (1.0, 0.0, 13.0), (1.0, 0.0, 14.0), (1.0, 2.0, 11.0)];
     assert_eq!(prepared(&answers).get("keep").unwrap().iter().sum::<f64>(), 2.0);
     let reversed: Vec<_> = answers[..4].iter().rev().copied().collect();
-    for name in ["keep", names::BETTER] {
+    for name in ["keep", names::RANK] {
         let mut forwards = prepared(&answers[..4]).get(name).unwrap().to_vec();
         forwards.reverse();
         assert_eq!(prepared(&reversed).get(name).unwrap(), forwards, "{name}");
@@ -134,6 +134,22 @@ fn gotcha_18_sums_and_means_by_hand() {
     let (sum, gradient, _) = of(json!({"loss": "ipo", "beta": 2.0}));
     near("ipo", sum, (0.875_f64 - 0.25).powi(2), 1e-14);
     near("gradient of ipo", gradient[2], 0.625, 1e-13);
+}
+
+/// Catches a loss of answers that were not kept: the host tries a batch with all of them before step 1. And a pair that was cut apart is
+/// an error rather than half a loss.
+#[test]
+fn answers_that_are_not_kept_add_nothing() {
+    let answers = [(1.0, 0.25, 1.0), (1.0, 1.0, 3.0), (1.0, 2.0, 2.0), (2.0, 0.5, 4.0), (2.0, 0.5, 5.0)];
+    let mut objective = create(json!({})).unwrap();
+    let batch = rollout(&answers);
+    let made = objective.prepare(&batch).unwrap();
+    let whole = made.arrays().iter().cloned().fold(batch, Batch::with_array);
+    let loss = objective.loss(&whole).unwrap();
+    near("sum", loss.terms[0].sum, std::f64::consts::LN_2, 1e-14);
+    assert_eq!(loss.terms[0].cotangents[0].1, [0.05, 0.05, 0.0, 0.0, -0.05, -0.05, 0.0, 0.0, 0.0, 0.0]);
+    let cut = whole.with(names::RANK, Scope::SEQUENCE, vec![0.0, 0.0, 1.0, 0.0, 0.0]);
+    assert!(objective.loss(&cut).unwrap_err().message.contains("not in one micro-batch"));
 }
 
 /// The KL is that of all answers as they were drawn, tokens behind the mask left out.
