@@ -129,7 +129,7 @@ fn metrics() -> Vec<MetricSpec> {
         healthy(
             metric::TRUNCATED,
             "Share of answers that were cut off rather than ended, over the whole rollout",
-            (0.0, 0.5),
+            (0.0, 0.75),
         ),
         healthy(
             metric::IMPORTANCE,
