@@ -133,7 +133,7 @@ impl<'t> Figures<'_, 't> {
         }
         let ratios = ratio.to_vec()?;
         let counted = ratios.iter().zip(self.mask.bits()).filter(|(_, counts)| **counts).map(|(ratio, _)| *ratio);
-        self.add(metric::RATIO_MAX, counted.fold(0.0, f64::max), f64::from(self.tokens.min(1.0)));
+        self.add(metric::RATIO_MAX, counted.fold(0.0, f64::max), self.tokens.min(1.0));
         self.mean(metric::RATIO, ratio)?;
         self.mean(metric::APPROX_KL, 0.5 * log_ratio.square())
     }

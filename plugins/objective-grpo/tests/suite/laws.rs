@@ -45,6 +45,19 @@ fn the_laws_hold_under_every_option() {
     verify::<Grpo>(&cases(), &generator(62).with_sizes(9, 15)).assert_ok();
 }
 
+/// Catches a group without a signal that is kept, and a request that depends on the order of the answers.
+#[test]
+fn the_laws_hold_with_dynamic_sampling() {
+    let cases = [json!({"dynamic": true}), json!({"dynamic": true, "mask_truncated": true, "normaliser": "token"})];
+    let cases = [cases.map(options).to_vec(), cases_with_every_metric()].concat();
+    verify::<Grpo>(&cases, &generator(63)).assert_ok();
+}
+
+/// Options under which every term and metric is returned.
+fn cases_with_every_metric() -> Vec<OptionMap> {
+    [json!({"kl_coef": 0.1, "report_entropy": true, "importance": "mask"})].map(options).to_vec()
+}
+
 /// Catches arrays that cannot be split into minibatches: of another length than the rollout's.
 #[test]
 fn prepared_arrays_are_per_token_or_per_answer() {
