@@ -1,16 +1,17 @@
 //! Best of n: supervised learning on the best of several answers to each prompt, as a reward ranks them.
 //!
-//! The policy gives n answers to each prompt of a rollout; `prepare` keeps the `keep_top` answers with the greatest rewards, and the
-//! loss is their negative log-likelihood (Dong et al. 2023, RAFT, arXiv 2304.06767, algorithm 1; also called rejection sampling
-//! fine-tuning):
+//! The policy gives n answers to each prompt of a rollout; `prepare` keeps the `keep_top` answers with the greatest
+//! rewards, and the loss is their negative log-likelihood (Dong et al. 2023, RAFT, arXiv 2304.06767, algorithm 1; also
+//! called rejection sampling fine-tuning):
 //!
 //! ```text
 //! nll = -sum over supervised tokens of logp          divided by the host by the kept answers' supervised tokens
 //! ```
 //!
-//! `logp` and `mask` are `[N]`, `reward`, `group` and `keep` `[S]`. There is no reference and no advantage: the reward enters only through
-//! the choice. Among equal rewards the choice depends on the answers' tokens alone and prefers neither short nor likely answers. The
-//! paper ranks the answers of the whole batch together or by prompt; here it is by prompt.
+//! `logp` and `mask` are `[N]`, `reward`, `group` and `keep` `[S]`. There is no reference and no advantage: the reward
+//! enters only through the choice. Among equal rewards the choice depends on the answers' tokens alone and prefers
+//! neither short nor likely answers. The paper ranks the answers of the whole batch together or by prompt; here it is
+//! by prompt.
 
 use plugin_api::{
     batch::names::{ENDED, GROUP, REWARD, TARGET},

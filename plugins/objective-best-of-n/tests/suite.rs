@@ -31,8 +31,8 @@ fn keep(given: Value, answers: &[(f64, f64, f64)]) -> Vec<f64> {
     create(given).unwrap().prepare(&rollout(answers)).unwrap().get("keep").unwrap().to_vec()
 }
 
-/// They catch among others: a choice by the place of an answer (`prepare`), a loss that is not linear (`linear`), a mean of means
-/// (`additivity`).
+/// They catch among others: a choice by the place of an answer (`prepare`), a loss that is not linear (`linear`), a
+/// mean of means (`additivity`).
 #[test]
 fn the_laws_hold_under_every_option() {
     let cases = [json!({}), json!({"keep_top": 2})].map(options).to_vec();

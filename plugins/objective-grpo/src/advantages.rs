@@ -11,8 +11,8 @@
 //! | RLOO (Ahmadian et al. 2024, arXiv 2402.14740) | leave-one-out | none |
 //! | REINFORCE++ (Hu 2025, arXiv 2501.03262) | batch | batch; its variant with a group baseline: group, batch |
 //!
-//! Deviations have Bessel's correction and are those of the rewards, not of the differences; a divisor of `none` is exactly 1. Answers
-//! with equal rewards have an advantage of exactly 0 under the group's baselines.
+//! Deviations have Bessel's correction and are those of the rewards, not of the differences; a divisor of `none` is
+//! exactly 1. Answers with equal rewards have an advantage of exactly 0 under the group's baselines.
 
 use plugin_api::groups::{group_mean, group_std, leave_one_out};
 
@@ -49,8 +49,8 @@ pub fn advantages(baseline: &Row, scale: &Row, reward: &[f64], group: &[f64]) ->
     reward.iter().zip(baseline).zip(scale).map(|((reward, baseline), scale)| (reward - baseline) / scale).collect()
 }
 
-/// The advantages of several rewards, each with its weight: normalised by group, added, and normalised over the rollout (Liu et al. 2026,
-/// GDPO, arXiv 2601.05242, as TRL 1.16 computes it).
+/// The advantages of several rewards, each with its weight: normalised by group, added, and normalised over the rollout
+/// (Liu et al. 2026, GDPO, arXiv 2601.05242, as TRL 1.16 computes it).
 pub fn decoupled(rewards: &[(&[f64], f64)], group: &[f64]) -> Vec<f64> {
     let mut sum = vec![0.0; group.len()];
     for (reward, weight) in rewards {

@@ -1,8 +1,9 @@
-//! Group-relative policy optimisation and its kin, by options: a policy that answers prompts, several answers to each, and no critic.
+//! Group-relative policy optimisation and its kin, by options: a policy that answers prompts, several answers to each,
+//! and no critic.
 //!
-//! The loss is in [`loss`], the table of surrogates in [`surrogates`], estimates of the KL in [`kl`], advantages in [`advantages`], what
-//! is computed for a whole rollout in [`rollout`], the options in [`config`] and [`settings`]; this file has the plugin's
-//! description.
+//! The loss is in [`loss`], the table of surrogates in [`surrogates`], estimates of the KL in [`kl`], advantages in
+//! [`advantages`], what is computed for a whole rollout in [`rollout`], the options in [`config`] and [`settings`];
+//! this file has the plugin's description.
 
 pub mod advantages;
 pub mod config;
@@ -15,7 +16,7 @@ pub mod surrogates;
 use config::Config;
 use loss::metric;
 use plugin_api::prelude::*;
-use settings::Settings;
+use settings::{KL, POLICY, Settings};
 
 /// GRPO; it has no state.
 pub struct Grpo {
@@ -27,13 +28,9 @@ impl ObjectivePlugin for Grpo {
 
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
-            summary: "GRPO and its kin: an answer's reward is compared with the other answers to its prompt; no critic".into(),
+            summary: "GRPO and its kin: rewards are compared among the answers to a prompt; no critic".into(),
             formula: FORMULA.into(),
-            paper: "Shao et al. 2024 (GRPO), arXiv 2402.03300, equation 3; Yu et al. 2025 (DAPO), arXiv 2503.14476; Liu et al. 2025 \
-                    (Dr. GRPO), arXiv 2503.20783; Zheng et al. 2025 (GSPO), arXiv 2507.18071; MiniMax 2025 (CISPO), arXiv 2506.13585; Gao \
-                    et al. 2025 (SAPO), arXiv 2511.20347; Ahmadian et al. 2024 (RLOO), arXiv 2402.14740; Hu 2025 (REINFORCE++), arXiv \
-                    2501.03262; Liu et al. 2026 (GDPO), arXiv 2601.05242"
-                .into(),
+            paper: PAPER.into(),
             data: DataKind::PROMPT,
             terms: terms(),
             metrics: metrics(),
@@ -51,6 +48,11 @@ impl ObjectivePlugin for Grpo {
     }
 }
 
+const PAPER: &str = "Shao et al. 2024 (GRPO), arXiv 2402.03300, equation 3; Yu et al. 2025 (DAPO), arXiv 2503.14476; \
+Liu et al. 2025 (Dr. GRPO), arXiv 2503.20783; Zheng et al. 2025 (GSPO), arXiv 2507.18071; MiniMax 2025 (CISPO), arXiv \
+2506.13585; Gao et al. 2025 (SAPO), arXiv 2511.20347; Ahmadian et al. 2024 (RLOO), arXiv 2402.14740; Hu 2025 \
+(REINFORCE++), arXiv 2501.03262; Liu et al. 2026 (GDPO), arXiv 2601.05242";
+
 const FORMULA: &str = "ratio r = exp(logp - old_logp), A advantage:
   policy: by `loss`
     clip: -min(r A, clamp(r, 1 - clip_low, 1 + clip_high) A); with delta r is at most delta in the first product
@@ -59,21 +61,22 @@ const FORMULA: &str = "ratio r = exp(logp - old_logp), A advantage:
     reinforce: -A logp
     times the capped importance weight exp(old_logp - sampler.logp) with `importance`
   kl: k3 = exp(-d) - 1 + d, d = logp - reference.logp, or k1 = d, k2 = d^2 / 2, times kl_coef
-  A is the reward of the answer minus `baseline`, divided by (`scale` + 1e-4): by default mean and standard deviation (with Bessel's \
-correction) of the rewards of all answers to the prompt
-  `normaliser`: the mean over each answer's tokens, then over answers; over all tokens; or the sum over tokens divided by answers \
-times max_length
-  With the defaults GRPO. DAPO: normaliser token, clip_high 0.28, dynamic, overlong_buffer. Dr. GRPO: scale none, normaliser constant. \
-GSPO: level sequence. RLOO: loss reinforce, baseline leave-one-out, scale none. REINFORCE++: baseline batch, scale batch";
+  A is the reward of the answer minus `baseline`, divided by (`scale` + 1e-4): by default mean and standard deviation \
+(with Bessel's correction) of the rewards of all answers to the prompt
+  `normaliser`: the mean over each answer's tokens, then over answers; over all tokens; or the sum over tokens divided by \
+answers times max_length
+  With the defaults GRPO. DAPO: normaliser token, clip_high 0.28, dynamic, overlong_buffer. Dr. GRPO: scale none, normaliser \
+constant. GSPO: level sequence. RLOO: loss reinforce, baseline leave-one-out, scale none. REINFORCE++: baseline batch, \
+scale batch";
 
 fn terms() -> Vec<TermSpec> {
     let per_answer = |name, meaning| TermSpec::new(name, Normaliser::SEQUENCES, meaning);
     vec![
         per_answer(
-            loss::POLICY,
+            POLICY,
             "The surrogate: near 0 where the advantages of a group add up to 0; divided as `normaliser` says",
         ),
-        per_answer(loss::KL, "KL to the reference in nats per token; only with `kl_coef` above 0"),
+        per_answer(KL, "KL to the reference in nats per token; only with `kl_coef` above 0"),
     ]
 }
 
@@ -88,24 +91,24 @@ fn metrics() -> Vec<MetricSpec> {
         ),
         healthy(
             metric::EQUAL,
-            "Share of groups whose rewards are all equal, over the whole rollout: under the group's baselines they teach nothing",
+            "Share of groups whose rewards are all equal, over the whole rollout; the group's baselines teach nothing there",
             (0.0, 0.9),
         ),
         healthy(
             metric::CLIP_LOW,
-            "Share of tokens with a negative advantage and a ratio below 1 - `clip_low`, which have no gradient; of answers with \
-             `level = \"sequence\"`; only with `loss = \"clip\"`",
+            "Share of tokens with a negative advantage and a ratio below 1 - `clip_low`, which have no gradient; of \
+             answers with `level = \"sequence\"`; only with `loss = \"clip\"`",
             (0.0, 0.4),
         ),
         healthy(
             metric::CLIP_HIGH,
-            "Share of tokens with a positive advantage and a ratio above 1 + `clip_high`, which have no gradient; of answers with `level = \
-             \"sequence\"`; with `loss = \"cispo\"` of all tokens whose ratio is capped; else absent",
+            "Share of tokens with a positive advantage and a ratio above 1 + `clip_high`, which have no gradient; of \
+             answers with `level = \"sequence\"`; with `loss = \"cispo\"` of all tokens whose ratio is capped; else absent",
             (0.0, 0.4),
         ),
         healthy(
             metric::RATIO,
-            "Ratio of a token's probability now to that when it was sampled (of an answer's with `level = \"sequence\"`); 1 at first",
+            "Probability of a token (of an answer with `level = \"sequence\"`) now, over that when it was sampled; 1 at first",
             (0.8, 1.25),
         ),
         MetricSpec {
@@ -114,7 +117,7 @@ fn metrics() -> Vec<MetricSpec> {
         },
         healthy(
             metric::APPROX_KL,
-            "KL to the policy that answered, in nats per token: half the mean square of the log-ratio; bounded by `target_kl`",
+            "KL to the policy that answered, in nats per token: half the mean square of the log-ratio; see `target_kl`",
             (0.0, 0.1),
         ),
         mean(
@@ -133,8 +136,8 @@ fn metrics() -> Vec<MetricSpec> {
         ),
         healthy(
             metric::IMPORTANCE,
-            "Importance weight of a token against the sampler, as used: 1 if the answers were drawn from the policy's own \
-             probabilities; only with `importance`",
+            "Importance weight of a token against the sampler, as used: 1 if the answers were drawn from the policy's \
+             own probabilities; only with `importance`",
             (0.5, 1.5),
         ),
         healthy(

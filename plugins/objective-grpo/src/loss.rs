@@ -1,19 +1,20 @@
-//! Group-relative policy optimisation (Shao et al. 2024, DeepSeekMath, arXiv 2402.03300, equation 3) and its kin. For the
-//! supervised token t of an answer, with the policy at the time of the rollout as the old one,
+//! Group-relative policy optimisation (Shao et al. 2024, DeepSeekMath, arXiv 2402.03300, equation 3) and its kin. For
+//! the supervised token t of an answer, with the policy at the time of the rollout as the old one,
 //!
 //! ```text
 //! ratio[t]  = exp(clamp(logp - old_logp, -20, 20))                                level = "token"
 //!           = exp(mean of these clamped log-ratios over the answer's tokens)      level = "sequence": GSPO
-//! policy[t] = weight[t] surrogate(ratio[t], advantage[t])                         the table in `surrogates`, the default being
+//! policy[t] = weight[t] surrogate(ratio[t], advantage[t])                         the table in `surrogates`; by default
 //!             -min(ratio advantage, clamp(ratio, 1 - clip_low, 1 + clip_high) advantage)
-//! kl[t]     = k3 = exp(-d) - 1 + d,  d = logp - reference.logp                    k1, k2: the table in `kl`; with `kl_weighted` times ratio
+//! kl[t]     = exp(-d) - 1 + d,  d = logp - reference.logp                         k3; k1, k2: the table in `kl`
+//!             times ratio[t] with `kl_weighted`
 //! total     = policy + kl_coef kl
 //! ```
 //!
-//! `logp`, `old_logp`, `reference.logp`, `advantage`, `weight` and `mask` are `[N]`, aligned to the target; the arrays that do not
-//! depend on the present policy come from [`rollout`]. A masked token adds nothing and its cotangent is exactly 0. `weight` is 1, or
-//! the importance weight against the sampler: `min(importance, cap)` (`importance = "truncate"`), or `importance`, and 0 above the cap
-//! (`"mask"`). The KL has no such weight, as in TRL.
+//! `logp`, `old_logp`, `reference.logp`, `advantage`, `weight` and `mask` are `[N]`, aligned to the target; the arrays
+//! that do not depend on the present policy come from [`rollout`]. A masked token adds nothing and its cotangent is
+//! exactly 0. `weight` is 1, or the importance weight against the sampler: `min(importance, cap)` (`importance =
+//! "truncate"`), or `importance`, and 0 above the cap (`"mask"`). The KL has no such weight.
 //!
 //! What this file sums over a micro-batch and by what the host divides it, counted over the optimizer window:
 //!
@@ -23,25 +24,28 @@
 //! | token | supervised tokens | supervised tokens | DAPO (Yu et al. 2025, arXiv 2503.14476); TRL's `bnpo` |
 //! | constant | supervised tokens | answers times `max_length` | Dr. GRPO (Liu et al. 2025, arXiv 2503.20783) |
 //!
-//! Answers that `prepare` dropped, by `mask_truncated` or `dynamic`, are in neither. Tokens whose weight is 0 stay in the denominator.
+//! Answers that `prepare` dropped, by `mask_truncated` or `dynamic`, are in neither. Tokens whose weight is 0 stay in
+//! the denominator.
 //!
-//! GSPO (Zheng et al. 2025, arXiv 2507.18071, equation 5) needs no stop-gradient as long as all tokens of an answer have the same
-//! advantage: its token form, equation 13, then has the same gradient.
+//! GSPO (Zheng et al. 2025, arXiv 2507.18071, equation 5) needs no stop-gradient as long as all tokens of an answer
+//! have the same advantage: its token form, equation 13, then has the same gradient.
 
-use crate::{kl::LOG_RATIO_CAP, rollout::names, settings::Settings, surrogates::Tokens};
+use crate::{
+    kl::LOG_RATIO_CAP,
+    rollout::names,
+    settings::{KL, POLICY, Settings},
+    surrogates::Tokens,
+};
 use plugin_api::prelude::*;
 
-/// The surrogate.
-pub const POLICY: &str = "policy";
-/// The KL to the reference.
-pub const KL: &str = "kl";
 /// The capped ratio that `loss = "cispo"` holds constant.
 pub const HELD_RATIO: &str = "held_ratio";
 
 /// Terms, cotangents and metrics of a micro-batch.
 ///
 /// # Errors
-/// [`Code::ARRAY`] for an array that is missing; [`Code::SHAPE`] for lengths that disagree and a mask that is not 0 or 1.
+/// [`Code::ARRAY`] for an array that is missing; [`Code::SHAPE`] for lengths that disagree and a mask that is not 0 or
+/// 1.
 pub fn loss(settings: &Settings, batch: &Batch<'_>) -> Result<Loss> {
     let (tape, config) = (batch.tape()?, &settings.config);
     let mask = Mask::from(batch.mask()?);

@@ -1,5 +1,5 @@
-//! Computations over a whole rollout before it is split into windows: rewards, advantages, which answers are kept, and numbers for
-//! metrics only.
+//! Computations over a whole rollout before it is split into windows: rewards, advantages, which answers are kept, and
+//! numbers for metrics only.
 //!
 //! ```text
 //! reward[s]     = reward - overlong_penalty clamp((length - (max_length - overlong_buffer)) / overlong_buffer, 0, 1)
@@ -7,8 +7,9 @@
 //! importance[t] = exp(logp - sampler.logp)       policy to sampler, both at the time of the rollout
 //! ```
 //!
-//! (The penalty: Yu et al. 2025, DAPO, arXiv 2503.14476, equation 13. The weight: Yao et al. 2025, "Your efficient RL framework secretly
-//! brings you off-policy RL training".) Baselines and deviations include every answer of the rollout, also those that are dropped.
+//! (The penalty: Yu et al. 2025, DAPO, arXiv 2503.14476, equation 13. The weight: Yao et al. 2025, "Your efficient RL
+//! framework secretly brings you off-policy RL training".) Baselines and deviations include every answer of the
+//! rollout, also those that are dropped.
 
 use crate::{
     advantages::{advantages, decoupled},
@@ -41,10 +42,12 @@ pub mod names {
     pub const TRUNCATED: &str = "rollout.truncated";
 }
 
-/// Returns the arrays in [`names`], and `keep` and `request` under the options that drop answers. Values behind the mask are 0.
+/// Returns the arrays in [`names`], and `keep` and `request` under the options that drop answers. Values behind the
+/// mask are 0.
 ///
 /// # Errors
-/// [`Code::ARRAY`] for an array that is missing or of another length, and for a number that is NaN or infinite if it counts.
+/// [`Code::ARRAY`] for an array that is missing or of another length, and for a number that is NaN or infinite if it
+/// counts.
 pub fn prepare(settings: &Settings, batch: &Batch<'_>) -> Result<Batch<'static>> {
     let rollout = Rollout::of(settings, batch)?;
     let advantage = rollout.advantages(batch)?;

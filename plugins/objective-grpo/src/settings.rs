@@ -4,7 +4,6 @@ use crate::{
     advantages::{BASELINES, Row, SCALES},
     config::Config,
     kl::{ESTIMATORS, Estimator},
-    loss::{KL, POLICY},
     surrogates::{SURROGATES, Surrogate},
 };
 use plugin_api::{
@@ -12,6 +11,11 @@ use plugin_api::{
     options::OptionSet,
     prelude::*,
 };
+
+/// The name of the surrogate's term.
+pub const POLICY: &str = "policy";
+/// The name of the term of the KL to the reference.
+pub const KL: &str = "kl";
 
 /// Checked options, with the table rows that they name.
 #[derive(Clone, Debug)]

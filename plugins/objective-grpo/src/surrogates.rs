@@ -2,12 +2,14 @@
 //!
 //! | name | loss | source |
 //! |---|---|---|
-//! | clip | `-min(min(r, delta) A, clamp(r, 1 - clip_low, 1 + clip_high) A)` | Schulman et al. 2017 (PPO), arXiv 1707.06347, equation 7; clip ranges that differ: DAPO; `delta`: INTELLECT-2, arXiv 2505.07291 |
-//! | cispo | `-hold(min(r, 1 + clip_high)) A logp` | MiniMax 2025, arXiv 2506.13585, equation 4, without a lower bound as there |
+//! | clip | `-min(min(r, delta) A, clamp(r, 1 - clip_low, 1 + clip_high) A)` | Schulman et al. 2017 (PPO), equation 7 |
+//! | cispo | `-hold(min(r, 1 + clip_high)) A logp` | MiniMax 2025, arXiv 2506.13585, equation 4 |
 //! | sapo | `-4 / tau sigmoid(tau (r - 1)) A`, tau by the sign of A | Gao et al. 2025, arXiv 2511.20347 |
 //! | reinforce | `-A logp` | Williams 1992; RLOO: Ahmadian et al. 2024, arXiv 2402.14740 |
 //!
-//! `hold` keeps its value constant in the gradient. TRL's `epsilon_high` of CISPO is the cap itself, here 1 is added as in the paper.
+//! PPO is arXiv 1707.06347; clip ranges that differ below and above are DAPO's (arXiv 2503.14476), `delta` is
+//! INTELLECT-2's (arXiv 2505.07291). `hold` keeps its value constant in the gradient. CISPO has no lower bound, as in the
+//! paper's experiments. TRL's `epsilon_high` of CISPO is the cap itself; here 1 is added, as in the paper.
 
 use crate::config::Config;
 use plugin_api::tape::{Tape, Var};

@@ -1,7 +1,8 @@
-//! Online direct preference optimisation: the policy answers prompts, rewards rank the answers, and it learns from the best and the worst
-//! answer to each prompt, near a frozen reference.
+//! Online direct preference optimisation: the policy answers prompts, rewards rank the answers, and it learns from the
+//! best and the worst answer to each prompt, near a frozen reference.
 //!
-//! The loss is in [`loss`], the choice of pairs in [`pairs`], the options in [`config`]; this file has the plugin's description.
+//! The loss is in [`loss`], the choice of pairs in [`pairs`], the options in [`config`]; this file has the plugin's
+//! description.
 
 pub mod config;
 pub mod loss;
@@ -22,12 +23,12 @@ impl ObjectivePlugin for OnlineDpo {
 
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
-            summary: "Online DPO: prefers the best of the policy's own answers to each prompt to the worst, near a reference".into(),
-            formula: "x(y) = sum over y's tokens of logp - reference.logp, m = x(best) - x(worst): sigmoid: -log sigmoid(beta m); ipo: \
-                      (m - 1 / (2 beta))^2 with means over tokens"
+            summary: "Online DPO: prefers the best of the policy's answers to a prompt to the worst, near a reference".into(),
+            formula: "x(y) = sum over y's tokens of logp - reference.logp, m = x(best) - x(worst): sigmoid: -log sigmoid(beta m); \
+                      ipo: (m - 1 / (2 beta))^2 with means over tokens"
                 .into(),
-            paper: "Guo et al. 2024 (OAIF), arXiv 2402.04792; Rafailov et al. 2023 (DPO), arXiv 2305.18290, equation 7; Azar et al. 2023 \
-                    (IPO), arXiv 2310.12036"
+            paper: "Guo et al. 2024 (OAIF), arXiv 2402.04792; Rafailov et al. 2023 (DPO), arXiv 2305.18290, equation 7; Azar et \
+                    al. 2023 (IPO), arXiv 2310.12036"
                 .into(),
             data: DataKind::PROMPT,
             terms: vec![TermSpec::new(

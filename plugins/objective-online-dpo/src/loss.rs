@@ -1,16 +1,17 @@
-//! Direct preference optimisation on the policy's own answers (Guo et al. 2024, arXiv 2402.04792). A pair is the best answer c and the
-//! worst answer r to one prompt, as the rewards rank them. For an answer y:
+//! Direct preference optimisation on the policy's own answers (Guo et al. 2024, arXiv 2402.04792). A pair is the best
+//! answer c and the worst answer r to one prompt, as the rewards rank them. For an answer y:
 //!
 //! ```text
-//! x(y) = sum over y's supervised tokens of logp - reference.logp        `ipo`: their mean
+//! x(y) = sum over y's supervised tokens of logp - reference.logp         `ipo`: their mean
 //! m    = x(c) - x(r)
-//! preference = -log sigmoid(beta m)                                      `sigmoid`: Rafailov et al. 2023, arXiv 2305.18290, equation 7
-//!            = (m - 1 / (2 beta))^2                                      `ipo`: Azar et al. 2023, arXiv 2310.12036, equation 17
+//! preference = -log sigmoid(beta m)         `sigmoid`: Rafailov et al. 2023, arXiv 2305.18290, equation 7
+//!            = (m - 1 / (2 beta))^2         `ipo`: Azar et al. 2023, arXiv 2310.12036, equation 17
 //! ```
 //!
-//! summed over pairs; the host divides by the prompts of the optimizer window that gave a pair. `logp`, `reference.logp` and `mask`
-//! are `[N]`, `group` and `rank` `[S]`. A masked token adds nothing and its cotangent is exactly 0. The answers are the policy's
-//! own at the time of the rollout; like the paper, the loss does not correct for updates since then.
+//! summed over pairs; the host divides by the prompts of the optimizer window that gave a pair. `logp`,
+//! `reference.logp` and `mask` are `[N]`, `group` and `rank` `[S]`. A masked token adds nothing and its cotangent is
+//! exactly 0. The answers are the policy's own at the time of the rollout; like the paper, the loss does not correct
+//! for updates since then.
 //!
 //! The paper lets a language model choose between two answers; here rewards rank any number of them.
 
@@ -46,8 +47,8 @@ pub const LOSSES: &[PairLoss] = &[
 /// Terms, cotangents and metrics of a micro-batch.
 ///
 /// # Errors
-/// [`Code::ARRAY`] for an array that is missing, and a pair that was cut apart; [`Code::SHAPE`] for lengths that disagree and a mask
-/// that is not 0 or 1.
+/// [`Code::ARRAY`] for an array that is missing, and a pair that was cut apart; [`Code::SHAPE`] for lengths that
+/// disagree and a mask that is not 0 or 1.
 pub fn loss(config: &Config, row: &PairLoss, batch: &Batch<'_>) -> Result<Loss> {
     let (tape, mask) = (batch.tape()?, Mask::from(batch.mask()?));
     let (best, worst) = pairs(batch)?;

@@ -1,7 +1,8 @@
-//! What is computed for a whole rollout before it is split into windows: of each prompt's answers the best and the worst are kept.
+//! What is computed for a whole rollout before it is split into windows: of each prompt's answers the best and the
+//! worst are kept.
 //!
-//! A prompt whose answers have equal rewards gives no pair. Among equal best or worst answers the choice depends on their tokens
-//! alone.
+//! A prompt whose answers have equal rewards gives no pair. Among equal best or worst answers the choice depends on
+//! their tokens alone.
 
 use plugin_api::{
     batch::names::{GROUP, REFERENCE_LOGP, REWARD, TARGET},
@@ -59,8 +60,8 @@ pub fn prepare(rollout: &Batch<'_>) -> Result<Batch<'static>> {
         .with(names::KL, Scope::SEQUENCE, same(kl)))
 }
 
-/// The places of the best and of the worst answer of each pair of a micro-batch. Answers that `prepare` did not keep are skipped: the
-/// host tries a batch with all of them.
+/// The places of the best and of the worst answer of each pair of a micro-batch. Answers that `prepare` did not keep
+/// are skipped: the host tries a batch with all of them.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing, and a best answer without a worst one or the reverse.

@@ -41,8 +41,8 @@ fn pair(logp: [f64; 4]) -> Batch<'static> {
     batch.with_statistic("logp", Scope::TOKEN, logp.to_vec())
 }
 
-/// They catch among others: pairs that depend on the order of the answers (`prepare`), a mean over pairs (`additivity`), a gradient into
-/// the reference (`declared`), a sequence without a partner (`empty`).
+/// They catch among others: pairs that depend on the order of the answers (`prepare`), a mean over pairs
+/// (`additivity`), a gradient into the reference (`declared`), a sequence without a partner (`empty`).
 #[test]
 fn the_laws_hold_under_every_option() {
     let cases = [json!({}), json!({"beta": 0.7}), json!({"loss": "ipo", "beta": 0.3})].map(options).to_vec();
@@ -86,8 +86,8 @@ fn gotcha_36_equal_best_answers_give_one_pair_in_any_order() {
     }
 }
 
-/// Catches log-ratios with another sign, a lost factor, a strict comparison that counts ties. Before the first step the policy equals the
-/// reference.
+/// Catches log-ratios with another sign, a lost factor, a strict comparison that counts ties. Before the first step the
+/// policy equals the reference.
 #[test]
 fn gotcha_16_equal_models_give_ln_2_and_a_tie() {
     for (given, sum) in [(json!({}), std::f64::consts::LN_2), (json!({"loss": "ipo", "beta": 0.5}), 1.0)] {
@@ -100,8 +100,8 @@ fn gotcha_16_equal_models_give_ln_2_and_a_tie() {
     }
 }
 
-/// Catches a sum where `ipo` averages, and the reverse. By hand: the log-ratios are -0.5 and 0.25 of the worst, 1 and 0.5 of the best
-/// answer, so that the margin is 1.75, of means 0.875.
+/// Catches a sum where `ipo` averages, and the reverse. By hand: the log-ratios are -0.5 and 0.25 of the worst, 1 and
+/// 0.5 of the best answer, so that the margin is 1.75, of means 0.875.
 #[test]
 fn gotcha_18_sums_and_means_by_hand() {
     let batch = pair([-1.5, -0.75, 0.0, -0.5]);
@@ -136,8 +136,8 @@ fn gotcha_18_sums_and_means_by_hand() {
     near("gradient of ipo", gradient[2], 0.625, 1e-13);
 }
 
-/// Catches a loss of answers that were not kept: the host tries a batch with all of them before step 1. And a pair that was cut apart is
-/// an error rather than half a loss.
+/// Catches a loss of answers that were not kept: the host tries a batch with all of them before step 1. And a pair that
+/// was cut apart is an error rather than half a loss.
 #[test]
 fn answers_that_are_not_kept_add_nothing() {
     let answers = [(1.0, 0.25, 1.0), (1.0, 1.0, 3.0), (1.0, 2.0, 2.0), (2.0, 0.5, 4.0), (2.0, 0.5, 5.0)];

@@ -15,8 +15,8 @@ fn some_answers() -> [Answer; 2] {
     ]
 }
 
-/// Catches a mean over tokens where answers count alike, and the reverse. The first answer has two tokens, the second one has one; both
-/// have the advantage 1 and the ratio 1.
+/// Catches a mean over tokens where answers count alike, and the reverse. The first answer has two tokens, the second
+/// one has one; both have the advantage 1 and the ratio 1.
 #[test]
 fn gotcha_01_each_normaliser_has_its_sum() {
     let answers = [Answer::new(0.0, &[-1.0, -1.0]), Answer::new(0.0, &[-1.0])];
@@ -52,8 +52,8 @@ fn gotcha_27_the_first_minibatch_has_ratio_1_and_clips_nothing() {
     }
 }
 
-/// Catches `reference - logp`, an estimator that is negative, and one with the other's gradient. On policy the means of the gradients
-/// are: k1 none, k2 that of KL(policy, reference), and k1 and k3 with the ratio the same.
+/// Catches `reference - logp`, an estimator that is negative, and one with the other's gradient. On policy the means of
+/// the gradients are: k1 none, k2 that of KL(policy, reference), and k1 and k3 with the ratio the same.
 #[test]
 fn gotcha_28_the_kl_has_its_sign_and_its_gradient() {
     let d = [1.0_f64, -0.5];
@@ -96,7 +96,8 @@ fn gotcha_29_long_answers_lose_reward_up_to_the_greatest_length() {
     assert_eq!(first, [1.0, 1.0, 1.0, 0.75, 0.5, 0.5]);
 }
 
-/// Catches truncated answers that are learned from or stay in the denominator (trl 6439), and ones that leave the baseline.
+/// Catches truncated answers that are learned from or stay in the denominator (trl 6439), and ones that leave the
+/// baseline.
 #[test]
 fn gotcha_36_masked_truncated_answers_leave_the_loss_and_its_denominator() {
     let mut answers = rewarded(&[(0.0, 1.0), (0.0, 0.0), (1.0, 0.5), (1.0, 0.5)]);
@@ -108,8 +109,8 @@ fn gotcha_36_masked_truncated_answers_leave_the_loss_and_its_denominator() {
     assert!(create(json!({})).unwrap().prepare(&rollout(&answers)).unwrap().find("keep").is_none());
 }
 
-/// Catches the population's deviation, a deviation without 1e-4, and advantages of rounding errors. By hand: the rewards 1, 2, 6 have mean
-/// 3 and variance 7; with 0.1, 0.1, 0.1 the mean of the rollout is 1.55.
+/// Catches the population's deviation, a deviation without 1e-4, and advantages of rounding errors. By hand: the
+/// rewards 1, 2, 6 have mean 3 and variance 7; with 0.1, 0.1, 0.1 the mean of the rollout is 1.55.
 #[test]
 fn gotcha_36_every_baseline_and_scale_by_hand() {
     let answers = rewarded(&[(0.0, 1.0), (1.0, 0.1), (0.0, 2.0), (1.0, 0.1), (0.0, 6.0), (1.0, 0.1)]);
@@ -126,7 +127,8 @@ fn gotcha_36_every_baseline_and_scale_by_hand() {
     all_near("none", &of("none", "none"), &[1.0, 0.1, 2.0, 0.1, 6.0, 0.1], 1e-14);
 }
 
-/// Catches groups of equal rewards that are kept, a number of answers instead of prompts, and a comparison after the penalty is left out.
+/// Catches groups of equal rewards that are kept, a number of answers instead of prompts, and a comparison after the
+/// penalty is left out.
 #[test]
 fn gotcha_36_dynamic_sampling_drops_groups_without_a_signal_and_asks_for_as_many() {
     let mut answers = rewarded(&[(3.0, 1.0), (5.0, 0.1), (3.0, 0.0), (5.0, 0.1), (5.0, 0.1), (4.0, 0.7)]);
@@ -158,7 +160,8 @@ fn clips_hold_only_on_the_side_that_would_gain() {
     all_near("reinforce", &gradient(json!({"loss": "reinforce"})), &[-1.0, -1.0, 1.0, 1.0], 1e-14);
 }
 
-/// Catches a weight of the sampler by the policy, a cap on the wrong side, weights of tokens behind the mask, and a KL that is weighted.
+/// Catches a weight of the sampler by the policy, a cap on the wrong side, weights of tokens behind the mask, and a KL
+/// that is weighted.
 #[test]
 fn importance_weights_are_capped_or_masked() {
     let answer = Answer::new(0.0, &[-1.0, -1.0, -1.0, -9.0]).mask(&[1.0, 1.0, 1.0, 0.0]).reward(1.0);

@@ -1,4 +1,5 @@
-//! The laws of every objective, under every option that changes what is computed; and computations over the whole rollout.
+//! The laws of every objective, under every option that changes what is computed; and computations over the whole
+//! rollout.
 
 use super::{Answer, create, metric, near, options, rollout, window};
 use objective_grpo::{Grpo, rollout::names};
@@ -36,9 +37,10 @@ fn generator(seed: u64) -> Generator {
     rewards.iter().fold(Generator::new(seed), |all, name| all.with_array(name, Scope::SEQUENCE, -1.0..=1.0))
 }
 
-/// They catch among others: statistics over a micro-batch instead of the rollout (`additivity`), a mean over tokens that counts masked
-/// ones (`masked`), an advantage by the place of an answer (`prepare`), a ratio that is held constant by mistake, or not where it must
-/// be (`cotangents`, `stop-gradients`), 0 / 0 in a group of one or an answer without tokens (`empty`).
+/// They catch among others: statistics over a micro-batch instead of the rollout (`additivity`), a mean over tokens
+/// that counts masked ones (`masked`), an advantage by the place of an answer (`prepare`), a ratio that is held
+/// constant by mistake, or not where it must be (`cotangents`, `stop-gradients`), 0 / 0 in a group of one or an answer
+/// without tokens (`empty`).
 #[test]
 fn the_laws_hold_under_every_option() {
     verify::<Grpo>(&cases(), &generator(61)).assert_ok();

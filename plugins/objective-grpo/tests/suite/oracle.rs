@@ -1,7 +1,8 @@
 //! Advantages, losses, gradients and metrics computed by TRL 1.16.0 and 0.16.1: `grpo.json`. Every case is compared.
 //!
-//! The test does the host's part: it weights and adds the rewards, and divides each term by the window's count. Accumulation and
-//! several steps per rollout are the host's too, so that the file's numbers of them enter only that count.
+//! The test does the host's part: it weights and adds the rewards, and divides each term by the window's count.
+//! Accumulation and several steps per rollout are the host's too, so that the file's numbers of them enter only that
+//! count.
 
 use super::{Answer, all_near, cotangent, create, metric, near, rewarded, rollout, with_prepared};
 use crate::support::{file, numbers, rows};
@@ -30,9 +31,9 @@ fn every_case_has_its_test() {
     assert!(all.len() == 33 || std::env::var_os("TELOS_ORACLES").is_some(), "{} cases", all.len());
 }
 
-/// Catches a deviation without Bessel's correction or of the wrong answers, 0 / 0 where all rewards are equal, and rewards that are
-/// weighted before they are normalised. An answer that no reward scored does not reach an objective of this host: it is left out
-/// here.
+/// Catches a deviation without Bessel's correction or of the wrong answers, 0 / 0 where all rewards are equal, and
+/// rewards that are weighted before they are normalised. An answer that no reward scored does not reach an objective of
+/// this host: it is left out here.
 #[test]
 fn gotcha_36_advantages_match_trl() {
     for case in cases("advantages") {
@@ -97,8 +98,8 @@ fn options(case: &Value) -> Value {
     options
 }
 
-/// What the host divides by: the count of the optimizer window. TRL states it as the number of accumulated batches like this one, and
-/// for `dapo` and `cispo` as all their tokens.
+/// What the host divides by: the count of the optimizer window. TRL states it as the number of accumulated batches like
+/// this one, and for `dapo` and `cispo` as all their tokens.
 fn divisor(case: &Value, grpo: &impl Objective, batch: &Batch<'_>) -> f64 {
     let accumulated = case["gradient_accumulation_steps"].as_f64().unwrap_or(1.0);
     let requirements = grpo.requirements().unwrap();
@@ -115,8 +116,8 @@ fn divisor(case: &Value, grpo: &impl Objective, batch: &Batch<'_>) -> f64 {
     count * times * accumulated
 }
 
-/// Catches a clip on the wrong side, a KL with its arguments exchanged, a mean of means, a ratio without its gradient or one with it
-/// where it is held, another normaliser, and a gradient behind the mask.
+/// Catches a clip on the wrong side, a KL with its arguments exchanged, a mean of means, a ratio without its gradient
+/// or one with it where it is held, another normaliser, and a gradient behind the mask.
 #[test]
 fn losses_gradients_and_metrics_match_trl() {
     let file = file("grpo.json");
