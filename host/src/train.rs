@@ -13,7 +13,7 @@ pub mod learner;
 pub mod memory;
 mod notices;
 pub mod opening;
-pub mod preference_pairs;
+pub mod own_answers;
 mod proving;
 mod quick_laws;
 pub mod roles;

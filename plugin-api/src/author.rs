@@ -4,6 +4,7 @@
 use crate::{
     Code, Error, Result,
     batch::{Array, Batch},
+    manifest::Statistic,
     objective::{Loss, MetricPart, Term},
     tape::{Tape, TapeError, Var},
 };
@@ -25,7 +26,7 @@ impl Batch<'_> {
     }
 
     /// An array as a variable: a named input where it is a statistic (so that `backward` yields its cotangent), a
-    /// constant otherwise. Shape `[rows]`, or `[rows, columns]` where it has several columns.
+    /// constant otherwise. Shape `[rows]`; `[rows, columns]` where it has several columns, and for candidates even if there is one.
     ///
     /// # Errors
     /// [`Code::ARRAY`] if the batch has no such array.
@@ -37,7 +38,8 @@ impl Batch<'_> {
 }
 
 fn ndarray_of(array: &Array<'_>) -> Result<ArrayD<f64>> {
-    let shape = if array.cols == 1 { vec![array.data.len()] } else { vec![array.rows(), array.cols] };
+    let is_wide = array.cols != 1 || Statistic::form(&array.name).is_some_and(|form| form.wide);
+    let shape = if is_wide { vec![array.rows(), array.cols] } else { vec![array.data.len()] };
     ArrayD::from_shape_vec(shape, array.data.to_vec())
         .map_err(|e| Error::new(Code::ARRAY, format!("array `{}`: {e}", array.name)))
 }
@@ -72,4 +74,23 @@ fn gradients(tape: &Tape, root: Var<'_>) -> Result<Vec<(String, Vec<f64>)>> {
     // The variable lives on this tape; its shorter lifetime only means that the caller may drop it earlier.
     let named = tape.backward(root)?.into_named();
     Ok(named.into_iter().map(|(name, d)| (name, d.iter().copied().collect())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Scope;
+
+    /// Catches an array of candidates that loses its second dimension where there is one candidate to each token.
+    #[test]
+    fn one_candidate_is_a_column() {
+        let batch = Batch::new()
+            .with("offsets", Scope::BATCH, vec![0.0, 2.0])
+            .with_statistic("candidates", Scope::TOKEN, vec![-1.0, -2.0])
+            .with_statistic("logp", Scope::TOKEN, vec![-1.0, -2.0]);
+        let tape = batch.tape().unwrap();
+        let [candidates, logp] = ["candidates", "logp"].map(|name| batch.var(&tape, name).unwrap());
+        assert_eq!((candidates.shape().unwrap(), logp.shape().unwrap()), (vec![2, 1], vec![2]));
+        assert_eq!(candidates.sum_last().to_vec().unwrap(), [-1.0, -2.0]);
+    }
 }

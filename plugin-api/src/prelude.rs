@@ -5,8 +5,9 @@ pub use crate::{
     batch::{Batch, Scope},
     export_objective, export_reward,
     manifest::{
-        ColumnValue, DataKind, Expectation, MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements,
-        RewardColumn, RewardManifest, Statistic, StopGradient, TermSpec,
+        AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, MetricSpec, Normaliser,
+        ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, Statistic, StopGradient,
+        TermNormaliser, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,

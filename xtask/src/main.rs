@@ -2,6 +2,7 @@
 //!
 //! The list of plugins is read from the workspace, so that a new objective changes nothing here.
 
+mod archive;
 mod build;
 mod cargo;
 mod dist;
@@ -31,6 +32,8 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
        cargo xtask test --accept     replace the snapshots of texts (*.snap) by the current texts, for review
        cargo xtask map [--graph]     check the structure of the source tree: files per folder, imports that go downwards;
                                      --graph prints the limited figures instead
+       cargo xtask archive           build the plugins of every released version of the contract from its own source, and
+                                     verify each with this host
        cargo xtask dist [--out DIR] [--built DIR]
                                      build, then make a folder of stripped files that runs anywhere;
                                      --built uses the files of an earlier build (target/release) instead
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Some("test") if rest.is_empty() => test::run(false),
         Some("test") if rest == ["--full"] => test::run(true),
         Some("test") if rest == ["--accept"] => test::accept().map(|()| ExitCode::SUCCESS),
+        Some("archive") if rest.is_empty() => archive_of_plugins().map(|()| ExitCode::SUCCESS),
         Some("dist") => match dist::Request::read(&rest) {
             Some(request) => dist::run(&request).map(|()| ExitCode::SUCCESS),
             None => wrong_usage(),
@@ -77,6 +81,13 @@ fn wrong_usage() -> Result<ExitCode> {
 fn telos(args: &[OsString]) -> Result<ExitCode> {
     let built = build::host_and_plugins(None)?;
     become_program(Command::new(built.host).args(args))
+}
+
+/// Builds the host, and checks the plugins of released versions of the contract with it.
+fn archive_of_plugins() -> Result<()> {
+    let built = build::host_and_plugins(None)?;
+    archive::run(&built)?.iter().for_each(|line| println!("{line}"));
+    Ok(())
 }
 
 /// Arranges libtorch, builds host and plugins with it, and prints its path.

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Result;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
-use commands::{check, compare, eval, generate, pairs, plugins, run, tokenizer};
+use commands::{answers, check, compare, eval, generate, pairs, plugins, run, tokenizer};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -49,6 +49,7 @@ enum Command {
     Plugins(plugins::Plugins),
     Generate(generate::Generate),
     Pairs(pairs::Pairs),
+    Answers(answers::Answers),
     Eval(eval::Eval),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
@@ -91,7 +92,12 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
     let calls_plugins = match &cli.command {
         Command::Run(run) => !run.only_explains(),
         Command::Plugins(plugins) => plugins.calls_plugins(),
-        Command::Check(_) | Command::Compare(_) | Command::Generate(_) | Command::Pairs(_) | Command::Eval(_) => true,
+        Command::Check(_)
+        | Command::Compare(_)
+        | Command::Generate(_)
+        | Command::Pairs(_)
+        | Command::Answers(_)
+        | Command::Eval(_) => true,
         Command::Tokenizer(_) => false,
     };
     match calls_plugins && supervise::role()? == Role::Supervisor {
@@ -113,6 +119,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Plugins(args) => plugins::execute(args, folders),
         Command::Generate(args) => generate::execute(args, folders),
         Command::Pairs(args) => pairs::execute(args, folders),
+        Command::Answers(args) => answers::execute(args, folders),
         Command::Eval(args) => eval::execute(args, folders),
         Command::Tokenizer(args) => tokenizer::execute(args),
     }

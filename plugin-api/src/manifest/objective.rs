@@ -134,6 +134,9 @@ pub struct Requirements {
     /// Rollouts: `loss` needs all answers to a prompt in one micro-batch. Otherwise they may be cut apart. Pairs never are.
     #[serde(default = "yes")]
     pub whole_groups: bool,
+    /// Rollouts: it reads rewards, so that the host refuses an experiment without one. A teacher may take their place.
+    #[serde(default = "yes")]
+    pub rewards: bool,
     /// Without rollouts: `prepare` reads the statistics of the whole window. The host then runs the window forward an additional
     /// time, before `prepare`. With rollouts `prepare` always reads them.
     #[serde(default)]
@@ -223,6 +226,7 @@ impl Default for Requirements {
             normalisers: Vec::new(),
             samples: 1,
             whole_groups: true,
+            rewards: true,
             window_statistics: false,
             divergence: None,
             candidates: None,

@@ -151,3 +151,31 @@ fn a_models_own_answers_become_pairs() {
     lab.ask(&["check", "tiny.toml"]).succeeds();
     pairs(&["--out", "other.jsonl"]).refuses(2, &["rollout", "how prompts are answered"]);
 }
+
+/// Catches an answer that is lost, one without its end or its score, a reward that is required although nothing is ranked, rows that
+/// `sft` cannot train on, and a file that is overwritten.
+#[test]
+fn a_models_own_answers_become_rows() {
+    let lab = lab(SFT);
+    lab.run(&[]).succeeds();
+    let shape =
+        tiny("").split_once("[model]").and_then(|(_, rest)| rest.split_once("[data]")).expect("a model").0.to_owned();
+    let policy = tiny(PPO).replace(&shape, "\nfrom = \"runs/tiny\"\n\n");
+    lab.write("policy.toml", &policy);
+    let answers = |more: &[&str]| lab.ask(&[&["answers", "policy.toml", "--json"], more].concat());
+    let found: Value =
+        serde_json::from_str(answers(&["--samples", "2", "--out", "own.jsonl"]).succeeds()).expect("JSON");
+    let rows = json_lines(lab.at("own.jsonl"));
+    assert_eq!(found["prompts"], 220, "the held-out ones too: {found}");
+    let counted = |key: &str| found[key].as_u64().expect("a count") as usize;
+    assert_eq!((counted("answers"), rows.len() + counted("no_text")), (rows.len(), 440), "{found}");
+    assert_eq!(counted("cut_off"), rows.iter().filter(|row| row["completion_ended"] == false).count(), "{found}");
+    for row in &rows {
+        let length = row["completion"].as_str().expect("text").chars().count() as f64;
+        assert_eq!(row["score"].as_f64(), Some(-(length - 4.0).abs() / 4.0), "{row}");
+    }
+    answers(&["--out", "own.jsonl"]).refuses(2, &["own.jsonl", "exists already"]);
+    let own = "path = \"own.jsonl\"\nsource = \"jsonl\"\nheld_out = 0.1";
+    lab.write("tiny.toml", tiny(SFT).replace("source = \"synthetic\"\nrows = 200\ntasks = [\"sort\"]", own));
+    lab.ask(&["check", "tiny.toml"]).succeeds();
+}

@@ -1,5 +1,6 @@
 //! The commands.
 
+pub(super) mod answers;
 pub mod check;
 pub mod compare;
 pub mod eval;

@@ -11,7 +11,7 @@ use crate::{
     plugins::Pinning,
     runs::disk::write_durably,
     setup::loading::prepare_draft,
-    train::preference_pairs::pairs,
+    train::own_answers::pairs::pairs,
 };
 
 // The text is printed as help, in which brackets are not links.

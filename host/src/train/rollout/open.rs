@@ -26,7 +26,8 @@ impl Rollouts {
             }
             return;
         }
-        if experiment.reward.iter().all(|reward| reward.weight == 0.0) {
+        let reads_rewards = objectives.iter().any(|active| active.requirements.rewards);
+        if reads_rewards && experiment.reward.iter().all(|reward| reward.weight == 0.0) {
             let why = "missing: rollouts need a reward with a weight other than 0; for example [[reward]] with plugin = \"length\"";
             refuse("reward", why.to_owned());
         }

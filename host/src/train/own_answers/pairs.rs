@@ -1,4 +1,4 @@
-//! Preference pairs from a policy's own answers: of several answers to a prompt, the one with the highest reward is chosen and
+//! Preference pairs from a model's own answers: of several answers to a prompt, the one with the highest reward is chosen and
 //! the one with the lowest is rejected. With these pairs a preference objective can learn from the experiment's rewards without
 //! rollouts.
 
@@ -6,22 +6,12 @@ use std::fmt::{self, Write};
 
 use plugin_api::reward::Sample;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use telos_random::Rng;
+use serde_json::Map;
 
-use super::{
-    eval::prompts::eval_prompts,
-    rollout::{rewards::Rewards, sampling::Policy},
-};
+use super::draw::{Drawing, Prompt, is_text, mean};
 use crate::{
-    config::experiment::Rollout,
-    data::{
-        Examples, Sequence,
-        rows::{ASSISTANT, integers},
-    },
+    data::rows::integers,
     error::{Error, Result},
-    generate::GenerateOptions,
-    model::Outputs,
     setup::Setup,
 };
 
@@ -59,84 +49,20 @@ pub struct Pairs {
 /// # Errors
 /// A request error for an experiment without `[rollout]` or `[[reward]]`; errors of plugins and of the backend.
 pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
-    let Some(rollout) = &setup.experiment().rollout else {
-        return Err(setup.loaded.refuse("rollout", "missing: its settings decide how prompts are answered"));
-    };
-    let (device, _) = setup.device(false)?;
-    let model = setup.model(&device, None, Outputs::TOKENS)?;
-    let mut mistakes = setup.loaded.mistakes();
-    let rewards = Rewards::open(setup, &device, &mut mistakes)?;
-    mistakes.finish()?;
-    let rewards = rewards.ok_or_else(|| Error::run("the rewards were not opened"))?;
-    if !rewards.any_weighted() {
-        return Err(setup.loaded.refuse("reward", "missing: pairs need a reward with a weight other than 0"));
-    }
-    let data = setup.data(false)?;
-    // If a chat template turns plain prompts into a user message, the pairs contain messages as well.
-    let as_messages = setup.experiment().data.source().writing().chat_template.is_some();
     let mut built = Pairs::default();
     let mut all = Vec::new();
-    for (side, data) in [(0, &data.train), (1, &data.held_out)] {
-        let data: &dyn Examples = &**data;
-        let policy = Policy { model: &model, tokenizer: &setup.tokenizer, data };
-        let eval_prompts = eval_prompts(data, &setup.tokenizer, u64::MAX)?;
-        // In blocks of a rollout's size, so that this needs no more memory than a rollout.
-        for (block, eval_prompts) in eval_prompts.chunks(rollout.prompts).enumerate() {
-            let prompts: Vec<Sequence> =
-                eval_prompts.iter().flat_map(|prompt| vec![prompt.prompt().clone(); samples]).collect();
-            let seed = Rng::new(&[setup.experiment().seed, PAIRS, side, block as u64]).next_u64();
-            let answers = policy.answer(&prompts, &options(rollout, seed))?;
-            let scores = rewards.combined(&rewards.score(&answers)?, answers.len());
-            let rounds = answers.chunks(samples).zip(scores.chunks(samples));
-            for (prompt, (answers, scores)) in eval_prompts.iter().zip(rounds) {
-                let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
-                let row = data.row_text(prompt.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
-                built.add(Prompt { row, as_messages }, &answered, scores)?;
-            }
-            all.extend(scores);
-        }
+    let drawing = Drawing::of(setup, samples, PAIRS)?;
+    if !drawing.is_scored() {
+        return Err(setup.loaded.refuse("reward", "missing: pairs need a reward with a weight other than 0"));
     }
+    drawing.run(&mut |prompt, answers, scores| {
+        all.extend(scores);
+        built.add(prompt, answers, scores)
+    })?;
     built.mean = mean(all.iter().sum(), all.len());
     built.chosen = mean(built.chosen, built.pairs);
     built.rejected = mean(built.rejected, built.pairs);
     Ok(built)
-}
-
-fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
-    let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = *rollout;
-    GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
-}
-
-fn mean(sum: f64, count: usize) -> f64 {
-    if count == 0 { f64::NAN } else { sum / count as f64 }
-}
-
-/// A prompt whose answers are compared.
-struct Prompt {
-    /// Its row as in the file: prompt and columns.
-    row: Map<String, Value>,
-    /// Whether a chat template turns plain strings into messages.
-    as_messages: bool,
-}
-
-impl Prompt {
-    /// Returns whether prompt and answers are messages.
-    fn is_chat(&self) -> bool {
-        self.as_messages || self.row.get("prompt").is_some_and(Value::is_array)
-    }
-
-    fn value(&self, sample: &Sample) -> Value {
-        match self.row.get("prompt") {
-            Some(Value::Array(messages)) => messages.clone().into(),
-            Some(text) if self.as_messages => json!([{"role": "user", "content": text}]),
-            Some(text) => text.clone(),
-            None => sample.prompt.clone().into(),
-        }
-    }
-
-    fn answer(&self, completion: &str) -> Value {
-        if self.is_chat() { json!([{"role": ASSISTANT, "content": completion}]) } else { completion.into() }
-    }
 }
 
 impl Pairs {
@@ -144,8 +70,7 @@ impl Pairs {
     /// `pairs` divides them.
     fn add(&mut self, prompt: Prompt, answers: &[&Sample], scores: &[f64]) -> Result<()> {
         self.prompts += 1;
-        let is_text = |index: &usize| !answers[*index].completion.contains(char::REPLACEMENT_CHARACTER);
-        let texts: Vec<usize> = (0..scores.len()).filter(is_text).collect();
+        let texts: Vec<usize> = (0..scores.len()).filter(|index| is_text(answers[*index])).collect();
         self.no_text += scores.len() - texts.len();
         let pick = |better: fn(f64, f64) -> bool| {
             texts.iter().copied().reduce(|best, index| if better(scores[index], scores[best]) { index } else { best })
@@ -205,6 +130,7 @@ impl fmt::Display for Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     fn sample(completion: &str) -> Sample {
         Sample { prompt: "p".into(), completion: completion.into(), ended: true, columns: Vec::new() }

@@ -1,0 +1,130 @@
+//! Draws answers of an experiment's model to all of its prompts.
+
+use plugin_api::reward::Sample;
+use serde_json::{Map, Value, json};
+use telos_random::Rng;
+
+use crate::{
+    config::experiment::Rollout,
+    data::{Examples, Sequence, rows::ASSISTANT},
+    error::{Error, Result},
+    generate::GenerateOptions,
+    model::{Model, Outputs},
+    setup::Setup,
+    train::{
+        eval::prompts::eval_prompts,
+        rollout::{rewards::Rewards, sampling::Policy},
+    },
+};
+
+/// What is done with a prompt's answers and their scores; without rewards every score is 0.
+pub(super) type OnPrompt<'a> = dyn FnMut(Prompt, &[&Sample], &[f64]) -> Result<()> + 'a;
+
+/// The model of an experiment and how it answers.
+pub(super) struct Drawing<'a> {
+    setup: &'a Setup,
+    rollout: &'a Rollout,
+    model: Model,
+    rewards: Rewards,
+    samples: usize,
+    stream: u64,
+}
+
+impl<'a> Drawing<'a> {
+    /// Opens the experiment's model and rewards. `stream` separates the random numbers from those of other uses.
+    ///
+    /// # Errors
+    /// A request error for an experiment without `[rollout]`; a model or rewards that cannot be opened.
+    pub(super) fn of(setup: &'a Setup, samples: usize, stream: u64) -> Result<Self> {
+        let Some(rollout) = &setup.experiment().rollout else {
+            return Err(setup.loaded.refuse("rollout", "missing: its settings decide how prompts are answered"));
+        };
+        let (device, _) = setup.device(false)?;
+        let model = setup.model(&device, None, Outputs::TOKENS)?;
+        let mut mistakes = setup.loaded.mistakes();
+        let rewards = Rewards::open(setup, &device, &mut mistakes)?;
+        mistakes.finish()?;
+        let rewards = rewards.ok_or_else(|| Error::run("the rewards were not opened"))?;
+        Ok(Self { setup, rollout, model, rewards, samples, stream })
+    }
+
+    /// Whether the answers get scores.
+    pub(super) fn is_scored(&self) -> bool {
+        self.rewards.any_weighted()
+    }
+
+    /// Answers every prompt, those held out last, and passes the answers to each on.
+    ///
+    /// # Errors
+    /// Errors of plugins, of the backend and of `on_prompt`.
+    pub(super) fn run(&self, on_prompt: &mut OnPrompt<'_>) -> Result<()> {
+        let data = self.setup.data(false)?;
+        // If a chat template turns plain prompts into a user message, the written rows contain messages as well.
+        let as_messages = self.setup.experiment().data.source().writing().chat_template.is_some();
+        for (side, data) in [(0, &data.train), (1, &data.held_out)] {
+            let data: &dyn Examples = &**data;
+            let policy = Policy { model: &self.model, tokenizer: &self.setup.tokenizer, data };
+            let eval_prompts = eval_prompts(data, &self.setup.tokenizer, u64::MAX)?;
+            // In blocks of a rollout's size, so that this needs no more memory than a rollout.
+            for (block, eval_prompts) in eval_prompts.chunks(self.rollout.prompts).enumerate() {
+                let prompts: Vec<Sequence> =
+                    eval_prompts.iter().flat_map(|prompt| vec![prompt.prompt().clone(); self.samples]).collect();
+                let seed = Rng::new(&[self.setup.experiment().seed, self.stream, side, block as u64]).next_u64();
+                let answers = policy.answer(&prompts, &options(self.rollout, seed))?;
+                let scores = self.rewards.combined(&self.rewards.score(&answers)?, answers.len());
+                let rounds = answers.chunks(self.samples).zip(scores.chunks(self.samples));
+                for (prompt, (answers, scores)) in eval_prompts.iter().zip(rounds) {
+                    let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
+                    let row = data.row_text(prompt.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
+                    on_prompt(Prompt { row, as_messages }, &answered, scores)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn options(rollout: &Rollout, seed: u64) -> GenerateOptions {
+    let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = *rollout;
+    GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
+}
+
+/// Returns a mean; NaN without values.
+pub(super) fn mean(sum: f64, count: usize) -> f64 {
+    if count == 0 { f64::NAN } else { sum / count as f64 }
+}
+
+/// Whether an answer is a text: bytes that are not valid text would be written as a different answer.
+pub(super) fn is_text(answer: &Sample) -> bool {
+    !answer.completion.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// A prompt that was answered.
+pub(super) struct Prompt {
+    /// Its row as in the file: prompt and columns.
+    pub(super) row: Map<String, Value>,
+    /// Whether a chat template turns plain strings into messages.
+    pub(super) as_messages: bool,
+}
+
+impl Prompt {
+    /// Returns whether prompt and answers are messages.
+    fn is_chat(&self) -> bool {
+        self.as_messages || self.row.get("prompt").is_some_and(Value::is_array)
+    }
+
+    /// Returns the prompt in the form of its row.
+    pub(super) fn value(&self, sample: &Sample) -> Value {
+        match self.row.get("prompt") {
+            Some(Value::Array(messages)) => messages.clone().into(),
+            Some(text) if self.as_messages => json!([{"role": "user", "content": text}]),
+            Some(text) => text.clone(),
+            None => sample.prompt.clone().into(),
+        }
+    }
+
+    /// Returns an answer in the form of the prompt.
+    pub(super) fn answer(&self, completion: &str) -> Value {
+        if self.is_chat() { json!([{"role": ASSISTANT, "content": completion}]) } else { completion.into() }
+    }
+}

@@ -1,0 +1,5 @@
+//! Rows made of a model's own answers to an experiment's prompts: preference pairs for `telos pairs`, and answers for `telos answers`.
+
+mod draw;
+pub mod pairs;
+pub mod rows;
