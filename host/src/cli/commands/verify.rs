@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Default of --limit.
+const LIMIT: u64 = 300;
+
 /// Check a backend, an objective or a reward against the laws that every plugin of its kind must satisfy.
 ///
 /// A backend is compared with the f64 reference: every operation, forward and backward, over a table of shapes; the operations and
@@ -65,7 +68,7 @@ pub struct Verify {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
     threads: usize,
     /// Seconds that one operation or law may take before it counts as hanging.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Print the whole report as JSON: every check with its numbers.
     #[arg(long)]
@@ -79,10 +82,36 @@ fn option(text: &str) -> Result<String, String> {
 }
 
 pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
-    let json = args.json;
     let registry = Registry::discover(&folders);
     let info = verify::find(&registry, &args.target)?;
     refuse_unused(&args, &info)?;
+    verified(args, &info, &registry, true).map(drop)
+}
+
+/// Verifies a plugin under its defaults and prints the result, unless `quiet`. Returns the hash of the bytes that were verified.
+///
+/// # Errors
+/// As for `telos plugins verify`; a failed run that names the broken laws.
+pub(super) fn with_defaults(info: &PluginInfo, registry: &Registry, quiet: bool) -> Result<String> {
+    let args = Verify {
+        target: info.id.clone(),
+        device: None,
+        dtype: None,
+        option: Vec::new(),
+        only: Vec::new(),
+        column: Vec::new(),
+        vocabulary: None,
+        prompt: Vec::new(),
+        threads: 0,
+        limit: LIMIT,
+        json: false,
+    };
+    verified(args, info, registry, !quiet)
+}
+
+/// Verifies a plugin and prints the result if `shown`. Returns the hash of the bytes that were verified.
+fn verified(args: Verify, info: &PluginInfo, registry: &Registry, shown: bool) -> Result<String> {
+    let json = args.json;
     let limit = Duration::from_secs(args.limit);
     let bar = bar();
     let report = |done: usize, of: usize, name: &str| {
@@ -99,19 +128,23 @@ pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()>
             threads: threads(args.threads),
             limit,
         };
-        let verified = verify::verify(&request, &registry, &info, &report);
+        let verified = verify::verify(&request, registry, info, &report);
         bar.finish_and_clear();
         let verification = verified?;
-        print::result(&verification, args.json)?;
-        return if verification.passed { Ok(()) } else { Err(refusal(&verification)) };
+        if shown {
+            print::result(&verification, json)?;
+        }
+        return if verification.passed { Ok(verification.backend.sha256) } else { Err(refusal(&verification)) };
     }
     let Verify { option: options, only, column: columns, prompt: prompts, vocabulary, .. } = args;
     let request = LawRequest { options, only, columns, prompts, vocabulary, limit };
-    let verified = laws::verify(&request, &info, &report);
+    let verified = laws::verify(&request, info, &report);
     bar.finish_and_clear();
     let verification = verified?;
-    print::result(&verification, json)?;
-    if verification.passed { Ok(()) } else { Err(broken_laws(&verification)) }
+    if shown {
+        print::result(&verification, json)?;
+    }
+    if verification.passed { Ok(verification.plugin.sha256) } else { Err(broken_laws(&verification)) }
 }
 
 /// Refuses flags that are for plugins of another kind.

@@ -182,6 +182,18 @@ fn range(option: &OptionSpec) -> String {
     }
 }
 
+/// A page with the manifest of every objective, as Markdown.
+pub(super) fn page(registry: &Registry) -> Result<String> {
+    let mut text = "# Objectives\n\nWhat `telos plugins show` prints for each objective of this version. Written by `cargo xtask test \
+                    --accept`; a test compares it.\n"
+        .to_owned();
+    for info in registry.plugins().iter().filter(|info| info.kind == kind::OBJECTIVE) {
+        let shown = Manifest::of(info)?.text();
+        _ = write!(text, "\n## `{}`\n\n```text\n{}\n```\n", info.id, shown.trim());
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
