@@ -10,6 +10,7 @@ mod errors;
 mod map;
 mod minors;
 mod plugins;
+mod sdk;
 mod test;
 mod torch;
 
