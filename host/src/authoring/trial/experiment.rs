@@ -23,10 +23,13 @@ pub struct Recipe {
     pub most_steps: u64,
 }
 
-/// Keys of `[train]` for a model that learns from scratch.
-const FROM_SCRATCH: &str =
-    "schedule = { kind = \"cosine\", warmup = 20, min_lr_ratio = 0.1 }\noptimizer = { lr = 2e-3 }";
-/// Of one that is tuned further.
+/// Keys of `[train]` for a model that learns from scratch; the warm-up has to fit into the steps.
+fn from_scratch(steps: u64) -> String {
+    let warmup = (steps / 10).clamp(1, 20);
+    format!("schedule = {{ kind = \"cosine\", warmup = {warmup}, min_lr_ratio = 0.1 }}\noptimizer = {{ lr = 2e-3 }}")
+}
+
+/// Keys of `[train]` for one that is tuned further.
 const TUNED: &str = "optimizer = { lr = 3e-4, weight_decay = 0.0 }";
 /// The model of every run.
 const MODEL: &str = "model = { layers = 2, dim = 96, heads = 4, context = 64 }";
@@ -136,8 +139,9 @@ impl Stages {
                 text,
                 "\n# The start of both: fine-tuned from scratch, on demonstrations of which two in five are flawed.\n[[stage]]\n\
                  name = {}\n{MODEL}\nobjective = {{ plugin = \"sft\" }}\n{gold}data = {{ rows = 12800, flawed = 0.4 }}\n\n\
-                 [stage.train]\nsteps = {start}\nbatch = {{ sequences = 32 }}\n{FROM_SCRATCH}\n",
-                quoted(stage)
+                 [stage.train]\nsteps = {start}\nbatch = {{ sequences = 32 }}\n{}\n",
+                quoted(stage),
+                from_scratch(start)
             );
         }
         for run in &self.runs {
@@ -155,7 +159,7 @@ impl Stages {
             };
             let every = (steps / EVALUATIONS).max(1);
             let answers = if self.gold.is_some() { "eval.tokens = 8000\n".to_owned() } else { gold.clone() };
-            let learns = if self.start.is_some() { TUNED } else { FROM_SCRATCH };
+            let learns = if self.start.is_some() { TUNED.to_owned() } else { from_scratch(steps) };
             _ = write!(
                 text,
                 "\n[[stage]]\nname = {}\n{begin}\n{objective}\n{answers}eval.every = {every}\ndata = {{ {} }}\n{}\n\

@@ -33,6 +33,8 @@ pub struct Install {
     /// Skip the laws. Runs still check some of them on their first batch.
     #[arg(long)]
     unverified: bool,
+    #[command(flatten)]
+    inputs: verify::Inputs,
     /// Print what was installed as JSON.
     #[arg(long)]
     json: bool,
@@ -51,7 +53,7 @@ pub(super) fn execute(args: Install, plugin_folders: &[PathBuf]) -> Result<()> {
     } else {
         let registry = Registry::discover(plugin_folders);
         for info in &candidate.plugins {
-            let verified = verify::with_defaults(info, &registry, args.json).map_err(|error| {
+            let verified = verify::with_inputs(info, args.inputs.clone(), &registry, args.json).map_err(|error| {
                 error.with_hint("nothing was installed; fix the plugin, or install it as it is with --unverified")
             })?;
             sha256 = Some(verified);
