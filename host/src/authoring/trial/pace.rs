@@ -33,20 +33,31 @@ pub fn length(recipe: &Recipe, stages: &Stages, folder: &Path, seconds: u64) -> 
     let start = stages.start.as_ref().map(cost).transpose()?;
     let runs = [cost(&stages.runs[0])?, cost(&stages.runs[1])?];
     let gold = stages.gold.iter().flatten().map(cost).collect::<Result<Vec<Cost>>>()?;
-    Ok(fit(recipe.most_steps, start, runs, &gold, seconds as f64))
+    // An evaluation that draws no answers is as long in the short run.
+    let more = if stages.gold.is_some() { 1.0 } else { MORE };
+    Ok(fit(
+        recipe.most_steps,
+        start,
+        runs.map(|run| Cost { evaluation: more * run.evaluation, ..run }),
+        &gold,
+        seconds as f64,
+    ))
 }
 
+/// How many times longer an evaluation of answers is than in the short run; in truth less, since they are drawn a few at a time.
+const MORE: f64 = ANSWERS as f64 / PROBE.answers as f64;
+
+/// The length that fits, by the costs of the start in the short run, of the two objectives in the trial, and of measuring the true
+/// reward in the short run.
 fn fit(most: u64, start: Option<Cost>, runs: [Cost; 2], gold: &[Cost], seconds: f64) -> Length {
-    // Answers are drawn a few at a time, so an evaluation costs less than in proportion.
-    let more = ANSWERS as f64 / PROBE.answers as f64;
-    let mut left = seconds - gold.iter().map(|gold| more * gold.evaluation).sum::<f64>();
+    let mut left = seconds - gold.iter().map(|gold| MORE * gold.evaluation).sum::<f64>();
     let mut start_steps = 0;
     if let Some(cost) = start {
-        let own = START_SHARE * seconds - 2.0 * more * cost.evaluation;
+        let own = START_SHARE * seconds - 2.0 * MORE * cost.evaluation;
         start_steps = steps(own, cost.step).min(MOST_START_STEPS);
-        left -= 2.0 * more * cost.evaluation + start_steps as f64 * cost.step;
+        left -= 2.0 * MORE * cost.evaluation + start_steps as f64 * cost.step;
     }
-    let evaluations = (EVALUATIONS + 1) as f64 * more;
+    let evaluations = (EVALUATIONS + 1) as f64;
     left -= runs.iter().map(|run| evaluations * run.evaluation).sum::<f64>();
     let both = runs.iter().map(|run| run.step).sum::<f64>();
     // A multiple of the evaluations, so that the last one is at the end.
@@ -61,18 +72,23 @@ fn steps(seconds: f64, each: f64) -> u64 {
     (fitting / unit * unit).max(FEWEST)
 }
 
-/// The mean times of a run, without its first step, which allocates.
+/// The usual times of a run, without its first step, which allocates.
 fn cost(timing: &Path) -> Result<Cost> {
     let text = fs::read_to_string(timing)
         .map_err(|cause| Error::run(format!("cannot read {}", timing.display())).with_cause(cause))?;
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let mean = |skipped: usize, kinds: &[&str], of: &str| {
-        let is = |line: &&Value| kinds.iter().any(|kind| line["kind"] == **kind);
-        let seconds: Vec<f64> = lines.iter().filter(is).skip(skipped).map(|line| total(&line["seconds"])).collect();
-        let count = lines.iter().filter(|line| line["kind"] == of).skip(skipped).count();
-        if count == 0 { 0.0 } else { seconds.iter().sum::<f64>() / count as f64 }
+    let times = |kind: &str| -> Vec<f64> {
+        lines.iter().filter(|line| line["kind"] == kind).map(|line| total(&line["seconds"])).collect()
     };
-    Ok(Cost { step: mean(1, &["train", "rollout"], "train"), evaluation: mean(0, &["eval"], "eval") })
+    // A rollout counts for its first step, so steps are averaged in pairs.
+    let steps: Vec<f64> = times("train").windows(2).skip(1).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+    Ok(Cost { step: median(steps), evaluation: median(times("eval")) })
+}
+
+/// The middle one, so that a moment in which the machine was busy does not count.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn total(seconds: &Value) -> f64 {
@@ -93,10 +109,9 @@ mod tests {
     fn the_length_fits_the_time() {
         for (scale, seconds) in [(1.0, 60.0), (4.0, 60.0), (1.0, 20.0)] {
             let cost = Cost { step: scale * FAST.step, evaluation: scale * FAST.evaluation };
-            let Length { start, steps, answers } = fit(10_000, Some(cost), [cost, cost], &[cost], seconds);
-            let more = answers as f64 / PROBE.answers as f64;
-            let evaluations = (2 + 1 + 2 * (EVALUATIONS + 1)) as f64;
-            let takes = (start + 2 * steps) as f64 * cost.step + evaluations * more * cost.evaluation;
+            let Length { start, steps, .. } = fit(10_000, Some(cost), [cost, cost], &[cost], seconds);
+            let evaluations = (2 + 1) as f64 * MORE + 2.0 * (EVALUATIONS + 1) as f64;
+            let takes = (start + 2 * steps) as f64 * cost.step + evaluations * cost.evaluation;
             assert!(takes <= seconds && takes > 0.7 * seconds, "{scale} {seconds}: {takes}");
             assert_eq!(steps % EVALUATIONS, 0);
         }
