@@ -107,7 +107,7 @@ impl Trial {
     /// The curves of both runs.
     pub fn panels(&self, id: &str, against: &str) -> Vec<Panel> {
         let lines = |curve: fn(&Tried) -> &[(f64, f64)]| -> Vec<Line> {
-            let runs = self.runs.iter().zip(COLOURS.iter().rev().skip(1).rev());
+            let runs = self.runs.iter().zip(&COLOURS);
             let lines = runs.map(|(run, colour)| (run.objective.clone(), *colour, curve(run).to_vec()));
             lines.filter(|(_, _, points)| !points.is_empty()).collect()
         };

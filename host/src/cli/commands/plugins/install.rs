@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use plugin_api::manifest::kind;
 
-use super::new::quoted;
+use super::shell::{program, quoted};
 use crate::{
     authoring::{
         cargo,
@@ -86,10 +86,11 @@ fn line(plugin: &Installed, folder: &Path, is_searched: bool) -> String {
     };
     let mut text = format!("installed the {kind} `{id}` {version}{replaced}: {}\n", file.display());
     let place = if is_searched { String::new() } else { format!(" --plugins {}", quoted(folder)) };
+    let telos = program();
     let next = match kind.as_str() {
-        kind::OBJECTIVE => format!("telos plugins try {id}{place}, or telos run FILE{place}"),
-        kind::BACKEND => format!("telos compare FILE --backends candle,{id}{place}"),
-        _ => format!("telos run FILE{place}"),
+        kind::OBJECTIVE => format!("{telos} plugins try {id}{place}, or {telos} run FILE{place}"),
+        kind::BACKEND => format!("{telos} compare FILE --backends candle,{id}{place}"),
+        _ => format!("{telos} run FILE{place}"),
     };
     _ = writeln!(text, "next: {next}");
     if replaces.is_some() && !unchanged {

@@ -3,6 +3,7 @@
 mod install;
 mod list;
 mod new;
+mod shell;
 mod show;
 mod table;
 mod try_objective;
