@@ -124,6 +124,8 @@ accept! {
         decode_attention DecodeAttention;
     ActivationOps: activation Activation, activation_backward ActivationBackward, glu Glu, glu_backward GluBackward;
     HeadOps: head_stats HeadStats, head_backward HeadBackward, head_fused HeadFused, sample Sample;
+    DivergenceOps: head_divergence HeadDivergence, head_divergence_backward HeadDivergenceBackward;
+    CandidateOps: head_candidates HeadCandidates, head_candidates_backward HeadCandidatesBackward, head_topk HeadTopk;
     OptimizerOps: global_norm GlobalNorm, adamw AdamW;
 }
 

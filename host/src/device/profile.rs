@@ -110,9 +110,11 @@ fn flops(spec: &OpSpec, call: &Call<'_>, session: &mut dyn Session) -> f64 {
         // Forward: scores and values. Backward: the scores again and the four products that follow.
         "attention" => 2.0 * 2.0 * size("q").1 * pairs(spec, call, session),
         "attention_backward" => 5.0 * 2.0 * size("q").1 * pairs(spec, call, session),
-        "head_stats" => product("x", "w"),
+        "head_stats" | "head_candidates" | "head_topk" => product("x", "w"),
+        "head_divergence" => product("x", "w") + product("x2", "w2"),
+        "head_divergence_backward" => 3.0 * product("x", "w") + product("x2", "w2"),
         "head_backward" if input("logits").is_some() => 2.0 * product("x", "w"),
-        "head_backward" | "head_fused" => 3.0 * product("x", "w"),
+        "head_backward" | "head_fused" | "head_candidates_backward" => 3.0 * product("x", "w"),
         _ => 0.0,
     }
 }

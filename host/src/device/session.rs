@@ -44,6 +44,11 @@ impl Device {
         self.0.compute.accumulator()
     }
 
+    /// Whether `other` is the same session, so that one operation may read buffers of both.
+    pub fn same(&self, other: &Device) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Runs one operation.
     ///
     /// # Errors

@@ -7,12 +7,11 @@
 //! [`saved_model`](crate::inference::saved_model) opens a model outside of a run, for generation and for evaluation on text;
 //! [`evaluate_rows`](crate::inference::evaluate_rows) evaluates it on rows.
 
+mod draw;
 pub mod text;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use plugin_api::abi::DType;
-use plugin_api::backend::ops::Sample as SampleOp;
 use telos_random::Rng;
 
 use crate::device::Tensor;
@@ -70,6 +69,12 @@ pub struct Completion {
     pub tokens: Vec<i32>,
     /// Log-probability of each under the whole softmax at the temperature (at 1 if the temperature is 0).
     pub logps: Vec<f64>,
+    /// Log-probability of each under the distribution that it was drawn from: the softmax at the temperature, truncated by
+    /// `top_k` and `top_p` and renormalised over the remaining tokens. 0 if the temperature is 0; equal to `logps` without
+    /// truncation.
+    pub kept_logps: Vec<f64>,
+    /// Entropy of that distribution in nats, at each token; 0 if the temperature is 0.
+    pub kept_entropies: Vec<f64>,
     /// Why it ended.
     pub finish: Finish,
 }
@@ -171,6 +176,8 @@ struct Active {
     last: i32,
     tokens: Vec<i32>,
     logps: Vec<f64>,
+    kept_logps: Vec<f64>,
+    kept_entropies: Vec<f64>,
 }
 
 /// A waiting sample that gets a slot.
@@ -229,6 +236,8 @@ impl<'a> Generation<'a> {
                 last: 0,
                 tokens: Vec::new(),
                 logps: Vec::new(),
+                kept_logps: Vec::new(),
+                kept_entropies: Vec::new(),
             }));
             self.draw(&hidden, first)?;
         }
@@ -295,11 +304,14 @@ impl<'a> Generation<'a> {
     /// Draws a token for each active sample from index `first` on; finished samples free their slots.
     fn draw(&mut self, hidden: &Tensor, first: usize) -> Result<()> {
         let logits = self.model.logits(hidden)?;
-        let (ids, logps) = sample(self.model, &logits, self.options, &self.noise(first))?;
-        for ((active, token), logp) in self.active[first..].iter_mut().zip(ids).zip(logps) {
+        let draws = draw::sample(self.model, &logits, self.options, &self.noise(first))?;
+        for (active, draw) in self.active[first..].iter_mut().zip(draws) {
+            let draw::Draw { token, logp, kept_logp, kept_entropy } = draw;
             active.last = token;
             active.tokens.push(token);
             active.logps.push(logp);
+            active.kept_logps.push(kept_logp);
+            active.kept_entropies.push(kept_entropy);
             (self.on_token)(Drawn { sample: active.sample, token, logp });
         }
         self.collect_finished();
@@ -334,31 +346,13 @@ impl<'a> Generation<'a> {
             match finish(&active) {
                 Some(finish) => {
                     self.free.push(active.slot);
-                    self.done[active.sample] = Some(Completion { tokens: active.tokens, logps: active.logps, finish });
+                    let Active { sample, tokens, logps, kept_logps, kept_entropies, .. } = active;
+                    self.done[sample] = Some(Completion { tokens, logps, kept_logps, kept_entropies, finish });
                 }
                 None => self.active.push(active),
             }
         }
     }
-}
-
-/// Draws one token per row of logits; returns ids and log-probabilities.
-fn sample(model: &Model, logits: &Tensor, options: &GenerateOptions, noise: &[f64]) -> Result<(Vec<i32>, Vec<f64>)> {
-    let device = model.device();
-    let rows = logits.row_count();
-    let noise = device.floats(noise)?;
-    let token = device.tensor_of(DType::I32, 1, rows)?;
-    let logp = device.tensor_of(device.accumulator(), 1, rows)?;
-    device.call(&SampleOp {
-        logits: logits.view(),
-        noise: noise.view(),
-        token: token.view(),
-        logp: logp.view(),
-        temperature: options.temperature,
-        top_k: options.top_k as i64,
-        top_p: options.top_p,
-    })?;
-    Ok((token.to_ints()?, logp.to_vec()?))
 }
 
 /// Prompts packed end to end.

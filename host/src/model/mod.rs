@@ -19,7 +19,10 @@ pub mod shape;
 mod size;
 
 pub use compute::activations::{BatchView, Forward, Keep, Recompute};
-pub use compute::head::{Cotangents, Head, HeadRequest, HeadStats, Statistics};
+pub use compute::head::{
+    CandidateCotangents, CandidateLogps, CandidateRequest, Cotangents, DivergenceRequest, Divergences, Head,
+    HeadRequest, HeadStats, Statistics, TopIds, TopIdsRequest,
+};
 pub use loaded::Model;
 pub use params::{Layout, Parameter};
 pub use shape::config::{ModelConfig, Outputs};

@@ -1,7 +1,7 @@
 //! Tests of batches, micro-batches, composed sequences and prepared arrays: each is cut, joined and read in the right places.
 
 use plugin_api::{
-    batch::{Batch, Scope, names},
+    batch::{Array, Batch, Scope, names},
     manifest::DataKind,
 };
 
@@ -82,6 +82,50 @@ fn compose_reads_prompts_and_completions_as_separate_parts() {
     assert_eq!(rows.get("row").unwrap(), [4.0, 4.0, 7.0, 7.0]);
     assert_eq!(rows.mask().unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
     assert_eq!(rows.column("m").unwrap(), [4.0, 4.0, 7.0, 7.0]);
+}
+
+/// Arrays that an objective adds in `compose` reach its loss where they belong. Catches an array that is dropped, numbers of a token that
+/// reach the target before or after it, columns that are mixed, and a cut that gives a micro-batch the numbers of another one.
+#[test]
+fn gotcha_02_composed_arrays_reach_the_batch_at_their_targets() {
+    let ids = [vec![5.0, 6.0, 7.0], vec![8.0, 9.0]];
+    let tokens: Vec<f64> = ids.concat();
+    let wide = tokens.iter().flat_map(|id| [10.0 * id, 10.0 * id + 1.0]).collect::<Vec<_>>();
+    let composed = Batch::new()
+        .with(names::OFFSETS, Scope::BATCH, vec![0.0, 3.0, 5.0])
+        .with("token", Scope::TOKEN, tokens.clone())
+        .with(names::MASK, Scope::TOKEN, vec![0.0, 1.0, 1.0, 0.0, 1.0])
+        .with("row", Scope::SEQUENCE, vec![3.0, 4.0])
+        .with(names::COUNTED, Scope::SEQUENCE, vec![1.0, 0.0])
+        .with("strength", Scope::SEQUENCE, vec![0.5, 0.25])
+        .with("weight", Scope::TOKEN, tokens)
+        .with_array(Array {
+            name: "wide".into(),
+            scope: Scope::TOKEN,
+            differentiable: false,
+            cols: 2,
+            data: wide.into(),
+        });
+    let sequences = sequences_of(&composed).unwrap();
+    let parts: Vec<PackedBatch> = sequences.iter().map(|one| pack(std::slice::from_ref(one)).unwrap()).collect();
+    let whole = pack(&sequences).unwrap();
+    assert_eq!(join(&parts), PackedBatch { max_len: 2, ..whole.clone() });
+    assert_eq!(pack(&unpack(&whole)).unwrap(), whole);
+    for packed in parts.iter().chain([&whole]) {
+        let batch = data_arrays(packed);
+        assert!(batch.check().is_ok());
+        let target = batch.get(names::TARGET).unwrap();
+        assert_eq!(batch.get("weight").unwrap(), target);
+        assert_eq!(batch.array("wide").unwrap().cols, 2);
+        let expected: Vec<f64> = target.iter().flat_map(|id| [10.0 * id, 10.0 * id + 1.0]).collect();
+        assert_eq!(batch.get("wide").unwrap(), expected);
+    }
+    let batch = data_arrays(&whole);
+    assert_eq!(
+        (batch.get(names::COUNTED).unwrap(), batch.get("strength").unwrap()),
+        (&[1.0, 0.0][..], &[0.5, 0.25][..])
+    );
+    assert!(batch.find("row").is_none() && batch.find("token").is_none());
 }
 
 /// Gotcha 2: only supervised tokens pass the head, and their statistics return to their own places.

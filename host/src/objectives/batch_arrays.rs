@@ -23,7 +23,13 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
         batch = batch.with(name.clone(), Scope::SEQUENCE, values.clone());
     }
     for (name, values) in &packed.per_token {
-        batch = batch.with(name.clone(), Scope::TOKEN, values.clone());
+        batch = batch.with_array(Array {
+            name: name.clone().into(),
+            scope: Scope::TOKEN,
+            differentiable: false,
+            cols: packed.widths.get(name).copied().unwrap_or(1),
+            data: values.clone().into(),
+        });
     }
     batch
 }

@@ -1,7 +1,7 @@
 //! The rows that `compose` reads, and the sequences that it composes.
 
 use plugin_api::{
-    batch::{Batch, Scope, names},
+    batch::{Array, Batch, Scope, names},
     manifest::DataKind,
 };
 
@@ -49,7 +49,8 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
     batch
 }
 
-/// Returns the sequences that `compose` returned as arrays.
+/// Returns the sequences that `compose` returned as arrays, with the arrays that the objective added. Those per token are still aligned
+/// to their tokens; packing shifts them.
 ///
 /// # Errors
 /// Arrays that are missing or of other lengths, and tokens that are not ids.
@@ -68,16 +69,22 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
         .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1)
         .filter_map(|a| Some((a.name.strip_prefix(names::COLUMN)?.to_owned(), a.data.as_ref())))
         .collect();
-    let numbers: Vec<(&str, &[f64])> = [names::GROUP, names::SIDE]
-        .into_iter()
-        .filter_map(|name| Some((name, composed.find(name)?.data.as_ref())))
-        .collect();
+    let is_own = |array: &Array<'_>| {
+        !["row", "part", "token", names::MASK].contains(&array.name.as_ref()) && !array.name.starts_with(names::COLUMN)
+    };
+    let of = |scope| composed.arrays().iter().filter(move |array| array.scope == scope && is_own(array));
+    let (numbers, of_tokens): (Vec<_>, Vec<_>) = (of(Scope::SEQUENCE).collect(), of(Scope::TOKEN).collect());
     let sequence = |(index, ends): (usize, &[usize])| Sequence {
         ids: ids[ends[0]..ends[1]].to_vec(),
         supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
         columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
         row: rows[index] as u64,
-        per_sequence: numbers.iter().map(|(name, values)| ((*name).to_owned(), values[index])).collect(),
+        per_sequence: numbers.iter().map(|array| (array.name.to_string(), array.data[index])).collect(),
+        of_tokens: of_tokens
+            .iter()
+            .map(|array| (array.name.to_string(), array.data[ends[0] * array.cols..ends[1] * array.cols].to_vec()))
+            .collect(),
+        widths: of_tokens.iter().filter(|a| a.cols > 1).map(|a| (a.name.to_string(), a.cols)).collect(),
         ..Default::default()
     };
     Ok(offsets.windows(2).enumerate().map(sequence).collect())

@@ -75,6 +75,7 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
         for (name, values) in &packed.per_token {
             whole.per_token.entry(name.clone()).or_default().extend(values);
         }
+        whole.widths.extend(packed.widths.clone());
     }
     whole
 }
@@ -86,14 +87,19 @@ pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
         let read = range.start..range.end - usize::from(packed.reads_last);
         let tokens = packed.tokens.get(range.start).into_iter().chain(&packed.targets[read.clone()]);
         let supervised = packed.mask[read].iter().map(|m| *m != 0.0);
-        let own = |values: &[f64]| values[range.clone()].to_vec();
+        let own = |name: &str, values: &[f64]| {
+            let width = packed.widths.get(name).copied().unwrap_or(1);
+            values[range.start * width..range.end * width].to_vec()
+        };
         Sequence {
             ids: tokens.map(|id| *id as u32).collect(),
             supervised: std::iter::once(false).chain(supervised).collect(),
             columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
             row: packed.rows[index],
             per_sequence: packed.per_sequence.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
-            per_token: packed.per_token.iter().map(|(name, values)| (name.clone(), own(values))).collect(),
+            per_token: packed.per_token.iter().map(|(name, values)| (name.clone(), own(name, values))).collect(),
+            of_tokens: Default::default(),
+            widths: packed.widths.clone(),
             reads_last: packed.reads_last,
         }
     };

@@ -4,6 +4,7 @@ pub mod active;
 #[cfg(test)]
 mod array_tests;
 pub mod batch_arrays;
+pub mod clock;
 pub mod compose;
 pub mod micro_batch;
 pub mod prepared_arrays;
@@ -22,10 +23,11 @@ use crate::{
     runs::breadcrumb::{self, CrashMarker},
 };
 use active::{Active, broken, failed};
-use batch_arrays::data_arrays;
+use batch_arrays::{data_arrays, join_batches};
+use clock::Clock;
 use compose::{rows_of, sequences_of};
 use micro_batch::{MicroBatchRange, join};
-use prepared_arrays::PreparedArrays;
+use prepared_arrays::{PreparedArrays, borrowed};
 
 /// Which models the objectives need, and which of the policy's outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,9 +51,9 @@ impl Needs {
     }
 }
 
-/// All objectives of an experiment, the temperature that divides the logits for all their statistics, and the limits of the
-/// sequences that they compose.
-pub struct Objectives(Vec<Active>, f64, Limits);
+/// All objectives of an experiment, the temperature that divides the logits for all their statistics, the limits of the sequences
+/// that they compose, and the optimizer step that their calls belong to.
+pub struct Objectives(Vec<Active>, f64, Limits, Clock);
 
 impl Objectives {
     /// Combines the objectives of an experiment, at least one; they must use the same temperature.
@@ -67,14 +69,37 @@ impl Objectives {
                 first.id, other.id, other.requirements.temperature
             )));
         }
-        Ok(Objectives(all, temperature, Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX }))
+        let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX, candidates: None };
+        Ok(Objectives(all, temperature, limits, Clock::default()))
     }
 
     /// Sets the vocabulary and context that composed sequences must fit; others are refused.
     pub fn limit(&mut self, vocab: u64, context: usize) {
         // If the last token is only predicted, it needs no position.
         let longest = context.saturating_add(usize::from(!self.needs().reads_last()));
-        self.2 = Limits { vocab, longest };
+        self.2 = Limits { vocab, longest, candidates: None };
+    }
+
+    /// Sets the optimizer step that the following calls belong to.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.3 = clock;
+    }
+
+    /// Returns the batch that objective `index` gets in `weigh` and `loss`: `batch`, its part of what this objective prepared, and
+    /// the step.
+    pub fn given<'a>(
+        &self,
+        index: usize,
+        batch: &'a Batch<'_>,
+        joined: &PreparedArrays,
+        part: MicroBatchRange,
+    ) -> Batch<'a> {
+        self.3.on(joined.with(index, batch, part))
+    }
+
+    /// Returns the arrays of a whole window or rollout that `prepare` gets: `whole` and the step.
+    pub fn given_whole<'a>(&self, whole: &'a Batch<'_>) -> Batch<'a> {
+        self.3.on(borrowed(whole))
     }
 
     /// Iterates over the objectives.
@@ -146,14 +171,24 @@ impl Objectives {
             let rows = rows_of(window.sequences(), &active.manifest.data);
             let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
             marker.host();
-            let Some(batch) = composed_now else { continue };
+            let Some(batch) = composed_now else {
+                if active.requirements.composed_candidates().is_some() {
+                    return Err(Error::run(format!(
+                        "objective \"{}\", call `compose`: it returned no sequences, but its requirements name candidates from \
+                         `compose`, which come with them",
+                        active.id
+                    )));
+                }
+                continue;
+            };
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
                     "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
                     active.id
                 )));
             }
-            contract::composed(&rows, &batch, self.2).map_err(|why| {
+            let limits = Limits { candidates: active.requirements.composed_candidates(), ..self.2 };
+            contract::composed(&rows, &batch, limits).map_err(|why| {
                 let rows = batch.get("row").unwrap_or_default().iter().map(|row| *row as u64).collect::<Vec<_>>();
                 broken(&active.id, "compose", why, &rows)
             })?;
@@ -175,19 +210,32 @@ impl Objectives {
         Ok(Window::new(sequences)?)
     }
 
-    /// Calls each objective's `prepare` with the whole window, before it is cut. Returns the arrays that are added to the
-    /// micro-batches.
+    /// Whether an objective's `prepare` reads the statistics of the whole window.
+    pub fn reads_window(&self) -> bool {
+        self.0.iter().any(|active| active.requirements.window_statistics)
+    }
+
+    /// Calls each objective's `prepare` with the whole window, before it is cut: with the data, and with the statistics of the
+    /// micro-batches `read` if the objective requires those. Returns the arrays that are added to the micro-batches.
     ///
     /// # Errors
     /// Errors of plugins, with the plugin's name; arrays that [`contract::prepared`] refuses.
-    pub fn prepare(&mut self, parts: &[PackedBatch], marker: &CrashMarker) -> Result<PreparedArrays> {
-        let whole = data_arrays(&join(parts));
+    pub fn prepare(
+        &mut self,
+        parts: &[PackedBatch],
+        read: Option<&[Batch<'_>]>,
+        marker: &CrashMarker,
+    ) -> Result<PreparedArrays> {
+        let packed = join(parts);
+        let data = self.3.on(data_arrays(&packed));
+        let with_statistics = read.map(|read| self.3.on(join_batches(read, &packed)));
         let mut answers = Vec::with_capacity(self.0.len());
         for active in &mut self.0 {
+            let whole = with_statistics.as_ref().filter(|_| active.requirements.window_statistics).unwrap_or(&data);
             marker.objective(&active.id, "prepare");
-            let own = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+            let own = active.instance.prepare(whole).map_err(|e| failed(&active.id, "prepare", e))?;
             marker.host();
-            contract::prepared(&whole, &own, false).map_err(|why| {
+            contract::prepared(whole, &own, false).map_err(|why| {
                 let rows: Vec<u64> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
                 broken(&active.id, "prepare", why, &rows)
             })?;
@@ -246,7 +294,7 @@ impl Objectives {
             .enumerate()
             .map(|(index, active)| {
                 marker.objective(&active.id, "loss");
-                let batch = joined.with(index, batch, part);
+                let batch = self.given(index, batch, joined, part);
                 let loss = active.instance.loss(&batch).map_err(|e| failed(&active.id, "loss", e))?;
                 contract::loss(&active.manifest, &active.requirements, &batch, &loss)
                     .map_err(|why| broken(&active.id, "loss", why, rows))?;

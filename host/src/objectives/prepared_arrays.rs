@@ -1,7 +1,5 @@
 //! The arrays that `prepare` returns for a whole window; each micro-batch receives its own part of them.
 
-use std::borrow::Cow;
-
 use plugin_api::batch::{Array, Batch, Scope};
 
 use super::micro_batch::MicroBatchRange;
@@ -17,11 +15,11 @@ impl FromIterator<Batch<'static>> for PreparedArrays {
 }
 
 impl PreparedArrays {
-    /// Returns the micro-batch `batch` with its part of the arrays that objective `index` prepared.
-    pub fn with<'a>(&self, index: usize, batch: &'a Batch<'a>, part: MicroBatchRange) -> Cow<'a, Batch<'a>> {
-        let Some(own) = self.0.get(index).filter(|own| !own.arrays().is_empty()) else { return Cow::Borrowed(batch) };
-        let mut all = batch.clone();
-        for array in own.arrays() {
+    /// Returns the micro-batch `batch` with its part of the arrays that objective `index` prepared. The numbers of `batch` are
+    /// not copied.
+    pub fn with<'a>(&self, index: usize, batch: &'a Batch<'_>, part: MicroBatchRange) -> Batch<'a> {
+        let mut all = borrowed(batch);
+        for array in self.0.get(index).into_iter().flat_map(Batch::arrays) {
             let (first, rows) = match array.scope {
                 Scope::TOKEN => part.tokens(),
                 Scope::SEQUENCE => part.sequences(),
@@ -30,6 +28,19 @@ impl PreparedArrays {
             let data: Vec<f64> = array.data.iter().skip(first * array.cols).take(rows * array.cols).copied().collect();
             all = all.with_array(Array { data: data.into(), ..array.clone() });
         }
-        Cow::Owned(all)
+        all
     }
+}
+
+/// Returns a batch that refers to the arrays of `batch`.
+pub fn borrowed<'a>(batch: &'a Batch<'_>) -> Batch<'a> {
+    batch.arrays().iter().fold(Batch::new(), |all, array| {
+        all.with_array(Array {
+            name: array.name.as_ref().into(),
+            scope: array.scope,
+            differentiable: array.differentiable,
+            cols: array.cols,
+            data: array.data.as_ref().into(),
+        })
+    })
 }

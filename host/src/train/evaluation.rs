@@ -32,6 +32,7 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
+        self.learner.set_step(step);
         let Learner { model, roles, objectives, .. } = &mut self.learner;
         let mut figures = Figures::new();
         if !self.held_out.is_empty() {

@@ -19,6 +19,7 @@ use crate::{
     objectives::{
         Objectives,
         active::{Active, broken, failed},
+        clock::Clock,
         micro_batch::{cut, unpack},
     },
     optimizer::{self, groups::check_groups, kind::Optimizer, schedule},
@@ -53,6 +54,8 @@ pub struct Learner {
     /// The longest sequence of the run.
     pub(super) longest: usize,
     pub(super) recompute: Recompute,
+    /// Optimizer steps of the run.
+    steps: u64,
 }
 
 /// The part of the first step's window that a dry run computes.
@@ -93,7 +96,21 @@ impl Learner {
             rollouts: None,
             rewards: Rewards::default(),
             auxiliary: Vec::new(),
+            steps: 1,
         })
+    }
+
+    /// Sets the number of optimizer steps of the run.
+    pub(super) fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+        self.set_step(1);
+    }
+
+    /// Sets the optimizer step that the objectives' next calls belong to, counted from 1.
+    pub(super) fn set_step(&mut self, step: u64) {
+        let clock = Clock::at(step, self.steps);
+        self.objectives.set_clock(clock);
+        self.auxiliary.iter_mut().for_each(|one| one.objectives.set_clock(clock));
     }
 
     /// Returns held-out prompts of `data` with the models and rewards that answer and score them.
@@ -126,12 +143,14 @@ impl Learner {
         self.settings.optimizer.lr * schedule::rate(&self.settings.schedule, step, total)
     }
 
-    /// Returns the window of a step in micro-batches; steps count from 0 and come in order.
+    /// Returns the window of a step in micro-batches; steps count from 0 and come in order. The objectives' calls belong to that step
+    /// from now on.
     ///
     /// # Errors
     /// The data has ended; errors of plugins; rows that cannot be packed.
     pub fn window(&mut self, step: u64, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let ended = || Error::run("the training data has ended");
+        self.set_step(step + 1);
         if let Some(rollouts) = &mut self.rollouts {
             if rollouts.spent() {
                 let prompts = self.batcher.next_sequences(self.longest)?.ok_or_else(ended)?;

@@ -183,7 +183,10 @@ fn again(reader: &str, size: &str, noun: &str, rows: usize, read: usize) -> Stri
 /// Returns the note for rollouts with one answer per prompt if an objective compares answers.
 fn single_answers(experiment: &Experiment, objectives: &Objectives) -> Vec<String> {
     let Some(rollout) = experiment.rollout.as_ref().filter(|rollout| rollout.samples == 1) else { return Vec::new() };
-    let by_groups = |active: &Active| active.manifest.terms.iter().any(|term| term.normaliser == Normaliser::GROUPS);
+    let by_groups = |active: &Active| {
+        let mut terms = active.manifest.terms.iter();
+        terms.any(|term| *active.requirements.normaliser(term).0 == Normaliser::GROUPS)
+    };
     let (prompts, needs) = (rollout.prompts, objectives.needs());
     if !needs.rollouts || (needs.critic && !objectives.iter().any(by_groups)) {
         return Vec::new();

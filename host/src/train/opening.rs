@@ -104,11 +104,12 @@ pub fn open_or_mistakes(
         false => None,
     };
     let (Some(mut opened), Some(rewards), Some(auxiliary)) = (opened, rewards, auxiliary) else { return Ok(None) };
-    let Opened { learner, data, .. } = &mut opened;
+    let Opened { learner, data, steps, .. } = &mut opened;
     learner.rewards = rewards;
     learner.rewards.compute_at_most(forward_tokens(setup, &learner.objectives, &*data.train));
     learner.rollouts = Rollouts::open(setup, &learner.objectives, data);
     learner.auxiliary = auxiliary;
+    learner.set_steps(*steps);
     Ok(Some(opened))
 }
 

@@ -20,7 +20,10 @@ use plugin_api_laws::{
     objective::{QUICK, Quick},
 };
 
-use super::step::forward::{ForwardPass, Models};
+use super::step::{
+    forward::{ForwardPass, Models},
+    window::prepare,
+};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
@@ -99,7 +102,9 @@ pub(super) fn proofs(
     let joined = match objectives.needs().rollouts {
         // The results of `prepare` for a rollout are already stored with its sequences.
         true => PreparedArrays::default(),
-        false => objectives.keeping_state(|objectives| objectives.prepare(micro_batches, marker))?,
+        false => {
+            objectives.keeping_state(|objectives| Ok(prepare(models, objectives, micro_batches, marker)?.arrays))?
+        }
     };
     marker.backend("the quick laws");
     let objectives = &*objectives;
@@ -133,7 +138,7 @@ pub(super) fn proofs(
                 manifest: &active.manifest,
                 objective: active.instance.as_ref(),
                 plain: plain(setup, active.table),
-                batch: &joined.with(index, &batch, *part),
+                batch: &objectives.given(index, &batch, &joined, *part),
                 vocabulary: usize::try_from(setup.config.vocab).unwrap_or(usize::MAX),
             };
             let silent = quick.silent_terms().unwrap_or_default();

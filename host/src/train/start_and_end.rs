@@ -22,6 +22,7 @@ impl Trainer {
         if !self.score_by_reference(interrupt)? {
             return Ok(false);
         }
+        self.learner.set_step(self.state.step + 1);
         if self.state.step == 0 {
             // The memory check may use rows that the reference did not score: these get log-probabilities of 0 during the check.
             self.reference.iter().for_each(|reference| reference.use_zeros(true));

@@ -5,6 +5,7 @@ mod dpo;
 mod folders;
 mod generation;
 mod gradients;
+mod heads;
 mod invariants;
 mod muon;
 mod oracles;

@@ -4,7 +4,7 @@ use super::description::host_owns_array;
 use super::fault::{Fault, fault, place, sequence_of, twice};
 use crate::{
     batch::{Array, Batch, Scope},
-    manifest::{Normaliser, ObjectiveManifest},
+    manifest::{Normaliser, ObjectiveManifest, Requirements, TermSpec},
     objective::Verdict,
 };
 
@@ -75,12 +75,17 @@ fn finite(array: &Array<'_>, mask: &[f64], offsets: &[usize]) -> Result<(), Faul
     Err(Fault::at(format!("`{name}` is {value} at {at}, expected a finite number"), sequence))
 }
 
-/// Checks that `weigh` returned one weight for each term with a custom normaliser, and nothing else.
+/// Checks that `weigh` returned one weight for each term with a custom normaliser under the instance's options, and nothing else.
 ///
 /// # Errors
 /// The first mistake: a term that is missing, unknown or given twice; a weight that is negative or not finite.
-pub fn weights(manifest: &ObjectiveManifest, answer: &[(String, f64)]) -> Result<(), Fault> {
-    let is_custom = |name: &str| manifest.terms.iter().any(|t| t.name == name && t.normaliser == Normaliser::CUSTOM);
+pub fn weights(
+    manifest: &ObjectiveManifest,
+    requirements: &Requirements,
+    answer: &[(String, f64)],
+) -> Result<(), Fault> {
+    let custom = |term: &TermSpec| *requirements.normaliser(term).0 == Normaliser::CUSTOM;
+    let is_custom = |name: &str| manifest.terms.iter().any(|term| term.name == name && custom(term));
     for (name, weight) in answer {
         if !is_custom(name) {
             return fault(format!("it returned a weight for `{name}`, which is not a term with a custom normaliser"));
@@ -117,7 +122,7 @@ pub fn verdict(verdict: Verdict, rollouts: bool) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{batch::names, manifest::TermSpec};
+    use crate::{batch::names, manifest::TermNormaliser};
 
     fn given() -> Batch<'static> {
         Batch::new()
@@ -212,7 +217,7 @@ mod tests {
         };
         let answer = |pairs: &[(&str, f64)]| {
             let answer: Vec<_> = pairs.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
-            weights(&manifest, &answer)
+            weights(&manifest, &Requirements::default(), &answer)
         };
         assert_eq!(answer(&[("b", 0.0), ("a", 2.0)]), Ok(()));
         for (pairs, part) in [
@@ -227,6 +232,19 @@ mod tests {
             let why = answer(pairs).unwrap_err().text;
             assert!(why.contains(part), "{part} is missing in {why}");
         }
+    }
+
+    /// Catches weights that are asked for by the manifest, although the options choose another normaliser.
+    #[test]
+    fn options_decide_which_terms_are_weighed() {
+        let terms = vec![TermSpec::new("a", Normaliser::CUSTOM, ""), TermSpec::new("b", Normaliser::SEQUENCES, "")];
+        let manifest = ObjectiveManifest { terms, ..Default::default() };
+        let own = |term: &str, normaliser| TermNormaliser { term: term.to_owned(), normaliser, times: 1.0 };
+        let normalisers = vec![own("a", Normaliser::SEQUENCES), own("b", Normaliser::CUSTOM)];
+        let requirements = Requirements { normalisers, ..Default::default() };
+        assert_eq!(weights(&manifest, &requirements, &[("b".to_owned(), 1.0)]), Ok(()));
+        assert!(weights(&manifest, &requirements, &[("a".to_owned(), 1.0)]).is_err());
+        assert!(weights(&manifest, &requirements, &[]).unwrap_err().text.contains("`b`"));
     }
 
     /// Catches an unknown verdict that is treated as CONTINUE.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::description::host_owns_array;
 use super::fault::{Fault, fault, place, sequence_of};
-use crate::batch::{Batch, Scope, names};
+use crate::batch::{Array, Batch, Scope, names};
 
 /// Limits of a run for composed sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,35 +13,33 @@ pub struct Limits {
     pub vocab: u64,
     /// The maximum number of tokens in a sequence: the context, and one more if the last token is only predicted.
     pub longest: usize,
+    /// Columns of `candidate_ids`; `None` where the objective does not require candidates from `compose`.
+    pub candidates: Option<u64>,
 }
 
 /// Checks the sequences that `compose` made from `rows`.
 ///
 /// # Errors
-/// The first mistake: an array that is missing, unknown, of another scope or length; a token that is not an id of the vocabulary;
-/// a sequence with fewer than two tokens or with more than the model reads; a mask or side other than 0 and 1; a row that is not
-/// among `rows`.
+/// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the vocabulary;
+/// a sequence with fewer than two tokens or with more than the model reads; `mask`, `side` or `counted` other than 0 and 1; a row that
+/// is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number of the objective's own
+/// that is not finite, per token where the mask is 1, per sequence everywhere.
 pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
     for array in answer.arrays() {
-        let scope = match array.name.as_ref() {
-            names::OFFSETS => Scope::BATCH,
-            "token" | names::MASK => Scope::TOKEN,
-            "row" | "part" | names::GROUP | names::SIDE => Scope::SEQUENCE,
-            name if name.starts_with(names::COLUMN) => Scope::SEQUENCE,
-            name => {
-                let read = "offsets, token, mask, row, group, side and column.NAME";
-                return fault(format!("it returned `{name}`, which is not read; these arrays are: {read}"));
-            }
-        };
-        if array.scope != scope || array.cols != 1 {
-            let (name, found, cols) = (&array.name, array.scope, array.cols);
-            return fault(format!(
-                "it returned `{name}` per {found:?} with {cols} columns, expected one per {scope:?}"
-            ));
-        }
+        form(array, limits)?;
+    }
+    if limits.candidates.is_some() && answer.find(names::CANDIDATE_IDS).is_none() {
+        let what = "which the statistics `candidates` and `tail` are about";
+        return fault(format!("it returned no `{}`, {what}", names::CANDIDATE_IDS));
     }
     let offsets = whole_offsets(answer)?;
-    answer.check()?;
+    answer.check().map_err(|why| {
+        let aligned = match why.message.contains("token rows") {
+            true => "; arrays per token have one row for each of `token`, and the host shifts them to the targets",
+            false => "",
+        };
+        Fault::new(why.message + aligned)
+    })?;
     let (tokens, mask) = (answer.get("token")?, answer.mask()?);
     if offsets.last() != Some(&tokens.len()) {
         return fault(format!(
@@ -79,12 +78,77 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
         return Err(Fault::at(format!("sequence {s} has row {}, which was not given", own[s]), Some(s)));
     }
     for array in answer.arrays().iter().filter(|array| array.scope == Scope::SEQUENCE) {
-        let side = array.name == names::SIDE;
-        let fits = |value: &f64| if side { *value == 0.0 || *value == 1.0 } else { value.is_finite() };
+        let flag = [names::SIDE, names::COUNTED].contains(&array.name.as_ref());
+        let fits = |value: &f64| if flag { *value == 0.0 || *value == 1.0 } else { value.is_finite() };
         if let Some(s) = array.data.iter().position(|value| !fits(value)) {
-            let expected = if side { "0 or 1" } else { "a finite number" };
+            let expected = if flag { "0 or 1" } else { "a finite number" };
             let text = format!("`{}` is {} for sequence {s}, expected {expected}", array.name, array.data[s]);
             return Err(Fault::at(text, Some(s)));
+        }
+    }
+    let own = answer.arrays().iter().filter(|array| array.scope == Scope::TOKEN);
+    own.into_iter().try_for_each(|array| numbers(array, mask, &offsets, limits))
+}
+
+/// Checks an array's name, and the scope and columns that follow from it.
+fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
+    let (name, found, cols) = (array.name.as_ref(), array.scope, array.cols);
+    let (scope, columns) = match name {
+        names::OFFSETS => (Scope::BATCH, 1),
+        "token" | names::MASK => (Scope::TOKEN, 1),
+        "row" | "part" | names::GROUP | names::SIDE | names::COUNTED => (Scope::SEQUENCE, 1),
+        names::CANDIDATE_IDS => match limits.candidates {
+            Some(count) => (Scope::TOKEN, usize::try_from(count).unwrap_or(usize::MAX)),
+            None => {
+                return fault(format!(
+                    "it returned `{name}`, but its requirements name no candidates from `compose`, so that it is not read"
+                ));
+            }
+        },
+        _ if name.starts_with(names::COLUMN) => (Scope::SEQUENCE, 1),
+        _ if host_owns_array(name) => {
+            return fault(format!(
+                "it returned `{name}`, an array of the host, which `compose` may not return; rename it"
+            ));
+        }
+        _ if found == Scope::TOKEN && cols > 0 => return Ok(()),
+        _ if found == Scope::SEQUENCE => (Scope::SEQUENCE, 1),
+        _ => {
+            return fault(format!(
+                "it returned `{name}` per {found:?} with {cols} columns, expected one column per sequence, or columns per token"
+            ));
+        }
+    };
+    if found == scope && cols == columns {
+        return Ok(());
+    }
+    let expected = if columns == 1 { "one".to_owned() } else { format!("{columns} columns") };
+    fault(format!("it returned `{name}` per {found:?} with {cols} columns, expected {expected} per {scope:?}"))
+}
+
+/// Checks the numbers of an array per token where the mask is 1.
+fn numbers(array: &Array<'_>, mask: &[f64], offsets: &[usize], limits: Limits) -> Result<(), Fault> {
+    if ["token", names::MASK].contains(&array.name.as_ref()) {
+        return Ok(());
+    }
+    let candidates = array.name == names::CANDIDATE_IDS;
+    let is_id = |id: &f64| id.fract() == 0.0 && *id >= 0.0 && *id < limits.vocab as f64;
+    let fits = |value: &f64| if candidates { is_id(value) } else { value.is_finite() };
+    for (n, row) in array.data.chunks(array.cols).enumerate().filter(|(n, _)| mask.get(*n) == Some(&1.0)) {
+        let (name, at, sequence) = (&array.name, || place(offsets, n), sequence_of(offsets, n));
+        if let Some(value) = row.iter().find(|value| !fits(value)) {
+            let expected = match candidates {
+                true => format!("a whole number from 0 to {}, an id of the vocabulary", limits.vocab.saturating_sub(1)),
+                false => "a finite number".to_owned(),
+            };
+            return Err(Fault::at(format!("`{name}` is {value} at {}, expected {expected}", at()), sequence));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(id) = row.iter().find(|id| candidates && !seen.insert(id.to_bits())) {
+            return Err(Fault::at(
+                format!("`{name}` has the id {id} twice at {}, expected different ids", at()),
+                sequence,
+            ));
         }
     }
     Ok(())
@@ -107,6 +171,38 @@ mod tests {
         Batch::new().with("row", Scope::SEQUENCE, vec![4.0, 4.0, 9.0])
     }
 
+    fn wide(name: &'static str, cols: usize, data: Vec<f64>) -> Array<'static> {
+        Array { name: name.into(), scope: Scope::TOKEN, differentiable: false, cols, data: data.into() }
+    }
+
+    /// Catches candidates outside the vocabulary, an id twice in a row (its probability would count twice), and an author that shifts
+    /// its candidates by itself: the last supervised token of a sequence then has none.
+    #[test]
+    fn candidates_are_different_ids_at_every_supervised_token() {
+        let limits = Limits { vocab: 7, longest: 3, candidates: Some(2) };
+        let check = |ids: [f64; 10]| {
+            composed(&rows(), &answer().with_array(wide(names::CANDIDATE_IDS, 2, ids.to_vec())), limits)
+        };
+        let good = [9.0, 9.0, 0.0, 6.0, -1.0, f64::NAN, 5.0, 1.0, 2.0, 3.0];
+        assert_eq!(check(good), Ok(()));
+        for (place, id, part) in [
+            (3, 7.0, "is 7 at token 1 (token 1 of sequence 0), expected a whole number from 0 to 6"),
+            (2, 0.5, "is 0.5 at token 1"),
+            (6, 1.0, "has the id 1 twice at token 3"),
+        ] {
+            let mut wrong = good;
+            wrong[place] = id;
+            assert!(check(wrong).unwrap_err().text.contains(part), "{part}");
+        }
+        let shifted = [0.0, 6.0, 0.0, 0.0, 5.0, 1.0, 2.0, 3.0, 0.0, 0.0];
+        assert!(check(shifted).unwrap_err().text.contains("has the id 0 twice at token 1"));
+        assert!(composed(&rows(), &answer(), limits).unwrap_err().text.contains("no `candidate_ids`"));
+        let three = answer().with_array(wide(names::CANDIDATE_IDS, 3, vec![0.0; 15]));
+        assert!(
+            composed(&rows(), &three, limits).unwrap_err().text.contains("3 columns, expected 2 columns per token")
+        );
+    }
+
     fn answer() -> Batch<'static> {
         Batch::new()
             .with(names::OFFSETS, Scope::BATCH, vec![0.0, 2.0, 5.0])
@@ -118,7 +214,7 @@ mod tests {
     /// Catches ids that the embedding cannot look up, and numbers that are silently rounded or treated as true.
     #[test]
     fn composed_sequences_are_whole_and_within_the_models_limits() {
-        let limits = Limits { vocab: 7, longest: 3 };
+        let limits = Limits { vocab: 7, longest: 3, candidates: None };
         assert_eq!(composed(&rows(), &answer(), limits), Ok(()));
         let pairs = answer().with(names::SIDE, Scope::SEQUENCE, vec![1.0, 0.0]);
         let pairs =
@@ -140,7 +236,26 @@ mod tests {
             (answer().with(names::MASK, Scope::TOKEN, vec![f64::NAN; 5]), "`mask` is NaN"),
             (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
             (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
-            (answer().with("weight", Scope::TOKEN, vec![1.0; 5]), "`weight`, which is not read"),
+            (answer().with(names::TARGET, Scope::TOKEN, vec![1.0; 5]), "`target`, an array of the host"),
+            (answer().with("reference.logp", Scope::TOKEN, vec![1.0; 5]), "`reference.logp`, an array of the host"),
+            (
+                answer().with("weight", Scope::BATCH, vec![1.0; 5]),
+                "`weight` per batch with 1 columns, expected one column",
+            ),
+            (answer().with("weight", Scope::SEQUENCE, vec![1.0, f64::NAN]), "`weight` is NaN for sequence 1"),
+            // An author that shifts by itself returns a row for each target.
+            (answer().with("weight", Scope::TOKEN, vec![1.0; 3]), "holds 3 values, expected 5"),
+            (answer().with("weight", Scope::TOKEN, vec![1.0; 3]), "the host shifts them to the targets"),
+            (
+                answer().with("weight", Scope::TOKEN, vec![f64::NAN; 5]),
+                "`weight` is NaN at token 1 (token 1 of sequence 0)",
+            ),
+            (
+                answer().with(names::COUNTED, Scope::SEQUENCE, vec![1.0, 0.5]),
+                "`counted` is 0.5 for sequence 1, expected 0 or 1",
+            ),
+            (answer().with(names::COUNTED, Scope::TOKEN, vec![1.0; 5]), "`counted` per token"),
+            (answer().with(names::CANDIDATE_IDS, Scope::TOKEN, vec![1.0; 5]), "name no candidates from `compose`"),
             (answer().with("row", Scope::TOKEN, vec![4.0; 5]), "`row` per token"),
             (answer().with(names::GROUP, Scope::SEQUENCE, vec![f64::NAN; 2]), "`group` is NaN for sequence 0"),
             (pairs.with(names::SIDE, Scope::SEQUENCE, vec![1.0, 2.0]), "`side` is 2 for sequence 1, expected 0 or 1"),
@@ -155,7 +270,15 @@ mod tests {
             let why = composed(&rows(), &answer, limits).expect_err(part).text;
             assert!(why.contains(part), "{part} is missing in {why}");
         }
-        let long = composed(&rows(), &answer(), Limits { vocab: 7, longest: 2 }).unwrap_err();
+        for own in [
+            answer().with("weight", Scope::SEQUENCE, vec![0.5, -1.0]),
+            answer().with("weight", Scope::TOKEN, vec![f64::NAN, 1.0, f64::INFINITY, 2.0, 3.0]),
+            answer().with(names::COUNTED, Scope::SEQUENCE, vec![1.0, 0.0]),
+            answer().with_array(wide("weight", 2, vec![1.0; 10])),
+        ] {
+            assert_eq!(composed(&rows(), &own, limits), Ok(()));
+        }
+        let long = composed(&rows(), &answer(), Limits { longest: 2, ..limits }).unwrap_err();
         assert!(
             long.text.contains("sequence 1 has 3 tokens, expected at most 2") && long.sequence == Some(1),
             "{long}"

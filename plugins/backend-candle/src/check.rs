@@ -151,3 +151,43 @@ pub fn temperature(op: &str, temperature: f64) -> Result<()> {
     }
     Err(Error::invalid(format!("{op}: temperature {temperature} is not positive")))
 }
+
+/// Refuses a weight outside 0..=1.
+///
+/// # Errors
+/// [`Code::INVALID_ARGUMENT`].
+pub fn weight(op: &str, weight: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&weight) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{op}: weight {weight} is outside 0..=1")))
+}
+
+/// Refuses rows with an index outside `0..table`, or with one twice.
+///
+/// # Errors
+/// [`Code::INDEX`] or [`Code::INVALID_ARGUMENT`] naming the row.
+pub fn distinct<'a>(op: &str, name: &str, rows: impl Iterator<Item = &'a [i32]>, table: usize) -> Result<()> {
+    let mut sorted = Vec::new();
+    for (n, row) in rows.enumerate() {
+        indices(op, &format!("{name}[{n}]"), row, table)?;
+        sorted.clear();
+        sorted.extend_from_slice(row);
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(format!("{op}: row {n} of {name} has {} twice", pair[0])));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses more ids than the vocabulary has.
+///
+/// # Errors
+/// [`Code::SHAPE`].
+pub fn top(op: &str, count: u64, vocabulary: u64) -> Result<()> {
+    if count <= vocabulary {
+        return Ok(());
+    }
+    Err(Error::new(Code::SHAPE, format!("{op}: {count} ids of a vocabulary of {vocabulary}")))
+}

@@ -102,3 +102,56 @@ impl Session for CandleSession {
         self.pool.device().synchronize().map_err(|e| crate::storage::candle_error("sync", e))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::backend::{Backend, Op, SessionOptions, View, ops::*};
+
+    const VOCABULARY: u64 = 49_152;
+
+    fn tensor(s: &mut CandleSession, dtype: DType, rows: u64, cols: u64) -> View {
+        View::dense(s.alloc(dtype, rows * cols).unwrap(), dtype, rows, cols)
+    }
+
+    /// Runs an operation; returns the reported and the actual bytes of its scratch, in a session without other scratch.
+    fn scratch(s: &mut CandleSession, op: impl Op) -> (u64, u64) {
+        s.trim();
+        let reported = op.with_call(|call| {
+            s.invoke(call).unwrap();
+            s.workspace(call)
+        });
+        let Path::Kernels(cx) = &s.path else { panic!("not the kernels") };
+        (reported, 4 * (cx.logits.capacity() + cx.partials.capacity()) as u64)
+    }
+
+    /// The scratch of divergence, candidates and the most probable ids, forward and backward, for `n` tokens.
+    fn all(n: u64) -> Vec<(u64, u64)> {
+        let s = &mut crate::Candle::open(&SessionOptions { threads: 2, ..SessionOptions::default() }).unwrap();
+        let mut floats = |rows, cols| tensor(s, DType::F32, rows, cols);
+        let (x, w, x2, w2) = (floats(n, 2), floats(VOCABULARY, 2), floats(n, 1), floats(VOCABULARY, 1));
+        let [kl, lse, lse2, dkl] = [0; 4].map(|_| floats(1, n));
+        let (dx, dw, dlogp) = (floats(n, 2), Some(floats(VOCABULARY, 2)), floats(n, 3));
+        let (logp, ids) = (floats(n, 3), tensor(s, DType::I32, n, 3));
+        let (weight, some) = (0.5, Some(lse2));
+        // The most probable ids are distinct, as the candidates after them must be.
+        vec![
+            scratch(s, HeadDivergence { x, w, x2, w2, kl, weight, ..HeadDivergence::default() }),
+            scratch(s, HeadDivergenceBackward { x, w, x2, w2, lse, lse2, dkl, dx, dw, weight, ..Default::default() }),
+            scratch(s, HeadTopk { x, w, ids, logp, tail: some, ..HeadTopk::default() }),
+            scratch(s, HeadCandidates { x, w, ids, logp, tail: some, lse: Some(lse), ..HeadCandidates::default() }),
+            scratch(s, HeadCandidatesBackward { x, w, ids, lse, dlogp: Some(dlogp), dx, dw, ..Default::default() }),
+        ]
+    }
+
+    /// Catches a buffer of `[N, V]`, scratch that grows with the number of tokens, and scratch that is not reported.
+    #[test]
+    fn scratch_of_the_head_does_not_grow_with_the_tokens() {
+        let (few, many) = (all(150), all(600));
+        assert_eq!(few, many);
+        for (reported, actual) in many {
+            assert!(actual > 0 && actual <= reported, "{actual} bytes, {reported} reported");
+            assert!(reported < 600 * VOCABULARY * 4 / 2, "{reported} bytes");
+        }
+    }
+}

@@ -4,8 +4,8 @@ use crate::kernels;
 use plugin_api::backend::{
     Call, DType, Op,
     ops::{
-        self, Attention, AttentionBackward, DecodeAttention, HeadBackward, HeadFused, HeadStats, Norm, NormBackward,
-        Sample,
+        self, Attention, AttentionBackward, DecodeAttention, HeadBackward, HeadCandidates, HeadCandidatesBackward,
+        HeadDivergence, HeadDivergenceBackward, HeadFused, HeadStats, HeadTopk, Norm, NormBackward, Sample,
     },
 };
 
@@ -36,6 +36,17 @@ pub fn kernels(call: &Call<'_>) -> u64 {
         chunk(op.x.rows, op.w.rows)
     } else if let Some(op) = decoded::<HeadFused>(call) {
         chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadDivergence>(call) {
+        2 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadDivergenceBackward>(call) {
+        2 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadCandidates>(call) {
+        chunk(op.x.rows, op.w.rows) + op.ids.cols
+    } else if let Some(op) = decoded::<HeadCandidatesBackward>(call) {
+        chunk(op.x.rows, op.w.rows) + 2 * op.ids.cols
+    } else if let Some(op) = decoded::<HeadTopk>(call) {
+        // Per id a logit and the id, and the id once more.
+        chunk(op.x.rows, op.w.rows) + 6 * op.ids.cols
     } else if decoded::<Attention>(call).is_some() {
         block
     } else if decoded::<AttentionBackward>(call).is_some() {
@@ -58,12 +69,24 @@ pub fn kernels(call: &Call<'_>) -> u64 {
 /// are any.
 pub fn generic(call: &Call<'_>) -> u64 {
     let largest = call.inputs.iter().chain(call.outputs.iter()).map(|view| view.len()).max().unwrap_or(0);
+    let chunk =
+        |rows: u64, vocabulary: u64| rows.min(kernels::head::chunk_tokens(vocabulary as usize) as u64) * vocabulary;
     let extra = if let Some(op) = decoded::<Attention>(call) {
         2 * op.heads.max(0) as u64 * op.q.rows * op.q.rows
     } else if let Some(op) = decoded::<AttentionBackward>(call) {
         4 * op.heads.max(0) as u64 * op.q.rows * op.q.rows
     } else if let Some(op) = decoded::<HeadFused>(call) {
-        4 * op.x.rows.min(kernels::head::chunk_tokens(op.w.rows as usize) as u64) * op.w.rows
+        4 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadDivergence>(call) {
+        10 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadDivergenceBackward>(call) {
+        12 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadCandidates>(call) {
+        6 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadCandidatesBackward>(call) {
+        8 * chunk(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadTopk>(call) {
+        6 * chunk(op.x.rows, op.w.rows)
     } else {
         0
     };

@@ -30,9 +30,11 @@ enum Mistake {
     Output(&'static str, fn(u64, f32) -> f32),
     /// The same for integers.
     Index(&'static str, fn(i32) -> i32),
+    /// Writes another output's numbers to an output.
+    Instead(&'static str, &'static str),
 }
 
-use Mistake::{Index, Input, Integer, Number, Output, Without};
+use Mistake::{Index, Input, Instead, Integer, Number, Output, Without};
 
 /// Off by a ten-thousandth: visible in f32, and far below a thousandth.
 fn off(x: f64) -> f64 {
@@ -118,6 +120,42 @@ const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("decode_attention", "scale off", Number("scale", off)),
     ("decode_attention", "window off by one", Integer("window", |window| if window > 0 { window + 1 } else { 0 })),
     ("decode_attention", "the cache's last bit is lost", Output("k_cache", next)),
+    ("head_divergence", "forward and reverse exchanged", Number("weight", |w| 1.0 - w)),
+    ("head_divergence", "weight off", Number("weight", |w| if w > 0.0 && w < 1.0 { off(w) } else { w })),
+    ("head_divergence", "the temperature is forgotten", Number("temperature", |_| 1.0)),
+    ("head_divergence", "temperature off", Number("temperature", off)),
+    ("head_divergence", "the other model's softcap off", Number("softcap2", off)),
+    ("head_divergence", "the other model's scale off", Number("scale2", off)),
+    ("head_divergence", "the other model's bias is forgotten", Without("bias2")),
+    ("head_divergence", "the other model's states rounded to short", Input("x2", short)),
+    ("head_divergence", "the models' log-sum-exps exchanged", Instead("lse", "lse2")),
+    ("head_divergence_backward", "forward and reverse exchanged", Number("weight", |w| 1.0 - w)),
+    ("head_divergence_backward", "the temperature is forgotten", Number("temperature", |_| 1.0)),
+    ("head_divergence_backward", "the cap's slope is off", Number("softcap", off)),
+    ("head_divergence_backward", "lse off", Input("lse", |_, x| x + 1e-4)),
+    ("head_divergence_backward", "the other model's lse off", Input("lse2", |_, x| x + 1e-4)),
+    ("head_divergence_backward", "the other model's bias is forgotten", Without("bias2")),
+    ("head_candidates", "the temperature is forgotten", Number("temperature", |_| 1.0)),
+    ("head_candidates", "softcap off", Number("softcap", off)),
+    ("head_candidates", "the tail is that of the candidates", Output("tail", |_, x| (-x.exp_m1()).ln())),
+    ("head_candidates", "the tail is a difference from 1", Output("tail", |_, x| (1.0 - (1.0 - x.exp())).ln())),
+    ("head_candidates", "the tail has a floor", Output("tail", |_, x| x.max(-50.0))),
+    ("head_candidates_backward", "the tail's part is forgotten", Without("dtail")),
+    ("head_candidates_backward", "the candidates' part is forgotten", Without("dlogp")),
+    ("head_candidates_backward", "the temperature is forgotten", Number("temperature", |_| 1.0)),
+    ("head_candidates_backward", "the share of the rest is off", Input("tail", |_, x| x + 1e-4)),
+    ("head_candidates_backward", "lse off", Input("lse", |_, x| x + 1e-4)),
+    (
+        "head_topk",
+        "of equal ids the highest first",
+        Input("bias", |at, x| f32::from_bits(x.to_bits() + at as u32 % 64)),
+    ),
+    ("head_topk", "the next id", Index("ids", |id| id ^ 1)),
+    ("head_topk", "the temperature is forgotten", Number("temperature", |_| 1.0)),
+    ("head_topk", "the tail is that of the candidates", Output("tail", |_, x| (-x.exp_m1()).ln())),
+    ("sample", "the kept tokens are not renormalised", Instead("kept_logp", "logp")),
+    ("sample", "the entropy in bits", Output("kept_entropy", |_, x| x * std::f32::consts::LOG2_E)),
+    ("sample", "the surprise for the entropy", Instead("kept_entropy", "kept_logp")),
     ("sample", "temperature off", Number("temperature", |t| if t > 0.0 { off(t) } else { t })),
     ("sample", "the next token", Index("token", |token| token + 1)),
     ("global_norm", "the norm off by 1e-6", Output("norm", |at, x| if at == 0 { x * (1.0 + 1e-6) } else { x })),
@@ -199,6 +237,17 @@ impl Mutant {
                 self.inner.invoke(call)?;
                 let view = self.view(call, name).copied().filter(|v| v.dtype == DType::F32);
                 return view.map_or(Ok(()), |view| self.rewrite_floats(&view, f).map(drop));
+            }
+            Instead(name, other) => {
+                self.inner.invoke(call)?;
+                let views = [name, other].map(|name| self.view(call, name).copied().filter(|v| v.dtype == DType::F32));
+                let [Some(to), Some(from)] = views else { return Ok(()) };
+                let mut row = vec![0; from.cols as usize * 4];
+                for r in 0..from.rows {
+                    self.inner.download(from.buffer, from.offset + r * from.row_stride, &mut row)?;
+                    self.inner.upload(to.buffer, to.offset + r * to.row_stride, &row)?;
+                }
+                return Ok(());
             }
             Index(name, f) => {
                 self.inner.invoke(call)?;

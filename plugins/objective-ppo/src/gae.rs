@@ -1,6 +1,8 @@
-//! Advantages: generalised estimation, and whitening over a rollout. Both use supervised tokens only.
+//! Generalised advantage estimation, and how well a critic predicts. Both use supervised tokens only.
 
 use std::ops::Range;
+
+use plugin_api::groups::Moments;
 
 /// Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438, equation 16) of one sequence, computed backwards:
 ///
@@ -27,41 +29,9 @@ pub fn gae(
     }
 }
 
-/// Scales the supervised `values` to variance 1, and to mean 0 unless the mean is kept: `(x - mean) / sqrt(variance + 1e-8)`. The
-/// variance is the sample's, with Bessel's correction; fewer than two tokens have none, so that a single one becomes 0 (or its
-/// mean). As TRL's `masked_whiten`; torchtune's `whiten` adds the mean back when it claims to shift it.
-pub fn whiten(values: &mut [f64], mask: &[f64], keep_mean: bool) {
-    let moments = Moments::of(values, mask);
-    let bessel = moments.count / (moments.count - 1.0).max(1.0);
-    let scale = (moments.variance * bessel + 1e-8).sqrt().recip();
-    let shift = if keep_mean { moments.mean } else { 0.0 };
-    for (x, _) in values.iter_mut().zip(mask).filter(|(_, m)| **m == 1.0) {
-        *x = (*x - moments.mean) * scale + shift;
-    }
-}
-
 /// `1 - var(error) / var(target)` over the supervised tokens: 1 if the error is constant, 0 for a constant prediction and for
 /// targets that do not vary.
 pub fn explained_variance(error: &[f64], target: &[f64], mask: &[f64]) -> f64 {
     let of = Moments::of(target, mask).variance;
     if of > 0.0 { 1.0 - Moments::of(error, mask).variance / of } else { 0.0 }
-}
-
-/// Moments of the supervised tokens; 0 if there are none.
-struct Moments {
-    count: f64,
-    mean: f64,
-    /// Mean squared distance from the mean.
-    variance: f64,
-}
-
-impl Moments {
-    fn of(values: &[f64], mask: &[f64]) -> Self {
-        let supervised = || values.iter().zip(mask).filter(|(_, m)| **m == 1.0).map(|(x, _)| *x);
-        let count = supervised().count() as f64;
-        let divisor = count.max(1.0);
-        let mean = supervised().sum::<f64>() / divisor;
-        let variance = supervised().map(|x| (x - mean).powi(2)).sum::<f64>() / divisor;
-        Self { count, mean, variance }
-    }
 }

@@ -11,9 +11,9 @@
 
 use crate::{
     config::Settings,
-    gae::{explained_variance, gae, whiten},
+    gae::{explained_variance, gae},
 };
-use plugin_api::prelude::*;
+use plugin_api::{groups::whiten, prelude::*};
 use std::ops::Range;
 
 /// The arrays that [`prepare`] returns and `loss` reads.

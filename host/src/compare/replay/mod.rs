@@ -110,6 +110,10 @@ fn beginning(sequences: Vec<Sequence>, most: usize) -> Vec<Sequence> {
         left -= length;
         sequence.ids.truncate(length + 1);
         sequence.supervised.truncate(length + 1);
+        let positions = sequence.positions();
+        for (name, values) in &mut sequence.per_token {
+            values.truncate(positions * sequence.widths.get(name).copied().unwrap_or(1));
+        }
         kept.push(sequence);
     }
     kept

@@ -28,6 +28,13 @@ pub struct Sequence {
     /// `prepare` returned.
     #[serde(rename = "tokens")]
     pub per_token: BTreeMap<String, Vec<f64>>,
+    /// Numbers for each of the L tokens, by the names that objectives use, as `compose` returns them. Packing shifts them with
+    /// the targets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub of_tokens: BTreeMap<String, Vec<f64>>,
+    /// Numbers per position or token of those of `per_token` and `of_tokens` that have several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub widths: BTreeMap<String, usize>,
     /// Whether the last token is read too, at a position that predicts nothing. Needed for what a model computes at
     /// the end of a sequence (a score, a last value).
     pub reads_last: bool,
@@ -38,6 +45,11 @@ impl Sequence {
     /// predicted.
     pub fn positions(&self) -> usize {
         self.ids.len().saturating_sub(usize::from(!self.reads_last))
+    }
+
+    /// Numbers per position or token of an array.
+    fn width(&self, name: &str) -> usize {
+        self.widths.get(name).copied().unwrap_or(1)
     }
 
     /// How many targets count in the loss.
@@ -112,6 +124,8 @@ pub struct PackedBatch {
     pub per_sequence: BTreeMap<String, Vec<f64>>,
     /// \[N\] each: [`Sequence::per_token`].
     pub per_token: BTreeMap<String, Vec<f64>>,
+    /// Numbers per position of those of `per_token` that have several.
+    pub widths: BTreeMap<String, usize>,
     /// Whether each sequence's last position reads its last token and predicts nothing.
     pub reads_last: bool,
 }
@@ -136,14 +150,33 @@ impl PackedBatch {
     pub fn supervised(&self) -> usize {
         self.mask.iter().filter(|&&mask| mask != 0.0).count()
     }
+
+    /// The sequences that count in normalisers and in the host's own statistics, by number: all but those that `compose` returned
+    /// with `counted` 0.
+    pub fn counted(&self) -> impl Iterator<Item = usize> {
+        let flags = self.per_sequence.get(names::COUNTED);
+        (0..self.sequences()).filter(move |s| flags.and_then(|flags| flags.get(*s)) != Some(&0.0))
+    }
+
+    /// The positions of a sequence.
+    pub fn positions_of(&self, sequence: usize) -> Range<usize> {
+        let end = |s: usize| self.offsets.get(s).map_or(0, |offset| *offset as usize);
+        end(sequence)..end(sequence + 1)
+    }
+
+    /// How many targets count in the loss, of the sequences that count.
+    pub fn counted_targets(&self) -> usize {
+        let supervised = |s: usize| self.mask[self.positions_of(s)].iter().filter(|&&mask| mask != 0.0).count();
+        self.counted().map(supervised).sum()
+    }
 }
 
-/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets and mask `[1..]`. If the last token is read
-/// too, its position has target 0 and mask 0.
+/// Lays `sequences` end to end and shifts: tokens `[..L-1]`, targets, mask and the numbers of tokens `[1..]`. If the
+/// last token is read too, its position has target 0, mask 0 and numbers of 0.
 ///
 /// # Errors
-/// A sequence with fewer than two tokens, with a number of flags that differs from its number of tokens, or with
-/// other columns or numbers than the first sequence.
+/// A sequence with fewer than two tokens, with a number of flags or numbers that differs from its number of tokens, or
+/// with other columns or numbers than the first sequence.
 pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
     let reads_last = sequences.first().is_some_and(|first| first.reads_last);
     let mut batch = PackedBatch { offsets: vec![0], reads_last, ..Default::default() };
@@ -170,6 +203,12 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
         for (name, values) in &sequence.per_token {
             batch.per_token.entry(name.clone()).or_default().extend(values);
         }
+        for (name, values) in &sequence.of_tokens {
+            let (own, width) = (batch.per_token.entry(name.clone()).or_default(), sequence.width(name));
+            own.extend(values.iter().skip(width));
+            own.extend(std::iter::repeat_n(0.0, if reads_last { width } else { 0 }));
+        }
+        batch.widths.extend(sequence.widths.clone());
     }
     Ok(batch)
 }
@@ -183,11 +222,17 @@ fn check(sequence: &Sequence, first: &Sequence) -> Result<()> {
         let (flags, tokens) = (sequence.supervised.len(), sequence.ids.len());
         return Err(DataError::Row { row, what: format!("{flags} supervision flags for {tokens} tokens") });
     }
-    if let Some((name, values)) = sequence.per_token.iter().find(|(_, values)| values.len() != sequence.positions()) {
-        let (values, positions) = (values.len(), sequence.positions());
-        return Err(DataError::Row { row, what: format!("{values} values of `{name}` for {positions} positions") });
+    let counts = |all: &BTreeMap<String, Vec<f64>>, rows: usize| {
+        let wrong = |(name, values): &(&String, &Vec<f64>)| values.len() != rows * sequence.width(name);
+        all.iter().find(wrong).map(|(name, values)| format!("{} values of `{name}` for {rows}", values.len()))
+    };
+    if let Some(what) = counts(&sequence.per_token, sequence.positions()) {
+        return Err(DataError::Row { row, what: format!("{what} positions") });
     }
-    if names_of(sequence) != names_of(first) {
+    if let Some(what) = counts(&sequence.of_tokens, sequence.ids.len()) {
+        return Err(DataError::Row { row, what: format!("{what} tokens") });
+    }
+    if names_of(sequence) != names_of(first) || sequence.widths != first.widths {
         let (here, there) = (names_of(sequence).join(", "), names_of(first).join(", "));
         return Err(DataError::Row { row, what: format!("has the columns [{here}], row {} has [{there}]", first.row) });
     }
@@ -201,6 +246,7 @@ fn names_of(sequence: &Sequence) -> Vec<&str> {
         .keys()
         .chain(sequence.per_sequence.keys())
         .chain(sequence.per_token.keys())
+        .chain(sequence.of_tokens.keys())
         .map(String::as_str);
     own.chain(sequence.reads_last.then_some("the last token's position")).collect()
 }

@@ -1,3 +1,4 @@
+use plugin_api::batch::names;
 use proptest::prelude::*;
 
 use crate::data::batches::pack::{PackedBatch, Sequence, Window, micro_batches, pack};
@@ -114,6 +115,46 @@ fn values_per_position_stay_with_their_sequence_and_match_its_length() {
     let batch = pack(&[with(&[0.5, 1.0]), with(&[2.0, 3.0])]).unwrap();
     assert_eq!(batch.per_token["reference.logp"], [0.5, 1.0, 2.0, 3.0]);
     assert!(pack(&[with(&[0.5])]).unwrap_err().to_string().contains("reference.logp"));
+}
+
+/// Numbers of tokens, in two columns, that follow their token to the position that predicts it. Catches numbers that stay where the
+/// token is read, that are shifted over the end of a sequence, and a column that is lost.
+#[test]
+fn gotcha_02_numbers_of_tokens_are_shifted_with_their_tokens() {
+    let own = |ids: &[u32], reads_last| Sequence {
+        of_tokens: [
+            ("weight".to_owned(), ids.iter().map(|id| f64::from(*id)).collect()),
+            ("wide".to_owned(), ids.iter().flat_map(|id| [f64::from(*id), -f64::from(*id)]).collect()),
+        ]
+        .into(),
+        widths: [("wide".to_owned(), 2)].into(),
+        reads_last,
+        ..sequence(ids, &vec![1; ids.len()], 0)
+    };
+    for reads_last in [false, true] {
+        let batch = pack(&[own(&[1, 2, 3], reads_last), own(&[4, 5], reads_last)]).unwrap();
+        let targets: Vec<f64> = batch.targets.iter().map(|id| f64::from(*id)).collect();
+        // A position that predicts nothing has target 0 and numbers of 0.
+        assert_eq!(batch.per_token["weight"], targets);
+        assert_eq!(batch.per_token["wide"], targets.iter().flat_map(|id| [*id, -id]).collect::<Vec<_>>());
+        assert_eq!(batch.widths["wide"], 2);
+    }
+    let mut short = own(&[1, 2, 3], false);
+    short.of_tokens.insert("wide".to_owned(), vec![0.0; 3]);
+    assert!(pack(&[short]).unwrap_err().to_string().contains("3 values of `wide` for 3 tokens"));
+}
+
+/// Catches `counted` that is ignored, or counts the sequences instead of their targets.
+#[test]
+fn sequences_that_do_not_count_are_in_no_count() {
+    let with = |counted: f64| Sequence {
+        per_sequence: [(names::COUNTED.to_owned(), counted)].into(),
+        ..sequence(&[1, 2, 3], &[0, 1, 1], 0)
+    };
+    let batch = pack(&[with(0.0), with(1.0), with(0.0)]).unwrap();
+    assert_eq!((batch.counted().collect::<Vec<_>>(), batch.counted_targets(), batch.supervised()), (vec![1], 2, 6));
+    let all = pack(&[sequence(&[1, 2], &[0, 1], 0), sequence(&[1, 2], &[0, 1], 0)]).unwrap();
+    assert_eq!((all.counted().count(), all.counted_targets()), (2, 2));
 }
 
 proptest! {

@@ -2,13 +2,21 @@
 //!
 //! Only the requested tokens (the supervised ones) pass the head. The temperature divides the logits for all statistics.
 
+mod candidates;
+mod divergence;
+mod rows;
+
+pub use candidates::{CandidateCotangents, CandidateLogps, CandidateRequest, TopIds, TopIdsRequest};
+pub use divergence::{DivergenceRequest, Divergences};
+
 use plugin_api::abi::{DType, View};
-use plugin_api::backend::ops::{Fill, GatherRows, HeadBackward, HeadFused, Linear, ScatterAddRows};
+use plugin_api::backend::ops::{GatherRows, HeadBackward, HeadFused, Linear};
 
 use super::activations::Forward;
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
 use crate::model::loaded::Model;
+use rows::HeadRows;
 
 /// Statistics to compute in addition to the log-probability of the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -141,14 +149,10 @@ pub struct Head {
     logits: Option<Tensor>,
 }
 
-/// The rows that pass the head.
+/// The rows that pass the head, with their targets.
 struct Input {
-    /// Hidden states, `[M, D]`.
-    x: Tensor,
+    rows: HeadRows,
     targets: Tensor,
-    /// Their indices among the batch's N tokens; `None`: all of them.
-    rows: Option<Tensor>,
-    tokens: u64,
 }
 
 /// Statistics on the device, one row each, so that one transfer copies all of them.
@@ -177,12 +181,12 @@ impl Model {
     /// Rows or targets that do not exist; errors of the backend.
     pub fn head_stats(&self, forward: &Forward, request: &HeadRequest<'_>) -> Result<Head> {
         let input = self.head_input(forward, request)?;
-        let rows = input.x.row_count();
+        let rows = input.rows.x.row_count();
         let wanted = Statistics { lse: true, ..request.statistics };
         let table = self.stats_table(rows, wanted)?;
         let logits = request.keep_logits.then(|| self.device.tensor(rows, self.config.vocab)).transpose()?;
         self.device.call(&plugin_api::backend::ops::HeadStats {
-            x: input.x.view(),
+            x: input.rows.x.view(),
             w: self.weight(self.layout.head),
             targets: input.targets.view(),
             bias: None,
@@ -204,14 +208,14 @@ impl Model {
     /// # Errors
     /// Cotangents of another length than the statistics, or of the entropy if it was not requested.
     pub fn head_backward(&self, head: Head, cotangents: &Cotangents<'_>, grads: &Buffer) -> Result<Tensor> {
-        let rows = head.input.x.row_count();
+        let rows = head.input.rows.x.row_count();
         if cotangents.entropy.is_some() && head.table.entropy.is_none() {
             return Err(Error::run("head: a cotangent of the entropy, which was not requested"));
         }
         let given = self.upload_cotangents(cotangents, rows)?;
         let dx = self.device.tensor(rows, self.config.dim)?;
         self.device.call(&HeadBackward {
-            x: head.input.x.view(),
+            x: head.input.rows.x.view(),
             w: self.weight(self.layout.head),
             targets: head.input.targets.view(),
             lse: head.table.lse.unwrap_or(View::NONE),
@@ -228,7 +232,7 @@ impl Model {
             temperature: head.temperature,
             ..HeadBackward::default()
         })?;
-        self.scatter(&head.input, dx)
+        self.head_rows_backward(&head.input.rows, dx, None)
     }
 
     /// Computes statistics and backward pass in one pass, for cotangents that do not depend on the statistics. Returns the
@@ -247,14 +251,14 @@ impl Model {
             return Err(Error::run("head: the one-pass form takes no cotangent of the entropy"));
         }
         let input = self.head_input(forward, request)?;
-        let rows = input.x.row_count();
+        let rows = input.rows.x.row_count();
         let zeros = vec![0.0; if cotangents.logp.is_none() { rows as usize } else { 0 }];
         let given = Cotangents { logp: cotangents.logp.or(Some(&zeros)), ..*cotangents };
         let given = self.upload_cotangents(&given, rows)?;
         let table = self.stats_table(rows, request.statistics)?;
         let dx = self.device.tensor(rows, self.config.dim)?;
         self.device.call(&HeadFused {
-            x: input.x.view(),
+            x: input.rows.x.view(),
             w: self.weight(self.layout.head),
             targets: input.targets.view(),
             dlogp: given.logp.unwrap_or(View::NONE),
@@ -273,7 +277,7 @@ impl Model {
             ..HeadFused::default()
         })?;
         let stats = table.download(request.statistics)?;
-        Ok((stats, self.scatter(&input, dx)?))
+        Ok((stats, self.head_rows_backward(&input.rows, dx, None)?))
     }
 
     /// Returns the logits `[M, V]` of hidden states `[M, D]`.
@@ -292,10 +296,15 @@ impl Model {
     /// # Errors
     /// A row that does not exist.
     pub fn gather(&self, hidden: &Tensor, index: &[i32]) -> Result<Tensor> {
+        Ok(self.gathered(hidden, index)?.0)
+    }
+
+    /// The rows `index` of hidden states, and the index on the device.
+    fn gathered(&self, hidden: &Tensor, index: &[i32]) -> Result<(Tensor, Tensor)> {
         let index = self.device.ints(index)?;
         let y = self.device.tensor(index.column_count(), hidden.column_count())?;
         self.device.call(&GatherRows { x: hidden.view(), index: index.view(), y: y.view() })?;
-        Ok(y)
+        Ok((y, index))
     }
 
     fn head_input(&self, forward: &Forward, request: &HeadRequest<'_>) -> Result<Input> {
@@ -303,17 +312,16 @@ impl Model {
         if request.targets.len() as u64 != tokens {
             return Err(Error::run(format!("head: {} targets for {tokens} tokens", request.targets.len())));
         }
-        let Some(rows) = request.rows else {
-            let targets = self.device.ints(request.targets)?;
-            return Ok(Input { x: forward.hidden.clone(), targets, rows: None, tokens });
+        let targets = match request.rows {
+            None => self.device.ints(request.targets)?,
+            Some(rows) => {
+                let target = |row: &i32| usize::try_from(*row).ok().and_then(|row| request.targets.get(row)).copied();
+                let targets: Option<Vec<i32>> = rows.iter().map(target).collect();
+                let outside = || Error::run(format!("head: a row outside the {tokens} tokens"));
+                self.device.ints(&targets.ok_or_else(outside)?)?
+            }
         };
-        let target = |row: &i32| usize::try_from(*row).ok().and_then(|row| request.targets.get(row)).copied();
-        let targets: Option<Vec<i32>> = rows.iter().map(target).collect();
-        let targets = targets.ok_or_else(|| Error::run(format!("head: a row outside the {tokens} tokens")))?;
-        let index = self.device.ints(rows)?;
-        let x = self.device.tensor(rows.len() as u64, self.config.dim)?;
-        self.device.call(&GatherRows { x: forward.hidden.view(), index: index.view(), y: x.view() })?;
-        Ok(Input { x, targets: self.device.ints(&targets)?, rows: Some(index), tokens })
+        Ok(Input { rows: self.head_rows(&forward.hidden, request.rows)?, targets })
     }
 
     fn stats_table(&self, rows: u64, wanted: Statistics) -> Result<StatsTable> {
@@ -349,15 +357,6 @@ impl Model {
         let views = columns.map(|(_, column)| column.and_then(|_| next.next()).map(|row| memory.rows(row..row + 1)));
         let [logp, lse, mean_logit, entropy] = views;
         Ok(DeviceCotangents { logp, lse, mean_logit, entropy, _memory: memory })
-    }
-
-    /// Places the rows' cotangents among all tokens; the others get zero.
-    fn scatter(&self, input: &Input, dy: Tensor) -> Result<Tensor> {
-        let Some(rows) = &input.rows else { return Ok(dy) };
-        let dx = self.device.tensor(input.tokens, self.config.dim)?;
-        self.device.call(&Fill { x: dx.view(), value: 0.0 })?;
-        self.device.call(&ScatterAddRows { index: rows.view(), dy: dy.view(), dx: dx.view() })?;
-        Ok(dx)
     }
 }
 

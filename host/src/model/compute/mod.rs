@@ -8,7 +8,7 @@
 //! | [`activations`] | batches, what is kept and what is recomputed |
 //! | `decoder` | forward |
 //! | `backward` | the decoder's backward pass |
-//! | [`head`] | statistics per token, and their backward pass |
+//! | [`head`] | statistics per token, divergences, candidates and the most probable ids, and their backward passes |
 //! | `scalar` | one number per position: scores and values, and their backward pass |
 //! | [`cache`] | keys and values of earlier tokens |
 //! | `generation` | prompts into the cache, then one token after another |

@@ -24,6 +24,7 @@ use crate::{
         step::{
             forward::{ForwardPass, Models},
             metrics::MetricAccumulator,
+            window::{PreparedWindow, prepare},
         },
     },
 };
@@ -40,14 +41,18 @@ pub fn evaluate(
     marker: &CrashMarker,
 ) -> Result<Figures> {
     objectives.keeping_state(|objectives| {
-        let joined = objectives.prepare(batches, marker)?;
+        let PreparedWindow { arrays: joined, batches: read } = prepare(models, objectives, batches, marker)?;
+        let mut read = read.into_iter().flatten();
         let objectives = &*objectives;
         let pass = ForwardPass { models, objectives };
         let denominators = objectives.denominators(batches, &joined)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (MetricAccumulator::default(), Vec::new());
         for (packed, part) in batches.iter().zip(MicroBatchRange::all(batches)) {
             marker.backend("held-out evaluation");
-            let batch = pass.run(packed, Keep::Nothing)?.batch;
+            let batch = match read.next() {
+                Some(batch) => batch,
+                None => pass.run(packed, Keep::Nothing)?.batch,
+            };
             if objectives.coupled() {
                 waiting.push(batch);
                 continue;

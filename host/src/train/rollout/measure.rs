@@ -44,6 +44,7 @@ pub(super) fn measure(
         let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
         attach(sequences, &own, &[])?;
     }
+    let whole = objectives.given_whole(&whole);
     let mut keep = vec![true; sequences.len()];
     let mut answered: Vec<(String, String)> = Vec::new();
     for active in objectives.iter_mut() {

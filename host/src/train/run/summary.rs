@@ -91,16 +91,22 @@ impl Trainer {
 }
 
 fn unit(trainer: &Trainer) -> &'static str {
-    let terms = trainer.learner.objectives.iter().flat_map(|active| trainer.notices.terms(active));
-    unit_of(&terms.collect::<Vec<_>>())
+    let mut terms = Vec::new();
+    for active in trainer.learner.objectives.iter() {
+        let own = trainer.notices.terms(active).into_iter();
+        terms.extend(own.map(|term| (term, active.requirements.normaliser(term))));
+    }
+    unit_of(&terms)
 }
 
 /// Returns the loss's unit: nats per token if the meaning of each of its terms says nats and each term is divided by supervised
 /// tokens; otherwise empty, because the host cannot know the unit.
-fn unit_of(terms: &[&TermSpec]) -> &'static str {
-    let in_nats = |term: &&TermSpec| {
+fn unit_of(terms: &[(&TermSpec, (&Normaliser, f64))]) -> &'static str {
+    let in_nats = |(term, (normaliser, times)): &(&TermSpec, (&Normaliser, f64))| {
         let words = || term.meaning.split(|c: char| !c.is_alphanumeric());
-        term.normaliser == Normaliser::SUPERVISED_TOKENS && words().any(|word| word == "nats" || word == "nat")
+        **normaliser == Normaliser::SUPERVISED_TOKENS
+            && *times == 1.0
+            && words().any(|word| word == "nats" || word == "nat")
     };
     if !terms.is_empty() && terms.iter().all(in_nats) { " nats per token" } else { "" }
 }

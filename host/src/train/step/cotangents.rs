@@ -52,17 +52,18 @@ impl Objectives {
     /// # Errors
     /// A normaliser that the data lacks, or a custom one that `weigh` does not return; errors of plugins.
     pub fn denominators(&self, parts: &[PackedBatch], joined: &PreparedArrays) -> Result<Denominators> {
-        let tokens: usize = parts.iter().map(PackedBatch::supervised).sum();
-        let sequences: usize = parts.iter().map(PackedBatch::sequences).sum();
+        let tokens: usize = parts.iter().map(PackedBatch::counted_targets).sum();
+        let sequences: usize = parts.iter().map(|packed| packed.counted().count()).sum();
         let mut all = Vec::new();
         for (index, active) in self.iter().enumerate() {
             let mut own = Vec::new();
             for term in &active.manifest.terms {
-                let value = match &term.normaliser {
+                let (normaliser, times) = active.requirements.normaliser(term);
+                let count = match normaliser {
                     n if *n == Normaliser::SUPERVISED_TOKENS => tokens as f64,
                     n if *n == Normaliser::SEQUENCES => sequences as f64,
                     n if *n == Normaliser::PAIRS || *n == Normaliser::GROUPS => groups(&active.id, parts)?,
-                    n if *n == Normaliser::CUSTOM => custom(active, &term.name, parts, index, joined)?,
+                    n if *n == Normaliser::CUSTOM => self.custom(active, &term.name, parts, index, joined)?,
                     other => {
                         return Err(Error::request(format!(
                             "objective \"{}\" divides its term `{}` by `{other}`, which this host does not know",
@@ -70,11 +71,33 @@ impl Objectives {
                         )));
                     }
                 };
-                own.push((term.name.clone(), value));
+                own.push((term.name.clone(), count * times));
             }
             all.push(own);
         }
         Ok(Denominators(all))
+    }
+
+    /// Returns the sum of what `weigh` returns for a term of objective `index`.
+    fn custom(
+        &self,
+        active: &Active,
+        term: &str,
+        parts: &[PackedBatch],
+        index: usize,
+        joined: &PreparedArrays,
+    ) -> Result<f64> {
+        let mut total = 0.0;
+        for (packed, part) in parts.iter().zip(MicroBatchRange::all(parts)) {
+            let batch = data_arrays(packed);
+            let batch = self.given(index, &batch, joined, part);
+            let weights = breadcrumb::within(&active.id, "weigh", || active.instance.weigh(&batch));
+            let weights = weights.map_err(|e| failed(&active.id, "weigh", e))?;
+            contract::weights(&active.manifest, &active.requirements, &weights)
+                .map_err(|why| broken(&active.id, "weigh", why, &packed.rows))?;
+            total += weights.iter().find(|(name, _)| name == term).map_or(0.0, |(_, weight)| *weight);
+        }
+        Ok(total)
     }
 
     /// Checks that no term with a sum or a cotangent is divided by 0.
@@ -89,7 +112,7 @@ impl Objectives {
                     continue;
                 }
                 let spec = active.manifest.terms.iter().find(|spec| spec.name == term.name);
-                let (call, normaliser) = match spec.map(|spec| &spec.normaliser) {
+                let (call, normaliser) = match spec.map(|spec| active.requirements.normaliser(spec).0) {
                     Some(n) if *n == Normaliser::CUSTOM => ("weigh", "its normaliser".to_owned()),
                     n => ("loss", format!("the number of {}", n.map_or("", Normaliser::as_str))),
                 };
@@ -171,27 +194,14 @@ impl TokenCotangents {
     }
 }
 
-fn custom(active: &Active, term: &str, parts: &[PackedBatch], index: usize, joined: &PreparedArrays) -> Result<f64> {
-    let mut total = 0.0;
-    for (packed, part) in parts.iter().zip(MicroBatchRange::all(parts)) {
-        let batch = data_arrays(packed);
-        let batch = joined.with(index, &batch, part);
-        let weights = breadcrumb::within(&active.id, "weigh", || active.instance.weigh(&batch));
-        let weights = weights.map_err(|e| failed(&active.id, "weigh", e))?;
-        contract::weights(&active.manifest, &weights).map_err(|why| broken(&active.id, "weigh", why, &packed.rows))?;
-        total += weights.iter().find(|(name, _)| name == term).map_or(0.0, |(_, weight)| *weight);
-    }
-    Ok(total)
-}
-
-/// Number of distinct values of the column `group`.
+/// Number of distinct values of the column `group` among the sequences that count.
 fn groups(id: &str, parts: &[PackedBatch]) -> Result<f64> {
     let mut seen = BTreeSet::new();
     for packed in parts {
         let column = packed.per_sequence.get(names::GROUP).ok_or_else(|| {
             Error::request(format!("objective \"{id}\" counts pairs or groups, but the data has none"))
         })?;
-        seen.extend(column.iter().map(|v| v.to_bits()));
+        seen.extend(packed.counted().filter_map(|s| column.get(s)).map(|v| v.to_bits()));
     }
     Ok(seen.len() as f64)
 }

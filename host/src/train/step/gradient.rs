@@ -14,6 +14,7 @@ use super::{
     cotangents::{Denominators, TokenCotangents},
     forward::{ForwardOutput, ForwardPass, Models},
     metrics::MetricAccumulator,
+    window::{PreparedWindow, prepare},
 };
 use crate::{
     data::PackedBatch,
@@ -76,6 +77,8 @@ pub struct WindowPass<'a> {
     models: ForwardPass<'a>,
     window: &'a [PackedBatch],
     prepared: PreparedArrays,
+    /// The micro-batches with their statistics, if the loss is coupled and `prepare` needed them already.
+    read: Option<Vec<Batch<'static>>>,
     denominators: Denominators,
     sums: MetricAccumulator,
     marker: &'a CrashMarker,
@@ -93,16 +96,17 @@ impl<'a> WindowPass<'a> {
         window: &'a [PackedBatch],
         marker: &'a CrashMarker,
     ) -> Result<Self> {
-        let prepared = match objectives.needs().rollouts {
-            true => PreparedArrays::default(),
-            false => objectives.prepare(window, marker)?,
+        let PreparedWindow { arrays: prepared, batches } = match objectives.needs().rollouts {
+            true => PreparedWindow { arrays: PreparedArrays::default(), batches: None },
+            false => prepare(trained.models, objectives, window, marker)?,
         };
         let objectives = &*objectives;
+        let read = batches.filter(|_| objectives.coupled());
         let denominators = objectives.denominators(window, &prepared)?;
         let models = ForwardPass { models: trained.models, objectives };
         marker.backend("forward and backward");
         let sums = MetricAccumulator::default();
-        Ok(Self { trained, models, window, prepared, denominators, sums, marker })
+        Ok(Self { trained, models, window, prepared, read, denominators, sums, marker })
     }
 
     /// Returns how the objectives' losses let the gradient be computed.
@@ -184,8 +188,10 @@ impl<'a> WindowPass<'a> {
     /// # Errors
     /// Errors of plugins and of the backend.
     pub fn coupled(&mut self) -> Result<()> {
-        let batches = self.window.iter().map(|packed| Ok(self.models.run(packed, Keep::Nothing)?.batch));
-        let batches: Vec<Batch<'_>> = batches.collect::<Result<_>>()?;
+        let batches = match self.read.take() {
+            Some(read) => read,
+            None => self.models.run_all(self.window)?,
+        };
         let packed = &join(self.window);
         let batch = join_batches(&batches, packed);
         let losses = self.losses(&batch, &MicroBatch { packed, range: MicroBatchRange::whole(packed) })?;

@@ -10,7 +10,8 @@ use crate::{data::PackedBatch, objectives::Objectives};
 pub struct MetricAccumulator {
     terms: Vec<(usize, String, f64, f64)>,
     metrics: Vec<(usize, String, f64, f64)>,
-    /// Number of supervised tokens whose target has the largest logit, if the batches report it.
+    /// Number of supervised tokens whose target has the largest logit, if the batches report it. As `supervised`, of the sequences that
+    /// count.
     correct: Option<f64>,
     supervised: f64,
     sequences: u64,
@@ -38,9 +39,10 @@ impl MetricAccumulator {
             }
         }
         if let Some(hits) = batch.find("top1") {
-            *self.correct.get_or_insert_default() += hits.data.iter().sum::<f64>();
+            let of_sequence = |s| hits.data[packed.positions_of(s)].iter().sum::<f64>();
+            *self.correct.get_or_insert_default() += packed.counted().map(of_sequence).sum::<f64>();
         }
-        self.supervised += packed.supervised() as f64;
+        self.supervised += packed.counted_targets() as f64;
         self.sequences += packed.sequences() as u64;
         self.tokens += packed.len() as u64;
     }
@@ -50,7 +52,7 @@ impl MetricAccumulator {
         self.tokens
     }
 
-    /// Returns the number of supervised tokens.
+    /// Returns the number of supervised tokens of the sequences that count.
     pub fn supervised(&self) -> f64 {
         self.supervised
     }

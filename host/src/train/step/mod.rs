@@ -5,3 +5,6 @@ pub mod cotangents;
 pub mod forward;
 pub mod gradient;
 pub(crate) mod metrics;
+#[cfg(test)]
+mod tests;
+pub mod window;

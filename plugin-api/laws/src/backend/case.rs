@@ -14,6 +14,7 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ("embedding", "positions", "position_table"),
     ("embedding", "position_table", "positions"),
     ("head_backward", "dentropy", "entropy"),
+    ("head_candidates_backward", "dtail", "tail"),
 ];
 
 /// Operations that move or round values and compute nothing.

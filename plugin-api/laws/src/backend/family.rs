@@ -30,9 +30,11 @@ pub struct Wrong {
     pub values: &'static [(&'static str, &'static str, f64, &'static [Code])],
     /// Optional operands that another one requires: (operation, the one left out).
     pub companions: &'static [(&'static str, &'static str)],
+    /// Operands of several columns whose indices are distinct within a row: (operation, operand).
+    pub distinct: &'static [(&'static str, &'static str)],
 }
 
 impl Wrong {
     /// Nothing beyond what the description refuses.
-    pub const NONE: Wrong = Wrong { indices: &[], offsets: &[], values: &[], companions: &[] };
+    pub const NONE: Wrong = Wrong { indices: &[], offsets: &[], values: &[], companions: &[], distinct: &[] };
 }

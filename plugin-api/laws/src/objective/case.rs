@@ -98,7 +98,7 @@ impl<'a> Case<'a> {
         Ok((objective, moved))
     }
 
-    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows does not.
+    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows only if the requirements say so.
     pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
         let seen = self.arrays_for_prepare(window);
         sequences::prepared(objective, &seen, window, self.rollouts())
@@ -107,8 +107,13 @@ impl<'a> Case<'a> {
     /// The arrays of a window that `prepare` gets.
     pub(super) fn arrays_for_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
         let is_statistic = |name: &str| self.requirements.statistics.iter().any(|s| s == name);
-        let seen = window.arrays().iter().filter(|a| self.rollouts() || !is_statistic(&a.name));
+        let seen = window.arrays().iter().filter(|a| self.prepares_statistics() || !is_statistic(&a.name));
         seen.fold(Batch::new(), |all, a| all.with_array(sequences::with_data(a, a.data.to_vec())))
+    }
+
+    /// Whether `prepare` gets statistics: those of a rollout, or of a window where the requirements say so.
+    pub(super) fn prepares_statistics(&self) -> bool {
+        self.rollouts() || self.requirements.window_statistics
     }
 
     /// Whether the objective learns from rollouts.

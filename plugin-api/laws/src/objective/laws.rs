@@ -116,7 +116,8 @@ impl Laws {
     /// Runs all calls of a window; the first error names what is missing.
     fn run_window(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
         let mut objective = (self.create)(options)?;
-        let statistics = objective.requirements()?.statistics;
+        let requirements = objective.requirements()?;
+        let statistics = requirements.statistics;
         let composed = objective.compose(&generator.rows(&self.manifest, 0), 0)?;
         let composed = composed.filter(|_| self.manifest.data != DataKind::PROMPT);
         let data = match composed {
@@ -125,7 +126,8 @@ impl Laws {
         };
         let window = generator.fill(&data, &statistics, Values::Random(0))?;
         let rollouts = self.manifest.data == DataKind::PROMPT;
-        let batch = sequences::prepared(objective.as_mut(), if rollouts { &window } else { &data }, &window, rollouts)?;
+        let seen = if rollouts || requirements.window_statistics { &window } else { &data };
+        let batch = sequences::prepared(objective.as_mut(), seen, &window, rollouts)?;
         objective.weigh(&batch)?;
         objective.loss(&batch).map(drop)
     }

@@ -68,7 +68,9 @@ impl Quick<'_> {
         if !self.manifest.stop_gradients.is_empty() {
             self.run(&mut report, "stop-gradients", || self.stop_gradients());
         }
-        if self.manifest.terms.iter().any(|term| term.normaliser == Normaliser::CUSTOM) {
+        // Broken requirements are reported by the other laws.
+        let requirements = self.objective.requirements().unwrap_or_default();
+        if self.manifest.terms.iter().any(|term| *requirements.normaliser(term).0 == Normaliser::CUSTOM) {
             self.run(&mut report, "normalisers", || self.normalisers());
         }
         self.run(&mut report, "additivity", || self.additivity());
@@ -256,13 +258,14 @@ impl Quick<'_> {
 
     /// A custom normaliser depends only on data and adds up: the loss must not depend on how the window is split.
     fn normalisers(&self) -> Outcome {
-        let statistics = self.objective.requirements()?.statistics;
-        let part = self.part()?;
+        let requirements = self.objective.requirements()?;
+        let (statistics, part) = (&requirements.statistics, self.part()?);
         let is_data = |array: &&Array<'_>| !array.differentiable && !statistics.iter().any(|s| *s == array.name);
         let data = part.arrays().iter().filter(is_data).cloned().fold(Batch::new(), Batch::with_array);
         let weigh = |batch: &Batch<'_>| -> Result<Vec<(String, f64)>, Fault> {
             let weights = self.objective.weigh(batch)?;
-            contract::weights(self.manifest, &weights).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
+            contract::weights(self.manifest, &requirements, &weights)
+                .map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
             Ok(weights)
         };
         let whole = weigh(&data)?;
@@ -306,18 +309,19 @@ impl Quick<'_> {
 
     fn expectations(&self, plain: &mut dyn Objective) -> Outcome {
         let generator = Generator::new(0x9).with_vocabulary(self.vocabulary);
-        let statistics = plain.requirements()?.statistics;
-        let part = self.part()?;
+        let requirements = plain.requirements()?;
+        let (statistics, part) = (&requirements.statistics, sequences::at_first_step(&self.part()?));
         if !part.mask()?.contains(&1.0) {
             return Ok(Held::note("nothing of the first sequences is supervised"));
         }
-        let window = generator.fill(&part, &statistics, Values::Uniform)?;
+        let window = generator.fill(&part, statistics, Values::Uniform)?;
         let is_statistic = |name: &str| statistics.iter().any(|s| s == name);
         let rollouts = self.manifest.data == DataKind::PROMPT;
-        let seen = window.arrays().iter().filter(|a| rollouts || !is_statistic(&a.name)).cloned();
+        let reads = rollouts || requirements.window_statistics;
+        let seen = window.arrays().iter().filter(|a| reads || !is_statistic(&a.name)).cloned();
         let seen = seen.fold(Batch::new(), Batch::with_array);
         let batch = sequences::prepared(plain, &seen, &window, rollouts)?;
-        let worst = expectations::check_batch(self.manifest, plain, &batch, generator.ln_vocab())?;
+        let worst = expectations::check_batch(self.manifest, &requirements, plain, &batch, generator.ln_vocab())?;
         Ok(Held { note: String::new(), agreement: worst })
     }
 }

@@ -167,6 +167,14 @@ catalogue! {
             /// renormalisation by top-k or top-p.
             logp: A[1, B],
         }
+        opt_out {
+            /// Log-probability of the drawn id under the distribution that it was drawn from: the softmax at `temperature`,
+            /// truncated by `top_k` and `top_p` and renormalised over the remaining tokens. 0 at temperature 0. Without truncation
+            /// it is `logp`.
+            kept_logp: A[1, B],
+            /// Entropy of that distribution in nats; 0 at temperature 0.
+            kept_entropy: A[1, B],
+        }
         attr {
             /// Divides the logits; 0: greedy.
             temperature: f64 = 1.0,

@@ -7,15 +7,17 @@
 //! # Reading it
 //! Every operand is a matrix `[rows, columns]`; a vector is `[1, n]`. Shape letters: N tokens, D model width, I and O
 //! a linear layer's widths, F feed-forward width, V vocabulary, S sequences, H query heads, Q = H x head width,
-//! K = key-value heads x head width, P positions, R half the rotated width, B decoding rows, C cache rows,
-//! M elements of a flat buffer, G parameter segments. Classes: `T` compute dtype, `A` its accumulator (f32, or f64 for
-//! f64), `I` i32, `F` any float. `update` operands are accumulated into or stepped in place. Every reduction, norm and softmax
-//! accumulates in f32 or better, whatever `T` is.
+//! K = key-value heads x head width (ids per token in the head's operations), P positions, R half the rotated width, B decoding
+//! rows, C cache rows, E another model's width, M elements of a flat buffer, G parameter segments. Classes: `T` compute dtype, `A`
+//! its accumulator (f32, or f64 for f64), `I` i32, `F` any float. `update` operands are accumulated into or stepped in place.
+//! Every reduction, norm and softmax accumulates in f32 or better, whatever `T` is.
 //!
 //! Zero-sized operands are legal and have no effect (an empty sum is 0).
 
 mod activation;
 mod attention;
+mod candidates;
+mod divergence;
 mod elementwise;
 mod head;
 mod linear;
@@ -25,6 +27,8 @@ mod rows;
 
 pub use activation::*;
 pub use attention::*;
+pub use candidates::*;
+pub use divergence::*;
 pub use elementwise::*;
 pub use head::*;
 pub use linear::*;
@@ -67,6 +71,8 @@ groups! {
     attention AttentionOps,
     activation ActivationOps,
     head HeadOps,
+    divergence DivergenceOps,
+    candidates CandidateOps,
     optimizer OptimizerOps,
 }
 

@@ -117,6 +117,25 @@ impl Generic<'_> {
         Ok(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
+    /// The rows of a matrix of integers.
+    pub(super) fn int_rows(&self, view: &View) -> Result<Vec<Vec<i32>>> {
+        let row = |r: u64| self.ints(&View { offset: view.offset + r * view.row_stride, rows: 1, ..*view });
+        // The whole view is checked even if it has no rows.
+        self.pool.check(view)?;
+        (0..view.rows).map(row).collect()
+    }
+
+    /// Writes the rows of a matrix of integers.
+    pub(super) fn output_int_rows(&mut self, view: &View, rows: &[Vec<i32>]) -> Outcome {
+        let storage = self.pool.check(view)?;
+        for (r, row) in rows.iter().enumerate() {
+            let bytes: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
+            storage.write((view.offset + r as u64 * view.row_stride) as usize, &bytes)?;
+        }
+        self.pool.written(view.buffer)?;
+        Ok(())
+    }
+
     pub(super) fn output_ints(&mut self, view: &View, values: &[u32]) -> Outcome {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.pool.check(view)?.write(view.offset as usize, &bytes)?;

@@ -42,6 +42,27 @@ impl Context {
     }
 }
 
+/// A matrix of integers to read.
+#[derive(Clone, Copy)]
+pub struct IntRows<'a> {
+    values: &'a [i32],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a> IntRows<'a> {
+    /// Row `r`.
+    pub fn row(&self, r: usize) -> &'a [i32] {
+        if self.cols == 0 { &[] } else { &self.values[r * self.stride..][..self.cols] }
+    }
+
+    /// All rows.
+    pub fn iter(self) -> impl Iterator<Item = &'a [i32]> {
+        (0..self.rows).map(move |r| self.row(r))
+    }
+}
+
 /// A session's buffers and its context during one operation.
 pub struct Kernels<'a> {
     /// Buffers.
@@ -91,10 +112,25 @@ impl Kernels<'_> {
         Ok(unsafe { std::slice::from_raw_parts(ptr, view.cols as usize) })
     }
 
+    /// Rows of integers to read, as [`Kernels::ints`].
+    pub(super) fn int_rows<'b>(&self, view: &View) -> Result<IntRows<'b>> {
+        let ptr: *const i32 = self.address(view)?.cast_const().cast();
+        let [rows, cols, stride] = [view.rows, view.cols, view.row_stride].map(|size| size as usize);
+        let len = if view.is_empty() { 0 } else { (rows - 1) * stride + cols };
+        // SAFETY: from the first to the last element of a checked view; the rest as in `ints`.
+        Ok(IntRows { values: unsafe { std::slice::from_raw_parts(ptr, len) }, rows, cols, stride })
+    }
+
+    /// The address of integers to write; counts as a write.
+    pub(super) fn ints_start(&mut self, view: &View) -> Result<*mut i32> {
+        let ptr = self.address(view)?.cast();
+        self.pool.written(view.buffer)?;
+        Ok(ptr)
+    }
+
     /// Integers to write.
     pub(super) fn ints_mut<'b>(&mut self, view: &View) -> Result<&'b mut [i32]> {
-        let ptr: *mut i32 = self.address(view)?.cast();
-        self.pool.written(view.buffer)?;
+        let ptr = self.ints_start(view)?;
         // SAFETY: as in `ints`; the alias rules make it the only reference.
         Ok(unsafe { std::slice::from_raw_parts_mut(ptr, view.cols as usize) })
     }

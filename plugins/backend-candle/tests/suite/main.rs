@@ -3,6 +3,7 @@
 mod agreement;
 mod attention;
 mod conformance;
+mod distill;
 mod head;
 mod refusals;
 mod rig;

@@ -76,3 +76,19 @@ fn a_slot_given_twice_is_refused() {
     let (slots, lengths) = (r.ints(&[0, 1]), r.ints(&[0, 4]));
     r.refused(DecodeAttention { slots, lengths, ..op }, Code::INDEX, &["lengths"]);
 }
+
+#[test]
+fn a_candidate_given_twice_is_refused_with_its_row() {
+    let mut r = Rig::new(8);
+    let (x, w, logp, lse, dx) = (r.mat(2, 3), r.mat(5, 3), r.mat(2, 3), r.mat(1, 2), r.mat(2, 3));
+    let matrix = |flat: View| View { rows: 2, cols: 3, row_stride: 3, ..flat };
+    let ids = matrix(r.ints(&[0, 1, 2, 4, 3, 4]));
+    r.refused(HeadCandidates { x, w, ids, logp, ..Default::default() }, Code::INVALID_ARGUMENT, &["row 1", "4 twice"]);
+    r.refused(HeadCandidatesBackward { x, w, ids, lse, dx, ..Default::default() }, Code::INVALID_ARGUMENT, &["row 1"]);
+    let ids = matrix(r.ints(&[0, 1, 2, 4, 3, 5]));
+    r.refused(HeadCandidates { x, w, ids, logp, ..Default::default() }, Code::INDEX, &["ids[1]", "5"]);
+    let (ids, logp) = (matrix(r.ints(&[0; 6])), r.mat(2, 3));
+    let w = r.mat(2, 3);
+    r.refused(HeadTopk { x, w, ids, logp, ..Default::default() }, Code::SHAPE, &["3 ids of a vocabulary of 2"]);
+    r.check(Nop {});
+}

@@ -4,7 +4,7 @@ use super::attention::softmax;
 use crate::{Reference, matrix::Matrix, session::require};
 use plugin_api::{Result, backend::ops};
 
-/// Draws a token per row; its log-probability is that under the whole softmax.
+/// Draws a token per row; its log-probabilities are those under the whole softmax and under the truncated one.
 pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
     require(op.temperature >= 0.0, "sample", || format!("temperature {} is negative", op.temperature))?;
     require(op.top_k >= 0, "sample", || format!("top_k {} is negative", op.top_k))?;
@@ -12,7 +12,7 @@ pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
     let (logits, noise) = (s.read(&op.logits)?, s.read(&op.noise)?);
     require(logits.cols > 0 || logits.rows == 0, "sample", || "there is no token to draw".into())?;
     let mut token = Matrix::zeros(1, logits.rows);
-    let mut logp = Matrix::zeros(1, logits.rows);
+    let [mut logp, mut kept_logp, mut kept_entropy] = [(); 3].map(|()| Matrix::zeros(1, logits.rows));
     let temperature = if op.temperature > 0.0 { op.temperature } else { 1.0 };
     for b in 0..logits.rows {
         let z: Vec<f64> = logits.row(b).iter().map(|z| z / temperature).collect();
@@ -21,12 +21,23 @@ pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
         // The sort is stable, so equal logits keep the lower index first.
         let mut ranked: Vec<usize> = (0..z.len()).collect();
         ranked.sort_by(|&i, &j| z[j].total_cmp(&z[i]));
-        let drawn = if op.temperature > 0.0 { draw(cut(&ranked, &p, op), &p, noise.data[b]) } else { ranked[0] };
+        let kept = cut(&ranked, &p, op);
+        let drawn = if op.temperature > 0.0 { draw(kept, &p, noise.data[b]) } else { ranked[0] };
         token.data[b] = drawn as f64;
         logp.data[b] = z[drawn] - lse;
+        if op.temperature > 0.0 {
+            let mut shares: Vec<f64> = kept.iter().map(|&v| z[v]).collect();
+            let kept_lse = softmax(&mut shares);
+            kept_logp.data[b] = z[drawn] - kept_lse;
+            let surprises = kept.iter().map(|&v| kept_lse - z[v]);
+            let likely = surprises.zip(&shares).filter(|(_, share)| **share > 0.0);
+            kept_entropy.data[b] = likely.map(|(surprise, share)| share * surprise).sum();
+        }
     }
     s.write(&op.token, &token)?;
-    s.write(&op.logp, &logp)
+    s.write(&op.logp, &logp)?;
+    s.write_opt(&op.kept_logp, &kept_logp)?;
+    s.write_opt(&op.kept_entropy, &kept_entropy)
 }
 
 /// The ranked tokens that `top_k` and `top_p` keep: at least one.

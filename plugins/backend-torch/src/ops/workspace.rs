@@ -3,7 +3,10 @@
 use super::head::{LOGITS_CPU, LOGITS_DEVICE};
 use plugin_api::backend::{
     Call, Op,
-    ops::{Attention, AttentionBackward, HeadBackward, HeadFused, HeadStats},
+    ops::{
+        Attention, AttentionBackward, HeadBackward, HeadCandidates, HeadCandidatesBackward, HeadDivergence,
+        HeadDivergenceBackward, HeadFused, HeadStats, HeadTopk,
+    },
 };
 
 /// The call as operation `O`, if that is what it is.
@@ -25,6 +28,17 @@ pub fn bytes(call: &Call<'_>, on_cpu: bool) -> u64 {
         4 * logits(op.x.rows, op.w.rows)
     } else if let Some(op) = decoded::<HeadFused>(call) {
         3 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadDivergence>(call) {
+        8 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadDivergenceBackward>(call) {
+        8 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadCandidates>(call) {
+        4 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadCandidatesBackward>(call) {
+        6 * logits(op.x.rows, op.w.rows)
+    } else if let Some(op) = decoded::<HeadTopk>(call) {
+        // Counts of equal logits are 64 bits wide.
+        8 * logits(op.x.rows, op.w.rows)
     } else if let Some(op) = decoded::<Attention>(call) {
         2 * scores(op.heads, op.q.rows)
     } else if let Some(op) = decoded::<AttentionBackward>(call) {

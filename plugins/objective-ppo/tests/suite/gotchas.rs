@@ -1,8 +1,8 @@
 //! Known mistakes of PPO, by their numbers in the project's list.
 
 use super::{Answer, all_near, cotangent, create, metric, near, rollout, window, with_prepared};
-use objective_ppo::{gae::whiten, kl::ESTIMATORS, rollout::names};
-use plugin_api::prelude::*;
+use objective_ppo::{kl::ESTIMATORS, rollout::names};
+use plugin_api::{groups::whiten, prelude::*};
 use serde_json::{Value, json};
 
 /// Token rewards of a rollout, read from advantages with a critic of value 0 and a horizon of one token.

@@ -118,6 +118,8 @@ impl ops::LinearOps for CrossSession {}
 impl ops::AttentionOps for CrossSession {}
 impl ops::ActivationOps for CrossSession {}
 impl ops::HeadOps for CrossSession {}
+impl ops::DivergenceOps for CrossSession {}
+impl ops::CandidateOps for CrossSession {}
 impl ops::OptimizerOps for CrossSession {}
 
 impl CrossSession {

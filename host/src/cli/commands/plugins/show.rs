@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use plugin_api::{
-    manifest::{BackendManifest, ObjectiveManifest, OptionSpec, RewardColumn, RewardManifest, kind},
+    manifest::{
+        BackendManifest, ObjectiveManifest, OptionSpec, Requirements, RewardColumn, RewardManifest, TermSpec, kind,
+    },
     objective::{Objective, role_of, trains},
     options::OptionMap,
 };
@@ -16,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::plugins::Registry;
 use crate::runs::breadcrumb;
 
-/// The statistics that an objective reads under its default options, or why it cannot be created with those.
-type Read = std::result::Result<Vec<String>, String>;
+/// What an objective requires under its default options, or why it cannot be created with those.
+type Read = std::result::Result<Requirements, String>;
 
 /// A plugin's manifest.
 enum Manifest {
@@ -34,7 +36,7 @@ impl Manifest {
 
     fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
         Ok(match info.kind.as_str() {
-            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, statistics(library)),
+            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, requirements(library)),
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
@@ -55,19 +57,19 @@ impl Manifest {
 
     fn text(&self) -> String {
         match self {
-            Manifest::Objective(m, statistics) => objective(m, statistics),
+            Manifest::Objective(m, requirements) => objective(m, requirements),
             Manifest::Backend(m) => backend(m),
             Manifest::Reward(m) => reward(m),
         }
     }
 }
 
-/// Returns the statistics that an objective reads under its default options, or why it cannot be created with those.
-fn statistics(library: &Library) -> Read {
+/// Returns what an objective requires under its default options, or why it cannot be created with those.
+fn requirements(library: &Library) -> Read {
     let id = &library.info().id;
     let required = breadcrumb::within(id, "create", || library.objective(&OptionMap::new()))
         .and_then(|instance| breadcrumb::within(id, "requirements", || instance.requirements()));
-    required.map(|requirements| requirements.statistics).map_err(|error| error.message)
+    required.map_err(|error| error.message)
 }
 
 pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -75,8 +77,12 @@ pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
         let manifest = Manifest::of(info)?;
         if as_json {
             let mut shown = json!({"plugin": entry_json(info), "manifest": manifest.json()});
-            if let Manifest::Objective(_, statistics) = &manifest {
-                shown["statistics"] = json!(statistics.as_ref().ok());
+            if let Manifest::Objective(_, requirements) = &manifest {
+                let required = requirements.as_ref().ok();
+                shown["statistics"] = json!(required.map(|required| &required.statistics));
+                if let Some(required) = required.filter(|required| !required.normalisers.is_empty()) {
+                    shown["normalisers"] = json!(required.normalisers);
+                }
             }
             print::json(&shown)?;
         } else {
@@ -93,22 +99,23 @@ fn line(text: &mut String, label: &str, value: &str) {
     }
 }
 
-fn objective(m: &ObjectiveManifest, statistics: &Read) -> String {
+fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     let mut text = format!("\n{}\n\n", m.summary);
     line(&mut text, "formula", &m.formula);
     line(&mut text, "paper", &m.paper);
     line(&mut text, "data", m.data.as_str());
     line(&mut text, "coupled", if m.coupled { "yes: its loss needs the whole window at once" } else { "" });
     options(&mut text, &m.options);
-    let terms = m.terms.iter().map(|t| [t.name.clone(), t.normaliser.to_string(), t.meaning.clone()]);
+    let required = requirements.as_ref().ok();
+    let terms = m.terms.iter().map(|term| [term.name.clone(), per(term, required), term.meaning.clone()]);
     section(&mut text, "Terms (each a sum, divided by its normaliser)", ["NAME", "PER", "MEANING"], terms.collect());
     let metrics = m.metrics.iter().map(|metric| {
         let healthy = metric.healthy.map(|(low, high)| format!("{low} to {high}")).unwrap_or_default();
         [metric.name.clone(), metric.reduction.to_string(), healthy, metric.meaning.clone()]
     });
     section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
-    match statistics {
-        Ok(statistics) => {
+    match requirements {
+        Ok(Requirements { statistics, .. }) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
             section(&mut text, "Models (with the default options)", head, models(statistics));
         }
@@ -127,6 +134,18 @@ fn objective(m: &ObjectiveManifest, statistics: &Read) -> String {
         expectations.collect(),
     );
     text
+}
+
+/// What a term is divided by: under the default options, and the manifest's normaliser if it is another one.
+fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
+    let declared = term.normaliser.to_string();
+    match required.map(|required| required.normaliser(term)) {
+        Some((normaliser, times)) if *normaliser != term.normaliser || times != 1.0 => {
+            let times = if times == 1.0 { String::new() } else { format!(" times {times}") };
+            format!("{normaliser}{times} with the default options ({declared} otherwise)")
+        }
+        _ => declared,
+    }
 }
 
 /// Each role with whether it is trained and what is read from it.
@@ -197,6 +216,7 @@ pub(super) fn page(registry: &Registry) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plugin_api::manifest::{Normaliser, TermNormaliser};
 
     /// Catches a range that is shown only in part, or a required option that looks like one with a default.
     #[test]
@@ -215,6 +235,28 @@ mod tests {
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
         assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(required)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
+    }
+
+    /// Catches a term that is shown with the manifest's normaliser although the default options choose another one.
+    #[test]
+    fn terms_are_shown_with_the_normaliser_of_the_default_options() {
+        let term = TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "nats");
+        let requires = |normaliser, times| Requirements {
+            normalisers: vec![TermNormaliser { term: "nll".into(), normaliser, times }],
+            ..Default::default()
+        };
+        for (required, expected) in [
+            (None, "supervised tokens"),
+            (Some(Requirements::default()), "supervised tokens"),
+            (Some(requires(Normaliser::SUPERVISED_TOKENS, 1.0)), "supervised tokens"),
+            (
+                Some(requires(Normaliser::SEQUENCES, 64.0)),
+                "sequences times 64 with the default options (supervised tokens otherwise)",
+            ),
+            (Some(requires(Normaliser::GROUPS, 1.0)), "groups with the default options (supervised tokens otherwise)"),
+        ] {
+            assert_eq!(per(&term, required.as_ref()), expected);
+        }
     }
 
     /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.

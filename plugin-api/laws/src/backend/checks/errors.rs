@@ -295,6 +295,13 @@ impl Probe<'_> {
                 self.refuse_values(name, at, &[value], Code::INDEX)?;
             }
         }
+        for (_, name) in wrong().flat_map(|w| w.distinct).filter(|(o, _)| *o == op) {
+            let Some(right) = self.case.operand(name).filter(|t| t.cols > 1) else { continue };
+            let (first, second) = (right.data[0] as i64, right.data.len() - right.cols);
+            self.refuse_values(name, 1, &[first], Code::INVALID_ARGUMENT)?;
+            let last = right.data[right.data.len() - 1] as i64;
+            self.refuse_values(name, second, &[last], Code::INVALID_ARGUMENT)?;
+        }
         if op == "decode_attention" {
             let capacity = self.case.attr("capacity").unwrap_or(0) as i64;
             self.refuse_values("lengths", 0, &[capacity], Code::INDEX)?;

@@ -1,4 +1,4 @@
-//! The language-model head and sampling.
+//! The language-model head.
 
 use super::{
     attention::{cap, cap_slope},
@@ -8,37 +8,48 @@ use super::{
 use plugin_api::Result;
 
 /// The operations of this file.
-pub const FORMULAS: Formulas =
-    &[("head_stats", stats), ("head_backward", backward), ("head_fused", fused), ("sample", sample)];
+pub const FORMULAS: Formulas = &[("head_stats", stats), ("head_backward", backward), ("head_fused", fused)];
 
 /// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
-struct Head {
-    x: Matrix,
+pub struct Logits {
+    /// Hidden states.
+    pub x: Matrix,
     w: Matrix,
     bias: Option<Matrix>,
-    targets: Vec<usize>,
     temperature: Bounded,
     softcap: f64,
     scale: Bounded,
 }
 
+/// The logits with their targets.
+struct Head {
+    logits: Logits,
+    targets: Vec<usize>,
+}
+
 /// One token's statistics, by the names of the outputs.
 type Statistics = [(&'static str, Bounded); 4];
 
-impl Head {
-    fn of(o: &Operands<'_>) -> Result<Head> {
-        Ok(Head {
-            x: o.matrix("x")?,
-            w: o.matrix("w")?,
-            bias: o.optional("bias"),
-            targets: o.integers("targets")?,
+impl Logits {
+    /// The logits of `x`, `w` and `bias`.
+    pub fn of(o: &Operands<'_>) -> Result<Logits> {
+        Logits::named(o, ["x", "w", "bias"], ["softcap", "scale"])
+    }
+
+    /// The logits of operands and attributes with other names.
+    pub fn named(o: &Operands<'_>, [x, w, bias]: [&str; 3], [softcap, scale]: [&str; 2]) -> Result<Logits> {
+        Ok(Logits {
+            x: o.matrix(x)?,
+            w: o.matrix(w)?,
+            bias: o.optional(bias),
             temperature: o.factor("temperature")?,
-            softcap: o.number("softcap")?,
-            scale: o.factor("scale")?,
+            softcap: o.number(softcap)?,
+            scale: o.factor(scale)?,
         })
     }
 
-    fn logits(&self, n: usize) -> Vec<Bounded> {
+    /// The logits of token `n`.
+    pub fn row(&self, n: usize) -> Vec<Bounded> {
         let z = |v: usize| {
             let products = self.x.row(n).iter().zip(self.w.row(v)).map(|(&x, &w)| x * w);
             let raw = sum(products.chain(self.bias.as_ref().map(|bias| bias.data[v])));
@@ -46,6 +57,18 @@ impl Head {
             cap(self.scale * raw, self.softcap).rounded(1.0) / self.temperature
         };
         (0..self.w.rows).map(z).collect()
+    }
+
+    /// Cotangent of a raw logit, `x w^T + bias`, from `z` and the terms of its cotangent.
+    pub fn raw(&self, z: Bounded, terms: impl IntoIterator<Item = Bounded>) -> Bounded {
+        let slope = cap_slope(z * self.temperature, self.softcap);
+        sum(terms) / self.temperature * slope * self.scale
+    }
+}
+
+impl Head {
+    fn of(o: &Operands<'_>) -> Result<Head> {
+        Ok(Head { logits: Logits::of(o)?, targets: o.integers("targets")? })
     }
 
     fn statistics(&self, n: usize, z: &[Bounded]) -> Statistics {
@@ -62,7 +85,6 @@ impl Head {
     /// Cotangent of `x w^T + bias` for one token: `[dlogp, dlse, dmean_logit, dentropy]` are those of its statistics.
     fn cotangent(&self, n: usize, z: &[Bounded], lse: Bounded, entropy: Bounded, d: [Bounded; 4]) -> Vec<Bounded> {
         let [dlogp, dlse, dmean_logit, dentropy] = d;
-        let softcap = self.softcap;
         let through = |(v, &z_v): (usize, &Bounded)| {
             let logp = z_v - lse;
             let p = logp.exp();
@@ -71,15 +93,14 @@ impl Head {
             if dentropy.value != 0.0 && p.value > 0.0 {
                 terms.push(-(dentropy * p * sum([logp, entropy])));
             }
-            let slope = cap_slope(z_v * self.temperature, softcap);
-            sum(terms) / self.temperature * slope * self.scale
+            self.logits.raw(z_v, terms)
         };
         z.iter().enumerate().map(through).collect()
     }
 }
 
 /// The gradients of the head's operands.
-struct Gradients {
+pub struct Gradients {
     dx: Sums,
     /// The product, and the value to which it is added.
     dw: Option<(Sums, Matrix)>,
@@ -87,14 +108,15 @@ struct Gradients {
 }
 
 impl Gradients {
-    fn of(o: &Operands<'_>, head: &Head) -> Gradients {
+    /// Gradients of no token.
+    pub fn of(o: &Operands<'_>, head: &Logits) -> Gradients {
         let grown = |name| o.optional(name).map(|start| Sums::from(&start));
         let dw = o.optional("dw").map(|start| (Sums::new(start.rows, start.cols), start));
         Gradients { dx: Sums::new(head.x.rows, head.x.cols), dw, dbias: grown("dbias") }
     }
 
     /// Adds one token's cotangent of the raw logits. It may be stored before the products, and the products before they are added.
-    fn add(&mut self, head: &Head, n: usize, d: &[Bounded]) {
+    pub fn add(&mut self, head: &Logits, n: usize, d: &[Bounded]) {
         for (v, &d) in d.iter().enumerate() {
             let d = d.stored();
             self.dx.add(n, 0, d, head.w.row(v));
@@ -103,7 +125,8 @@ impl Gradients {
         }
     }
 
-    fn outputs(self) -> Outputs {
+    /// The gradients by the names of the outputs.
+    pub fn outputs(self) -> Outputs {
         let mut outputs = vec![("dx", self.dx.total())];
         outputs.extend(self.dw.map(|(dw, start)| ("dw", dw.added_to(&start))));
         outputs.extend(self.dbias.map(|dbias| ("dbias", dbias.total())));
@@ -119,10 +142,10 @@ fn rows(statistics: &[Statistics]) -> Outputs {
 /// Statistics per token.
 fn stats(o: &Operands<'_>) -> Result<Outputs> {
     let head = Head::of(o)?;
-    let mut logits = Matrix::zeros(0, head.w.rows);
-    let mut statistics = Vec::with_capacity(head.x.rows);
-    for n in 0..head.x.rows {
-        let z = head.logits(n);
+    let mut logits = Matrix::zeros(0, head.logits.w.rows);
+    let mut statistics = Vec::with_capacity(head.logits.x.rows);
+    for n in 0..head.logits.x.rows {
+        let z = head.logits.row(n);
         statistics.push(head.statistics(n, &z));
         logits.data.extend(z);
         logits.rows += 1;
@@ -139,12 +162,12 @@ fn backward(o: &Operands<'_>) -> Result<Outputs> {
     let (lse, kept) = (o.matrix("lse")?, o.optional("logits"));
     let entropy = o.optional_row("entropy");
     let cotangents = ["dlogp", "dlse", "dmean_logit", "dentropy"].map(|name| o.optional_row(name));
-    let mut gradients = Gradients::of(o, &head);
-    for n in 0..head.x.rows {
-        let z = kept.as_ref().map_or_else(|| head.logits(n), |kept| kept.row(n).to_vec());
+    let mut gradients = Gradients::of(o, &head.logits);
+    for n in 0..head.logits.x.rows {
+        let z = kept.as_ref().map_or_else(|| head.logits.row(n), |kept| kept.row(n).to_vec());
         let d = [0, 1, 2, 3].map(|i| cotangents[i](n));
         let d = head.cotangent(n, &z, lse.data[n].rounded(1.0), entropy(n).rounded(1.0), d);
-        gradients.add(&head, n, &d);
+        gradients.add(&head.logits, n, &d);
     }
     Ok(gradients.outputs())
 }
@@ -153,29 +176,17 @@ fn backward(o: &Operands<'_>) -> Result<Outputs> {
 fn fused(o: &Operands<'_>) -> Result<Outputs> {
     let head = Head::of(o)?;
     let cotangents = ["dlogp", "dlse", "dmean_logit"].map(|name| o.optional_row(name));
-    let mut gradients = Gradients::of(o, &head);
-    let mut statistics = Vec::with_capacity(head.x.rows);
-    for n in 0..head.x.rows {
-        let z = head.logits(n);
+    let mut gradients = Gradients::of(o, &head.logits);
+    let mut statistics = Vec::with_capacity(head.logits.x.rows);
+    for n in 0..head.logits.x.rows {
+        let z = head.logits.row(n);
         let token = head.statistics(n, &z);
         let [(_, _), (_, lse), (_, entropy), _] = token;
         let d = [cotangents[0](n), cotangents[1](n), cotangents[2](n), exact(0.0)];
-        gradients.add(&head, n, &head.cotangent(n, &z, lse, entropy, d));
+        gradients.add(&head.logits, n, &head.cotangent(n, &z, lse, entropy, d));
         statistics.push(token);
     }
     let mut outputs = rows(&statistics);
     outputs.extend(gradients.outputs());
     Ok(outputs)
-}
-
-/// Log-probabilities of the tokens that the reference drew: `drawn[b]` is that of row b.
-fn sample(o: &Operands<'_>) -> Result<Outputs> {
-    let drawn = o.of_reference("token");
-    let (logits, temperature) = (o.matrix("logits")?, o.factor("temperature")?);
-    let temperature = if temperature.value > 0.0 { temperature } else { exact(1.0) };
-    let logp = |(b, &token): (usize, &f64)| {
-        let z: Vec<Bounded> = logits.row(b).iter().map(|&z| z / temperature).collect();
-        z[token as usize] - log_sum_exp(&z, |p| p)
-    };
-    Ok(vec![("logp", Matrix::of_row(drawn.iter().enumerate().map(logp).collect()))])
 }

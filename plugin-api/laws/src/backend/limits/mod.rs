@@ -18,11 +18,14 @@
 
 mod attention;
 pub mod bounded;
+mod candidates;
+mod divergence;
 mod elementwise;
 mod head;
 mod norm;
 mod operands;
 mod products;
+mod sample;
 
 use super::{
     case::{Case, is_exact},
@@ -110,7 +113,16 @@ fn evaluate(case: &Case, compute: DType, expected: &Outcome) -> Result<Outputs> 
     if is_exact(case.spec) {
         return Ok(Vec::new());
     }
-    let files = [attention::FORMULAS, elementwise::FORMULAS, head::FORMULAS, norm::FORMULAS, products::FORMULAS];
+    let files = [
+        attention::FORMULAS,
+        candidates::FORMULAS,
+        divergence::FORMULAS,
+        elementwise::FORMULAS,
+        head::FORMULAS,
+        norm::FORMULAS,
+        products::FORMULAS,
+        sample::FORMULAS,
+    ];
     match files.iter().copied().flatten().find(|(name, _)| *name == case.spec.name) {
         Some((_, formula)) => formula(&Operands::new(case, compute, expected)),
         None => Err(Error::internal(format!("no limits for `{}`: add it to the laws' `limits`", case.spec.name))),

@@ -152,6 +152,14 @@ impl<'a> Operands<'a> {
         Some(Matrix { rows: tensor.rows, cols: tensor.cols, data: tensor.data.iter().map(stored).collect() })
     }
 
+    /// The number of columns of an operand.
+    ///
+    /// # Errors
+    /// If the case lacks it.
+    pub fn columns(&self, name: &str) -> Result<usize> {
+        Ok(self.case.operand(name).ok_or_else(|| self.missing("operand", name))?.cols)
+    }
+
     /// Element of an optional row, 0 if the row is absent.
     pub fn optional_row(&self, name: &str) -> impl Fn(usize) -> Bounded {
         let row = self.optional(name);

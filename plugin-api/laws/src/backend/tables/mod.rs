@@ -13,7 +13,6 @@ mod linear;
 mod norm;
 mod optim;
 mod rotary;
-mod sample;
 
 use super::{
     case::Case,
@@ -41,8 +40,10 @@ const FAMILIES: &[Family] = &[
     activation::FAMILY,
     head::FAMILY,
     decode::FAMILY,
-    sample::FAMILY,
+    head::sample::FAMILY,
     optim::FAMILY,
+    head::divergence::FAMILY,
+    head::candidates::FAMILY,
 ];
 
 /// All pairs of a forward and a backward operation.

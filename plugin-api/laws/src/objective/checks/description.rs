@@ -9,7 +9,7 @@ use crate::options::within;
 use plugin_api::{
     batch::{Batch, names},
     contract,
-    manifest::{DataKind, Normaliser, ObjectiveManifest, TermSpec},
+    manifest::{DataKind, Normaliser, TermSpec},
 };
 use std::collections::BTreeSet;
 
@@ -70,19 +70,22 @@ pub(in crate::objective) fn declared(case: &Case<'_>, returned: &mut Names) -> O
         returned.terms.extend(loss.terms.iter().map(|t| t.name.clone()));
         returned.metrics.extend(loss.metrics.iter().filter(|m| m.weight > 0.0).map(|m| m.name.clone()));
         contract::loss(manifest, &case.requirements, &batch, &loss).map_err(|why| Fault::from(why.text))?;
-        countable(manifest, &batch)?;
+        countable(case, &batch)?;
     }
     contract::requirements(manifest, &case.requirements).map_err(|why| Fault::from(why.text))?;
     holds()
 }
 
 /// Whether the data have the units that terms are divided by: only sequences with `group` have pairs or groups.
-fn countable(manifest: &ObjectiveManifest, batch: &Batch<'_>) -> Result<(), Fault> {
-    let by_group = |term: &&TermSpec| [Normaliser::PAIRS, Normaliser::GROUPS].contains(&term.normaliser);
+fn countable(case: &Case<'_>, batch: &Batch<'_>) -> Result<(), Fault> {
+    let (manifest, requirements) = (case.manifest(), &case.requirements);
+    let by_group = |term: &&TermSpec| [Normaliser::PAIRS, Normaliser::GROUPS].contains(requirements.normaliser(term).0);
     match manifest.terms.iter().find(by_group) {
         Some(term) if batch.find(names::GROUP).is_none() => fault(format!(
             "the term `{}` is divided by the number of {}, but {} data has no array `group` to count",
-            term.name, term.normaliser, manifest.data
+            term.name,
+            requirements.normaliser(term).0,
+            manifest.data
         )),
         _ => Ok(()),
     }

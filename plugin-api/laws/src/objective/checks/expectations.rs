@@ -4,11 +4,11 @@ use crate::Agreement;
 use crate::objective::{
     case::{Case, weighted},
     outcome::{Fault, Held, Outcome, fault},
-    windows::Values,
+    windows::{Values, sequences},
 };
 use plugin_api::{
     batch::{Batch, names},
-    manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction},
+    manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements},
     objective::{Loss, MetricPart, Objective},
 };
 use std::collections::BTreeSet;
@@ -18,10 +18,12 @@ pub(in crate::objective) fn expectations(case: &Case<'_>) -> Outcome {
     let mut worst = None;
     let mut unhealthy = None;
     for draw in case.windows() {
-        let window = case.fill(&case.data(draw), Values::Uniform)?;
+        // What is expected before the first update is expected in the first step.
+        let window = case.fill(&sequences::at_first_step(&case.data(draw)), Values::Uniform)?;
         let mut objective = case.instance()?;
         let batch = case.prepared(objective.as_mut(), &window)?;
-        let found = check_batch(case.manifest(), objective.as_ref(), &batch, case.generator().ln_vocab());
+        let found =
+            check_batch(case.manifest(), &case.requirements, objective.as_ref(), &batch, case.generator().ln_vocab());
         let found = found.map_err(|fault| fault.shown_by(&batch))?;
         unhealthy = unhealthy.or(outside_healthy(case.manifest(), &objective.loss(&batch)?));
         worst = worst.into_iter().chain(found).reduce(Agreement::worse);
@@ -55,6 +57,7 @@ fn metric(spec: &MetricSpec, part: &MetricPart) -> f64 {
 /// Whether a batch of equal models with uniform logits gives the manifest's values; the greatest error, if there is any.
 pub(in crate::objective) fn check_batch(
     manifest: &ObjectiveManifest,
+    requirements: &Requirements,
     objective: &dyn Objective,
     batch: &Batch<'_>,
     ln_vocab: f64,
@@ -67,7 +70,7 @@ pub(in crate::objective) fn check_batch(
             "ln_vocab" => ln_vocab,
             text => text.parse().map_err(|_| Fault::from(format!("`{text}` is not a number")))?,
         };
-        let Some(is) = quantity(manifest, &loss, batch, &weights, &e.quantity)? else {
+        let Some(is) = quantity((manifest, requirements), &loss, batch, &weights, &e.quantity)? else {
             continue;
         };
         let near = (is - should).abs() <= e.tolerance * should.abs().max(1e-9) + 1e-9;
@@ -87,7 +90,7 @@ pub(in crate::objective) fn check_batch(
 
 /// A normalised quantity; `None` if this instance does not return it.
 fn quantity(
-    manifest: &ObjectiveManifest,
+    (manifest, requirements): (&ObjectiveManifest, &Requirements),
     loss: &Loss,
     batch: &Batch<'_>,
     weights: &[(String, f64)],
@@ -99,7 +102,7 @@ fn quantity(
         let Some(spec) = manifest.terms.iter().find(|t| t.name == term) else {
             continue;
         };
-        let by = denominator(&spec.normaliser, batch, weights, term)?;
+        let by = denominator(requirements.normaliser(spec), batch, weights, term)?;
         terms.push((term, sum / by, raw.sum / by));
     }
     if name == "loss" {
@@ -114,20 +117,23 @@ fn quantity(
 }
 
 fn denominator(
-    normaliser: &Normaliser,
+    (normaliser, times): (&Normaliser, f64),
     batch: &Batch<'_>,
     weights: &[(String, f64)],
     term: &str,
 ) -> Result<f64, Fault> {
-    let groups =
-        || -> Result<BTreeSet<u64>, Fault> { Ok(batch.get(names::GROUP)?.iter().map(|g| g.to_bits()).collect()) };
-    Ok(match normaliser.as_str() {
-        "supervised tokens" => batch.mask()?.iter().sum(),
-        "sequences" => batch.sequences()? as f64,
-        "pairs" | "groups" => groups()?.len() as f64,
+    let counted = sequences::counted(batch)?;
+    let count = match normaliser.as_str() {
+        "supervised tokens" => sequences::counted_tokens(batch, &counted)?,
+        "sequences" => counted.iter().sum(),
+        "pairs" | "groups" => {
+            let groups = batch.get(names::GROUP)?.iter().zip(&counted).filter(|(_, counts)| **counts != 0.0);
+            groups.map(|(group, _)| group.to_bits()).collect::<BTreeSet<u64>>().len() as f64
+        }
         _ => match weights.iter().find(|(name, _)| name == term) {
             Some((_, weight)) => *weight,
             None => return fault(format!("`weigh` returns nothing for `{term}`")),
         },
-    })
+    };
+    Ok(count * times)
 }

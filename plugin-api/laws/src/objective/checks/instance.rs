@@ -10,13 +10,14 @@ use plugin_api::{
     Code,
     batch::Batch,
     contract,
-    manifest::Normaliser,
+    manifest::{Normaliser, TermSpec},
     objective::{Loss, Objective, Verdict},
 };
 
 /// A custom normaliser exists for its term, is known before the forward pass, and adds up over the parts of a split window.
 pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
-    let custom = case.manifest().terms.iter().filter(|t| t.normaliser == Normaliser::CUSTOM);
+    let custom = |term: &&TermSpec| *case.requirements.normaliser(term).0 == Normaliser::CUSTOM;
+    let custom = case.manifest().terms.iter().filter(custom);
     let custom: Vec<&str> = custom.map(|t| t.name.as_str()).collect();
     if custom.is_empty() {
         return holds();
@@ -42,7 +43,8 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
                 return fault(format!("`weigh` returns {weight} for `{name}`, its pieces {sum}"));
             }
         }
-        contract::weights(case.manifest(), &whole).map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
+        contract::weights(case.manifest(), &case.requirements, &whole)
+            .map_err(|why| Fault::from(format!("`weigh`: {}", why.text)))?;
     }
     holds()
 }

@@ -9,7 +9,7 @@ use crate::objective::{
 };
 use plugin_api::{
     batch::{Batch, Scope, names},
-    manifest::{DataKind, Normaliser},
+    manifest::Normaliser,
     objective::Objective,
 };
 
@@ -70,7 +70,7 @@ pub(in crate::objective) fn masked(case: &Case<'_>) -> Outcome {
             let found = case.loss(objective.as_ref(), &hidden).map_err(named)?;
             zero_behind_mask(&found, hidden.mask()?).map_err(named)?;
             clean.same(&found, Alike::Exactly).map_err(named)?;
-            if case.manifest().data == DataKind::PROMPT {
+            if case.prepares_statistics() {
                 prepares_the_same(case, draw, value).map_err(named)?;
             }
         }
@@ -149,7 +149,7 @@ fn nothing(case: &Case<'_>, full: &Flat, objective: &dyn Objective, batch: &Batc
     let none = batch.sequences()? == 0;
     for (name, (_, sum)) in &loss.terms {
         let spec = case.manifest().terms.iter().find(|t| t.name == *name);
-        let by_token = spec.is_some_and(|t| t.normaliser == Normaliser::SUPERVISED_TOKENS);
+        let by_token = spec.is_some_and(|t| *case.requirements.normaliser(t).0 == Normaliser::SUPERVISED_TOKENS);
         if !sum.is_finite() || ((none || by_token) && *sum != 0.0) {
             return fault(format!("the sum of `{name}` is {sum}"));
         }

@@ -146,7 +146,7 @@ fn results_of_prepare_are_checked() {
 }
 
 /// Every row with its tokens in one sequence.
-fn joined(rows: &Batch<'_>, _: u64) -> Result<Option<Batch<'static>>> {
+pub(super) fn joined(rows: &Batch<'_>, _: u64) -> Result<Option<Batch<'static>>> {
     let (token, mask, row, offsets) = (rows.get("token")?, rows.mask()?, rows.get("row")?, rows.offsets()?);
     let (mut ends, mut owners) = (vec![0.0], Vec::new());
     for (part, bounds) in offsets.windows(2).enumerate() {

@@ -2,6 +2,7 @@
 //!
 //! A row of a table is one mistake and the laws that it breaks; if any other law breaks, the test fails too.
 
+mod attached;
 mod composing;
 mod faults;
 mod host;
@@ -10,6 +11,7 @@ mod paired;
 mod quick;
 mod rollouts;
 mod tokens;
+mod windows;
 
 use super::{Generator, Laws};
 use crate::Report;

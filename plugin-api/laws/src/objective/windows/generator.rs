@@ -2,8 +2,8 @@
 //!
 //! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
 //! answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text has
-//! sequences without tokens and sequences without supervised ones. The author adds arrays that only one objective uses, and
-//! columns of the data.
+//! sequences without tokens and sequences without supervised ones. Every window has `step` and `steps`, and is at another step than
+//! the window before. The author adds arrays that only one objective uses, and columns of the data.
 
 use super::sequences;
 use plugin_api::{
@@ -52,6 +52,9 @@ struct Extra {
 
 /// The column of labelled rows.
 const LABEL: &str = "column.label";
+
+/// Optimizer steps of a run, as `steps` says.
+const STEPS: u64 = 8;
 
 /// Candidates per token in generated batches.
 const COLUMNS: usize = 3;
@@ -145,6 +148,7 @@ impl Generator {
             let label = batch.find(names::SIDE).map(|a| a.data.to_vec()).unwrap_or_default();
             batch = batch.with(LABEL, Scope::SEQUENCE, label);
         }
+        let batch = at_step(batch, draw);
         self.extras.iter().fold(batch, |batch, extra| extra.add(batch, &mut rng))
     }
 
@@ -211,7 +215,7 @@ impl Generator {
     pub(in crate::objective) fn completed(&self, window: Batch<'static>, draw: u64) -> Batch<'static> {
         let mut rng = self.rng(7, draw);
         let missing = self.extras.iter().filter(|extra| !extra.name.starts_with(names::COLUMN));
-        missing.fold(window, |batch, extra| extra.add(batch, &mut rng))
+        missing.fold(at_step(window, draw), |batch, extra| extra.add(batch, &mut rng))
     }
 
     /// The sequences of a window: pairs with their sides in either order, desirable and undesirable rows, groups of two answers.
@@ -291,6 +295,12 @@ impl Generator {
             _ => 0.0,
         }
     }
+}
+
+/// The window of the number `draw`, at a step of its own: 1, 4, 7, 2, 5, 8, 3, 6.
+fn at_step(window: Batch<'static>, draw: u64) -> Batch<'static> {
+    let steps = window.with(names::STEPS, Scope::BATCH, vec![STEPS as f64]);
+    steps.with(names::STEP, Scope::BATCH, vec![(1 + 3 * (draw % STEPS) % STEPS) as f64])
 }
 
 /// The value that a drawn one should be near: for another model's log-probability the policy's; for the mean logit the

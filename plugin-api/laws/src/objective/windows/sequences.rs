@@ -85,6 +85,24 @@ pub(in crate::objective) fn poison(
     Ok(all)
 }
 
+/// Whether each sequence counts in normalisers: `counted`, and 1 where the objective does not compose it.
+pub(in crate::objective) fn counted(batch: &Batch<'_>) -> Result<Vec<f64>> {
+    let sequences = batch.sequences()?;
+    Ok(batch.find(names::COUNTED).map_or_else(|| vec![1.0; sequences], |counted| counted.data.to_vec()))
+}
+
+/// The number of supervised tokens of the sequences that count.
+pub(in crate::objective) fn counted_tokens(batch: &Batch<'_>, counted: &[f64]) -> Result<f64> {
+    let (mask, offsets) = (batch.mask()?, batch.offsets()?);
+    let tokens = offsets.windows(2).zip(counted).filter(|(_, counts)| **counts != 0.0);
+    Ok(tokens.map(|(ends, _)| mask[ends[0]..ends[1]].iter().sum::<f64>()).sum())
+}
+
+/// `batch` in the first step of its run.
+pub(in crate::objective) fn at_first_step(batch: &Batch<'_>) -> Batch<'static> {
+    owned(batch).with(names::STEP, Scope::BATCH, vec![1.0])
+}
+
 /// `batch` without supervised tokens.
 pub(in crate::objective) fn unsupervised(batch: &Batch<'_>) -> Result<Batch<'static>> {
     let tokens = batch.tokens()?;
@@ -133,7 +151,7 @@ pub(in crate::objective) fn prepared(
 }
 
 /// A window of the sequences from `compose`, as the host makes it: a position for every token but the first of a sequence, with
-/// that token as its target.
+/// that token as its target, and with the numbers that the objective gave that token.
 ///
 /// # Errors
 /// An array of a wrong scope or length; the law `compose` reports details.
@@ -149,9 +167,10 @@ pub(in crate::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'sta
     }
     let (offsets, token, mask) = (composed.offsets()?, composed.get("token")?, composed.mask()?);
     let lengths: Vec<usize> = offsets.windows(2).map(|w| (w[1] - w[0]).saturating_sub(1)).collect();
-    let predicted = |values: &[f64]| -> Vec<f64> {
-        offsets.windows(2).flat_map(|w| values[(w[0] + 1).min(w[1])..w[1]].to_vec()).collect()
+    let rows_of = |values: &[f64], cols: usize| -> Vec<f64> {
+        offsets.windows(2).flat_map(|w| values[(w[0] + 1).min(w[1]) * cols..w[1] * cols].to_vec()).collect()
     };
+    let predicted = |values: &[f64]| rows_of(values, 1);
     let ends = lengths.iter().scan(0, |end, length| {
         *end += length;
         Some(*end as f64)
@@ -165,9 +184,11 @@ pub(in crate::objective) fn window_of(composed: &Batch<'_>) -> Result<Batch<'sta
             Scope::TOKEN,
             lengths.iter().flat_map(|length| (0..*length).map(|p| p as f64)).collect::<Vec<_>>(),
         );
-    let kept = |name: &str| name.starts_with(names::COLUMN) || [names::GROUP, names::SIDE].contains(&name);
-    let own = composed.arrays().iter().filter(|a| a.scope == Scope::SEQUENCE && kept(&a.name));
-    Ok(own.fold(window, |all, a| all.with_array(with_data(a, a.data.to_vec()))))
+    let own = |a: &&Array<'_>| !["row", "part", "token", names::MASK, names::OFFSETS].contains(&a.name.as_ref());
+    Ok(composed.arrays().iter().filter(own).fold(window, |all, a| {
+        let data = if a.scope == Scope::TOKEN { rows_of(&a.data, a.cols) } else { a.data.to_vec() };
+        all.with_array(with_data(a, data))
+    }))
 }
 
 /// The parts of rows (as `compose` reads them), the last row first, the parts of a row in their order.

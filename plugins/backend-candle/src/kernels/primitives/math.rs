@@ -31,6 +31,22 @@ pub fn sigmoid(x: f32) -> f32 {
     if x < 0.0 { small } else { 1.0 - small }
 }
 
+/// `ln(1 + x)` for `0 <= x <= 1`: `2 artanh(x / (2 + x))` by its series, whose rest is below half a unit in the last place. At most 2
+/// units in the last place.
+#[inline(always)]
+pub fn ln_1p_fraction(x: f32) -> f32 {
+    let s = x / (2.0 + x);
+    let t = s * s;
+    let mut p = 1.0f32 / 15.0;
+    p = p.mul_add(t, 1.0 / 13.0);
+    p = p.mul_add(t, 1.0 / 11.0);
+    p = p.mul_add(t, 1.0 / 9.0);
+    p = p.mul_add(t, 1.0 / 7.0);
+    p = p.mul_add(t, 1.0 / 5.0);
+    p = p.mul_add(t, 1.0 / 3.0);
+    2.0 * (p * t).mul_add(s, s)
+}
+
 /// `tanh x`. At most 3 units in the last place.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
@@ -203,6 +219,8 @@ mod tests {
         assert!(t <= 3.0, "tanh {t}");
         let e = worst((-3.0, 3.0), erf, erf64);
         assert!(e <= 3.0, "erf {e}");
+        let l = worst((0.0, 1.0), ln_1p_fraction, f64::ln_1p);
+        assert!(l <= 2.0, "ln_1p {l}");
         let s = worst((-80.0, 30.0), sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
         assert!(s <= 3.0, "sigmoid {s}");
     }

@@ -2,8 +2,8 @@
 //! rewards.
 
 use super::{Case, Rollout, Rows, TOLERANCE, family, kept, read, same, torchtune};
-use objective_ppo::{gae::whiten, rollout::names};
-use plugin_api::prelude::*;
+use objective_ppo::rollout::names;
+use plugin_api::{groups::whiten, prelude::*};
 use serde_json::{Value, json};
 
 fn estimation(case: &Case, whiten_advantages: bool, whiten_rewards: bool) -> Value {

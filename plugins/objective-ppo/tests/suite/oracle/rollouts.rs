@@ -6,7 +6,8 @@ use super::{
     near, read, same,
 };
 use crate::metric;
-use objective_ppo::{gae::whiten, rollout::names};
+use objective_ppo::rollout::names;
+use plugin_api::groups::whiten;
 use serde_json::{Map, Value, json};
 
 impl Case {

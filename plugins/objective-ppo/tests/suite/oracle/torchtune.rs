@@ -2,7 +2,7 @@
 //! variance. The effect on each number follows from the numbers themselves.
 
 use super::{Rows, kept};
-use objective_ppo::gae::whiten;
+use plugin_api::groups::whiten;
 
 /// Added to counts.
 const EPSILON: f64 = 1e-8;

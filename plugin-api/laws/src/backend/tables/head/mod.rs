@@ -1,5 +1,9 @@
 //! The head. Inputs are multiples of 1/8, so that equal logits are equal on every backend and `top1` has one right result.
 
+pub mod candidates;
+pub mod divergence;
+pub mod sample;
+
 use crate::backend::{
     case::Case,
     family::{Family, Wrong},

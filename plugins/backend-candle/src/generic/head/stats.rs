@@ -1,17 +1,14 @@
-//! The language-model head by chunks of tokens.
+//! Statistics of the softmax per token, their backward, and both in one pass.
 
-use super::{
-    context::{Generic, Outcome},
-    linear::matmul,
+use super::{Gradients, Logits, column, logits, write_row};
+use crate::{
+    check,
+    generic::context::{Generic, Outcome},
 };
-use crate::{check, kernels::head::chunk_tokens};
 use candle_core::{Result, Tensor};
 use plugin_api::{
     Error,
-    backend::{
-        View,
-        ops::{HeadBackward, HeadFused, HeadStats},
-    },
+    backend::ops::{HeadBackward, HeadFused, HeadStats},
 };
 
 plugin_api::operations! {
@@ -19,43 +16,24 @@ plugin_api::operations! {
     head_stats HeadStats => stats,
     head_backward HeadBackward => backward,
     head_fused HeadFused => fused,
-    sample Sample => super::sample::sample,
+    sample Sample => crate::generic::sample::sample,
 }
 
-/// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
+/// The logits with their targets, as a column.
 struct Head {
-    x: Tensor,
-    w: Tensor,
-    bias: Option<Tensor>,
+    logits: Logits,
     targets: Tensor,
-    tokens: usize,
-    vocabulary: usize,
-    temperature: f64,
-    softcap: f64,
-    scale: f64,
 }
 
 macro_rules! head {
     ($s:expr, $op:expr, $name:literal) => {{
-        let (s, op) = (&*$s, $op);
-        check::temperature($name, op.temperature)?;
-        let targets = s.ints(&op.targets)?;
-        check::indices($name, "targets", &targets, op.w.rows as usize)?;
+        let targets = $s.ints(&$op.targets)?;
+        check::indices($name, "targets", &targets, $op.w.rows as usize)?;
+        let logits = logits!($s, $op, $name);
         if targets.is_empty() {
             return Ok(());
         }
-        let tokens = targets.len();
-        Head {
-            x: s.input(&op.x)?,
-            w: s.input(&op.w)?,
-            bias: s.input_opt(&op.bias)?,
-            targets: s.index(&targets)?.reshape((tokens, 1))?,
-            tokens,
-            vocabulary: op.w.rows as usize,
-            temperature: op.temperature,
-            softcap: op.softcap,
-            scale: op.scale,
-        }
+        Head { targets: $s.index(&targets)?.reshape((targets.len(), 1))?, logits }
     }};
 }
 
@@ -86,31 +64,7 @@ struct Rows {
     top1: Vec<u32>,
 }
 
-/// Gradients, summed over chunks.
-struct Gradients {
-    dx: Vec<Tensor>,
-    dw: Tensor,
-    dbias: Tensor,
-}
-
 impl Head {
-    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> {
-        let (tokens, step) = (self.tokens, chunk_tokens(self.vocabulary));
-        (0..tokens).step_by(step).map(move |first| (first, step.min(tokens - first)))
-    }
-
-    fn logits(&self, first: usize, tokens: usize) -> Result<Tensor> {
-        let mut z = matmul(&self.x.narrow(0, first, tokens)?, &self.w.t()?)?;
-        if let Some(bias) = &self.bias {
-            z = z.broadcast_add(bias)?;
-        }
-        z = (z * self.scale)?;
-        if self.softcap > 0.0 {
-            z = ((z / self.softcap)?.tanh()? * self.softcap)?;
-        }
-        z / self.temperature
-    }
-
     fn statistics(&self, first: usize, z: &Tensor) -> Result<Statistics> {
         let targets = self.targets.narrow(0, first, z.dim(0)?)?.contiguous()?;
         let largest = z.max_keepdim(1)?;
@@ -125,7 +79,7 @@ impl Head {
             logp: (d.gather(&targets, 1)? - &log_total)?,
             lse: (&largest + &log_total)?,
             entropy: (&log_total - (along / total)?)?,
-            mean_logit: z.sum_keepdim(1)?.affine(1.0 / self.vocabulary as f64, 0.0)?,
+            mean_logit: z.sum_keepdim(1)?.affine(1.0 / self.logits.vocabulary as f64, 0.0)?,
             top1: z.argmax(1)?.to_vec1()?,
         })
     }
@@ -150,30 +104,14 @@ impl Head {
             dz = (dz + p.broadcast_mul(dlse)?)?;
         }
         if let Some(dmean) = &c.dmean_logit {
-            dz = dz.broadcast_add(&dmean.affine(1.0 / self.vocabulary as f64, 0.0)?)?;
+            dz = dz.broadcast_add(&dmean.affine(1.0 / self.logits.vocabulary as f64, 0.0)?)?;
         }
         if let (Some(dentropy), Some(entropy)) = (&c.dentropy, entropy) {
             let zero = p.zeros_like()?;
             let tilt = (&p * logp.broadcast_add(entropy)?)?.broadcast_mul(dentropy)?;
             dz = (dz - p.gt(&zero)?.where_cond(&tilt, &zero)?)?;
         }
-        if self.softcap > 0.0 {
-            let t = z.affine(self.temperature / self.softcap, 0.0)?;
-            dz = (dz * t.sqr()?.affine(-1.0, 1.0)?)?;
-        }
-        dz.affine(self.scale / self.temperature, 0.0)
-    }
-
-    fn no_gradients(&self) -> Result<Gradients> {
-        let bias = Tensor::zeros((1, self.vocabulary), self.w.dtype(), self.w.device())?;
-        Ok(Gradients { dx: Vec::new(), dw: self.w.zeros_like()?, dbias: bias })
-    }
-
-    fn add_gradients(&self, g: &mut Gradients, first: usize, d: &Tensor) -> Result<()> {
-        g.dx.push(matmul(d, &self.w)?);
-        g.dw = (&g.dw + matmul(&d.t()?, &self.x.narrow(0, first, d.dim(0)?)?)?)?;
-        g.dbias = (&g.dbias + d.sum_keepdim(0)?)?;
-        Ok(())
+        self.logits.raw(z, dz)
     }
 }
 
@@ -187,27 +125,12 @@ impl Rows {
     }
 }
 
-/// A row of one value per token as a column of the chunk.
-fn column(row: &Option<Tensor>, first: usize, tokens: usize) -> Result<Option<Tensor>> {
-    row.as_ref().map(|row| row.narrow(1, first, tokens)?.reshape((tokens, 1))).transpose()
-}
-
-fn write_row(s: &mut Generic<'_>, view: &Option<View>, parts: &[Tensor]) -> Outcome {
-    match view {
-        Some(view) => {
-            let whole = Tensor::cat(parts, 0)?;
-            s.output(view, &whole)
-        }
-        None => Ok(()),
-    }
-}
-
 /// Statistics per token.
 pub fn stats(s: &mut Generic<'_>, op: &HeadStats) -> Outcome {
     let head = head!(s, op, "head_stats");
     let (mut rows, mut logits) = (Rows::default(), Vec::new());
-    for (first, tokens) in head.chunks() {
-        let z = head.logits(first, tokens)?;
+    for (first, tokens) in head.logits.chunks() {
+        let z = head.logits.of(first, tokens)?;
         rows.push(head.statistics(first, &z)?);
         if op.logits.is_some() {
             logits.push(z);
@@ -221,14 +144,6 @@ pub fn stats(s: &mut Generic<'_>, op: &HeadStats) -> Outcome {
     op.top1.as_ref().map_or(Ok(()), |view| s.output_ints(view, &rows.top1))
 }
 
-fn write_gradients(s: &mut Generic<'_>, g: &Gradients, dx: &View, dw: &Option<View>, dbias: &Option<View>) -> Outcome {
-    write_row(s, &Some(*dx), &g.dx)?;
-    if let Some(view) = dw {
-        s.add(view, &g.dw)?;
-    }
-    dbias.as_ref().map_or(Ok(()), |view| s.add(view, &g.dbias))
-}
-
 /// Cotangents of hidden states, weight and bias from those of the statistics.
 pub fn backward(s: &mut Generic<'_>, op: &HeadBackward) -> Outcome {
     if op.dentropy.is_some() && op.entropy.is_none() {
@@ -238,11 +153,11 @@ pub fn backward(s: &mut Generic<'_>, op: &HeadBackward) -> Outcome {
     let (lse, kept, entropy) = (s.input_opt(&Some(op.lse))?, s.input_opt(&op.logits)?, s.input_opt(&op.entropy)?);
     let (dlogp, dlse) = (s.input_opt(&op.dlogp)?, s.input_opt(&op.dlse)?);
     let (dmean_logit, dentropy) = (s.input_opt(&op.dmean_logit)?, s.input_opt(&op.dentropy)?);
-    let mut gradients = head.no_gradients()?;
-    for (first, tokens) in head.chunks() {
+    let mut gradients = Gradients::of(&head.logits)?;
+    for (first, tokens) in head.logits.chunks() {
         let z = match &kept {
             Some(kept) => kept.narrow(0, first, tokens)?,
-            None => head.logits(first, tokens)?,
+            None => head.logits.of(first, tokens)?,
         };
         let cotangents = Cotangents {
             dlogp: column(&dlogp, first, tokens)?,
@@ -253,9 +168,9 @@ pub fn backward(s: &mut Generic<'_>, op: &HeadBackward) -> Outcome {
         let (lse, entropy) = (column(&lse, first, tokens)?, column(&entropy, first, tokens)?);
         let lse = lse.ok_or_else(|| Error::internal("head_backward: `lse` is missing"))?;
         let d = head.cotangents(first, &z, &lse, entropy.as_ref(), &cotangents)?;
-        head.add_gradients(&mut gradients, first, &d)?;
+        gradients.add(&head.logits, first, &d)?;
     }
-    write_gradients(s, &gradients, &op.dx, &op.dw, &op.dbias)
+    gradients.write(s, &op.dx, &op.dw, &op.dbias)
 }
 
 /// Statistics and gradients from one computation of the logits.
@@ -263,9 +178,9 @@ pub fn fused(s: &mut Generic<'_>, op: &HeadFused) -> Outcome {
     let head = head!(s, op, "head_fused");
     let (dlogp, dlse) = (s.input_opt(&Some(op.dlogp))?, s.input_opt(&op.dlse)?);
     let dmean_logit = s.input_opt(&op.dmean_logit)?;
-    let (mut gradients, mut rows) = (head.no_gradients()?, Rows::default());
-    for (first, tokens) in head.chunks() {
-        let z = head.logits(first, tokens)?;
+    let (mut gradients, mut rows) = (Gradients::of(&head.logits)?, Rows::default());
+    for (first, tokens) in head.logits.chunks() {
+        let z = head.logits.of(first, tokens)?;
         let statistics = head.statistics(first, &z)?;
         let cotangents = Cotangents {
             dlogp: column(&dlogp, first, tokens)?,
@@ -274,7 +189,7 @@ pub fn fused(s: &mut Generic<'_>, op: &HeadFused) -> Outcome {
             dentropy: None,
         };
         let d = head.cotangents(first, &z, &statistics.lse, None, &cotangents)?;
-        head.add_gradients(&mut gradients, first, &d)?;
+        gradients.add(&head.logits, first, &d)?;
         rows.push(statistics);
     }
     write_row(s, &Some(op.logp), &rows.logp)?;
@@ -284,5 +199,5 @@ pub fn fused(s: &mut Generic<'_>, op: &HeadFused) -> Outcome {
     if let Some(view) = &op.top1 {
         s.output_ints(view, &rows.top1)?;
     }
-    write_gradients(s, &gradients, &op.dx, &op.dw, &op.dbias)
+    gradients.write(s, &op.dx, &op.dw, &op.dbias)
 }

@@ -1,4 +1,5 @@
-//! Sampling. The noise is chosen so that the draw does not depend on rounding: slightly more or less noise gives the same token.
+//! Sampling. Noise and logits are chosen so that neither the draw nor the number of tokens that `top_p` keeps depends on rounding:
+//! slightly more or less of `noise` and `top_p` gives the same token from the same tokens.
 
 use crate::backend::{
     case::Case,
@@ -39,6 +40,8 @@ fn case(name: &str, op: Sample, logits: &Tensor, noise: Vec<f64>) -> Case {
         .with("noise", Tensor::row(noise))
         .out("token", 1, rows)
         .out("logp", 1, rows)
+        .out("kept_logp", 1, rows)
+        .out("kept_entropy", 1, rows)
 }
 
 /// Uniform in [0, 1), exact in f32, so that no rounding makes it 1.
@@ -46,36 +49,55 @@ fn noise_value(rng: &mut SplitMix64) -> f64 {
     (rng.bits() >> 40) as f64 / f64::from(1 << 24)
 }
 
-/// The tokens that the reference draws.
-fn drawn(reference: &mut dyn Session, compute: DType, case: &Case) -> Result<Vec<f64>> {
-    Ok(run(reference, case, compute, Layout::Dense)?.output("token").map(|t| t.data.clone()).unwrap_or_default())
+/// Logits that are multiples of 1/8, so that ties are frequent and equal in every dtype.
+fn logits_row(rng: &mut SplitMix64, vocab: usize) -> Vec<f64> {
+    let mut logits: Vec<f64> = (0..vocab).map(|_| (8.0 * 3.0 * rng.normal()).round() / 8.0).collect();
+    if vocab > 10_000 {
+        // Otherwise each token would be less probable than the margin, and no draw would be steady.
+        let spread = |at: usize| at % 1_601 == 7;
+        let rest = logits.iter_mut().enumerate().filter(|(at, _)| !spread(*at));
+        rest.for_each(|(_, logit)| *logit -= 256.0);
+    }
+    logits
 }
 
-/// Redraws the noise of rows whose token depends on rounding.
+/// The tokens that the reference draws, and their log-probabilities among the kept ones.
+fn drawn(reference: &mut dyn Session, compute: DType, case: &Case) -> Result<[Vec<f64>; 2]> {
+    let found = run(reference, case, compute, Layout::Dense)?;
+    Ok(["token", "kept_logp"].map(|name| found.output(name).map(|t| t.data.clone()).unwrap_or_default()))
+}
+
+/// A case with random logits and noise; redraws those of rows whose result depends on rounding.
 fn steady(
     rng: &mut SplitMix64,
     reference: &mut dyn Session,
     compute: DType,
     name: &str,
     op: Sample,
-    logits: &Tensor,
+    (rows, vocab): (usize, usize),
 ) -> Result<Case> {
-    let mut noise: Vec<f64> = (0..logits.rows).map(|_| noise_value(rng)).collect();
+    let data = (0..rows).flat_map(|_| logits_row(rng, vocab)).collect();
+    let mut logits = Tensor { rows, cols: vocab, data, dtype: None };
+    let mut noise: Vec<f64> = (0..rows).map(|_| noise_value(rng)).collect();
     for _ in 0..50 {
-        let exact = drawn(reference, compute, &case(name, op, logits, noise.clone()))?;
+        let exact = drawn(reference, compute, &case(name, op, &logits, noise.clone()))?;
         let mut shaken = Vec::new();
         for (by, p) in [(MARGIN, op.top_p), (-MARGIN, op.top_p), (0.0, op.top_p - MARGIN), (0.0, op.top_p + MARGIN)] {
             let moved = noise.iter().map(|u| (u + by).clamp(0.0, 1.0 - 1e-6)).collect();
             let op = Sample { top_p: if op.top_p < 1.0 { p } else { 1.0 }, ..op };
-            shaken.push(drawn(reference, compute, &case(name, op, logits, moved))?);
+            shaken.push(drawn(reference, compute, &case(name, op, &logits, moved))?);
         }
-        let shaky: Vec<usize> = (0..logits.rows).filter(|&b| shaken.iter().any(|s| s[b] != exact[b])).collect();
+        let differs = |b: usize, of: usize| shaken.iter().any(|s| s[of][b] != exact[of][b]);
+        let shaky: Vec<usize> = (0..rows).filter(|&b| differs(b, 0) || differs(b, 1)).collect();
         if shaky.is_empty() {
-            return Ok(case(name, op, logits, noise));
+            return Ok(case(name, op, &logits, noise));
         }
-        shaky.iter().for_each(|&b| noise[b] = noise_value(rng));
+        for b in shaky {
+            noise[b] = noise_value(rng);
+            logits.data[b * vocab..(b + 1) * vocab].copy_from_slice(&logits_row(rng, vocab));
+        }
     }
-    Err(Error::internal(format!("sample{name}: no noise found that rounding leaves alone")))
+    Err(Error::internal(format!("sample{name}: no logits and noise found that rounding leaves alone")))
 }
 
 fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) -> Result<Vec<Case>> {
@@ -93,17 +115,11 @@ fn cases(rng: &mut SplitMix64, reference: &mut dyn Session, compute: DType) -> R
         (", all cuts", Sample { temperature: 0.7, top_k: 4, top_p: 0.8, ..plain }),
     ];
     let mut cases = Vec::new();
+    let cuts = Sample { temperature: 1.5, top_k: 5, top_p: 0.9, ..plain };
+    cases.push(steady(rng, reference, compute, ", with and without the kept distribution", cuts, (9, 11))?.vary());
     for (name, op) in settings {
         for (rows, vocab) in [(0, 5), (1, 1), (24, 7), (3, 5000), (2, 32_003)] {
-            // Multiples of 1/8, so that ties are frequent and equal in every dtype.
-            let mut logits = Tensor::generate(rows, vocab, || (8.0 * 3.0 * rng.normal()).round() / 8.0);
-            if vocab > 10_000 {
-                // Otherwise each token would be less probable than the margin, and no draw would be steady.
-                let spread = |at: usize| at % 1_601 == 7;
-                let rest = logits.data.iter_mut().enumerate().filter(|(at, _)| !spread(*at));
-                rest.for_each(|(_, logit)| *logit -= 256.0);
-            }
-            cases.push(steady(rng, reference, compute, name, op, &logits)?);
+            cases.push(steady(rng, reference, compute, name, op, (rows, vocab))?);
         }
     }
     let tied = Tensor::generate(4, 6, || 0.5);
