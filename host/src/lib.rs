@@ -1,5 +1,6 @@
 //! The Telos host: loads objective and backend plugins and runs experiments written in TOML.
 
+pub mod authoring;
 pub mod capacity;
 pub mod cli;
 pub mod compare;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod objectives;
 pub mod optimizer;
 pub mod pipeline;
+pub mod plot;
 pub mod plugins;
 pub mod runs;
 pub mod setup;

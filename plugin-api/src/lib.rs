@@ -75,6 +75,7 @@
 //! ```
 //!
 //! # A crate of its own
+//! `telos plugins new objective NAME` makes such a crate, with a test of the laws and an experiment.
 //! ```toml
 //! [package]
 //! name = "objective-focal"

@@ -1,13 +1,14 @@
 //! `cargo xtask dist`: a folder that runs on another machine of the same kind, without Rust and without this workspace.
 //!
 //! Programs and plugins are copied from a build and stripped of their debug tables, together with files to run with them:
-//! experiments, the GPU script, the PyTorch peers. libtorch is never included: each machine has its own, linked as
+//! experiments, the GPU script, the PyTorch peers, and the SDK (`sdk`), with which a plugin is built. libtorch is never included: each machine has its own, linked as
 //! `plugins/libtorch`.
 
 use crate::{
     build,
     cargo::{self, Workspace},
     errors::Result,
+    sdk,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -126,6 +127,7 @@ fn fill(folder: &Path, built: &Path, workspace: &Workspace, name: &str) -> Resul
     for text in TEXTS {
         copy(&cargo::root()?.join(text), &folder.join(text))?;
     }
+    sdk::write(&cargo::root()?, &folder.join("sdk"))?;
     write(&folder.join(CARD), &card(name))?;
     let mut files = Vec::new();
     list(folder, folder, &mut files)?;
@@ -173,7 +175,7 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Copies a file, or a folder with its content except Python's caches.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     if !from.is_dir() {
         return copy_file(from, to);
     }
@@ -186,14 +188,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
     }
     fs::copy(from, to).map(|_| ()).map_err(|e| format!("cannot copy {}: {e}", from.display()))
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
@@ -240,6 +242,7 @@ fn card(name: &str) -> String {
 
 ./telos plugins list                          lists the plugins
 ./telos run experiments/quickstart.toml       trains a small model; needs nothing else
+./telos plugins new objective my-loss         makes a crate for a loss of your own, built with Rust and the folder sdk
 bash benches/gpu.sh --out result.json         on a machine with a GPU and PyTorch 2.11.0: verify, compare, GPT-2 step
 sha256sum --check {SUMS}                  checks that no file was changed in transit
 

@@ -10,6 +10,7 @@ mod errors;
 mod map;
 mod minors;
 mod plugins;
+mod sdk;
 mod test;
 mod torch;
 
@@ -29,7 +30,7 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
                                      run every test;
                                      --full adds the slow tests, the documentation, one pass of each bench, and the
                                      tests of candle and torch with each instruction set that can be forced here
-       cargo xtask test --accept     replace the snapshots of texts (*.snap) by the current texts, for review
+       cargo xtask test --accept     replace the snapshots of texts (*.snap) and docs/objectives.md by the current texts, for review
        cargo xtask map [--graph]     check the structure of the source tree: files per folder, imports that go downwards;
                                      --graph prints the limited figures instead
        cargo xtask archive           build the plugins of every released version of the contract from its own source, and

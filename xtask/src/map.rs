@@ -45,6 +45,7 @@ const LAYERED: &str = "host/src";
 const LAYERS: &[&[&str]] = &[
     &["lib", "main"],
     &["cli"],
+    &["authoring"],
     &["pipeline", "compare", "verify"],
     &["inference"],
     &["train"],
@@ -58,7 +59,7 @@ const LAYERS: &[&[&str]] = &[
     &["runs"],
     &["data", "families"],
     &["keys"],
-    &["files"],
+    &["files", "plot"],
     &["capacity"],
     &["error"],
 ];

@@ -75,6 +75,13 @@ pub struct Expectation {
     pub when: String,
 }
 
+impl Expectation {
+    /// An expectation's declaration.
+    pub fn new(quantity: &str, value: &str, tolerance: f64, when: &str) -> Self {
+        Self { quantity: quantity.into(), value: value.into(), tolerance, when: when.into() }
+    }
+}
+
 /// An objective's description of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

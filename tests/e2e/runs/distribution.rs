@@ -19,7 +19,7 @@ fn dist(out: &Path) -> Answer {
 }
 
 /// A distribution that was moved after it was made, in a folder of its own, with a space in its path.
-fn moved(lab: &TempDir) -> PathBuf {
+pub fn moved(lab: &TempDir) -> PathBuf {
     let (made, moved) = (lab.path().join("made"), lab.path().join("moved to").join("there"));
     let answer = dist(&made);
     assert!(answer.succeeds().contains("MiB"), "{answer:#?}");

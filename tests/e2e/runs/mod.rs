@@ -1,7 +1,7 @@
 //! Runs and pipelines: the commands around them, what they leave, how they fail and are resumed.
 
 mod commands;
-mod distribution;
+pub mod distribution;
 mod failures;
 mod leftovers;
 mod pipelines;

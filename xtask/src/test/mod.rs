@@ -39,11 +39,15 @@ pub fn run(full: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replaces the snapshots of texts by the current texts.
+/// Replaces the snapshots of texts by the current texts, and the page of the shipped objectives by what they say of themselves.
 pub fn accept() -> Result<()> {
     let mut command = cargo::cargo()?;
     command.args(["test", "--release", "-p", "telos", "--lib", "config::tests::"]).env(SNAPSHOTS, "always");
-    passes(&mut command).map(|_| ())
+    passes(&mut command)?;
+    let built = build::everything(None)?;
+    let mut command = cargo::cargo()?;
+    command.args(["test", "--release", "-p", "telos-tests", "--test", "e2e", "authors::shipped::"]);
+    passes(command.env(SNAPSHOTS, "always").env("TELOS_TEST_BIN", built.folder()?)).map(|_| ())
 }
 
 fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {

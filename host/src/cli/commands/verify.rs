@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Default of --limit.
+const LIMIT: u64 = 300;
+
 /// Check a backend, an objective or a reward against the laws that every plugin of its kind must satisfy.
 ///
 /// A backend is compared with the f64 reference: every operation, forward and backward, over a table of shapes; the operations and
@@ -43,14 +46,30 @@ pub struct Verify {
     /// Compute type of a backend. Default: every type that it supports.
     #[arg(long, value_name = "TYPE", value_parser = ["f32", "bf16", "f64"])]
     dtype: Option<String>,
-    /// An option of the plugin; may be given several times: --option path=generic. Options of an objective or reward that are not
-    /// given are varied one at a time.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
-    option: Vec<String>,
+    #[command(flatten)]
+    inputs: Inputs,
     /// An operation of a backend, or `session` for the checks outside any operation; a law of an objective or reward. May be given
     /// several times. Default: everything.
     #[arg(long, value_name = "OP|LAW")]
     only: Vec<String>,
+    /// Threads of a backend; 0 means all cores.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
+    threads: usize,
+    /// Seconds that one operation or law may take before it counts as hanging.
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Print the whole report as JSON: every check with its numbers.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a plugin is verified with, besides its defaults.
+#[derive(Debug, Clone, Args, Default)]
+pub struct Inputs {
+    /// An option of the plugin; may be given several times: --option path=generic. Options of an objective or reward that are not
+    /// given are varied one at a time.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
+    option: Vec<String>,
     /// A numeric column of the data that an objective reads, with its range: margin=0.0..2.0, or level=1..5 for whole numbers. May be
     /// given several times; the values of other columns that it reads are between 0.5 and 2.
     #[arg(long, value_name = "NAME=LOW..HIGH", value_parser = DrawnColumn::parse)]
@@ -61,15 +80,6 @@ pub struct Verify {
     /// A prompt that the reward accepts; may be given several times. Default: an arithmetic question.
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
-    /// Threads of a backend; 0 means all cores.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
-    threads: usize,
-    /// Seconds that one operation or law may take before it counts as hanging.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
-    limit: u64,
-    /// Print the whole report as JSON: every check with its numbers.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Refuses text that does not have the form `key=value`; its meaning is checked in the process that loads the
@@ -79,10 +89,34 @@ fn option(text: &str) -> Result<String, String> {
 }
 
 pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()> {
-    let json = args.json;
     let registry = Registry::discover(&folders);
     let info = verify::find(&registry, &args.target)?;
     refuse_unused(&args, &info)?;
+    verified(args, &info, &registry, true).map(drop)
+}
+
+/// Verifies a plugin with these inputs and prints the result, unless `quiet`. Returns the hash of the bytes that were verified.
+///
+/// # Errors
+/// As for `telos plugins verify`; a failed run that names the broken laws.
+pub(super) fn with_inputs(info: &PluginInfo, inputs: Inputs, registry: &Registry, quiet: bool) -> Result<String> {
+    let args = Verify {
+        target: info.id.clone(),
+        device: None,
+        dtype: None,
+        inputs,
+        only: Vec::new(),
+        threads: 0,
+        limit: LIMIT,
+        json: false,
+    };
+    refuse_unused(&args, info)?;
+    verified(args, info, registry, !quiet)
+}
+
+/// Verifies a plugin and prints the result if `shown`. Returns the hash of the bytes that were verified.
+fn verified(args: Verify, info: &PluginInfo, registry: &Registry, shown: bool) -> Result<String> {
+    let json = args.json;
     let limit = Duration::from_secs(args.limit);
     let bar = bar();
     let report = |done: usize, of: usize, name: &str| {
@@ -94,24 +128,28 @@ pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()>
         let request = Request {
             device: args.device.unwrap_or_else(|| "cpu".to_owned()),
             dtype: args.dtype,
-            options: args.option,
+            options: args.inputs.option,
             only: args.only,
             threads: threads(args.threads),
             limit,
         };
-        let verified = verify::verify(&request, &registry, &info, &report);
+        let verified = verify::verify(&request, registry, info, &report);
         bar.finish_and_clear();
         let verification = verified?;
-        print::result(&verification, args.json)?;
-        return if verification.passed { Ok(()) } else { Err(refusal(&verification)) };
+        if shown {
+            print::result(&verification, json)?;
+        }
+        return if verification.passed { Ok(verification.backend.sha256) } else { Err(refusal(&verification)) };
     }
-    let Verify { option: options, only, column: columns, prompt: prompts, vocabulary, .. } = args;
+    let Verify { only, inputs: Inputs { option: options, column: columns, prompt: prompts, vocabulary }, .. } = args;
     let request = LawRequest { options, only, columns, prompts, vocabulary, limit };
-    let verified = laws::verify(&request, &info, &report);
+    let verified = laws::verify(&request, info, &report);
     bar.finish_and_clear();
     let verification = verified?;
-    print::result(&verification, json)?;
-    if verification.passed { Ok(()) } else { Err(broken_laws(&verification)) }
+    if shown {
+        print::result(&verification, json)?;
+    }
+    if verification.passed { Ok(verification.plugin.sha256) } else { Err(broken_laws(&verification)) }
 }
 
 /// Refuses flags that are for plugins of another kind.
@@ -121,9 +159,9 @@ fn refuse_unused(args: &Verify, info: &PluginInfo) -> Result<()> {
         ("--device", !is_backend && args.device.is_some(), "backends"),
         ("--dtype", !is_backend && args.dtype.is_some(), "backends"),
         ("--threads", !is_backend && args.threads != 0, "backends"),
-        ("--column", is_backend && !args.column.is_empty(), "objectives"),
-        ("--vocabulary", info.kind != kind::OBJECTIVE && args.vocabulary.is_some(), "objectives"),
-        ("--prompt", is_backend && !args.prompt.is_empty(), "rewards"),
+        ("--column", is_backend && !args.inputs.column.is_empty(), "objectives"),
+        ("--vocabulary", info.kind != kind::OBJECTIVE && args.inputs.vocabulary.is_some(), "objectives"),
+        ("--prompt", is_backend && !args.inputs.prompt.is_empty(), "rewards"),
     ];
     match given.iter().find(|(_, unused, _)| *unused) {
         None => Ok(()),

@@ -1,9 +1,7 @@
-//! `telos plugins`.
+//! `telos plugins show`: a plugin's manifest.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use clap::Subcommand;
 use plugin_api::{
     manifest::{
         BackendManifest, ObjectiveManifest, OptionSpec, Requirements, RewardColumn, RewardManifest, TermSpec, kind,
@@ -14,124 +12,11 @@ use plugin_api::{
 use plugin_api_load::{Library, PluginInfo};
 use serde_json::{Value, json};
 
-use super::verify;
+use super::table::{contract, entry_json, section};
 use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
 use crate::runs::breadcrumb;
-
-/// List, explain and verify plugins.
-#[derive(Debug, Subcommand)]
-pub enum Plugins {
-    /// List the plugins found, without executing any of them.
-    List {
-        /// Print the list as JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Load one plugin and print its manifest: formula, options with ranges and defaults, metrics, statistics.
-    Show {
-        /// Its id, as experiments name it.
-        id: String,
-        /// Print the manifest as JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    #[expect(missing_docs, reason = "its help is the documentation of its arguments")]
-    Verify(verify::Verify),
-    /// The child process that `verify` starts for each of its groups.
-    #[command(name = crate::verify::process::COMMAND, hide = true)]
-    VerifyGroup {
-        /// The folder that holds the job.
-        folder: PathBuf,
-    },
-}
-
-impl Plugins {
-    /// Whether a plugin is called in this process.
-    pub(in crate::cli) fn calls_plugins(&self) -> bool {
-        matches!(self, Plugins::Show { .. })
-    }
-}
-
-pub(in crate::cli) fn execute(args: Plugins, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let registry = || Registry::discover(&plugin_folders);
-    match args {
-        Plugins::List { json: true } => print::json(&list_json(&registry())),
-        Plugins::List { json: false } => print::out(&list_text(&registry())),
-        Plugins::Show { id, json } => show(&registry(), &id, json),
-        Plugins::Verify(args) => verify::execute(args, plugin_folders),
-        Plugins::VerifyGroup { folder } => verify::group(&folder),
-    }
-}
-
-fn entry_json(info: &PluginInfo) -> Value {
-    json!({
-        "kind": info.kind,
-        "id": info.id,
-        "version": info.version,
-        "contract": contract(info),
-        "requires": format!("{}.{}", info.abi_major, info.requires_minor),
-        "preload": info.preload,
-        "remedy": info.remedy,
-        "file": info.path.to_string_lossy(),
-        "loadable": info.check_version().is_ok(),
-    })
-}
-
-fn contract(info: &PluginInfo) -> String {
-    format!("{}.{}", info.abi_major, info.abi_minor)
-}
-
-fn list_json(registry: &Registry) -> Value {
-    let entries = |list: &[PluginInfo]| list.iter().map(entry_json).collect::<Vec<_>>();
-    let broken = |b: &crate::plugins::registry::Broken| json!({"path": b.path.to_string_lossy(), "reason": b.reason});
-    json!({
-        "plugins": entries(registry.plugins()),
-        "shadowed": entries(registry.shadowed()),
-        "broken": registry.broken().iter().map(broken).collect::<Vec<_>>(),
-        "folders": registry.folders().iter().map(|f| f.to_string_lossy()).collect::<Vec<_>>(),
-    })
-}
-
-fn list_text(registry: &Registry) -> String {
-    let mut rows = vec![["KIND", "ID", "VERSION", "CONTRACT", "FILE"].map(String::from)];
-    rows.extend(registry.plugins().iter().map(|p| {
-        let file = p.path.display().to_string();
-        [p.kind.clone(), p.id.clone(), p.version.clone(), contract(p), file]
-    }));
-    let mut text = if rows.len() > 1 { table(&rows) } else { "no plugins found\n".to_owned() };
-    for plugin in registry.plugins() {
-        if let Err(error) = plugin.check_version() {
-            _ = writeln!(text, "cannot be used: {}", error.message);
-        }
-    }
-    for plugin in registry.shadowed() {
-        let file = plugin.path.display();
-        _ = writeln!(text, "not used: {file}: the {} `{}` comes from an earlier file", plugin.kind, plugin.id);
-    }
-    for broken in registry.broken() {
-        _ = writeln!(text, "broken: {}", broken.reason);
-    }
-    if registry.plugins().is_empty() {
-        for folder in registry.folders() {
-            _ = writeln!(text, "searched: {}", folder.display());
-        }
-    }
-    text
-}
-
-/// Pads columns to their widest cell, except the last one.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    text
-}
 
 /// What an objective requires under its default options, or why it cannot be created with those.
 type Read = std::result::Result<Requirements, String>;
@@ -187,7 +72,7 @@ fn requirements(library: &Library) -> Read {
     required.map_err(|error| error.message)
 }
 
-fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
+pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     for info in registry.find_any(id)? {
         let manifest = Manifest::of(info)?;
         if as_json {
@@ -206,16 +91,6 @@ fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A heading and a table under it; empty if there are no rows.
-fn section<const N: usize>(text: &mut String, heading: &str, head: [&str; N], rows: Vec<[String; N]>) {
-    if rows.is_empty() {
-        return;
-    }
-    let rows: Vec<_> = std::iter::once(head.map(String::from)).chain(rows).collect();
-    let indented: String = table(&rows).lines().map(|line| format!("  {line}\n")).collect();
-    _ = write!(text, "\n{heading}\n{indented}");
 }
 
 fn line(text: &mut String, label: &str, value: &str) {
@@ -331,19 +206,22 @@ fn range(option: &OptionSpec) -> String {
     }
 }
 
+/// A page with the manifest of every objective, as Markdown.
+pub(super) fn page(registry: &Registry) -> Result<String> {
+    let mut text = "# Objectives\n\nWhat `telos plugins show` prints for each objective of this version. Written by `cargo xtask test \
+                    --accept`; a test compares it.\n"
+        .to_owned();
+    for info in registry.plugins().iter().filter(|info| info.kind == kind::OBJECTIVE) {
+        let shown = Manifest::of(info)?.text();
+        _ = write!(text, "\n## `{}`\n\n```text\n{}\n```\n", info.id, shown.trim());
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use plugin_api::manifest::{Normaliser, TermNormaliser};
-
-    /// Catches a table whose columns touch or whose lines end with spaces.
-    #[test]
-    fn columns_line_up() {
-        let row = |cells: [&str; 3]| cells.map(String::from);
-        let text =
-            table(&[row(["ID", "TYPE", "MEANING"]), row(["label_smoothing", "float", "ä"]), row(["z", "int", ""])]);
-        assert_eq!(text, "ID               TYPE   MEANING\nlabel_smoothing  float  ä\nz                int\n");
-    }
 
     /// Catches a range that is shown only in part, or a required option that looks like one with a default.
     #[test]

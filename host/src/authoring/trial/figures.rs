@@ -1,0 +1,184 @@
+//! The result of a trial: a table of both objectives, and their curves.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plugin_api::manifest::DataKind;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::experiment::{GOLD, Recipe, Stages};
+use super::folder::{EXPERIMENT, PICTURE};
+use crate::error::{Error, Result};
+use crate::pipeline::report::PipelineSummary;
+use crate::plot::{Axis, COLOURS, Line, Panel};
+
+/// The result of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trial {
+    /// The kind of data.
+    pub data: String,
+    /// The objective whose loss is measured in both runs, if there is one.
+    pub measure: Option<String>,
+    /// The known objective, then the tried one.
+    pub runs: Vec<Tried>,
+    /// The experiment that was run.
+    pub experiment: PathBuf,
+    /// The picture.
+    pub picture: PathBuf,
+}
+
+/// One of the two runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tried {
+    /// The objective.
+    pub objective: String,
+    /// Steps.
+    pub steps: u64,
+    /// Seconds of its steps and evaluations.
+    pub seconds: f64,
+    /// Its own held-out loss before and after.
+    pub loss: Ends,
+    /// The held-out loss that both runs measure, in nats per token, before and after.
+    pub measured: Ends,
+    /// The true reward of its answers to held-out prompts before and after.
+    pub gold: Ends,
+    /// Its receipt: the hashes of everything that the result depends on.
+    pub receipt: PathBuf,
+    /// The measured loss by step.
+    pub measured_curve: Vec<(f64, f64)>,
+    /// The true reward by step.
+    pub gold_curve: Vec<(f64, f64)>,
+}
+
+/// A figure before and after training; `None` where it was not measured.
+pub type Ends = (Option<f64>, Option<f64>);
+
+impl Trial {
+    /// Reads the logs of a trial in the folder `out`.
+    ///
+    /// # Errors
+    /// A log that cannot be read, or a stage that has not ended.
+    pub fn read(
+        data: &DataKind,
+        recipe: &Recipe,
+        stages: &Stages,
+        summary: &PipelineSummary,
+        out: &Path,
+    ) -> Result<Trial> {
+        let mut runs = Vec::new();
+        for (index, run) in stages.runs.iter().enumerate() {
+            let figures = summary.stages.iter().find(|stage| stage.stage == *run && stage.ended);
+            let figures = figures.ok_or_else(|| Error::run(format!("the stage \"{run}\" has not ended")))?;
+            let metrics = Metrics::read(&figures.folder)?;
+            let measured = match recipe.measure {
+                Some(measure) if measure == run => metrics.curve("eval/nll"),
+                Some(measure) => metrics.curve(&format!("eval/{measure}/nll")),
+                None => Vec::new(),
+            };
+            let reward = format!("eval/reward/{GOLD}");
+            let gold_curve = metrics.curve(&reward);
+            let gold = match stages.gold.as_ref().map(|gold| out.join(&gold[index])) {
+                Some(folder) => (None, Metrics::read(&folder)?.curve(&reward).first().map(|point| point.1)),
+                None => ends(&gold_curve),
+            };
+            runs.push(Tried {
+                objective: run.clone(),
+                steps: figures.steps,
+                seconds: figures.seconds,
+                loss: (figures.loss_before, figures.loss_after),
+                measured: ends(&measured),
+                gold,
+                receipt: figures.folder.join("receipt.json"),
+                measured_curve: measured,
+                gold_curve,
+            });
+        }
+        Ok(Trial {
+            data: data.to_string(),
+            measure: recipe.measure.map(str::to_owned),
+            runs,
+            experiment: out.join(EXPERIMENT),
+            picture: out.join(PICTURE),
+        })
+    }
+
+    /// The curves of both runs.
+    pub fn panels(&self, id: &str, against: &str) -> Vec<Panel> {
+        let lines = |curve: fn(&Tried) -> &[(f64, f64)]| -> Vec<Line> {
+            let runs = self.runs.iter().zip(&COLOURS);
+            let lines = runs.map(|(run, colour)| (run.objective.clone(), *colour, curve(run).to_vec()));
+            lines.filter(|(_, _, points)| !points.is_empty()).collect()
+        };
+        let measure = self.measure.as_deref().unwrap_or_default();
+        let panel = |title, axis, lines| Panel { title, axis, lines, height: 1 };
+        vec![
+            panel(
+                format!("{id} beside {against}: held-out nll of {measure}, in nats per token"),
+                Axis::Falling,
+                lines(|run| &run.measured_curve),
+            ),
+            panel(
+                format!("{id} beside {against}: true reward of answers to held-out prompts"),
+                Axis::Rising,
+                lines(|run| &run.gold_curve),
+            ),
+        ]
+    }
+}
+
+fn ends(curve: &[(f64, f64)]) -> Ends {
+    let at = |step: Option<&(f64, f64)>| step.map(|point| point.1);
+    match curve {
+        [.., last] if curve.len() > 1 => (at(curve.first()), Some(last.1)),
+        _ => (at(curve.first()), None),
+    }
+}
+
+/// The evaluations in a run's log.
+struct Metrics(Vec<Value>);
+
+impl Metrics {
+    fn read(folder: &Path) -> Result<Metrics> {
+        let path = folder.join("metrics.jsonl");
+        let text = fs::read_to_string(&path)
+            .map_err(|cause| Error::run(format!("cannot read {}", path.display())).with_cause(cause))?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(Metrics(lines.filter(|line| line["kind"] == "eval").collect()))
+    }
+
+    /// A metric by step.
+    fn curve(&self, name: &str) -> Vec<(f64, f64)> {
+        let point = |line: &Value| Some((line["step"].as_f64()?, line.get(name)?.as_f64()?));
+        self.0.iter().filter_map(point).filter(|point| point.1.is_finite()).collect()
+    }
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let arrow = |ends: Ends| format!("{} -> {}", number(ends.0), number(ends.1));
+        let measured = self.measure.as_ref().map(|measure| format!("held-out nll of {measure}"));
+        let mut rows = vec![vec!["objective".to_owned(), "steps".into(), "seconds".into(), "own held-out loss".into()]];
+        rows[0].extend(measured.clone());
+        rows[0].push("true reward".into());
+        for run in &self.runs {
+            let mut row =
+                vec![run.objective.clone(), run.steps.to_string(), format!("{:.1}", run.seconds), arrow(run.loss)];
+            row.extend(measured.as_ref().map(|_| arrow(run.measured)));
+            row.push(arrow(run.gold));
+            rows.push(row);
+        }
+        for row in &rows {
+            let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:w$}", w = width(column)));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        for run in &self.runs {
+            writeln!(f, "receipt     {}", run.receipt.display())?;
+        }
+        writeln!(f, "experiment  {}", self.experiment.display())?;
+        write!(f, "plot        {}", self.picture.display())
+    }
+}
