@@ -308,7 +308,9 @@ impl<'a> Generation<'a> {
     /// Draws a token for each active sample from index `first` on; finished samples free their slots.
     fn draw(&mut self, hidden: &Tensor, first: usize) -> Result<()> {
         let logits = self.model.logits(hidden)?;
-        let draws = draw::sample(self.model, &logits, self.options, &self.noise(first))?;
+        let GenerateOptions { temperature, top_k, top_p, .. } = *self.options;
+        let sampling = draw::Sampling { temperature, top_k, top_p };
+        let draws = draw::sample(self.model, &logits, &sampling, &self.noise(first))?;
         for (active, draw) in self.active[first..].iter_mut().zip(draws) {
             let draw::Draw { token, logp, kept_logp, kept_entropy } = draw;
             active.last = token;
