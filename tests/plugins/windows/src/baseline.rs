@@ -1,5 +1,6 @@
-//! The squared distance of each log-probability from the mean of the window: `1/2 (logp - b)^2 - logp` per supervised token, where b is
-//! the mean `logp` of the window, without gradient. With `coupled` the host computes the same loss in one call for the window.
+//! The squared distance of each log-probability from the mean of the window: `1/2 (logp - b)^2 - logp` per supervised token,
+//! where b is the mean `logp` of the window, without gradient. With `coupled` the host computes the same loss in one call for the
+//! window.
 
 use plugin_api::{groups::Moments, prelude::*};
 

@@ -1,5 +1,5 @@
-//! Three small objectives for tests of what belongs to a window: [`annealed`] reads the step, [`baseline`] prepares with the statistics of
-//! the window, [`mismatched`] composes sequences that do not count and attaches arrays to them.
+//! Three small objectives for tests of what belongs to a window: [`annealed`] reads the step, [`baseline`] prepares with the
+//! statistics of the window, [`mismatched`] composes sequences that do not count and attaches arrays to them.
 
 pub mod annealed;
 pub mod baseline;
