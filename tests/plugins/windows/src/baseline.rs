@@ -23,7 +23,7 @@ impl ObjectivePlugin for Baseline {
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
             metrics: vec![MetricSpec::new("baseline", Reduction::MEAN, "The mean log-probability of the window")],
-            ..super::manifest(
+            ..crate::description::manifest(
                 "Log-probabilities near the window's mean",
                 "1/2 (logp - mean logp of the window)^2 - logp",
                 DataKind::TEXT,

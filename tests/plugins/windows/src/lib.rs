@@ -3,20 +3,10 @@
 
 pub mod annealed;
 pub mod baseline;
+mod description;
 pub mod mismatched;
 
 use plugin_api::prelude::*;
-
-/// The manifest of one term in nats.
-fn manifest(summary: &str, formula: &str, data: DataKind, normaliser: Normaliser) -> ObjectiveManifest {
-    ObjectiveManifest {
-        summary: summary.into(),
-        formula: formula.into(),
-        data,
-        terms: vec![TermSpec::new("nll", normaliser, "The loss")],
-        ..Default::default()
-    }
-}
 
 export_objective!("annealed", annealed::Annealed);
 export_objective!("baseline", baseline::Baseline);

@@ -37,7 +37,7 @@ impl ObjectivePlugin for Mismatched {
                 MetricSpec::new("z", Reduction::MEAN, "The constant, in weighted nats"),
                 MetricSpec::new("mean_loss", Reduction::MEAN, "The loss per sequence that counts"),
             ],
-            ..super::manifest(
+            ..crate::description::manifest(
                 "Labelled answers compared with mismatched ones",
                 "1 - sigmoid(s (r - z) / 10), z the mean r of mismatched answers",
                 DataKind::UNPAIRED,
