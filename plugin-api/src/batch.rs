@@ -57,8 +57,8 @@ pub mod names {
     pub const STEP: &str = "step";
     /// One number: the optimizer steps of the whole run.
     pub const STEPS: &str = "steps";
-    /// Per sequence, if `compose` returned it: 1 if its tokens and itself count in normalisers and in the host's token statistics, 0 if
-    /// not. Where `compose` does not return it, all sequences count.
+    /// Per sequence, if `compose` returned it: 1 if its tokens and itself count in normalisers and in the host's token
+    /// statistics, 0 if not. Where `compose` does not return it, all sequences count.
     pub const COUNTED: &str = "counted";
     /// Per token, K columns: the ids of the statistic `candidates` that `compose` returned, all different where the mask is 1.
     pub const CANDIDATE_IDS: &str = "candidate_ids";

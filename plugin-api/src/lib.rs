@@ -101,11 +101,12 @@
 //!
 //! # Which arrays there are
 //! N tokens of S sequences, packed without padding. An array has one row per token (*scope* `token`, N rows), per sequence
-//! (`sequence`, S rows), any number of rows per sequence (`list`), or any number in all (`batch`). All hold `f64`, ids and flags too.
+//! (`sequence`, S rows), any number of rows per sequence (`list`), or any number in all (`batch`). All hold `f64`, ids and flags
+//! too.
 //!
-//! *compose*: `in` is given, `out` may be returned; its sequences are parts of rows. *prepare* gets the whole window or rollout, *loss* a
-//! micro-batch. *weigh* gets what *loss* gets, without the statistics. An entry per token belongs to the token that it stands beside in
-//! `compose`, and to the target everywhere else; the host shifts. *Rows* are all data kinds but prompts.
+//! *compose*: `in` is given, `out` may be returned; its sequences are parts of rows. *prepare* gets the whole window or rollout,
+//! *loss* a micro-batch. *weigh* gets what *loss* gets, without the statistics. An entry per token belongs to the token that it
+//! stands beside in `compose`, and to the target everywhere else; the host shifts. *Rows* are all data kinds but prompts.
 //!
 //! | array | scope | unit | data kinds | compose | prepare | loss | meaning |
 //! |---|---|---|---|---|---|---|---|
@@ -148,43 +149,43 @@
 //! | `critic.value` | token | reward | all | | statistics | yes | the critic's value of the state before the target |
 //! | `critic.value_end` | sequence | reward | all | | statistics | yes | the critic's value after the last token |
 //!
-//! `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)`
-//! reads a statistic with its gradient.
+//! `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and `batch.column(NAME)` are short forms; `batch.var(&tape,
+//! NAME)` reads a statistic with its gradient.
 //!
 //! ## In `compose`
-//! It returns `offsets`, `token` (whole numbers from 0), `mask` and `row` (a row that was given), and for data kinds that have them
-//! `group`, `side` and `column.NAME`. The host shifts, packs and splits. The same rows and seed must give the same result. `None` selects
-//! the host's default for the data kind.
+//! It returns `offsets`, `token` (whole numbers from 0), `mask` and `row` (a row that was given), and for data kinds that have
+//! them `group`, `side` and `column.NAME`. The host shifts, packs and splits. The same rows and seed must give the same result.
+//! `None` selects the host's default for the data kind.
 //!
 //! It may leave rows out, use a row several times, and put parts of several rows into one sequence: `row` then names the row that
-//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only arrays
-//! that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
+//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only
+//! arrays that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
 //!
-//! It may attach arrays of its own names: one number per sequence, or one or several columns per token. Row i of an array per token belongs
-//! to token i: the author does not shift. The host moves it to the position that predicts token i, so that in `loss` row n belongs to
-//! `target[n]`. Numbers are finite, per token where the mask is 1. `counted` 0 takes a sequence (a mismatched pair that only estimates a
-//! constant, say) out of all normalisers: its tokens, itself, and its pair or group unless another member counts; `loss` still gets it,
-//! and its sum should not include it. `candidate_ids`, for [`manifest::Candidates::COMPOSED`], has K columns with different ids of the
-//! vocabulary wherever the mask is 1.
+//! It may attach arrays of its own names: one number per sequence, or one or several columns per token. Row i of an array per
+//! token belongs to token i: the author does not shift. The host moves it to the position that predicts token i, so that in
+//! `loss` row n belongs to `target[n]`. Numbers are finite, per token where the mask is 1. `counted` 0 takes a sequence (a
+//! mismatched pair that only estimates a constant, say) out of all normalisers: its tokens, itself, and its pair or group unless
+//! another member counts; `loss` still gets it, and its sum should not include it. `candidate_ids`, for
+//! [`manifest::Candidates::COMPOSED`], has K columns with different ids of the vocabulary wherever the mask is 1.
 //!
 //! ## In `prepare`, `weigh` and `loss`
-//! The two answers of a pair are neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch, unless the
-//! requirements allow to cut groups of answers. A sequence may have no supervised token: it adds 0 to sums over tokens, and its cotangents
-//! are 0.
+//! The two answers of a pair are neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch,
+//! unless the requirements allow to cut groups of answers. A sequence may have no supervised token: it adds 0 to sums over
+//! tokens, and its cotangents are 0.
 //!
-//! `step` and `steps` are the same in every micro-batch of a window. A rollout is prepared at the step that follows. In an evaluation
-//! `step` is the last step that was computed, and at least 1.
+//! `step` and `steps` are the same in every micro-batch of a window. A rollout is prepared at the step that follows. In an
+//! evaluation `step` is the last step that was computed, and at least 1.
 //!
 //! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
 //! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers, and `request` (one number) asks for more prompts
 //! ([`prepare`](objective::Objective::prepare)). They are constants of the gradient. [`groups`] has the usual
 //! statistics of groups and tokens.
 //!
-//! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers were
-//! sampled, and where [`manifest::Requirements::window_statistics`] is set. [`manifest::Statistic`] lists them with scope, gradient and
-//! meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. A loss may return cotangents for
-//! those of a trained model that have a gradient. An objective describes the models that it reads only by these names:
-//! `Requirements::reading(["logp", "reference.logp"])`.
+//! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers
+//! were sampled, and where [`manifest::Requirements::window_statistics`] is set. [`manifest::Statistic`] lists them with scope,
+//! gradient and meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. A loss may
+//! return cotangents for those of a trained model that have a gradient. An objective describes the models that it reads only by
+//! these names: `Requirements::reading(["logp", "reference.logp"])`.
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
 //!

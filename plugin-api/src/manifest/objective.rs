@@ -210,14 +210,15 @@ impl Candidates {
 }
 
 impl Requirements {
-    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`], else
-    /// what the manifest says, times 1.
+    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`],
+    /// else what the manifest says, times 1.
     pub fn normaliser<'a>(&'a self, term: &'a TermSpec) -> (&'a Normaliser, f64) {
         let own = self.normalisers.iter().find(|own| own.term == term.name);
         own.map_or((&term.normaliser, 1.0), |own| (&own.normaliser, own.times))
     }
 
-    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are read.
+    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are
+    /// read.
     pub fn composed_candidates(&self) -> Option<u64> {
         self.candidates.as_ref().filter(|ids| ids.from == Candidates::COMPOSED).map(|ids| ids.count)
     }

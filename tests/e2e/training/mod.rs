@@ -8,4 +8,5 @@ mod pass_at_k;
 mod rollouts;
 mod sft;
 mod threads;
+mod windows;
 mod without_rewards;

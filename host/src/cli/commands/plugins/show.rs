@@ -19,7 +19,7 @@ use crate::plugins::Registry;
 use crate::runs::breadcrumb;
 
 /// What an objective requires under its default options, or why it cannot be created with those.
-type Read = std::result::Result<Requirements, String>;
+type Read = std::result::Result<Box<Requirements>, String>;
 
 /// A plugin's manifest.
 enum Manifest {
@@ -69,7 +69,7 @@ fn requirements(library: &Library) -> Read {
     let id = &library.info().id;
     let required = breadcrumb::within(id, "create", || library.objective(&OptionMap::new()))
         .and_then(|instance| breadcrumb::within(id, "requirements", || instance.requirements()));
-    required.map_err(|error| error.message)
+    required.map(Box::new).map_err(|error| error.message)
 }
 
 pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -106,7 +106,7 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     line(&mut text, "data", m.data.as_str());
     line(&mut text, "coupled", if m.coupled { "yes: its loss needs the whole window at once" } else { "" });
     options(&mut text, &m.options);
-    let required = requirements.as_ref().ok();
+    let required = requirements.as_deref().ok();
     let terms = m.terms.iter().map(|term| [term.name.clone(), per(term, required), term.meaning.clone()]);
     section(&mut text, "Terms (each a sum, divided by its normaliser)", ["NAME", "PER", "MEANING"], terms.collect());
     let metrics = m.metrics.iter().map(|metric| {
@@ -115,9 +115,9 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     });
     section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
     match requirements {
-        Ok(Requirements { statistics, .. }) => {
+        Ok(required) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
-            section(&mut text, "Models (with the default options)", head, models(statistics));
+            section(&mut text, "Models (with the default options)", head, models(&required.statistics));
         }
         Err(why) => {
             line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
