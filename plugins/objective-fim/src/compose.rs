@@ -18,8 +18,9 @@ mod place {
     pub const MIDDLE: f64 = 2.0;
 }
 
-/// Each sequence as it was or rewritten. A sequence with unsupervised tokens beyond the first, which is only read, stays as it was:
-/// their order has a meaning that is not known here; so does one that is too short for a token besides the sentinels.
+/// Each sequence as it was or rewritten. A sequence with unsupervised tokens beyond the first, which is only read,
+/// stays as it was: their order has a meaning that is not known here; so does one that is too short for a token
+/// besides the sentinels.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing.
@@ -56,8 +57,8 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Drops the last tokens of a text that does not fit with its sentinels, and cuts the rest at two places, each anywhere between
-    /// tokens with the same probability. `None` if no token fits.
+    /// Drops the last tokens of a text that does not fit with its sentinels, and cuts the rest at two places, each
+    /// anywhere between tokens with the same probability. `None` if no token fits.
     fn cut(config: &Config, own: &'a [f64], draws: &mut Draws) -> Option<Self> {
         let most = if config.longest == 0 { own.len() } else { usize::try_from(config.longest).ok()? };
         let (begin, rest) = own.split_at(usize::from(own.first() == Some(&(config.begin_id as f64))));
@@ -105,8 +106,9 @@ impl Sequences {
     }
 }
 
-/// Random numbers (SplitMix64) that depend only on the seed of the call, the number of a row and its tokens: the order of the rows
-/// does not matter, and the sequences of one long text, which share its number, are cut at different places.
+/// Random numbers (SplitMix64) that depend only on the seed of the call, the number of a row and its tokens: the order
+/// of the rows does not matter, and the sequences of one long text, which share its number, are cut at different
+/// places.
 struct Draws(u64);
 
 impl Draws {

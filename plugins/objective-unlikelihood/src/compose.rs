@@ -41,7 +41,8 @@ pub fn with_candidates(rows: &Batch<'_>, columns: usize) -> Result<Batch<'static
         .with_array(wide(NEGATIVE, negative)))
 }
 
-/// `columns` distinct ids: the candidates, then the smallest others. Ids of one token must differ, also those that do not count.
+/// `columns` distinct ids: the candidates, then the smallest others. Ids of one token must differ, also those that do
+/// not count.
 fn filled(candidates: Vec<f64>, columns: usize) -> Vec<f64> {
     let taken: BTreeSet<u64> = candidates.iter().map(|id| id.to_bits()).collect();
     let others = (0u32..).map(f64::from).filter(|id| !taken.contains(&id.to_bits()));
