@@ -21,10 +21,12 @@ pub mod names {
     pub const GROUP: &str = "group";
     /// Per sequence: 1 chosen or desirable, 0 rejected or undesirable.
     pub const SIDE: &str = "side";
-    /// Per sequence: prefix of the name of a numeric column of the data set.
+    /// Per sequence: prefix of the name of a numeric column of the data set, or of a column of lists of numbers.
     pub const COLUMN: &str = "column.";
     /// Per sequence: output of the scalar head at the last token, the statistic of reward models.
     pub const SCORE: &str = "score";
+    /// Per token: output of the scalar head after the target has been read, the statistic of process reward models.
+    pub const TOKEN_SCORE: &str = "token_score";
     /// Per token: the log-probability that the frozen reference gives the target.
     pub const REFERENCE_LOGP: &str = "reference.logp";
     /// Per token: the critic's value of the state before the target.

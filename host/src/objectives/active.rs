@@ -183,7 +183,13 @@ pub fn not_offered(requirements: &Requirements) -> Option<&str> {
 
 /// Returns the statistics that this host computes.
 pub fn offered_statistics() -> Vec<String> {
-    let others =
-        [names::SCORE, names::CRITIC_VALUE, names::CRITIC_VALUE_END, names::SAMPLER_LOGP, names::SAMPLER_ENTROPY];
+    let others = [
+        names::SCORE,
+        names::TOKEN_SCORE,
+        names::CRITIC_VALUE,
+        names::CRITIC_VALUE_END,
+        names::SAMPLER_LOGP,
+        names::SAMPLER_ENTROPY,
+    ];
     reads::of_heads().chain(others.map(str::to_owned)).collect()
 }

@@ -19,6 +19,11 @@ pub fn data_arrays(packed: &PackedBatch) -> Batch<'static> {
     for (name, values) in &packed.columns {
         batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values.clone());
     }
+    for (name, lists) in &packed.lists {
+        let (name, lengths) = (format!("{}{name}", names::COLUMN), lists.lengths.iter().map(|l| *l as f64));
+        batch = batch.with(format!("{name}{}", names::LENGTH), Scope::SEQUENCE, lengths.collect::<Vec<_>>());
+        batch = batch.with(name, Scope::LIST, lists.values.clone());
+    }
     for (name, values) in &packed.per_sequence {
         batch = batch.with(name.clone(), Scope::SEQUENCE, values.clone());
     }

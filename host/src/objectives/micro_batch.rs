@@ -75,11 +75,16 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
         whole.mask.extend(&packed.mask);
         whole.positions.extend(&packed.positions);
         whole.offsets.extend(packed.offsets.iter().skip(1).map(|o| start + o));
+        whole.prompts.extend(&packed.prompts);
         whole.max_len = whole.max_len.max(packed.max_len);
         whole.rows.extend(&packed.rows);
         whole.context_prompts.extend(packed.context_prompts.iter().cloned());
         for (name, values) in &packed.columns {
             whole.columns.entry(name.clone()).or_default().extend(values);
+        }
+        for (name, lists) in &packed.lists {
+            let own = whole.lists.entry(name.clone()).or_default();
+            lists.each().for_each(|values| own.push(values));
         }
         for (name, values) in &packed.per_sequence {
             whole.per_sequence.entry(name.clone()).or_default().extend(values);
@@ -94,11 +99,14 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
 
 /// Returns the sequences of a packed batch, as they were before the shift of the targets.
 pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
+    // Lists have no places of their own, so they are handed out in order.
+    let mut lists: Vec<_> = packed.lists.iter().map(|(name, lists)| (name, lists.each())).collect();
     let sequence = |(index, ends): (usize, &[i32])| {
         let range = ends[0] as usize..ends[1] as usize;
         let read = range.start..range.end - usize::from(packed.reads_last);
         let tokens = packed.tokens.get(range.start).into_iter().chain(&packed.targets[read.clone()]);
         let supervised = packed.mask[read].iter().map(|m| *m != 0.0);
+        let lists = lists.iter_mut().filter_map(|(name, own)| Some((name.to_string(), own.next()?.to_vec()))).collect();
         let own = |name: &str, values: &[f64]| {
             let width = packed.widths.get(name).copied().unwrap_or(1);
             values[range.start * width..range.end * width].to_vec()
@@ -107,6 +115,7 @@ pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
             ids: tokens.map(|id| *id as u32).collect(),
             supervised: std::iter::once(false).chain(supervised).collect(),
             columns: packed.columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+            lists,
             row: packed.rows[index],
             per_sequence: packed.per_sequence.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
             per_token: packed.per_token.iter().map(|(name, values)| (name.clone(), own(name, values))).collect(),
@@ -134,7 +143,28 @@ pub fn behind_other_prompts(packed: &PackedBatch) -> Result<PackedBatch> {
 
 /// Returns a packed batch as the model's input.
 pub fn view(packed: &PackedBatch) -> BatchView<'_> {
-    BatchView { tokens: &packed.tokens, positions: &packed.positions, offsets: &packed.offsets }
+    BatchView {
+        tokens: &packed.tokens,
+        positions: &packed.positions,
+        offsets: &packed.offsets,
+        prompts: &packed.prompts,
+    }
+}
+
+/// Returns the positions that are not the last of their sequence, given each sequence's last position: those after which
+/// the target is read.
+pub fn before_ends(ends: &[i32]) -> impl Iterator<Item = usize> {
+    let begins = std::iter::once(0).chain(ends.iter().map(|end| *end as usize + 1));
+    begins.zip(ends).flat_map(|(begin, end)| begin..*end as usize)
+}
+
+/// Returns the value that was computed after each target was read: at the next position. 0 at each sequence's last position, which
+/// has no target.
+pub fn after_targets(packed: &PackedBatch, values: &[f64]) -> Vec<f64> {
+    let ends: Vec<i32> = packed.offsets.iter().skip(1).map(|end| end - 1).collect();
+    let mut after = vec![0.0; packed.len()];
+    before_ends(&ends).for_each(|n| after[n] = values[n + 1]);
+    after
 }
 
 /// Returns the value at each sequence's last position.

@@ -13,7 +13,7 @@ pub mod reads;
 use plugin_api::{
     batch::{Batch, names},
     contract::{self, Limits},
-    manifest::{Candidates, DataKind, Divergence},
+    manifest::{AttentionMask, Candidates, DataKind, Divergence},
     objective::{Loss, role_of},
 };
 
@@ -38,6 +38,8 @@ pub struct Needs {
     pub tokens: bool,
     /// The scalar head's score of a sequence.
     pub score: bool,
+    /// The scalar head's scores of tokens.
+    pub token_score: bool,
     /// A statistic of the frozen reference.
     pub reference: bool,
     /// More of the reference than its log-probabilities of the targets, so that it runs in every step.
@@ -55,7 +57,7 @@ pub struct Needs {
 impl Needs {
     /// Whether an objective reads at the end of a sequence, so that its last token is read too.
     pub fn reads_last(self) -> bool {
-        self.score || self.critic
+        self.score || self.token_score || self.critic
     }
 
     /// Whether a statistic of this frozen role is read.
@@ -73,10 +75,10 @@ impl Needs {
 pub struct Objectives(Vec<Active>, f64, Limits, Clock);
 
 impl Objectives {
-    /// Combines the objectives of an experiment, at least one; they must use the same temperature.
+    /// Combines the objectives of an experiment, at least one; they must use the same temperature and attention mask.
     ///
     /// # Errors
-    /// A request error if two of them use different temperatures.
+    /// A request error if two of them use different temperatures or attention masks.
     pub fn new(all: Vec<Active>) -> Result<Objectives> {
         let first = all.first().ok_or_else(|| Error::request("an experiment needs an objective"))?;
         let temperature = first.requirements.temperature;
@@ -88,6 +90,13 @@ impl Objectives {
         }
         same("divergences", &all, |active| active.requirements.divergence.as_ref())?;
         same("candidates", &all, |active| active.requirements.candidates.as_ref())?;
+        let attention = &first.requirements.attention;
+        if let Some(other) = all.iter().find(|a| a.requirements.attention != *attention) {
+            return Err(Error::request(format!(
+                "objectives \"{}\" and \"{}\" require different attention masks, {attention} and {}: a policy has one",
+                first.id, other.id, other.requirements.attention
+            )));
+        }
         let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX, candidates: None };
         Ok(Objectives(all, temperature, limits, Clock::default()))
     }
@@ -121,6 +130,11 @@ impl Objectives {
         self.3.on(borrowed(whole))
     }
 
+    /// Returns the attention mask that all objectives require.
+    pub fn attention(&self) -> &AttentionMask {
+        self.0.first().map_or(&AttentionMask::CAUSAL, |active| &active.requirements.attention)
+    }
+
     /// Iterates over the objectives.
     pub fn iter(&self) -> impl Iterator<Item = &Active> {
         self.0.iter()
@@ -150,7 +164,7 @@ impl Objectives {
     /// Whether all cotangents are known before the head runs.
     pub fn linear(&self) -> bool {
         let needs = self.needs();
-        let alone = needs.tokens && !needs.score && !needs.critic && !needs.rollouts;
+        let alone = needs.tokens && !needs.score && !needs.token_score && !needs.critic && !needs.rollouts;
         let in_step = needs.reference_in_step || needs.teacher || needs.context || self.reads(None).of_candidates();
         alone && !in_step && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
     }
@@ -166,6 +180,7 @@ impl Objectives {
         Needs {
             tokens: policy.any() || compares || own_ids,
             score: any(names::SCORE),
+            token_score: any(names::TOKEN_SCORE),
             reference: reference.0.any() || reference.1,
             reference_in_step: beyond_logp,
             teacher: teacher.0.any() || teacher.1,

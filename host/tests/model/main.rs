@@ -7,6 +7,7 @@ mod generation;
 mod gradients;
 mod heads;
 mod invariants;
+mod masks;
 mod muon;
 mod oracles;
 mod roles;

@@ -148,7 +148,11 @@ pub struct Requirements {
     /// Which ids the statistics `candidates` and `tail` are about; required if one is read.
     #[serde(default)]
     pub candidates: Option<Candidates>,
-    /// Which tokens of its sequence a token attends to, in training, evaluation and generation.
+    /// Which tokens of its sequence a token attends to, in training, evaluation and generation. The prompt of a sequence is what
+    /// precedes its first supervised token. With [`AttentionMask::PREFIX`] a prompt is read at once and its continuation decoded
+    /// causally; with [`AttentionMask::BIDIRECTIONAL`] the policy cannot generate, and `compose` must not let a sequence hold the
+    /// tokens that it predicts, except as its last one, which is not read. Reference, teacher and critic read with the policy's mask.
+    /// The saved model records it.
     #[serde(default)]
     pub attention: AttentionMask,
 }

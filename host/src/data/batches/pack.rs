@@ -18,6 +18,9 @@ pub struct Sequence {
     pub supervised: Vec<bool>,
     /// Numbers of the row, by name, such as a margin, a label or a score.
     pub columns: BTreeMap<String, f64>,
+    /// Lists of numbers of the row, by name, such as the labels of an answer's steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, Vec<f64>>,
     /// The row's index in its data set.
     pub row: u64,
     /// Numbers of the sequence itself, by the names that objectives use: `group` and `side` of a pair's answers; in
@@ -28,8 +31,8 @@ pub struct Sequence {
     /// `prepare` returned.
     #[serde(rename = "tokens")]
     pub per_token: BTreeMap<String, Vec<f64>>,
-    /// Numbers for each of the L tokens, by the names that objectives use, as `compose` returns them. Packing shifts them with
-    /// the targets.
+    /// Numbers for each of the L tokens, by the names that objectives use: where the segments of an answer end, and what
+    /// `compose` returns. Packing shifts them with the targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub of_tokens: BTreeMap<String, Vec<f64>>,
     /// Numbers per position or token of those of `per_token` and `of_tokens` that have several.
@@ -136,6 +139,33 @@ impl Window {
     }
 }
 
+/// Lists of one name: all their values one after the other, and how many of them each sequence has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lists {
+    /// The values.
+    pub values: Vec<f64>,
+    /// \[S\] the number of values of each sequence.
+    pub lengths: Vec<usize>,
+}
+
+impl Lists {
+    /// Adds the list of one more sequence.
+    pub fn push(&mut self, values: &[f64]) {
+        self.values.extend(values);
+        self.lengths.push(values.len());
+    }
+
+    /// The list of each sequence.
+    pub fn each(&self) -> impl Iterator<Item = &[f64]> {
+        let ends = self.lengths.iter().scan(0, |end, length| {
+            let begin = *end;
+            *end += length;
+            Some(begin..*end)
+        });
+        ends.map(|range| self.values.get(range).unwrap_or_default())
+    }
+}
+
 /// S sequences of N positions in total. Position i of a sequence reads token i and predicts token i + 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackedBatch {
@@ -149,12 +179,16 @@ pub struct PackedBatch {
     pub positions: Vec<i32>,
     /// \[S + 1\] where each sequence begins, and N at the end (cu_seqlens).
     pub offsets: Vec<i32>,
+    /// \[S\] how many tokens precede each sequence's first supervised target; all that are read if nothing is supervised.
+    pub prompts: Vec<i32>,
     /// The longest sequence, in positions.
     pub max_len: usize,
     /// \[S\] each sequence's row in its data set.
     pub rows: Vec<u64>,
     /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
+    /// One list per sequence each: [`Sequence::lists`].
+    pub lists: BTreeMap<String, Lists>,
     /// \[S\] each: [`Sequence::per_sequence`].
     pub per_sequence: BTreeMap<String, Vec<f64>>,
     /// \[N\] each: [`Sequence::per_token`].
@@ -227,6 +261,8 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
             batch.targets.push(0);
             batch.mask.push(0.0);
         }
+        let first = sequence.supervised.iter().skip(1).position(|counts| *counts);
+        batch.prompts.push(first.map_or(length, |first| first + 1) as i32);
         batch.positions.extend((0..length).map(|position| position as i32));
         batch.offsets.push(batch.tokens.len() as i32);
         batch.max_len = batch.max_len.max(length);
@@ -234,6 +270,9 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
         batch.context_prompts.extend(sequence.context_prompt.clone());
         for (name, &value) in &sequence.columns {
             batch.columns.entry(name.clone()).or_default().push(value);
+        }
+        for (name, values) in &sequence.lists {
+            batch.lists.entry(name.clone()).or_default().push(values);
         }
         for (name, &value) in &sequence.per_sequence {
             batch.per_sequence.entry(name.clone()).or_default().push(value);
@@ -282,6 +321,7 @@ fn names_of(sequence: &Sequence) -> Vec<&str> {
     let own = sequence
         .columns
         .keys()
+        .chain(sequence.lists.keys())
         .chain(sequence.per_sequence.keys())
         .chain(sequence.per_token.keys())
         .chain(sequence.of_tokens.keys())

@@ -50,6 +50,13 @@ pub struct RowCounts {
     pub joined_without_space: usize,
     /// Numeric columns that every row has: they reach the objective as `column.NAME`.
     pub columns: Vec<String>,
+    /// Columns of lists of numbers that every row has: they reach the objective as `column.NAME`, with `column.NAME.length`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<String>,
+    /// Columns that are lists of numbers in some rows only, each with the first row that has none: they do not reach the
+    /// objective.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ragged_lists: Vec<String>,
     /// Columns that are numbers in some rows only: they do not reach the objective.
     pub ragged_columns: Vec<String>,
     /// Columns with integers that a 64-bit float cannot hold exactly: they do not reach the objective.
@@ -135,6 +142,13 @@ impl fmt::Display for RowCounts {
         if !self.ragged_columns.is_empty() {
             let names = self.ragged_columns.join(", ");
             write!(f, "; columns that are not a number in every row, and so not passed to the objective: {names}")?;
+        }
+        if !self.ragged_lists.is_empty() {
+            let names = self.ragged_lists.join(", ");
+            write!(
+                f,
+                "; columns that are not a list of numbers in every row, and so not passed to the objective: {names}"
+            )?;
         }
         if !self.inexact_columns.is_empty() {
             let names = self.inexact_columns.join(", ");

@@ -14,21 +14,23 @@
 //! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
 //! decide what is learned, the supervised tokens of each side are those in its marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use plugin_api::batch::names;
 use serde_json::Value;
 
 use super::counts::RowCounts;
 use super::kind::{MARGIN, Part, RowKind};
 use super::row::{Row, RowCorpus};
-use super::set::{RowSet, Tokens};
-use super::text::number;
+use super::set::{Columns, RowSet, Tokens};
+use super::text::{number, numbers};
 use super::truncation::Truncation;
 use super::unread;
 use super::write::laid::Laid;
 use super::write::layout::RowLayout;
 use super::write::other_prompt::other_prompt;
 use super::write::parts::without_closing;
+use super::write::segments::segment_ends;
 use crate::data::error::{DataError, Result};
 use crate::data::examples::TrainingData;
 use crate::data::tokenizer::Tokenizer;
@@ -67,6 +69,7 @@ impl Encoder<'_> {
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         (counts.columns, counts.ragged_columns) = numeric_columns(&every);
+        (counts.lists, counts.ragged_lists) = list_columns(&every)?;
         counts.inexact_columns = unread::inexact(&every);
         counts.ragged_columns.retain(|name| !counts.inexact_columns.contains(name));
         if counts.ragged_columns.iter().any(|column| column == MARGIN)
@@ -76,6 +79,7 @@ impl Encoder<'_> {
             let what = "missing, and other rows have one: every pair needs a margin, or none may have one".to_owned();
             return Err(DataError::Json { place: without.place.clone(), key: MARGIN.to_owned(), what });
         }
+        check_segments(&every)?;
         let (train, with_ends) = self.side(kind, &corpus.train, &mut counts)?;
         counts.no_end_learned = kind != RowKind::Prompt && !train.is_empty() && with_ends == 0;
         let (held_out, _) = self.side(kind, &corpus.held_out, &mut counts)?;
@@ -129,11 +133,12 @@ impl Encoder<'_> {
             let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
             let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
-                let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
+                let segment_ends = segment_ends(row, laid, placed)?;
+                let tokens = supervise(laid, placed, segment_ends, closed.then_some(eos), is_end);
                 // A template decides itself how a text begins, as in apply_chat_template of transformers.
-                begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens)
+                Ok(begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens))
             });
-            let tokens: Vec<Tokens> = tokens.collect();
+            let tokens: Vec<Tokens> = tokens.collect::<Result<_>>()?;
             let is_exact = both().all(|(laid, _)| laid.is_exact);
             for tokens in &tokens {
                 self.tokenizer.within_model(&tokens.ids).map_err(|error| DataError::Json {
@@ -154,7 +159,8 @@ impl Encoder<'_> {
                     let cut = truncated && self.truncation.unwrap_or(kind.truncation()) == Truncation::Right;
                     let context_prompt = context_prompt.map(|prompt| self.fit_context(kind, prompt, &tokens));
                     counts.truncated_contexts += usize::from(context_prompt.as_ref().is_some_and(|(_, cut)| *cut));
-                    set.push(number as u64, tokens, row, &counts.columns, cut || any_cut);
+                    let columns = Columns { numbers: &counts.columns, lists: &counts.lists };
+                    set.push(number as u64, tokens, row, columns, cut || any_cut);
                     set.push_context(context_prompt.map(|(prompt, _)| prompt));
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
@@ -209,7 +215,8 @@ impl Encoder<'_> {
             rows.iter().map(|row| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
         let prompt = |(row, placed): (&Row, Placed)| {
-            let tokens = Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids };
+            let tokens =
+                Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids, segment_ends: Vec::new() };
             let ids = begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens).ids;
             let refuse = |what| DataError::Json { place: row.place.clone(), key: column.to_owned(), what };
             if ids.is_empty() {
@@ -264,6 +271,9 @@ impl Encoder<'_> {
         let first = usize::from(tokens.ids.first() == self.tokenizer.prefix().as_ref());
         tokens.ids.drain(first..first + over);
         tokens.supervised.drain(first..first + over);
+        if !tokens.segment_ends.is_empty() {
+            tokens.segment_ends.drain(first..first + over);
+        }
         Ok(())
     }
 }
@@ -300,8 +310,14 @@ fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
 
 /// Decides which tokens of a row are supervised. `close` is added after an answer without a token that ends it,
 /// unless the template's marks decide exactly what is learned.
-fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
-    let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
+fn supervise(
+    laid: &Laid,
+    placed: &Placed,
+    segment_ends: Vec<bool>,
+    close: Option<u32>,
+    is_end: impl Fn(u32) -> bool,
+) -> Tokens {
+    let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()], segment_ends };
     let mut end = None;
     for span in &laid.supervised {
         let inside = |(a, b): (usize, usize)| a < span.end && b.max(a + 1) > span.start;
@@ -326,6 +342,7 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
         if let Some(close) = close.filter(|_| !ends_itself && !laid.is_exact) {
             tokens.ids.push(close);
             tokens.supervised.push(true);
+            tokens.segment_ends.extend((!tokens.segment_ends.is_empty()).then_some(false));
         }
     }
     tokens
@@ -336,6 +353,9 @@ fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
     if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
         tokens.ids.insert(0, prefix);
         tokens.supervised.insert(0, false);
+        if !tokens.segment_ends.is_empty() {
+            tokens.segment_ends.insert(0, false);
+        }
     }
     tokens
 }
@@ -364,4 +384,44 @@ fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
     let (whole, ragged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|(_, count)| *count == rows.len());
     let names = |columns: Vec<(&str, usize)>| columns.into_iter().map(|(name, _)| name.to_owned()).collect();
     (names(whole), names(ragged))
+}
+
+/// Columns with lists of numbers in every row, and columns with them in only some rows, each with the first row that has none.
+///
+/// # Errors
+/// A column of lists whose number of values would have the name of another column.
+fn list_columns(rows: &[&Row]) -> Result<(Vec<String>, Vec<String>)> {
+    let list = |row: &Row, name: &str| row.columns.get(name).and_then(numbers);
+    let filled = |value: &Value| numbers(value).is_some_and(|list| !list.is_empty());
+    let columns = rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| filled(value)));
+    let every: BTreeSet<&str> = columns.map(|(name, _)| name.as_str()).collect();
+    let (mut whole, mut ragged) = (Vec::new(), Vec::new());
+    for name in every {
+        let length = format!("{name}{}", names::LENGTH);
+        if let Some(row) = rows.iter().find(|row| row.columns.contains_key(&length)) {
+            let what = format!("the name of the number of values of the list `{name}`; rename one of them");
+            return Err(DataError::Json { place: row.place.clone(), key: length, what });
+        }
+        match rows.iter().find(|row| list(row, name).is_none()) {
+            None => whole.push(name.to_owned()),
+            Some(without) => ragged.push(format!("{name} (not in {})", without.place)),
+        }
+    }
+    Ok((whole, ragged))
+}
+
+/// Checks that the completions of all rows are lists of segments, or those of none.
+///
+/// # Errors
+/// The first row whose completion is a text or a message although another's is a list.
+fn check_segments(rows: &[&Row]) -> Result<()> {
+    let without = rows.iter().find(|row| row.segments.is_empty());
+    match without.filter(|_| rows.iter().any(|row| !row.segments.is_empty())) {
+        None => Ok(()),
+        Some(row) => {
+            let what =
+                "not a list of texts, and in other rows it is one: give a list of one text, [\"...\"]".to_owned();
+            Err(DataError::Json { place: row.place.clone(), key: Part::Completion.name().to_owned(), what })
+        }
+    }
 }

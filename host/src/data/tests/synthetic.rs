@@ -10,6 +10,7 @@ fn options() -> SyntheticOptions {
         tasks: vec![Task::Sort, Task::Add],
         equal_length: false,
         flawed: 0.0,
+        steps: false,
         seed: 3,
     }
 }
@@ -114,4 +115,15 @@ fn only_training_demonstrations_are_flawed() {
     assert_eq!(flawed.held_out, right.held_out);
     let changed = flawed.train.iter().zip(&right.train).filter(|(flawed, right)| flawed.parts != right.parts).count();
     assert!((100..200).contains(&changed), "{changed}");
+}
+
+/// Catches labels that belong to other steps, and an end that is not the space after a word.
+#[test]
+fn steps_of_the_world_are_segments_with_labels() {
+    let corpus = SyntheticOptions { steps: true, ..options() }.read_rows(RowKind::PromptCompletion).unwrap();
+    for row in corpus.train.iter().chain(&corpus.held_out) {
+        let Content::Text(answer) = &row.parts[&Part::Completion] else { panic!("{row:?}") };
+        let spaces: Vec<usize> = answer.match_indices(' ').map(|(at, _)| at + 1).collect();
+        assert_eq!((&row.segments, row.columns["labels"].as_array().unwrap().len()), (&spaces, spaces.len()));
+    }
 }

@@ -211,7 +211,7 @@ impl Counting<'_> {
         let (needs, statistics, rows) = (pass.needs(), pass.objectives.statistics(), supervised_rows(packed));
         let (per_row, per_position) = (|| vec![0.0; rows.len()], || vec![0.0; packed.len()]);
         let sums = TokenCotangents {
-            score: needs.score.then(per_position),
+            score: (needs.score || needs.token_score).then(per_position),
             value: needs.critic.then(per_position),
             head: Statistics::DIFFERENTIABLE
                 .into_iter()

@@ -1,6 +1,7 @@
 //! The models other than the policy: a frozen reference, which may track the policy, a frozen teacher, a model that reads answers
 //! behind other prompts, and a separate critic.
 
+pub mod attention;
 pub mod critic;
 pub mod reference;
 mod reference_cache;
@@ -22,7 +23,7 @@ use crate::{
     },
     device::Device,
     error::{Error, Result},
-    model::{Model, Outputs, params::Layout},
+    model::{Model, ModelConfig, Outputs, params::Layout},
     objectives::Objectives,
     optimizer::{self, kind::Gradient, moments},
     setup::Setup,
@@ -56,7 +57,14 @@ pub enum ContextModel {
 pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
     let needs = objectives.needs();
     let shared = needs.critic && setup.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
-    Outputs { tokens: needs.tokens, scalar: needs.score || shared }
+    Outputs { tokens: needs.tokens, scalar: needs.score || needs.token_score || shared }
+}
+
+/// Writes into the policy's config what the run makes of it: its attention mask, and whether it scores the segments of answers.
+pub fn describe(config: &mut ModelConfig, setup: &Setup, objectives: &Objectives) {
+    config.attention = objectives.attention().clone();
+    let separator = || setup.experiment().data.source().separator().to_owned();
+    config.segment_separator = objectives.needs().token_score.then(separator);
 }
 
 impl Roles {
@@ -101,6 +109,7 @@ impl Roles {
                 mistakes.refuse(key, "unused: a reward model scores answers and does not generate any; leave it out");
             }
         }
+        attention::check(setup, objectives, mistakes);
     }
 
     /// Opens the models other than the policy, from the run's `checkpoint` if it contains them. `None` after mistakes, such as a
@@ -127,11 +136,17 @@ impl Roles {
         let create = |layout: &Layout| optimizer::create(device, layout, &experiment.train.optimizer);
         let critic = needs.critic.then(|| Critic::open(setup, device, checkpoint, create)).transpose();
         let critic = mistakes.check("critic", critic)?;
-        let (Some(reference), Some(teacher), Some(context), Some(critic)) = (reference, teacher, context, critic)
+        let (Some(mut reference), Some(teacher), Some(context), Some(critic)) = (reference, teacher, context, critic)
         else {
             return Ok(None);
         };
-        let critic = critic.flatten();
+        let mut critic = critic.flatten();
+        // Both are like the policy; other models read a sequence with the mask that they were trained with.
+        let of_reference = reference.iter_mut().filter_map(|reference| reference.model.as_mut());
+        for model in of_reference.chain(critic.iter_mut().map(|critic| &mut critic.model)) {
+            model.config_mut().attention = objectives.attention().clone();
+            model.config_mut().segment_separator = None;
+        }
         if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
             moments::read_moments(critic.optimizer.as_ref(), &checkpoint.join(CRITIC))?;
         }

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use plugin_api::manifest::DataKind;
+use plugin_api::manifest::{AttentionMask, DataKind};
 use sha2::{Digest, Sha256};
 
 use super::{reference::Reference, reference_cache::BlockFile, rows_with_reference::RowsWithReference};
@@ -271,6 +271,10 @@ impl Cache {
         let binary = setup.plugins.first().map(|plugin| &plugin.sha256);
         let backend = (plugin, device, dtype, options, binary, setup.instruction_set());
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {BLOCK}"));
+        // Causal attention is left out, so that caches of earlier versions stay valid.
+        if *objectives.attention() != AttentionMask::CAUSAL {
+            hash.update(objectives.attention().as_str());
+        }
         if let Some(libraries) = setup.plugins.first().and_then(|plugin| plugin.libraries.as_ref()) {
             libraries.iter().for_each(|library| hash.update(&library.sha256));
         }

@@ -17,7 +17,7 @@ use crate::{
         Objectives,
         active::{Active, broken, failed},
         batch_arrays::{data_arrays, gathered},
-        micro_batch::MicroBatchRange,
+        micro_batch::{MicroBatchRange, before_ends},
         prepared_arrays::PreparedArrays,
         reads::{CANDIDATES, Frozen, KL, TAIL},
     },
@@ -44,7 +44,8 @@ impl Denominators {
 /// Cotangents by statistic: one entry per supervised token for the language-model head, one per position for scalar heads.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenCotangents {
-    /// Cotangents of the score, at each sequence's last position.
+    /// Cotangents of the scalar head's scores: those of a sequence's score at its last position, those of a target's score at the
+    /// position that reads this target.
     pub score: Option<Vec<f64>>,
     /// Cotangents of the critic's values.
     pub value: Option<Vec<f64>>,
@@ -174,11 +175,14 @@ impl Objectives {
                             active.id
                         ))
                     })?;
-                    let scalar = of_sequences || statistic == names::CRITIC_VALUE;
+                    let of_targets = statistic == names::TOKEN_SCORE;
+                    let scalar = of_sequences || of_targets || statistic == names::CRITIC_VALUE;
                     let length = if scalar { packed.len() } else { rows.len() * cols };
                     let target = slot.get_or_insert_with(|| vec![0.0; length]);
                     if of_sequences {
                         ends.iter().zip(values).for_each(|(end, value)| target[*end as usize] += factor * value);
+                    } else if of_targets {
+                        before_ends(&ends).for_each(|n| target[n + 1] += factor * values[n]);
                     } else if scalar {
                         target.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
                     } else if cols > 1 {
@@ -197,7 +201,7 @@ impl Objectives {
 impl TokenCotangents {
     fn slot(&mut self, statistic: &str) -> Option<&mut Option<Vec<f64>>> {
         match statistic {
-            names::SCORE => Some(&mut self.score),
+            statistic if [names::SCORE, names::TOKEN_SCORE].contains(&statistic) => Some(&mut self.score),
             names::CRITIC_VALUE => Some(&mut self.value),
             CANDIDATES => Some(&mut self.candidates),
             TAIL => Some(&mut self.tail),

@@ -15,7 +15,7 @@ use crate::{
     objectives::{
         Needs, Objectives,
         batch_arrays::{data_arrays, supervised_rows, with_statistics},
-        micro_batch::{at_ends, view},
+        micro_batch::{after_targets, at_ends, view},
         reads::Frozen,
     },
 };
@@ -105,9 +105,15 @@ impl<'a> ForwardPass<'a> {
             Some(head) => with_statistics(packed, &rows, self.objectives.statistics(), Some(&head.stats))?,
             None => data_arrays(packed),
         };
-        if needs.score {
-            let scores = at_ends(packed, &self.models.policy.scalars(&forward)?);
-            batch = batch.with_statistic(names::SCORE, Scope::SEQUENCE, scores);
+        if needs.score || needs.token_score {
+            let scalars = self.models.policy.scalars(&forward)?;
+            if needs.score {
+                batch = batch.with_statistic(names::SCORE, Scope::SEQUENCE, at_ends(packed, &scalars));
+            }
+            if needs.token_score {
+                let scores = after_targets(packed, &scalars);
+                batch = batch.with_statistic(names::TOKEN_SCORE, Scope::TOKEN, scores);
+            }
         }
         let mut critic = None;
         if needs.critic {

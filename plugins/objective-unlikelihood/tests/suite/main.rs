@@ -16,7 +16,7 @@ fn create(given: Value) -> Result<Unlikelihood> {
 
 /// Options that change what is computed.
 fn all_options() -> [Value; 3] {
-    [json!({"candidates": 3}), json!({"candidates": 1, "alpha": 0.5}), json!({"candidates": 5, "alpha": 0.0})]
+    [json!({"candidates": 3}), json!({"candidates": 2, "alpha": 0.5}), json!({"candidates": 5, "alpha": 0.0})]
 }
 
 /// A batch of one sequence: the targets' log-probabilities, and per token two candidates with their log-probabilities

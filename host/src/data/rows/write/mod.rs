@@ -7,6 +7,7 @@
 //! | decide which messages are learned | [`learned`] |
 //! | handle contents in parts, unusual roles and truncated answers | [`parts`] |
 //! | write the prompt that takes the place of a row's own | [`other_prompt`] |
+//! | find the segments of an answer | [`segments`] |
 //! | name the keys of messages that a template leaves out | [`unwritten`] |
 
 pub mod laid;
@@ -15,5 +16,6 @@ pub mod learned;
 pub(in crate::data::rows) mod other_prompt;
 pub mod parts;
 pub mod places;
+pub mod segments;
 pub mod template;
 pub mod unwritten;

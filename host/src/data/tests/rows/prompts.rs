@@ -224,7 +224,9 @@ fn no_kind_of_row_has_a_prompt_on_both_sides() {
         for split in [Split::Share(0.3), Split::Groups { share: 0.3, column: "qid".into() }] {
             let paths = vec![path.display().to_string()];
             let corpus =
-                RowOptions { paths, eval_paths: Vec::new(), split, columns: Columns::new() }.read(kind).unwrap();
+                RowOptions { paths, eval_paths: Vec::new(), split, columns: Columns::new(), separator: String::new() }
+                    .read(kind)
+                    .unwrap();
             assert_eq!((corpus.kind, corpus.train.len() + corpus.held_out.len() + corpus.leaks), (kind, 400));
             let held_out: Vec<String> = corpus.held_out.iter().map(Row::question).collect();
             assert!(

@@ -95,6 +95,19 @@ impl Generator {
         self.extra(name, scope, f64::from(*range.start())..=f64::from(*range.end()), true)
     }
 
+    /// Adds segments: `segment_end`, 1 at some tokens. Add lists that belong to them afterwards.
+    #[must_use]
+    pub fn with_segments(self) -> Self {
+        self.with_integers(names::SEGMENT_END, Scope::TOKEN, 0..=1)
+    }
+
+    /// Adds a column of lists: for every segment of a sequence a value, and sometimes one more, as for a truncated answer; without
+    /// segments up to three values.
+    #[must_use]
+    pub fn with_list(self, column: &str, range: RangeInclusive<f64>) -> Self {
+        self.with_array(&format!("{}{column}", names::COLUMN), Scope::LIST, range)
+    }
+
     /// The same with another number of sequences, pairs or groups.
     pub(in crate::objective) fn with_units(&self, units: usize) -> Self {
         Self { units, ..self.clone() }
@@ -222,7 +235,8 @@ impl Generator {
             }
             false => batch,
         };
-        let columns = self.extras.iter().filter(|extra| extra.name.starts_with(names::COLUMN));
+        let of_rows = |extra: &&Extra| extra.name.starts_with(names::COLUMN) || extra.name == names::SEGMENT_END;
+        let columns = self.extras.iter().filter(of_rows);
         columns.fold(batch, |batch, extra| extra.add(batch, &mut rng))
     }
 
@@ -367,6 +381,9 @@ impl Member {
 
 impl Extra {
     fn add(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
+        if self.scope == Scope::LIST {
+            return self.add_list(batch, rng);
+        }
         let rows = match self.scope {
             Scope::TOKEN => batch.tokens().unwrap_or(0),
             Scope::SEQUENCE => batch.sequences().unwrap_or(0),
@@ -387,5 +404,27 @@ impl Extra {
             }
         }
         batch.with(self.name.clone(), self.scope, values)
+    }
+
+    fn add_list(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
+        let (offsets, ends) = (batch.offsets().unwrap_or_default(), batch.find(names::SEGMENT_END));
+        let owner = batch.find(names::GROUP).or_else(|| batch.find("row")).map(|owner| owner.data.to_vec());
+        let own = |s: usize, t: usize| s == t || owner.as_ref().is_some_and(|owner| owner[s] == owner[t]);
+        let sequences = offsets.len().saturating_sub(1);
+        let segments = |s: usize| match ends {
+            Some(ends) => ends.data[offsets[s]..offsets[s + 1]].iter().filter(|end| **end == 1.0).count(),
+            None => 2,
+        };
+        let mut lists: Vec<Vec<f64>> = Vec::new();
+        for s in 0..sequences {
+            // The parts of a row share its list, which is as long as the longest of them needs.
+            let longest = (0..sequences).filter(|t| own(s, *t)).map(segments).max().unwrap_or(0);
+            let drawn = (0..longest + rng.below(2)).map(|_| rng.between(self.low, self.high)).collect();
+            let first = (0..s).find(|t| own(s, *t)).map(|t| lists[t].clone());
+            lists.push(first.unwrap_or(drawn));
+        }
+        let lengths = lists.iter().map(|list| list.len() as f64).collect::<Vec<_>>();
+        let batch = batch.with(format!("{}{}", self.name, names::LENGTH), Scope::SEQUENCE, lengths);
+        batch.with(self.name.clone(), Scope::LIST, lists.concat())
     }
 }

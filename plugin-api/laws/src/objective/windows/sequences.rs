@@ -42,6 +42,11 @@ pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Re
             }
             (_, Scope::TOKEN) => sequences.iter().flat_map(|s| rows(bounds(*s)).to_vec()).collect(),
             (_, Scope::SEQUENCE) => sequences.iter().flat_map(|s| rows((*s, *s + 1)).to_vec()).collect(),
+            (name, Scope::LIST) => {
+                let lengths = batch.lengths(name)?;
+                let begin = |s: usize| lengths[..s].iter().sum::<usize>();
+                sequences.iter().flat_map(|s| rows((begin(*s), begin(*s + 1))).to_vec()).collect()
+            }
             _ => array.data.to_vec(),
         };
         all = all.with_array(with_data(array, data));
