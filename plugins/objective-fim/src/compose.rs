@@ -1,7 +1,10 @@
 //! The sequences of a window, a share of them rewritten.
 
-use crate::{Config, PLACE};
+use crate::config::Config;
 use plugin_api::{batch::names, prelude::*};
+
+/// Per token: 0 in a sequence as it was, 1 in a rewritten one, 2 in its middle. It is returned with the sequences.
+pub const PLACE: &str = "place";
 
 /// Sentinels of a rewritten sequence.
 const SENTINELS: usize = 3;

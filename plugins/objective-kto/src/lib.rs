@@ -28,12 +28,11 @@
 
 mod compose;
 
+use compose::MISMATCHED;
 use plugin_api::{batch::names, prelude::*};
 
 /// The term.
 const KTO: &str = "kto";
-/// Per sequence: 1 for a prompt with another row's answer, else 0. [`compose`] returns it.
-const MISMATCHED: &str = "mismatched";
 /// The name under which z is held constant.
 const REFERENCE_POINT: &str = "reference_point";
 /// The loss that has a reference point.

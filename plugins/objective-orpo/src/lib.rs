@@ -25,14 +25,13 @@
 
 mod compose;
 
+use compose::ANSWER;
 use plugin_api::{batch::names, prelude::*};
 
 /// The term of the chosen answers' likelihood.
 const NLL: &str = "nll";
 /// The term of the pairs.
 const ODDS: &str = "odds";
-/// Per token: 1 in an answer, 0 in a prompt. [`compose`] returns it.
-const ANSWER: &str = "answer";
 /// An answer whose mean log-probability is nearer to 0 has odds that f32 cannot express; its gradient is 0.
 const CERTAIN: f64 = -1e-9;
 

@@ -1,11 +1,13 @@
 //! The negative candidates of every token.
 
-use crate::NEGATIVE;
 use plugin_api::{
     batch::{Array, names},
     prelude::*,
 };
 use std::collections::BTreeSet;
+
+/// Per token and column: 1 for a candidate, 0 for a filled column. It is returned with the sequences.
+pub const NEGATIVE: &str = "negative";
 
 /// The sequences as they are, with the candidates of each token as a target.
 ///

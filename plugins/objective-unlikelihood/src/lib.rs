@@ -20,14 +20,13 @@
 
 mod compose;
 
+use compose::NEGATIVE;
 use plugin_api::{manifest::Candidates, prelude::*};
 
 /// The term of the targets.
 const NLL: &str = "nll";
 /// The term of the candidates.
 const UNLIKELIHOOD: &str = "unlikelihood";
-/// Per token and column: 1 for a candidate, 0 for a filled column. [`compose`] returns it.
-const NEGATIVE: &str = "negative";
 /// The least value of `1 - p`.
 const LEAST: f64 = 1e-5;
 
