@@ -1,5 +1,5 @@
-//! Pairs of answers with token log-probabilities that TRL's trainers read, as the host packs them; tests of objectives include this
-//! module by `#[path]`.
+//! Pairs of answers with token log-probabilities that TRL's trainers read, as the host packs them; tests of objectives
+//! include this module by `#[path]`.
 #![allow(dead_code, reason = "each crate that includes this module uses a part of it")]
 
 use plugin_api::prelude::*;

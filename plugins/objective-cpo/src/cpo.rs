@@ -6,8 +6,8 @@
 //! ipo     (mean)    (m - 1 / (2 beta))^2                                           m = mean(c) - mean(r)
 //! ```
 //!
-//! The paper's likelihood term is a mean over answers of their summed log-probabilities (`sft_per = "answer"`); the authors' code
-//! and TRL divide by the tokens of the chosen answers (`"token"`, the default).
+//! The paper's likelihood term is a mean over answers of their summed log-probabilities (`sft_per = "answer"`); the
+//! authors' code and TRL divide by the tokens of the chosen answers (`"token"`, the default).
 
 use crate::pairs::{self, Pairs, Sides};
 use plugin_api::prelude::*;
@@ -15,7 +15,8 @@ use plugin_api::prelude::*;
 options! {
     /// Options of CPO.
     pub struct Config {
-        /// Which loss: `sigmoid` (the paper's) and `hinge` sum an answer's token log-probabilities, `ipo` averages them.
+        /// Which loss: `sigmoid` (the paper's) and `hinge` sum an answer's token log-probabilities, `ipo` averages
+        /// them.
         loss: String = "sigmoid".into(), of ["sigmoid", "hinge", "ipo"];
         /// Scale of the reward, above 0. Not comparable between losses that sum and `ipo`, which averages.
         beta: f64 = 0.1, from 0.0;
@@ -23,8 +24,8 @@ options! {
         label_smoothing: f64 = 0.0, in 0.0..=0.5;
         /// Weight of the negative log-likelihood of the chosen answers (TRL's `cpo_alpha`); 0 leaves it out.
         sft_weight: f64 = 1.0, from 0.0;
-        /// What that likelihood is divided by: `token`, the supervised tokens of the chosen answers (the authors' code, TRL); or
-        /// `answer`, their number (the paper), so that long answers have a greater weight.
+        /// What that likelihood is divided by: `token`, the supervised tokens of the chosen answers (the authors'
+        /// code, TRL); or `answer`, their number (the paper), so that long answers have a greater weight.
         sft_per: String = "token".into(), of pairs::SFT_PER;
     }
 }

@@ -62,9 +62,8 @@ impl<'a> Pairs<'a> {
 
     /// The loss: the pairs' values `[P]`, the likelihood of the chosen answers unless its weight is 0, and the metrics.
     ///
-    /// # Errors
-    /// [`Code::SHAPE`] for lengths that disagree, a pair without exactly one answer on each side, and a mask or side that is not
-    /// 0 or 1.
+    /// # Errors [`Code::SHAPE`] for lengths that disagree, a pair without exactly one answer on each side, and a mask
+    /// or side that is not 0 or 1.
     pub fn loss(&self, pairs: Var<'a>, sft_weight: f64, rewards: Sides<'a>) -> Result<Loss> {
         let chosen = Mask::from(self.mask).and(self.tape.constant(self.side).to_tokens().gt(0.5));
         let nll = -self.logp.masked_sum(&chosen);
@@ -88,7 +87,8 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// A micro-batch's share of what the term `sft` is divided by: the supervised tokens of the chosen answers, or the chosen answers.
+/// A micro-batch's share of what the term `sft` is divided by: the supervised tokens of the chosen answers, or the
+/// chosen answers.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing; [`Code::SHAPE`] for lengths that disagree.

@@ -1,11 +1,13 @@
-//! Simple preference optimisation (Meng et al. 2024, arXiv 2405.14734, equation 6). With `m = beta (mean(c) - mean(r)) - gamma`:
+//! Simple preference optimisation (Meng et al. 2024, arXiv 2405.14734, equation 6). With `m = beta (mean(c) - mean(r))
+//! - gamma`:
 //!
 //! ```text
 //! preference = -(1 - eps) log sigmoid(m) - eps log sigmoid(-m)          eps = label_smoothing
 //! ```
 //!
-//! `gamma` is the target margin in the unit of the reward, `beta mean(y)`. The paper and TRL (`simpo_gamma`) give it so; TRL
-//! computes `beta (margin - gamma / beta)`, which is the same. The authors' code gives `gamma_beta_ratio`, which is `gamma / beta`.
+//! `gamma` is the target margin in the unit of the reward, `beta mean(y)`. The paper and TRL (`simpo_gamma`) give it
+//! so; TRL computes `beta (margin - gamma / beta)`, which is the same. The authors' code gives `gamma_beta_ratio`,
+//! which is `gamma / beta`.
 
 use crate::pairs::{self, Pairs, Sides};
 use plugin_api::prelude::*;
@@ -13,17 +15,18 @@ use plugin_api::prelude::*;
 options! {
     /// Options of SimPO.
     pub struct Config {
-        /// Scale of the reward, above 0. Rewards are means over tokens, so that it is larger than in losses that sum: 2 to 10.
+        /// Scale of the reward, above 0. Rewards are means over tokens, so that it is larger than in losses that sum:
+        /// 2 to 10.
         beta: f64 = 2.0, from 0.0;
-        /// The margin that is wanted between the rewards of a pair, in their unit; for a `gamma_beta_ratio` give beta times
-        /// that ratio.
+        /// The margin that is wanted between the rewards of a pair, in their unit; for a `gamma_beta_ratio` give beta
+        /// times that ratio.
         gamma: f64 = 1.0, from 0.0;
         /// Share of pairs whose sides are assumed to be exchanged.
         label_smoothing: f64 = 0.0, in 0.0..=0.5;
         /// Weight of the negative log-likelihood of the chosen answers (TRL's `cpo_alpha`); 0 leaves it out.
         sft_weight: f64 = 0.0, from 0.0;
-        /// What that likelihood is divided by: `token`, the supervised tokens of the chosen answers (TRL); or `answer`, their
-        /// number.
+        /// What that likelihood is divided by: `token`, the supervised tokens of the chosen answers (TRL); or
+        /// `answer`, their number.
         sft_per: String = "token".into(), of pairs::SFT_PER;
     }
 }

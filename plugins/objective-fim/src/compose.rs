@@ -1,7 +1,10 @@
 //! The sequences of a window, a share of them rewritten.
 
-use crate::{Config, PLACE};
+use crate::config::Config;
 use plugin_api::{batch::names, prelude::*};
+
+/// Per token: 0 in a sequence as it was, 1 in a rewritten one, 2 in its middle. It is returned with the sequences.
+pub const PLACE: &str = "place";
 
 /// Sentinels of a rewritten sequence.
 const SENTINELS: usize = 3;
@@ -18,8 +21,9 @@ mod place {
     pub const MIDDLE: f64 = 2.0;
 }
 
-/// Each sequence as it was or rewritten. A sequence with unsupervised tokens beyond the first, which is only read, stays as it was:
-/// their order has a meaning that is not known here; so does one that is too short for a token besides the sentinels.
+/// Each sequence as it was or rewritten. A sequence with unsupervised tokens beyond the first, which is only read,
+/// stays as it was: their order has a meaning that is not known here; so does one that is too short for a token
+/// besides the sentinels.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing.
@@ -56,8 +60,8 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Drops the last tokens of a text that does not fit with its sentinels, and cuts the rest at two places, each anywhere between
-    /// tokens with the same probability. `None` if no token fits.
+    /// Drops the last tokens of a text that does not fit with its sentinels, and cuts the rest at two places, each
+    /// anywhere between tokens with the same probability. `None` if no token fits.
     fn cut(config: &Config, own: &'a [f64], draws: &mut Draws) -> Option<Self> {
         let most = if config.longest == 0 { own.len() } else { usize::try_from(config.longest).ok()? };
         let (begin, rest) = own.split_at(usize::from(own.first() == Some(&(config.begin_id as f64))));
@@ -105,8 +109,9 @@ impl Sequences {
     }
 }
 
-/// Random numbers (SplitMix64) that depend only on the seed of the call, the number of a row and its tokens: the order of the rows
-/// does not matter, and the sequences of one long text, which share its number, are cut at different places.
+/// Random numbers (SplitMix64) that depend only on the seed of the call, the number of a row and its tokens: the order
+/// of the rows does not matter, and the sequences of one long text, which share its number, are cut at different
+/// places.
 struct Draws(u64);
 
 impl Draws {

@@ -1,13 +1,13 @@
-//! Fill in the middle: a share of the texts is rewritten so that a model learns to write a missing middle. A sequence without its
-//! end-of-text token is cut at two places into prefix, middle and suffix, and becomes one of
+//! Fill in the middle: a share of the texts is rewritten so that a model learns to write a missing middle. A sequence
+//! without its end-of-text token is cut at two places into prefix, middle and suffix, and becomes one of
 //!
 //! ```text
 //! PSM        <prefix> prefix <suffix> suffix <middle> middle                 the usual order
 //! SPM        <prefix> <suffix> suffix <middle> prefix middle                 the form that the paper trains jointly with PSM
 //! ```
 //!
-//! before the end-of-text token (Bavarian et al. 2022, arXiv 2207.14255, sections 3 and 3.1). The loss is cross-entropy over all tokens,
-//! sentinels included, as in the paper:
+//! before the end-of-text token (Bavarian et al. 2022, arXiv 2207.14255, sections 3 and 3.1). The loss is
+//! cross-entropy over all tokens, sentinels included, as in the paper:
 //!
 //! ```text
 //! nll        = -sum over supervised tokens of logp                           per supervised token of the optimizer window
@@ -15,43 +15,20 @@
 //!
 //! `logp` and `mask` are `[N]` tokens, aligned to the target. The derivatives are constants.
 //!
-//! Where this departs from the paper: both cuts are between tokens, not characters (the paper's ablation in section 4.4 finds that
-//! characters are better where tokens are words; bytes are characters); and sequences are cut after a text was divided into
-//! sequences of the model's context ("context-level FIM"). [`compose`] draws the cuts by the seed of the call and the row's number,
-//! so that every pass over the data has others.
+//! Where this departs from the paper: both cuts are between tokens, not characters (the paper's ablation in section
+//! 4.4 finds that characters are better where tokens are words; bytes are characters); and sequences are cut after a
+//! text was divided into sequences of the model's context ("context-level FIM"). [`compose`] draws the cuts by the
+//! seed of the call, the row's number and its tokens, so that every pass over the data has others.
 
 mod compose;
+pub mod config;
 
+use compose::PLACE;
+use config::Config;
 use plugin_api::prelude::*;
 
 /// The only term.
 const NLL: &str = "nll";
-/// Per token: 0 in a sequence as it was, 1 in a rewritten one, 2 in its middle. [`compose`] returns it.
-const PLACE: &str = "place";
-
-options! {
-    /// Options of fill-in-the-middle.
-    pub struct Config {
-        /// Share of the sequences that are rewritten; the paper finds that 0.5 to 0.9 costs nothing in ordinary order.
-        rate: f64 = 0.5, in 0.0..=1.0;
-        /// Share of the rewritten sequences in the order SPM; the others are in the order PSM.
-        spm_rate: f64 = 0.5, in 0.0..=1.0;
-        /// Id of the sentinel before a prefix. The three ids differ, are within the model's vocabulary (`model.vocab`) and do not
-        /// occur in texts.
-        prefix_id: i64 = 257, from 0;
-        /// Id of the sentinel before a suffix.
-        suffix_id: i64 = 258, from 0;
-        /// Id of the sentinel before a middle.
-        middle_id: i64 = 259, from 0;
-        /// Id of the end-of-text token, which stays last; -1 if sequences have none. The tokenizer `bytes` has 256.
-        end_id: i64 = 256, from -1;
-        /// Id of the token that sequences begin with, which stays first; -1 if there is none.
-        begin_id: i64 = -1, from -1;
-        /// The most tokens of a sequence: model.context + 1. A text that would have more, because of its sentinels, loses its last
-        /// tokens before it is cut. 0: a rewritten sequence is never longer than it was.
-        longest: i64 = 0, from 0;
-    }
-}
 
 /// Fill in the middle.
 pub struct FillInTheMiddle(Config);

@@ -1,7 +1,9 @@
 //! The sequences of a window: each row as it is, then each prompt with the answer of the next row.
 
-use crate::MISMATCHED;
 use plugin_api::{batch::names, prelude::*};
+
+/// Per sequence: 1 for a prompt with another row's answer, else 0. It is returned with the sequences.
+pub const MISMATCHED: &str = "mismatched";
 
 /// The column of labelled rows.
 const LABEL: &str = "label";

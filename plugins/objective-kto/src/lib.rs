@@ -1,4 +1,5 @@
-//! Kahneman-Tversky optimisation: single answers, each labelled desirable or not, and a frozen reference. For answer y to prompt x
+//! Kahneman-Tversky optimisation: single answers, each labelled desirable or not, and a frozen reference. For answer y
+//! to prompt x
 //!
 //! ```text
 //! ratio(x, y) = sum over y's supervised tokens of logp - reference.logp            log-ratio, in nats
@@ -8,28 +9,30 @@
 //! kto         = desirable_weight (1 - v)  or  undesirable_weight (1 - v)
 //! ```
 //!
-//! per labelled answer of the optimizer window (Ethayarajh et al. 2024, arXiv 2402.01306, equation 8). z estimates the divergence
-//! from the reference: y' is an answer to another prompt of the window. As in TRL the answers are rotated by one row: [`compose`]
-//! adds to the rows a *mismatched* sequence (x, y') for each of them, y' being the answer of the next row. A window of one row has
-//! none, so that z is 0. TRL takes the mean over a micro-batch, here it is over the whole window, so that the cut does not matter.
+//! per labelled answer of the optimizer window (Ethayarajh et al. 2024, arXiv 2402.01306, equation 8). z estimates the
+//! divergence from the reference: y' is an answer to another prompt of the window. As in TRL the answers are rotated
+//! by one row: [`compose`] adds to the rows a *mismatched* sequence (x, y') for each of them, y' being the answer of
+//! the next row. A window of one row has none, so that z is 0. TRL takes the mean over a micro-batch, here it is over
+//! the whole window, so that the cut does not matter.
 //!
-//! `loss = "apo-zero-unpaired"` (D'Oosterlinck et al. 2024, arXiv 2408.06266) has z = 0 and needs no mismatched sequences.
+//! `loss = "apo-zero-unpaired"` (D'Oosterlinck et al. 2024, arXiv 2408.06266) has z = 0 and needs no mismatched
+//! sequences.
 //!
-//! `logp`, `reference.logp` and `mask` are `[N]` tokens, aligned to the target; `side` (1 desirable, 0 not) and `mismatched` (1 or
-//! 0) are `[S]` sequences. Mismatched sequences do not count in the normaliser and are not learned: their cotangents are exactly 0.
+//! `logp`, `reference.logp` and `mask` are `[N]` tokens, aligned to the target; `side` (1 desirable, 0 not) and
+//! `mismatched` (1 or 0) are `[S]` sequences. Mismatched sequences do not count in the normaliser and are not learned:
+//! their cotangents are exactly 0.
 //!
-//! z depends on the whole window, so the loss is `coupled`: the host runs the window forward, calls `loss` once and replays. With
-//! `window_statistics` `prepare` would compute z from the same additional forward pass; then z would be hidden in an array, and no
-//! law could find a reference point with a gradient.
+//! z depends on the whole window, so the loss is `coupled`: the host runs the window forward, calls `loss` once and
+//! replays. With `window_statistics` `prepare` would compute z from the same additional forward pass; then z would be
+//! hidden in an array, and no law could find a reference point with a gradient.
 
 mod compose;
 
+use compose::MISMATCHED;
 use plugin_api::{batch::names, prelude::*};
 
 /// The term.
 const KTO: &str = "kto";
-/// Per sequence: 1 for a prompt with another row's answer, else 0. [`compose`] returns it.
-const MISMATCHED: &str = "mismatched";
 /// The name under which z is held constant.
 const REFERENCE_POINT: &str = "reference_point";
 /// The loss that has a reference point.
@@ -42,8 +45,8 @@ options! {
         loss: String = "kto".into(), of ["kto", "apo-zero-unpaired"];
         /// Scale of the implicit reward, above 0: larger keeps the policy nearer to the reference.
         beta: f64 = 0.1, from 0.0;
-        /// Weight of the desirable answers. The paper advises weights for which desirable answers have 1 to 4/3 times the total
-        /// weight of the undesirable ones.
+        /// Weight of the desirable answers. The paper advises weights for which desirable answers have 1 to 4/3 times
+        /// the total weight of the undesirable ones.
         desirable_weight: f64 = 1.0, from 0.0;
         /// Weight of the undesirable answers.
         undesirable_weight: f64 = 1.0, from 0.0;

@@ -1,7 +1,9 @@
 //! The sequences of a window whose chosen rows are learned with their prompts.
 
-use crate::ANSWER;
 use plugin_api::{batch::names, prelude::*};
+
+/// Per token: 1 in an answer, 0 in a prompt. It is returned with the sequences.
+pub const ANSWER: &str = "answer";
 
 /// A part of a row: a prompt before an answer.
 const PROMPT: f64 = 1.0;

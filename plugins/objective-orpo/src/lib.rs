@@ -1,5 +1,5 @@
-//! Odds-ratio preference optimisation: pairs of answers, no reference. A pair has one prompt, a chosen answer c and a rejected
-//! answer r. For an answer y:
+//! Odds-ratio preference optimisation: pairs of answers, no reference. A pair has one prompt, a chosen answer c and a
+//! rejected answer r. For an answer y:
 //!
 //! ```text
 //! p(y)     = mean over y's supervised tokens of logp                    in nats per token
@@ -12,25 +12,26 @@
 //! total    = nll + beta odds
 //! ```
 //!
-//! (Hong et al. 2024, arXiv 2403.07691, equations 3 to 7; beta is the paper's lambda and TRL's `beta`.) The tokens of `nll` are
-//! those of the chosen answers (`nll = "completion"`, the paper: the likelihood of y given x), or all tokens of the chosen rows
-//! but the first, prompts included (`nll = "row"`, TRL and the authors' code). The odds are of the answers alone in both.
+//! (Hong et al. 2024, arXiv 2403.07691, equations 3 to 7; beta is the paper's lambda and TRL's `beta`.) The tokens of
+//! `nll` are those of the chosen answers (`nll = "completion"`, the paper: the likelihood of y given x), or all tokens
+//! of the chosen rows but the first, prompts included (`nll = "row"`, TRL and the authors' code). The odds are of the
+//! answers alone in both.
 //!
-//! `logp` and `mask` are `[N]` tokens, aligned to the target; `group` and `side` are `[S]` sequences: the pair's number, and 1 for
-//! chosen, 0 for rejected. The statistics exist only where the mask is 1, so with `nll = "row"` [`compose`] supervises the prompts
-//! of the chosen rows too, and returns `answer` (`[N]`, 1 at the tokens of the answers). A masked token adds nothing and its
-//! cotangent is exactly 0. The host divides `odds` by the pairs and `nll` by its tokens, each of the whole optimizer window.
+//! `logp` and `mask` are `[N]` tokens, aligned to the target; `group` and `side` are `[S]` sequences: the pair's
+//! number, and 1 for chosen, 0 for rejected. The statistics exist only where the mask is 1, so with `nll = "row"`
+//! [`compose`] supervises the prompts of the chosen rows too, and returns `answer` (`[N]`, 1 at the tokens of the
+//! answers). A masked token adds nothing and its cotangent is exactly 0. The host divides `odds` by the pairs and
+//! `nll` by its tokens, each of the whole optimizer window.
 
 mod compose;
 
+use compose::ANSWER;
 use plugin_api::{batch::names, prelude::*};
 
 /// The term of the chosen answers' likelihood.
 const NLL: &str = "nll";
 /// The term of the pairs.
 const ODDS: &str = "odds";
-/// Per token: 1 in an answer, 0 in a prompt. [`compose`] returns it.
-const ANSWER: &str = "answer";
 /// An answer whose mean log-probability is nearer to 0 has odds that f32 cannot express; its gradient is 0.
 const CERTAIN: f64 = -1e-9;
 
@@ -39,8 +40,8 @@ options! {
     pub struct Config {
         /// Weight of the odds-ratio loss: the paper's lambda, TRL's `beta`.
         beta: f64 = 0.1, from 0.0;
-        /// Which tokens of a chosen row the likelihood is of: `completion`, those of the answer (the paper); `row`, all but the
-        /// first, the prompt's included (TRL and the authors' code).
+        /// Which tokens of a chosen row the likelihood is of: `completion`, those of the answer (the paper); `row`,
+        /// all but the first, the prompt's included (TRL and the authors' code).
         nll: String = "completion".into(), of ["completion", "row"];
     }
 }

@@ -1,11 +1,13 @@
 //! The negative candidates of every token.
 
-use crate::NEGATIVE;
 use plugin_api::{
     batch::{Array, names},
     prelude::*,
 };
 use std::collections::BTreeSet;
+
+/// Per token and column: 1 for a candidate, 0 for a filled column. It is returned with the sequences.
+pub const NEGATIVE: &str = "negative";
 
 /// The sequences as they are, with the candidates of each token as a target.
 ///
@@ -41,7 +43,8 @@ pub fn with_candidates(rows: &Batch<'_>, columns: usize) -> Result<Batch<'static
         .with_array(wide(NEGATIVE, negative)))
 }
 
-/// `columns` distinct ids: the candidates, then the smallest others. Ids of one token must differ, also those that do not count.
+/// `columns` distinct ids: the candidates, then the smallest others. Ids of one token must differ, also those that do
+/// not count.
 fn filled(candidates: Vec<f64>, columns: usize) -> Vec<f64> {
     let taken: BTreeSet<u64> = candidates.iter().map(|id| id.to_bits()).collect();
     let others = (0u32..).map(f64::from).filter(|id| !taken.contains(&id.to_bits()));

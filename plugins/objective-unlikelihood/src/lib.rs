@@ -1,5 +1,6 @@
-//! Unlikelihood training at the level of tokens: cross-entropy, and a penalty for the probability of tokens that the text has
-//! already used. For a target y at a position whose earlier tokens are x, with the model's probability p(v) of a token v
+//! Unlikelihood training at the level of tokens: cross-entropy, and a penalty for the probability of tokens that the
+//! text has already used. For a target y at a position whose earlier tokens are x, with the model's probability p(v)
+//! of a token v
 //!
 //! ```text
 //! C            = the last K distinct tokens of x, without y                 negative candidates
@@ -8,24 +9,24 @@
 //! total        = nll + alpha unlikelihood
 //! ```
 //!
-//! per supervised token of the optimizer window, in nats (Welleck et al. 2020, arXiv 1908.04319, equations 4 to 6, where C is all of
-//! x without y; here it is limited to K by the option `candidates`, because a backend computes one number for each). As in
-//! the authors' code `1 - p` is at least 1e-5; a candidate beyond that has no gradient.
+//! per supervised token of the optimizer window, in nats (Welleck et al. 2020, arXiv 1908.04319, equations 4 to 6,
+//! where C is all of x without y; here it is limited to K by the option `candidates`, because a backend computes one
+//! number for each). As in the authors' code `1 - p` is at least 1e-5; a candidate beyond that has no gradient.
 //!
-//! [`compose`] returns the sequences as they are, with `candidate_ids` (`[N, K]`) and `negative` (`[N, K]`: 1 for a candidate, 0 for a
-//! column that is only filled). `logp` and `mask` are `[N]` tokens, aligned to the target; the statistic `candidates` is `[N, K]`: the
-//! log-probabilities of the ids. What is masked adds nothing and its cotangent is exactly 0.
+//! [`compose`] returns the sequences as they are, with `candidate_ids` (`[N, K]`) and `negative` (`[N, K]`: 1 for a
+//! candidate, 0 for a column that is only filled). `logp` and `mask` are `[N]` tokens, aligned to the target; the
+//! statistic `candidates` is `[N, K]`: the log-probabilities of the ids. What is masked adds nothing and its cotangent
+//! is exactly 0.
 
 mod compose;
 
+use compose::NEGATIVE;
 use plugin_api::{manifest::Candidates, prelude::*};
 
 /// The term of the targets.
 const NLL: &str = "nll";
 /// The term of the candidates.
 const UNLIKELIHOOD: &str = "unlikelihood";
-/// Per token and column: 1 for a candidate, 0 for a filled column. [`compose`] returns it.
-const NEGATIVE: &str = "negative";
 /// The least value of `1 - p`.
 const LEAST: f64 = 1e-5;
 

@@ -20,7 +20,8 @@ fn create(id: &str, given: Value) -> Result<Box<dyn Objective>> {
     })
 }
 
-/// The token log-probabilities of pairs (chosen, rejected), all supervised; in every second pair the rejected answer comes first.
+/// The token log-probabilities of pairs (chosen, rejected), all supervised; in every second pair the rejected answer
+/// comes first.
 fn batch(pairs: &[[&[f64]; 2]]) -> Batch<'static> {
     let (mut offsets, mut group, mut side, mut logp) = (vec![0.0], Vec::new(), Vec::new(), Vec::new());
     for (number, pair) in pairs.iter().enumerate() {

@@ -48,8 +48,8 @@ fn parts(tokens: &[f64], begin: usize) -> (bool, [Vec<f64>; 3]) {
     (suffix == 1, [tokens[1..suffix].to_vec(), tokens[suffix + 1..middle].to_vec(), tokens[middle + 1..].to_vec()])
 }
 
-/// Catches a part that is lost or read twice, an end of text that does not stay last, sentinels that are not learned, and a first
-/// token that is.
+/// Catches a part that is lost or read twice, an end of text that does not stay last, sentinels that are not learned,
+/// and a first token that is.
 #[test]
 fn psm_is_the_text_in_another_order() {
     let given = json!({"rate": 1.0, "spm_rate": 0.0, "longest": 99});
@@ -104,7 +104,7 @@ fn the_token_that_texts_begin_with_stays_first() {
     let with_begin = [vec![255.0], text(6)].concat();
     let given = json!({"rate": 1.0, "begin_id": 255, "longest": 99});
     for seed in 0..20 {
-        let [tokens, mask, _] = composed(given.clone(), &rows(&[with_begin.clone()]), seed).swap_remove(0);
+        let [tokens, mask, _] = composed(given.clone(), &rows(std::slice::from_ref(&with_begin)), seed).swap_remove(0);
         assert_eq!((tokens[0], tokens[1], mask[0], mask[1]), (255.0, PREFIX, 0.0, 1.0));
         let mut sorted = tokens.clone();
         sorted.sort_by(f64::total_cmp);

@@ -14,8 +14,8 @@ fn rows() -> Batch<'static> {
         .with("column.label", Scope::SEQUENCE, vec![1.0, 1.0, 0.0, 0.0])
 }
 
-/// Catches a rotation that pairs a prompt with its own answer, loses an answer's end, or moves a label to the other row; and
-/// mismatched sequences that count in the normaliser.
+/// Catches a rotation that pairs a prompt with its own answer, loses an answer's end, or moves a label to the other
+/// row; and mismatched sequences that count in the normaliser.
 #[test]
 fn gotcha_24_a_window_gets_each_prompt_with_the_next_rows_answer() {
     let composed = create(json!({})).unwrap().compose(&rows(), 0).unwrap().unwrap();

@@ -25,7 +25,8 @@ fn gotcha_14_log_ratios_of_thousands_stay_finite() {
     assert!(loss.terms[0].cotangents.iter().all(|(_, values)| values.iter().all(|v| v.is_finite())), "{loss:?}");
 }
 
-/// Catches a loss that is not half of the mean weight where the policy is the reference, and rewards that are not 0 there.
+/// Catches a loss that is not half of the mean weight where the policy is the reference, and rewards that are not 0
+/// there.
 #[test]
 fn gotcha_16_a_policy_equal_to_the_reference() {
     let unmoved = batch(&[(0.0, 1.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 1.0)]);
@@ -70,8 +71,9 @@ fn gotcha_21_every_option_changes_the_loss() {
     near("apo", loss(given, &zero).terms[0].sum, 1.0 - sigmoid(2.0) + 1.0 - sigmoid(-1.0), 1e-14);
 }
 
-/// Catches mismatched answers that are learned, a reference point below 0, and one with a gradient: both mean log-ratios give the
-/// same cotangents of the labelled answers up to the value of z, and exactly 0 for the mismatched ones.
+/// Catches mismatched answers that are learned, a reference point below 0, and one with a gradient: both mean
+/// log-ratios give the same cotangents of the labelled answers up to the value of z, and exactly 0 for the mismatched
+/// ones.
 #[test]
 fn gotcha_24_the_reference_point_is_clamped_and_has_no_gradient() {
     for (mismatched, z) in [([0.5, 1.5], 1.0), ([-0.5, -1.5], 0.0)] {

@@ -25,7 +25,8 @@ fn all_options() -> [Value; 4] {
     ]
 }
 
-/// Sequences of one supervised token: its log-ratio to the reference, whether it is desirable, whether it is mismatched.
+/// Sequences of one supervised token: its log-ratio to the reference, whether it is desirable, whether it is
+/// mismatched.
 fn batch(sequences: &[(f64, f64, f64)]) -> Batch<'static> {
     let of = |value: fn(&(f64, f64, f64)) -> f64| sequences.iter().map(value).collect::<Vec<f64>>();
     Batch::new()

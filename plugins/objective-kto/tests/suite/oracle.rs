@@ -44,8 +44,8 @@ fn batch(case: &Value) -> Batch<'static> {
         .with("reference.logp", Scope::TOKEN, reference)
 }
 
-/// Catches a reference point with a gradient, below 0, or over labelled answers; weights exchanged; a sign; and batches without
-/// a desirable or without an undesirable answer that divide by 0.
+/// Catches a reference point with a gradient, below 0, or over labelled answers; weights exchanged; a sign; and
+/// batches without a desirable or without an undesirable answer that divide by 0.
 #[test]
 fn gotcha_24_losses_and_gradients_match_every_case_of_trl() {
     let file = file("kto.json");

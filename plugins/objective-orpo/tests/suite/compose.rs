@@ -14,8 +14,8 @@ fn rows() -> Batch<'static> {
         .with("row", Scope::SEQUENCE, vec![5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0])
 }
 
-/// Catches prompts of rejected rows that are learned, a hole that is filled, and pairs that share a number because a window holds
-/// a row twice.
+/// Catches prompts of rejected rows that are learned, a hole that is filled, and pairs that share a number because a
+/// window holds a row twice.
 #[test]
 fn the_prompts_of_chosen_rows_are_supervised() {
     let composed = create(json!({"nll": "row"})).unwrap().compose(&rows(), 0).unwrap().unwrap();

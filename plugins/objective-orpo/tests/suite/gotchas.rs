@@ -12,7 +12,8 @@ fn loss(given: Value, batch: &Batch<'_>) -> Loss {
     create(given).unwrap().loss(batch).unwrap()
 }
 
-/// Catches sums of log-probabilities, which are not comparable between lengths: here the sums differ and the means do not.
+/// Catches sums of log-probabilities, which are not comparable between lengths: here the sums differ and the means do
+/// not.
 #[test]
 fn gotcha_18_odds_are_of_mean_log_probabilities() {
     let loss = loss(json!({"nll": "row"}), &pair([-0.5, -1.5], -1.0));
@@ -22,8 +23,8 @@ fn gotcha_18_odds_are_of_mean_log_probabilities() {
     assert_eq!(metric(&loss, "accuracy"), 0.0, "a tie does not count");
 }
 
-/// Catches `log(1 - exp(p))` as written: of p = -1e-8 its f32 value is the logarithm of 0, and its f64 value has half of the
-/// digits.
+/// Catches `log(1 - exp(p))` as written: of p = -1e-8 its f32 value is the logarithm of 0, and its f64 value has half
+/// of the digits.
 #[test]
 fn gotcha_25_odds_of_nearly_certain_answers_keep_their_digits() {
     let loss = loss(json!({"nll": "row"}), &pair([-1e-8, -1e-8], -2e-8));
@@ -42,7 +43,8 @@ fn gotcha_25_a_certain_answer_has_finite_odds() {
     }
 }
 
-/// Catches a likelihood over the wrong tokens: the answer alone (the paper) or the whole row (TRL); and a prompt in the odds.
+/// Catches a likelihood over the wrong tokens: the answer alone (the paper) or the whole row (TRL); and a prompt in
+/// the odds.
 #[test]
 fn gotcha_25_the_likelihood_is_of_the_answer_or_of_the_row() {
     let row = pair([-1.0, -2.0], -0.5);

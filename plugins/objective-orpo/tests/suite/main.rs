@@ -22,8 +22,8 @@ fn all_options() -> [Value; 3] {
     [json!({}), json!({"beta": 0.7}), json!({"nll": "row", "beta": 1.5})]
 }
 
-/// A pair: a chosen answer of two tokens after a prompt of one, and a rejected answer of one token after the same prompt. The
-/// mask is that of `nll = "row"`; `answer` marks the answers.
+/// A pair: a chosen answer of two tokens after a prompt of one, and a rejected answer of one token after the same
+/// prompt. The mask is that of `nll = "row"`; `answer` marks the answers.
 fn pair(chosen: [f64; 2], rejected: f64) -> Batch<'static> {
     Batch::new()
         .with("offsets", Scope::BATCH, vec![0.0, 3.0, 5.0])

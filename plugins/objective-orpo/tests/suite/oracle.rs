@@ -1,5 +1,5 @@
-//! Losses and gradients computed by TRL 0.16.1 and 1.16.0, `ORPOTrainer`: `orpo.json`. Every case is compared. TRL's likelihood is
-//! over whole rows: `nll = "row"`.
+//! Losses and gradients computed by TRL 0.16.1 and 1.16.0, `ORPOTrainer`: `orpo.json`. Every case is compared. TRL's
+//! likelihood is over whole rows: `nll = "row"`.
 
 use super::{
     create,
@@ -50,7 +50,8 @@ fn batch(input: &Input, pairs: &[usize]) -> Batch<'static> {
     batch.with("mask", Scope::TOKEN, mask).with("answer", Scope::TOKEN, answer)
 }
 
-/// Catches a likelihood without the prompts, sums for means, an odds ratio upside down, and a gradient that loses its digits.
+/// Catches a likelihood without the prompts, sums for means, an odds ratio upside down, and a gradient that loses its
+/// digits.
 #[test]
 fn gotcha_25_losses_and_gradients_match_every_case_of_trl() {
     let file: File = serde_json::from_value(file("orpo.json")).unwrap();

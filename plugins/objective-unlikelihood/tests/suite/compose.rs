@@ -4,8 +4,8 @@ use super::create;
 use plugin_api::prelude::*;
 use serde_json::json;
 
-/// Catches the target among its own candidates, a candidate of the other sequence, an older token in place of a later one, and an
-/// id that occurs twice.
+/// Catches the target among its own candidates, a candidate of the other sequence, an older token in place of a later
+/// one, and an id that occurs twice.
 #[test]
 fn candidates_are_the_last_distinct_tokens_before_a_target() {
     let rows = Batch::new()

@@ -15,8 +15,8 @@ fn cotangents<'a>(term: &'a Term, statistic: &str) -> &'a [f64] {
     &term.cotangents.iter().find(|(name, _)| name == statistic).unwrap().1
 }
 
-/// Catches a sign, alpha that is ignored or applied twice, and a gradient of the wrong candidate: d/dx of -log(1 - exp x) is
-/// exp x / (1 - exp x).
+/// Catches a sign, alpha that is ignored or applied twice, and a gradient of the wrong candidate: d/dx of -log(1 - exp
+/// x) is exp x / (1 - exp x).
 #[test]
 fn terms_and_derivatives_match_the_formula() {
     let (p, q): (f64, f64) = (0.3, 0.6);
@@ -46,7 +46,8 @@ fn gotcha_25_certain_candidates_have_a_finite_loss() {
     assert!(small.terms[1].sum > 0.0);
 }
 
-/// Catches a filled column, or a candidate of a token that is not supervised, that is learned: whatever their values are.
+/// Catches a filled column, or a candidate of a token that is not supervised, that is learned: whatever their values
+/// are.
 #[test]
 fn gotcha_08_what_does_not_count_has_no_loss_and_no_gradient() {
     let hidden = batch(&[(-1.0, [-0.5, f64::NAN], [1.0, 0.0]), (f64::NAN, [f64::NAN, 0.0], [1.0, 1.0])]).with(

@@ -16,11 +16,11 @@ fn create(given: Value) -> Result<Unlikelihood> {
 
 /// Options that change what is computed.
 fn all_options() -> [Value; 3] {
-    [json!({"candidates": 3}), json!({"candidates": 1, "alpha": 0.5}), json!({"candidates": 5, "alpha": 0.0})]
+    [json!({"candidates": 3}), json!({"candidates": 2, "alpha": 0.5}), json!({"candidates": 5, "alpha": 0.0})]
 }
 
-/// A batch of one sequence: the targets' log-probabilities, and per token two candidates with their log-probabilities and whether
-/// they count.
+/// A batch of one sequence: the targets' log-probabilities, and per token two candidates with their log-probabilities
+/// and whether they count.
 fn batch(tokens: &[(f64, [f64; 2], [f64; 2])]) -> Batch<'static> {
     let wide = |name: &'static str, differentiable, data: Vec<f64>| Array {
         name: name.into(),
