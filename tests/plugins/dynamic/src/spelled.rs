@@ -6,7 +6,7 @@ options! {
     /// Options.
     pub struct Config {
         /// A mistake: spans outside of the text, values that are not numbers, a part that is not declared.
-        wrong: String = "none".into(), of ["none", "outside", "nan", "part"];
+        wrong: String = "none".into(), of ["none", "outside", "number", "part"];
     }
 }
 
@@ -41,7 +41,7 @@ impl Reward for Spelled {
             let count = sample.completion.chars().count();
             let span = |start: usize| {
                 let end = (start + 3).min(count) + 100 * usize::from(wrong == "outside");
-                Span { start, end, value: if wrong == "nan" { f64::NAN } else { 0.25 * (end - start) as f64 } }
+                Span { start, end, value: if wrong == "number" { f64::NAN } else { 0.25 * (end - start) as f64 } }
             };
             let spans = (0..count).step_by(3).map(span).collect();
             let spaces = sample.completion.matches(' ').count() as f64;
