@@ -21,7 +21,8 @@ use plugin_api_laws::{
 };
 
 use super::step::{
-    forward::{ForwardPass, Models},
+    forward::ForwardPass,
+    models::Models,
     window::prepare,
 };
 use crate::{

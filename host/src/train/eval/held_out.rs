@@ -22,7 +22,8 @@ use crate::{
     train::{
         memory::largest_rows::forward_tokens,
         step::{
-            forward::{ForwardPass, Models},
+            forward::ForwardPass,
+            models::Models,
             metrics::MetricAccumulator,
             window::{PreparedWindow, prepare},
         },

@@ -17,7 +17,7 @@ use crate::{
         micro_batch::join,
     },
     runs::breadcrumb::CrashMarker,
-    train::step::forward::{ForwardPass, Models},
+    train::step::{forward::ForwardPass, models::Models},
 };
 
 /// Computes the models' statistics over a whole rollout, at most `tokens` positions at a time, calls each objective's `prepare`

@@ -9,7 +9,7 @@ use plugin_api::{
     manifest::Candidates,
 };
 
-use super::{cotangents::TokenCotangents, forward::Models};
+use super::{cotangents::TokenCotangents, models::Models};
 use crate::{
     data::PackedBatch,
     device::{Buffer, Tensor},

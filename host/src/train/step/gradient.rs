@@ -12,7 +12,8 @@ use plugin_api::{
 
 use super::{
     cotangents::{Denominators, TokenCotangents},
-    forward::{ForwardOutput, ForwardPass, Models},
+    forward::{ForwardOutput, ForwardPass},
+    models::Models,
     metrics::MetricAccumulator,
     window::{PreparedWindow, prepare},
 };

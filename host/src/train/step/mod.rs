@@ -6,6 +6,7 @@ pub mod forward;
 mod frozen;
 pub mod gradient;
 pub(crate) mod metrics;
+pub mod models;
 #[cfg(test)]
 mod tests;
 pub mod window;
