@@ -145,7 +145,11 @@ const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("head_candidates_backward", "the temperature is forgotten", Number("temperature", |_| 1.0)),
     ("head_candidates_backward", "the share of the rest is off", Input("tail", |_, x| x + 1e-4)),
     ("head_candidates_backward", "lse off", Input("lse", |_, x| x + 1e-4)),
-    ("head_topk", "of equal ids the highest first", Input("bias", |at, x| f32::from_bits(x.to_bits() + at as u32 % 64))),
+    (
+        "head_topk",
+        "of equal ids the highest first",
+        Input("bias", |at, x| f32::from_bits(x.to_bits() + at as u32 % 64)),
+    ),
     ("head_topk", "the next id", Index("ids", |id| id ^ 1)),
     ("head_topk", "the temperature is forgotten", Number("temperature", |_| 1.0)),
     ("head_topk", "the tail is that of the candidates", Output("tail", |_, x| (-x.exp_m1()).ln())),

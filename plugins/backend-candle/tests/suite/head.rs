@@ -188,7 +188,7 @@ fn candidates_and_the_most_probable_ids_match_across_chunks() {
     });
     let mut r = Rig::new(5);
     r.tolerance = 1e-4;
-    candidates_case(&mut r, (65, 2, 65_537, 130), HeadCandidates::default(), false);
+    candidates_case(&mut r, (65, 2, 65_537, 30_000), HeadCandidates::default(), false);
 }
 
 #[test]
