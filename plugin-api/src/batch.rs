@@ -44,13 +44,15 @@ pub mod names {
     pub const SAMPLER_ENTROPY: &str = "sampler.entropy";
     /// Per sequence of a rollout: the optimizer step after which it was drawn; 0 before the first one.
     pub const SAMPLER_STEP: &str = "sampler.step";
-    /// One number: the optimizer step that is being computed, from 1.
+    /// One number: the optimizer step that is being computed, from 1; the same in every micro-batch of its window. For a rollout
+    /// the step that follows, in an evaluation the last one that was computed (at least 1).
     pub const STEP: &str = "step";
     /// One number: the optimizer steps of the whole run.
     pub const STEPS: &str = "steps";
-    /// Per sequence: 1 if its tokens and itself count in normalisers, 0 if not. 1 where `compose` does not return it.
+    /// Per sequence, if `compose` returned it: 1 if its tokens and itself count in normalisers and in the host's token
+    /// statistics, 0 if not. Where `compose` does not return it, all sequences count.
     pub const COUNTED: &str = "counted";
-    /// Per token, K columns: the ids of the statistic `candidates` that `compose` returned.
+    /// Per token, K columns: the ids of the statistic `candidates` that `compose` returned, all different where the mask is 1.
     pub const CANDIDATE_IDS: &str = "candidate_ids";
     /// Per token: 1 at the last token of each segment of an answer that the data gives as a list of texts.
     pub const SEGMENT_END: &str = "segment_end";

@@ -100,56 +100,88 @@
 //!
 //! # Which arrays there are
 //! N tokens of S sequences, packed without padding. An array has one row per token (*scope* `token`, N rows), per sequence
-//! (`sequence`, S rows), or any number of rows (`batch`). Log-probabilities and entropies are in nats, values and scores in the
-//! unit of the reward.
+//! (`sequence`, S rows), any number of rows per sequence (`list`), or any number in all (`batch`). All hold `f64`, ids and flags
+//! too.
 //!
-//! **In `compose`** (all data kinds but prompts); its sequences are parts of rows:
+//! *compose*: `in` is given, `out` may be returned; its sequences are parts of rows. *prepare* gets the whole window or rollout,
+//! *loss* a micro-batch. *weigh* gets what *loss* gets, without the statistics. An entry per token belongs to the token that it
+//! stands beside in `compose`, and to the target everywhere else; the host shifts. *Rows* are all data kinds but prompts.
 //!
-//! | array | scope | meaning |
-//! |---|---|---|
-//! | `offsets` | batch | first token of each part, and N |
-//! | `token` | token | the token's id |
-//! | `mask` | token | 1 where the host would supervise it, else 0 |
-//! | `row` | sequence | number of the row that a part belongs to |
-//! | `part` | sequence | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; in a pair the prompt comes before each answer |
-//! | `column.NAME` | sequence | a numeric column of the row |
+//! | array | scope | unit | data kinds | compose | prepare | loss | meaning |
+//! |---|---|---|---|---|---|---|---|
+//! | `offsets` | batch | tokens | all | in, out | yes | yes | first token of each sequence (given to `compose`: of each part), and N |
+//! | `step` | batch | steps | all | | yes | yes | the optimizer step that is being computed, from 1; one number |
+//! | `steps` | batch | steps | all | | yes | yes | the optimizer steps of the whole run; one number |
+//! | `token` | token | id | rows | in, out | | | the token's id |
+//! | `target` | token | id | all | | yes | yes | id of the token to predict |
+//! | `mask` | token | 0, 1 | all | in, out | yes | yes | 1 where the token is supervised as a target |
+//! | `position` | token | tokens | all | | yes | yes | position in the sequence, from 0 |
+//! | `row` | sequence | number | rows | in, out | | | number of the row that a part or sequence belongs to |
+//! | `part` | sequence | number | rows | in | | | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; in a pair the prompt comes before each answer |
+//! | `column.NAME` | sequence | the data's | all | in, out | yes | yes | a numeric column that every row has |
+//! | `column.NAME` | list | the data's | all | in, out | yes | yes | a column whose rows are lists |
+//! | `NAME.length` | sequence | rows | all | in, out | yes | yes | the number of rows that a sequence has in the list `NAME` |
+//! | `segment_end` | token | 0, 1 | rows with a list of texts as answer | in, out | yes | yes | 1 at the last token of each segment of an answer |
+//! | `group` | sequence | number | preference, prompt | out | yes | yes | the same number for the two answers of a pair, or for all answers to one prompt |
+//! | `side` | sequence | 0, 1 | preference, unpaired | out | yes | yes | 1 chosen or desirable, 0 rejected or undesirable |
+//! | `column.label` | sequence | 0, 1 | unpaired | in, out | yes | yes | the row's label, the same number as `side` |
+//! | `counted` | sequence | 0, 1 | rows | out | if returned | if returned | 0: the sequence is in no normaliser and in none of the host's token statistics |
+//! | `candidate_ids` | token, K columns | id | rows | out | if returned | if returned | the ids that `candidates` and `tail` are about |
+//! | other names | token or sequence | its own | rows | out | yes | yes | what `compose` attaches to its sequences |
+//! | other names | token, sequence or batch | its own | all | | out | yes | what `prepare` returned, cut like the window |
+//! | `keep` | sequence | 0, 1 | prompt | | out | | 0 drops an answer |
+//! | `reward` | sequence | reward | prompt | | yes | yes | the answer's reward: the weighted sum of the experiment's rewards |
+//! | `reward.NAME` | sequence | reward | prompt | | yes | yes | one of the rewards, unweighted |
+//! | `reward.NAME.token` | token | reward | prompt | | yes | yes | the same for parts of the answer, where the reward gives such |
+//! | `ended` | sequence | 0, 1 | prompt | | yes | yes | 1 if the answer ended with an end token, 0 if it was truncated |
+//! | `sampler.logp` | token | nats | prompt | | yes | yes | log-probability of the token under the distribution that it was drawn from |
+//! | `sampler.entropy` | token | nats | prompt | | yes | yes | entropy of that distribution |
+//! | `sampler.step` | sequence | steps | prompt | | yes | yes | optimizer step after which the answer was drawn |
+//! | `logp`, `lse`, `entropy`, `mean_logit`, `top1` | token | nats; `top1` 0, 1 | all | | statistics | yes | the policy's statistics |
+//! | `candidates`, `tail` | token, `candidates` K columns | nats | all | | statistics | yes | log-probabilities of the candidates and of the rest |
+//! | `score` | sequence | reward | all | | statistics | yes | the policy's scalar head after the last token |
+//! | `token_score` | token | reward | all | | statistics | yes | the scalar head after the target |
+//! | `reference.logp`, `teacher.logp`, `context.logp` and others | as the policy's | as the policy's | all | | statistics | yes | statistics of another role |
+//! | `teacher.kl` and others | token | nats | all | | statistics | yes | divergence of the policy from another role |
+//! | `critic.value` | token | reward | all | | statistics | yes | the critic's value of the state before the target |
+//! | `critic.value_end` | sequence | reward | all | | statistics | yes | the critic's value after the last token |
 //!
-//! It returns `offsets`, `token` (whole numbers from 0), `mask` (0 or 1: whether this token is supervised as a target) and `row` (a
-//! row that was given), and for data kinds that have them `group`, `side` and `column.NAME`. The host shifts, packs and splits. The
-//! same rows and seed must give the same result. `None` selects the host's default for the data kind.
+//! `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and `batch.column(NAME)` are short forms; `batch.var(&tape,
+//! NAME)` reads a statistic with its gradient.
+//!
+//! ## In `compose`
+//! It returns `offsets`, `token` (whole numbers from 0), `mask` and `row` (a row that was given), and for data kinds that have
+//! them `group`, `side` and `column.NAME`. The host shifts, packs and splits. The same rows and seed must give the same result.
+//! `None` selects the host's default for the data kind.
 //!
 //! It may leave rows out, use a row several times, and put parts of several rows into one sequence: `row` then names the row that
-//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only columns
-//! that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
+//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only
+//! arrays that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
 //!
-//! **In `prepare`, `weigh` and `loss`**:
+//! It may attach arrays of its own names: one number per sequence, or one or several columns per token. Row i of an array per
+//! token belongs to token i: the author does not shift. The host moves it to the position that predicts token i, so that in
+//! `loss` row n belongs to `target[n]`. Numbers are finite, per token where the mask is 1. `counted` 0 takes a sequence (a
+//! mismatched pair that only estimates a constant, say) out of all normalisers: its tokens, itself, and its pair or group unless
+//! another member counts; `loss` still gets it, and its sum should not include it. `candidate_ids`, for
+//! [`manifest::Candidates::COMPOSED`], has K columns with different ids of the vocabulary wherever the mask is 1.
 //!
-//! | array | scope | data kinds | meaning |
-//! |---|---|---|---|
-//! | `offsets` | batch | all | first token of each sequence, and N |
-//! | `target` | token | all | id of the token to predict |
-//! | `mask` | token | all | 1 where the target is supervised, else 0 |
-//! | `position` | token | all | position in the sequence, from 0 |
-//! | `column.NAME` | sequence | rows of every kind | a numeric column that every row has |
-//! | `group` | sequence | preference, prompt | the same number for the two answers of a pair, or for all answers to one prompt |
-//! | `side` | sequence | preference, unpaired | 1 chosen or desirable, 0 rejected or undesirable |
-//! | `column.label` | sequence | unpaired | the row's label, the same number as `side` |
-//! | `reward` | sequence | prompt | the answer's reward: the weighted sum of the experiment's rewards |
-//! | `ended` | sequence | prompt | 1 if the answer ended with an end token, 0 if it was truncated |
-//! | arrays that `prepare` returned | as returned | all | split like the window |
+//! ## In `prepare`, `weigh` and `loss`
+//! The two answers of a pair are neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch,
+//! unless the requirements allow to cut groups of answers. A sequence may have no supervised token: it adds 0 to sums over
+//! tokens, and its cotangents are 0.
 //!
-//! All arrays hold `f64`, ids and flags too. `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and
-//! `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)` reads a statistic with its gradient. The two answers of a pair are
-//! neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch. A sequence may have no supervised token:
-//! it adds 0 to sums over tokens, and its cotangents are 0.
+//! `step` and `steps` are the same in every micro-batch of a window. A rollout is prepared at the step that follows. In an
+//! evaluation `step` is the last step that was computed, and at least 1.
 //!
 //! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
-//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. The statistics listed in [`manifest::Requirements`] are in
-//! `loss`; for prompts they are in `prepare` too, computed when the answers were sampled:
+//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. They are constants of the gradient. [`groups`] has the usual
+//! statistics of groups and tokens.
 //!
-//! [`manifest::Statistic`] lists them with scope, gradient and meaning. A name is the role's, a dot and the statistic's, and for the
-//! policy the statistic's alone. An objective describes the models that it reads only by these names:
-//! `Requirements::reading(["logp", "reference.logp"])`. The host computes these and no others:
+//! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers
+//! were sampled, and where [`manifest::Requirements::window_statistics`] is set. [`manifest::Statistic`] lists them with scope,
+//! gradient and meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. An objective
+//! describes the models that it reads only by these names: `Requirements::reading(["logp", "reference.logp"])`. The host computes
+//! these and no others:
 //!
 //! | role | statistics | which model |
 //! |---|---|---|

@@ -31,10 +31,12 @@ pub trait Objective {
     /// A table in the [crate's documentation](crate#which-arrays-there-are) lists the arrays. In: `offsets` over parts; per token
     /// `token` and `mask` (whether the host would supervise it); per sequence `row` (the row that a part belongs to), `part`
     /// (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen, 4 rejected), and the row's columns. Out:
-    /// `offsets`; per token `token` and `mask` (whether that token is supervised as a target); per sequence `row`, columns, and for
-    /// data kinds that have them `group` and `side`. Nothing else is read (`part` may stay). Ids are within the vocabulary,
-    /// sequences have at least two tokens and fit the model's context, `mask` and `side` are 0 or 1, each `row` is one of those
-    /// given. Not called for prompts. The host refuses everything that [`crate::contract::composed`] lists.
+    /// `offsets`; per token `token` and `mask` (whether that token is supervised as a target); per sequence `row`, columns, for
+    /// data kinds that have them `group` and `side`, and `counted` (0: in no normaliser). Further arrays per token or sequence
+    /// reach `prepare`, `weigh` and `loss` by their names; entry i per token belongs to token i, and the host shifts. Ids are
+    /// within the vocabulary, sequences have at least two tokens and fit the model's context, `mask`, `side` and `counted` are 0
+    /// or 1, each `row` is one of those given. Not called for prompts. The host refuses everything that
+    /// [`crate::contract::composed`] lists.
     ///
     /// # Errors
     /// The plugin's own.
@@ -47,7 +49,8 @@ pub trait Objective {
     /// are added to this objective's batches: per token or sequence of the window, without rollouts also per batch. With rollouts,
     /// `keep` (per sequence, 0 or 1) drops samples; asking for more prompts (`request`) is not supported. All numbers must be
     /// finite, except those of tokens whose mask is 0. The host refuses names of its own arrays (`mask`, `group`, `reward`,
-    /// `column.NAME` ...) and everything else that [`crate::contract::prepared`] lists. Also called for batches that are only
+    /// `column.NAME` ...) and everything else that [`crate::contract::prepared`] lists. What it returns is constant in the
+    /// gradient, also where it read statistics ([`Requirements::window_statistics`]). Also called for batches that are only
     /// evaluated; the state is restored afterwards.
     ///
     /// # Errors

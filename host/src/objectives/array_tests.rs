@@ -84,8 +84,9 @@ fn compose_reads_prompts_and_completions_as_separate_parts() {
     assert_eq!(rows.column("m").unwrap(), [4.0, 4.0, 7.0, 7.0]);
 }
 
-/// Arrays that an objective adds in `compose` reach its loss where they belong. Catches an array that is dropped, numbers of a token that
-/// reach the target before or after it, columns that are mixed, and a cut that gives a micro-batch the numbers of another one.
+/// Arrays that an objective adds in `compose` reach its loss where they belong. Catches an array that is dropped, numbers of a
+/// token that reach the target before or after it, columns that are mixed, and a cut that gives a micro-batch the numbers of
+/// another one.
 #[test]
 fn gotcha_02_composed_arrays_reach_the_batch_at_their_targets() {
     let ids = [vec![5.0, 6.0, 7.0], vec![8.0, 9.0]];

@@ -49,8 +49,8 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
     batch
 }
 
-/// Returns the sequences that `compose` returned as arrays, with the arrays that the objective added. Those per token are still aligned
-/// to their tokens; packing shifts them.
+/// Returns the sequences that `compose` returned as arrays, with the arrays that the objective added. Those per token are still
+/// aligned to their tokens; packing shifts them.
 ///
 /// # Errors
 /// Arrays that are missing or of other lengths, and tokens that are not ids.

@@ -104,8 +104,8 @@ impl Objectives {
         self.3 = clock;
     }
 
-    /// Returns the batch that objective `index` gets in `weigh` and `loss`: `batch`, its part of what this objective prepared, and
-    /// the step.
+    /// Returns the batch that objective `index` gets in `weigh` and `loss`: `batch`, its part of what this objective prepared,
+    /// and the step.
     pub fn given<'a>(
         &self,
         index: usize,

@@ -143,8 +143,8 @@ impl Learner {
         self.settings.optimizer.lr * schedule::rate(&self.settings.schedule, step, total)
     }
 
-    /// Returns the window of a step in micro-batches; steps count from 0 and come in order. The objectives' calls belong to that step
-    /// from now on.
+    /// Returns the window of a step in micro-batches; steps count from 0 and come in order. The objectives' calls belong to that
+    /// step from now on.
     ///
     /// # Errors
     /// The data has ended; errors of plugins; rows that cannot be packed.

@@ -20,10 +20,10 @@ pub struct Limits {
 /// Checks the sequences that `compose` made from `rows`.
 ///
 /// # Errors
-/// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the vocabulary;
-/// a sequence with fewer than two tokens or with more than the model reads; `mask`, `side` or `counted` other than 0 and 1; a row that
-/// is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number of the objective's own
-/// that is not finite, per token where the mask is 1, per sequence everywhere.
+/// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the
+/// vocabulary; a sequence with fewer than two tokens or with more than the model reads; `mask`, `side` or `counted` other than 0
+/// and 1; a row that is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number
+/// of the objective's own that is not finite, per token where the mask is 1, per sequence everywhere.
 pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
     for array in answer.arrays() {
         form(array, limits)?;
@@ -175,8 +175,8 @@ mod tests {
         Array { name: name.into(), scope: Scope::TOKEN, differentiable: false, cols, data: data.into() }
     }
 
-    /// Catches candidates outside the vocabulary, an id twice in a row (its probability would count twice), and an author that shifts
-    /// its candidates by itself: the last supervised token of a sequence then has none.
+    /// Catches candidates outside the vocabulary, an id twice in a row (its probability would count twice), and an author that
+    /// shifts its candidates by itself: the last supervised token of a sequence then has none.
     #[test]
     fn candidates_are_different_ids_at_every_supervised_token() {
         let limits = Limits { vocab: 7, longest: 3, candidates: Some(2) };

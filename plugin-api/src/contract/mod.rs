@@ -6,7 +6,7 @@
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
 //! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
 //! | `requirements` | [`requirements`] | no statistic, one twice, descriptions of what is not read, numbers out of range, terms that are not declared |
-//! | `compose` | [`composed`](mod@composed) | ids outside the vocabulary, sequences that are too short or too long, flags other than 0 and 1, arrays of the host, candidates twice, numbers that are not finite where they count |
+//! | `compose` | [`composed`](fn@composed) | ids outside the vocabulary, sequences that are too short or too long, flags other than 0 and 1, arrays of the host, candidates twice, numbers that are not finite where they count |
 //! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `request`, `keep` other than 0 and 1, numbers that are not finite where they count |
 //! | `weigh` | [`weights`] | a custom normaliser that is missing, given twice, negative or not finite |
 //! | `loss` | [`loss`] | no term, a term without cotangents, anything undeclared or twice, wrong lengths, NaN that the plugin made itself |

@@ -134,8 +134,10 @@ pub struct Requirements {
     /// Rollouts: `loss` needs all answers to a prompt in one micro-batch. Otherwise they may be cut apart. Pairs never are.
     #[serde(default = "yes")]
     pub whole_groups: bool,
-    /// Without rollouts: `prepare` reads the statistics of the whole window. The host then runs the window forward an additional
-    /// time, before `prepare`. With rollouts `prepare` always reads them.
+    /// Without rollouts: `prepare` reads the statistics of the whole window, so that an array such as a baseline over the batch
+    /// may depend on them. The host then runs the window forward an additional time, before `prepare`; a coupled loss uses the
+    /// same forward pass. What `prepare` returns is constant in the gradient. With rollouts `prepare` always reads the
+    /// statistics.
     #[serde(default)]
     pub window_statistics: bool,
     /// Which divergence the statistics `ROLE.kl` are; required if one is read.
@@ -195,14 +197,15 @@ impl Candidates {
 }
 
 impl Requirements {
-    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`], else
-    /// what the manifest says, times 1.
+    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`],
+    /// else what the manifest says, times 1.
     pub fn normaliser<'a>(&'a self, term: &'a TermSpec) -> (&'a Normaliser, f64) {
         let own = self.normalisers.iter().find(|own| own.term == term.name);
         own.map_or((&term.normaliser, 1.0), |own| (&own.normaliser, own.times))
     }
 
-    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are read.
+    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are
+    /// read.
     pub fn composed_candidates(&self) -> Option<u64> {
         self.candidates.as_ref().filter(|ids| ids.from == Candidates::COMPOSED).map(|ids| ids.count)
     }

@@ -7,3 +7,4 @@ mod other_authors;
 mod pass_at_k;
 mod sft;
 mod threads;
+mod windows;

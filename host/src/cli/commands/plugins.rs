@@ -135,7 +135,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 /// What an objective requires under its default options, or why it cannot be created with those.
-type Read = std::result::Result<Requirements, String>;
+type Read = std::result::Result<Box<Requirements>, String>;
 
 /// A plugin's manifest.
 enum Manifest {
@@ -185,7 +185,7 @@ fn requirements(library: &Library) -> Read {
     let id = &library.info().id;
     let required = breadcrumb::within(id, "create", || library.objective(&OptionMap::new()))
         .and_then(|instance| breadcrumb::within(id, "requirements", || instance.requirements()));
-    required.map_err(|error| error.message)
+    required.map(Box::new).map_err(|error| error.message)
 }
 
 fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -238,7 +238,7 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     line(&mut text, "data", m.data.as_str());
     line(&mut text, "coupled", if m.coupled { "yes: its loss needs the whole window at once" } else { "" });
     options(&mut text, &m.options);
-    let required = requirements.as_ref().ok();
+    let required = requirements.as_deref().ok();
     let terms = m.terms.iter().map(|term| [term.name.clone(), per(term, required), term.meaning.clone()]);
     section(&mut text, "Terms (each a sum, divided by its normaliser)", ["NAME", "PER", "MEANING"], terms.collect());
     let metrics = m.metrics.iter().map(|metric| {

@@ -117,8 +117,8 @@ fn values_per_position_stay_with_their_sequence_and_match_its_length() {
     assert!(pack(&[with(&[0.5])]).unwrap_err().to_string().contains("reference.logp"));
 }
 
-/// Numbers of tokens, in two columns, that follow their token to the position that predicts it. Catches numbers that stay where the
-/// token is read, that are shifted over the end of a sequence, and a column that is lost.
+/// Numbers of tokens, in two columns, that follow their token to the position that predicts it. Catches numbers that stay where
+/// the token is read, that are shifted over the end of a sequence, and a column that is lost.
 #[test]
 fn gotcha_02_numbers_of_tokens_are_shifted_with_their_tokens() {
     let own = |ids: &[u32], reads_last| Sequence {

@@ -23,8 +23,8 @@ use crate::{
         memory::largest_rows::forward_tokens,
         step::{
             forward::ForwardPass,
-            models::Models,
             metrics::MetricAccumulator,
+            models::Models,
             window::{PreparedWindow, prepare},
         },
     },

@@ -11,13 +11,12 @@ use super::{
 use crate::{
     data::PackedBatch,
     device::Buffer,
-    error::{Error, Result},
+    error::Result,
     model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
         Needs, Objectives,
         batch_arrays::{data_arrays, supervised_rows, with_statistics},
         micro_batch::{at_ends, view},
-        reads::Frozen,
     },
 };
 

@@ -13,8 +13,8 @@ use plugin_api::{
 use super::{
     cotangents::{Denominators, TokenCotangents},
     forward::{ForwardOutput, ForwardPass},
-    models::Models,
     metrics::MetricAccumulator,
+    models::Models,
     window::{PreparedWindow, prepare},
 };
 use crate::{

@@ -102,7 +102,8 @@ impl<'a> Case<'a> {
         Ok((objective, moved))
     }
 
-    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows only if the requirements say so.
+    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows only if the requirements
+    /// say so.
     pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
         let seen = self.arrays_for_prepare(window);
         sequences::prepared(objective, &seen, window, self.rollouts())

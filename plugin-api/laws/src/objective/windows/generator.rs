@@ -2,8 +2,8 @@
 //!
 //! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
 //! answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text has
-//! sequences without tokens and sequences without supervised ones. Every window has `step` and `steps`, and is at another step than
-//! the window before. The author adds arrays that only one objective uses, and columns of the data.
+//! sequences without tokens and sequences without supervised ones. Every window has `step` and `steps`, and is at another step
+//! than the window before. The author adds arrays that only one objective uses, and columns of the data.
 
 use super::{
     candidates::{self, CANDIDATES, Distributions, TAIL, is_frozen},
