@@ -1,14 +1,13 @@
 //! The decoder on real backends, compared with transformers' numbers, finite differences and itself.
 
 mod agreement;
-mod dpo;
 mod folders;
 mod generation;
 mod gradients;
 mod heads;
 mod invariants;
 mod muon;
+mod objectives;
 mod oracles;
-mod roles;
 mod support;
 mod trajectories;

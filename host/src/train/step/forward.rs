@@ -5,8 +5,7 @@ use plugin_api::batch::{Batch, Scope, names};
 
 use super::{
     cotangents::TokenCotangents,
-    frozen::{Comparing, Comparisons},
-    models::{CriticModel, Models},
+    models::{Comparing, Comparisons, CriticModel, Models},
 };
 use crate::{
     data::PackedBatch,
@@ -98,7 +97,7 @@ impl<'a> ForwardPass<'a> {
             Some(head) => Some(self.models.policy.head_backward(head, &sums.as_cotangents(), grads)?),
             None => None,
         };
-        dhidden = comparisons.backward(&self.models, sums, dhidden, grads)?;
+        dhidden = comparisons.backward(&self.models, &sums.kl, sums.of_candidates(), dhidden, grads)?;
         let own = self.models.critic.as_ref().zip(critic);
         let shared = own.is_none().then_some(sums.value.as_deref()).flatten();
         for scalars in [sums.score.as_deref(), shared].into_iter().flatten() {

@@ -3,7 +3,6 @@
 
 pub mod cotangents;
 pub mod forward;
-mod frozen;
 pub mod gradient;
 pub(crate) mod metrics;
 pub mod models;
