@@ -183,9 +183,24 @@
 //!
 //! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers
 //! were sampled, and where [`manifest::Requirements::window_statistics`] is set. [`manifest::Statistic`] lists them with scope,
-//! gradient and meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. A loss may
-//! return cotangents for those of a trained model that have a gradient. An objective describes the models that it reads only by
-//! these names: `Requirements::reading(["logp", "reference.logp"])`.
+//! gradient and meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. An objective
+//! describes the models that it reads only by these names: `Requirements::reading(["logp", "reference.logp"])`. The host computes
+//! these and no others:
+//!
+//! | role | statistics | which model |
+//! |---|---|---|
+//! | the policy | `logp`, `lse`, `entropy`, `mean_logit`, `top1`, `candidates`, `tail`, `score` | the model that learns |
+//! | `reference` | `logp`, `lse`, `entropy`, `mean_logit`, `kl`, `candidates`, `tail` | `[reference]`: frozen, or tracking the policy |
+//! | `teacher` | the same | `[teacher]`: a frozen model of any shape with the policy's tokenizer |
+//! | `context` | the same | `[context]`: the policy with its current weights, or a frozen model, which reads the same answers behind other prompts |
+//! | `critic` | `value`, `value_end` | `[critic]`: a value model |
+//!
+//! `ROLE.kl` is the divergence that [`manifest::Requirements::divergence`] describes, from the policy's whole distribution. `candidates`
+//! `[N, K]` and `tail` `[N]` are about the ids that [`manifest::Requirements::candidates`] describes, which the batch then has as
+//! `candidate_ids` `[N, K]`; at one token the probabilities of the ids and of the tail add up to 1. A loss may return cotangents for the
+//! policy's and the critic's statistics that have a gradient, and for `ROLE.kl`, whose gradient is the policy's; all other numbers of
+//! the frozen roles are constants. Statistics of several models belong to the same target: behind another prompt a target has another
+//! position, and the arrays do not show it.
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
 //!

@@ -1,7 +1,6 @@
 //! The decoder on real backends, compared with transformers' numbers, finite differences and itself.
 
 mod agreement;
-mod dpo;
 mod folders;
 mod generation;
 mod gradients;
@@ -9,7 +8,7 @@ mod heads;
 mod invariants;
 mod masks;
 mod muon;
+mod objectives;
 mod oracles;
-mod roles;
 mod support;
 mod trajectories;

@@ -197,8 +197,8 @@ pub struct Divergence {
 /// The ids of the statistics `candidates` and `tail`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidates {
-    /// A role: the ids that it finds most probable at each token, the most probable first. [`Candidates::COMPOSED`]: the array
-    /// `candidate_ids` that `compose` returned.
+    /// A role, `policy` among them: the ids that it finds most probable at each token, the most probable first.
+    /// [`Candidates::COMPOSED`]: the array `candidate_ids` that `compose` returned.
     pub from: String,
     /// Ids per token, K.
     pub count: u64,

@@ -263,7 +263,7 @@ fn a_statistic_that_the_host_does_not_compute_breaks_a_law() {
     let answer = verify(&["taught", "--only", "declared"]);
     answer.refuses(1, &[]);
     assert!(
-        answer.out.contains("the statistic `teacher.logp` is not computed by this host; it computes logp, lse"),
+        answer.out.contains("the statistic `tutor.logp` is not computed by this host; it computes logp, lse"),
         "{answer:#?}"
     );
 }

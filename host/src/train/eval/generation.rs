@@ -16,7 +16,7 @@ use crate::{
             rewards::{Rewards, Scores},
             sampling::{Answer, AnswerRecord, Policy},
         },
-        step::forward::{Models, logps},
+        step::{forward::logps, models::Models},
     },
 };
 

@@ -15,7 +15,7 @@ use plugin_api::{
     manifest::DataKind,
 };
 
-use super::step::forward::{CriticModel, Models};
+use super::step::models::{CriticModel, Models};
 use crate::{
     config::{
         Mistakes,
@@ -72,7 +72,7 @@ impl Roles {
     pub fn check_keys(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         for (key, given, read, what) in [
-            ("reference", experiment.reference.is_some(), needs.reference, "a statistic such as `reference.logp`"),
+            ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
             ("teacher", experiment.teacher.is_some(), needs.teacher, "a statistic such as `teacher.kl`"),
             ("context", experiment.context.is_some(), needs.context, "a statistic such as `context.kl`"),
             ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),

@@ -17,7 +17,7 @@ use crate::{
         micro_batch::join,
     },
     runs::breadcrumb::CrashMarker,
-    train::step::forward::{ForwardPass, Models},
+    train::step::{forward::ForwardPass, models::Models},
 };
 
 /// Answers with the statistics of all models.

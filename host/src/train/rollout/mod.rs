@@ -29,7 +29,7 @@ use std::{path::Path, sync::Arc};
 
 use plugin_api::batch::names;
 
-use super::step::forward::Models;
+use super::step::models::Models;
 use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window},

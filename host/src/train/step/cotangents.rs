@@ -12,7 +12,7 @@ use plugin_api::{
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
-    model::{Cotangents, Statistics},
+    model::{CandidateCotangents, Cotangents, Statistics},
     objectives::{
         Objectives,
         active::{Active, broken, failed},
@@ -217,6 +217,11 @@ impl TokenCotangents {
     pub fn is_only_compared(&self) -> bool {
         let compared = self.candidates.is_some() || self.tail.is_some() || self.kl.values().any(Option::is_some);
         compared && self.head.values().all(Option::is_none)
+    }
+
+    /// Returns the cotangents of the candidates in the model's form.
+    pub fn of_candidates(&self) -> CandidateCotangents<'_> {
+        CandidateCotangents { logps: self.candidates.as_deref(), tail: self.tail.as_deref() }
     }
 
     /// Returns the cotangents in the model's form.

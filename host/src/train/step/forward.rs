@@ -5,60 +5,19 @@ use plugin_api::batch::{Batch, Scope, names};
 
 use super::{
     cotangents::TokenCotangents,
-    frozen::{Comparing, Comparisons},
+    models::{Comparing, Comparisons, CriticModel, Models},
 };
 use crate::{
     data::PackedBatch,
     device::Buffer,
-    error::{Error, Result},
+    error::Result,
     model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
         Needs, Objectives,
         batch_arrays::{data_arrays, supervised_rows, with_statistics},
         micro_batch::{after_targets, at_ends, view},
-        reads::Frozen,
     },
 };
-
-/// The policy and the other models.
-#[derive(Clone, Copy)]
-pub struct Models<'a> {
-    /// The model that learns.
-    pub policy: &'a Model,
-    /// The frozen reference; absent if no objective reads one, and if its log-probabilities were computed before the first
-    /// step.
-    pub reference: Option<&'a Model>,
-    /// The frozen teacher; absent if no objective reads one.
-    pub teacher: Option<&'a Model>,
-    /// The model that reads the same answers behind other prompts, which may be the policy; absent if no objective reads one.
-    pub context: Option<&'a Model>,
-    /// A separate value model; absent if no objective reads values, and if they come from the policy's own scalar head.
-    pub critic: Option<CriticModel<'a>>,
-}
-
-impl<'a> Models<'a> {
-    /// Returns the model of a frozen role.
-    ///
-    /// # Errors
-    /// It is missing.
-    pub fn frozen(&self, role: Frozen) -> Result<&'a Model> {
-        let model = match role {
-            Frozen::Reference => self.reference,
-            Frozen::Teacher => self.teacher,
-            Frozen::Context => self.context,
-        };
-        model.ok_or_else(|| Error::run(format!("the {} model is missing", role.name())))
-    }
-}
-
-/// A value model and where its gradient goes.
-#[derive(Clone, Copy)]
-pub struct CriticModel<'a> {
-    /// The model.
-    pub model: &'a Model,
-    /// The gradient to add to, flat.
-    pub grads: &'a Buffer,
-}
 
 /// The models of an experiment and the objectives that read their statistics.
 #[derive(Clone, Copy)]
@@ -144,7 +103,7 @@ impl<'a> ForwardPass<'a> {
             Some(head) => Some(self.models.policy.head_backward(head, &sums.as_cotangents(), grads)?),
             None => None,
         };
-        dhidden = comparisons.backward(&self.models, sums, dhidden, grads)?;
+        dhidden = comparisons.backward(&self.models, &sums.kl, sums.of_candidates(), dhidden, grads)?;
         let own = self.models.critic.as_ref().zip(critic);
         let shared = own.is_none().then_some(sums.value.as_deref()).flatten();
         for scalars in [sums.score.as_deref(), shared].into_iter().flatten() {

@@ -12,8 +12,9 @@ use plugin_api::{
 
 use super::{
     cotangents::{Denominators, TokenCotangents},
-    forward::{ForwardOutput, ForwardPass, Models},
+    forward::{ForwardOutput, ForwardPass},
     metrics::MetricAccumulator,
+    models::Models,
     window::{PreparedWindow, prepare},
 };
 use crate::{

@@ -3,9 +3,9 @@
 
 pub mod cotangents;
 pub mod forward;
-mod frozen;
 pub mod gradient;
 pub(crate) mod metrics;
+pub mod models;
 #[cfg(test)]
 mod tests;
 pub mod window;

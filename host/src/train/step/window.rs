@@ -2,7 +2,7 @@
 
 use plugin_api::batch::Batch;
 
-use super::forward::{ForwardPass, Models};
+use super::{forward::ForwardPass, models::Models};
 use crate::{
     data::PackedBatch,
     error::Result,

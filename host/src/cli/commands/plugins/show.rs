@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use plugin_api::{
     manifest::{
-        BackendManifest, ObjectiveManifest, OptionSpec, Requirements, RewardColumn, RewardManifest, TermSpec, kind,
+        BackendManifest, Candidates, Divergence, ObjectiveManifest, OptionSpec, Requirements, RewardColumn,
+        RewardManifest, TermSpec, kind,
     },
     objective::{Objective, role_of, trains},
     options::OptionMap,
@@ -80,6 +81,12 @@ pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
             if let Manifest::Objective(_, requirements) = &manifest {
                 let required = requirements.as_ref().ok();
                 shown["statistics"] = json!(required.map(|required| &required.statistics));
+                if let Some(divergence) = required.and_then(|required| required.divergence) {
+                    shown["divergence"] = json!(divergence);
+                }
+                if let Some(candidates) = required.and_then(|required| required.candidates.as_ref()) {
+                    shown["candidates"] = json!(candidates);
+                }
                 if let Some(required) = required.filter(|required| !required.normalisers.is_empty()) {
                     shown["normalisers"] = json!(required.normalisers);
                 }
@@ -118,6 +125,10 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
         Ok(required) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
             section(&mut text, "Models (with the default options)", head, models(&required.statistics));
+            if required.divergence.is_some() || required.candidates.is_some() {
+                text.push('\n');
+            }
+            compared(required).iter().for_each(|(label, value)| line(&mut text, label, value));
         }
         Err(why) => {
             line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
@@ -146,6 +157,27 @@ fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
         }
         _ => declared,
     }
+}
+
+/// Which divergence and which ids the statistics are about.
+fn compared(required: &Requirements) -> Vec<(&'static str, String)> {
+    let divergence = required.divergence.map(|Divergence { weight, temperature }| {
+        let which = match weight {
+            0.0 => "forward, KL(role || policy)".to_owned(),
+            1.0 => "reverse, KL(policy || role)".to_owned(),
+            weight => format!("generalised Jensen-Shannon of weight {weight}"),
+        };
+        let at = if temperature == 1.0 { String::new() } else { format!(", at temperature {temperature}") };
+        ("kl", format!("{which}{at}"))
+    });
+    let candidates = required.candidates.as_ref().map(|Candidates { from, count }| {
+        let from = match from.as_str() {
+            Candidates::COMPOSED => "that `compose` returns".to_owned(),
+            role => format!("that the {role} finds most probable"),
+        };
+        ("ids", format!("the {count} per token {from}"))
+    });
+    divergence.into_iter().chain(candidates).collect()
 }
 
 /// Each role with whether it is trained and what is read from it.
@@ -262,6 +294,26 @@ mod tests {
         ] {
             assert_eq!(per(&term, required.as_ref()), expected);
         }
+    }
+
+    /// Catches a direction that is named the wrong way round, a temperature that is left out, and ids without their origin.
+    #[test]
+    fn comparisons_are_named_with_their_direction() {
+        let required = |weight: f64, temperature: f64, from: &str| Requirements {
+            divergence: Some(Divergence { weight, temperature }),
+            candidates: Some(Candidates { from: from.into(), count: 8 }),
+            ..Requirements::default()
+        };
+        let shown = |weight, temperature, from| compared(&required(weight, temperature, from));
+        let ids = "the 8 per token that the teacher finds most probable";
+        assert_eq!(
+            shown(0.0, 1.0, "teacher"),
+            [("kl", "forward, KL(role || policy)".to_owned()), ("ids", ids.to_owned())]
+        );
+        assert_eq!(shown(1.0, 2.0, "compose")[0].1, "reverse, KL(policy || role), at temperature 2");
+        assert_eq!(shown(0.5, 1.0, "compose")[0].1, "generalised Jensen-Shannon of weight 0.5");
+        assert_eq!(shown(0.5, 1.0, "compose")[1].1, "the 8 per token that `compose` returns");
+        assert!(compared(&Requirements::default()).is_empty());
     }
 
     /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.

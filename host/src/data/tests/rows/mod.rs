@@ -2,6 +2,7 @@
 
 mod answers;
 mod chats;
+mod contexts;
 pub(super) mod encoding;
 mod left_out;
 mod marks;

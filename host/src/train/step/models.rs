@@ -1,15 +1,16 @@
-//! The statistics of frozen models, and those that compare the policy with them: divergences, and the log-probabilities of
-//! candidate ids.
+//! The models of a step: the policy that learns, and those that it is compared with. The statistics of the frozen ones, and those
+//! that compare the policy with them: divergences, and the log-probabilities of candidate ids.
 //!
 //! A frozen model reads the micro-batch that the policy reads, `context` the same answers behind other prompts. All statistics
 //! are those of the supervised targets, which are the same for all models, in the same order.
+
+use std::collections::BTreeMap;
 
 use plugin_api::{
     batch::{Array, Batch, Scope, names},
     manifest::Candidates,
 };
 
-use super::{cotangents::TokenCotangents, forward::Models};
 use crate::{
     data::PackedBatch,
     device::{Buffer, Tensor},
@@ -25,6 +26,46 @@ use crate::{
         reads::{CANDIDATES, Frozen, KL, POLICY, RoleReads, TAIL},
     },
 };
+
+/// The policy and the other models.
+#[derive(Clone, Copy)]
+pub struct Models<'a> {
+    /// The model that learns.
+    pub policy: &'a Model,
+    /// The frozen reference; absent if no objective reads one, and if its log-probabilities were computed before the first
+    /// step.
+    pub reference: Option<&'a Model>,
+    /// The frozen teacher; absent if no objective reads one.
+    pub teacher: Option<&'a Model>,
+    /// The model that reads the same answers behind other prompts, which may be the policy; absent if no objective reads one.
+    pub context: Option<&'a Model>,
+    /// A separate value model; absent if no objective reads values, and if they come from the policy's own scalar head.
+    pub critic: Option<CriticModel<'a>>,
+}
+
+impl<'a> Models<'a> {
+    /// Returns the model of a frozen role.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn frozen(&self, role: Frozen) -> Result<&'a Model> {
+        let model = match role {
+            Frozen::Reference => self.reference,
+            Frozen::Teacher => self.teacher,
+            Frozen::Context => self.context,
+        };
+        model.ok_or_else(|| Error::run(format!("the {} model is missing", role.name())))
+    }
+}
+
+/// A value model and where its gradient goes.
+#[derive(Clone, Copy)]
+pub struct CriticModel<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The gradient to add to, flat.
+    pub grads: &'a Buffer,
+}
 
 /// What the backward pass of the policy needs of its comparisons with frozen models.
 #[derive(Default)]
@@ -224,7 +265,7 @@ impl Comparing<'_> {
 }
 
 impl Comparisons {
-    /// Adds the gradients of the comparisons to `grads`, and their part of the cotangent of the policy's last hidden states to
+    /// Adds the gradients of the comparisons to `grads`, given the cotangents of the divergences and of the candidates, and their part of the cotangent of the policy's last hidden states to
     /// `dhidden`.
     ///
     /// # Errors
@@ -232,17 +273,17 @@ impl Comparisons {
     pub(super) fn backward(
         self,
         models: &Models<'_>,
-        sums: &TokenCotangents,
+        kl: &BTreeMap<Frozen, Option<Vec<f64>>>,
+        given: CandidateCotangents<'_>,
         mut dhidden: Option<Tensor>,
         grads: &Buffer,
     ) -> Result<Option<Tensor>> {
         for (role, divergences) in self.divergences {
-            if let Some(Some(values)) = sums.kl.get(&role) {
+            if let Some(Some(values)) = kl.get(&role) {
                 let model = models.frozen(role)?;
                 dhidden = Some(models.policy.divergence_backward(divergences, model, values, dhidden, grads)?);
             }
         }
-        let given = CandidateCotangents { logps: sums.candidates.as_deref(), tail: sums.tail.as_deref() };
         match self.candidates {
             Some(candidates) if given.logps.is_some() || given.tail.is_some() => {
                 models.policy.candidates_backward(candidates, &given, dhidden, grads).map(Some)
