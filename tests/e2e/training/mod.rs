@@ -6,4 +6,5 @@ mod options;
 mod other_authors;
 mod pass_at_k;
 mod sft;
+mod steps_and_masks;
 mod threads;

@@ -7,6 +7,7 @@ mod composing;
 mod faults;
 mod host;
 mod labelled;
+mod lists;
 mod paired;
 mod quick;
 mod rollouts;
