@@ -37,15 +37,21 @@ pub mod names {
     pub const REWARD: &str = "reward";
     /// Per sequence of a rollout: 1 if the answer ended with an end token, 0 if it was truncated.
     pub const ENDED: &str = "ended";
-    /// Prefix of the rewards by name, unweighted: per sequence of a rollout `reward.NAME`, and per token `reward.NAME.token` where a
-    /// reward gives numbers for parts of an answer.
+    /// Prefix of the rewards by name, neither weighted nor clipped: per sequence of a rollout `reward.NAME` and `reward.NAME.PART` for
+    /// each part that the reward declares, and per token `reward.NAME.token` where it declares spans.
     pub const REWARD_OF: &str = "reward.";
-    /// Per token of a rollout: log-probability of the token under the distribution from which it was drawn.
+    /// Per token of a rollout, where an objective requires it: log-probability of the token under the distribution from which it was
+    /// drawn, as the decoder computed it: at the rollout's temperature, truncated by `top_k` and `top_p` and renormalised over the
+    /// tokens that remain. Without truncation it equals `logp` of the policy that answered, up to the backend's rounding. No gradient.
     pub const SAMPLER_LOGP: &str = "sampler.logp";
-    /// Per token of a rollout: entropy of the distribution from which it was drawn, in nats.
+    /// Per token of a rollout, where an objective requires it: entropy of the distribution from which it was drawn, in nats.
     pub const SAMPLER_ENTROPY: &str = "sampler.entropy";
-    /// Per sequence of a rollout: the optimizer step after which it was drawn; 0 before the first one.
+    /// Per sequence of a rollout: the number of optimizer steps that were done when it was drawn; 0 before the first one.
     pub const SAMPLER_STEP: &str = "sampler.step";
+    /// Returned by `prepare` in rollouts, per sequence: 1 for answers to learn from, 0 for those to drop.
+    pub const KEEP: &str = "keep";
+    /// Returned by `prepare` in rollouts, one number: how many more prompts it wants.
+    pub const REQUEST: &str = "request";
     /// One number: the optimizer step that is being computed, from 1; the same in every micro-batch of its window. For a rollout the step
     /// that follows, in an evaluation the last one that was computed (at least 1).
     pub const STEP: &str = "step";

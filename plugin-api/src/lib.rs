@@ -129,13 +129,15 @@
 //! | other names | token or sequence | its own | rows | out | yes | yes | what `compose` attaches to its sequences |
 //! | other names | token, sequence or batch | its own | all | | out | yes | what `prepare` returned, cut like the window |
 //! | `keep` | sequence | 0, 1 | prompt | | out | | 0 drops an answer |
-//! | `reward` | sequence | reward | prompt | | yes | yes | the answer's reward: the weighted sum of the experiment's rewards |
-//! | `reward.NAME` | sequence | reward | prompt | | yes | yes | one of the rewards, unweighted |
-//! | `reward.NAME.token` | token | reward | prompt | | yes | yes | the same for parts of the answer, where the reward gives such |
+//! | `request` | batch | prompts | prompt | | out | | how many more prompts to draw; one number |
+//! | `reward` | sequence | reward | prompt | | yes | yes | the answer's reward: the weighted sum of the experiment's rewards, clipped |
+//! | `reward.NAME` | sequence | reward | prompt | | yes | yes | the reward of this name in the experiment, neither weighted nor clipped |
+//! | `reward.NAME.PART` | sequence | reward | prompt | | yes | yes | a part that the reward declares |
+//! | `reward.NAME.token` | token | reward | prompt | | yes | yes | the numbers of a reward that declares spans, each at the token with the span's last character; 0 elsewhere |
 //! | `ended` | sequence | 0, 1 | prompt | | yes | yes | 1 if the answer ended with an end token, 0 if it was truncated |
-//! | `sampler.logp` | token | nats | prompt | | yes | yes | log-probability of the token under the distribution that it was drawn from |
-//! | `sampler.entropy` | token | nats | prompt | | yes | yes | entropy of that distribution |
-//! | `sampler.step` | sequence | steps | prompt | | yes | yes | optimizer step after which the answer was drawn |
+//! | `sampler.logp` | token | nats | prompt | | if required | if required | log-probability of the token under the distribution that it was drawn from: at the rollout's temperature, truncated by `top_k` and `top_p`, renormalised, as the decoder computed it |
+//! | `sampler.entropy` | token | nats | prompt | | if required | if required | entropy of that distribution |
+//! | `sampler.step` | sequence | steps | prompt | | yes | yes | the optimizer steps that were done when the answer was drawn: 0 before the first one |
 //! | `logp`, `lse`, `entropy`, `mean_logit`, `top1` | token | nats; `top1` 0, 1 | all | | statistics | yes | the policy's statistics |
 //! | `candidates`, `tail` | token, `candidates` K columns | nats | all | | statistics | yes | log-probabilities of the candidates and of the rest |
 //! | `score` | sequence | reward | all | | statistics | yes | the policy's scalar head after the last token |
@@ -173,7 +175,8 @@
 //! `step` is the last step that was computed, and at least 1.
 //!
 //! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
-//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. They are constants of the gradient. [`groups`] has the usual
+//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers, and `request` (one number) asks for more prompts
+//! ([`prepare`](objective::Objective::prepare)). They are constants of the gradient. [`groups`] has the usual
 //! statistics of groups and tokens.
 //!
 //! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers were

@@ -95,7 +95,7 @@ impl Opened {
             RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
             _ => context,
         };
-        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
+        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None, context: None };
         let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
         let mut ends_counted = true;
         if let Some(counts) = &mut data.rows {

@@ -1,7 +1,7 @@
 //! How a window is cut into micro-batches and joined again, and which tokens and sequences of the window each one contains.
 
 use crate::{
-    data::{PackedBatch, Sequence, Window},
+    data::{PackedBatch, Sequence, Window, pack::pack},
     error::{Error, Result},
     model::BatchView,
 };
@@ -53,6 +53,17 @@ pub fn cut(window: &Window, micro_batch_tokens: usize) -> Result<Vec<PackedBatch
     window.micro_batches(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect()
 }
 
+/// Cuts a window of answers into packed micro-batches; the answers to a prompt stay together if `whole_groups`.
+///
+/// # Errors
+/// Answers that cannot be packed.
+pub fn cut_answers(window: &Window, micro_batch_tokens: usize, whole_groups: bool) -> Result<Vec<PackedBatch>> {
+    match whole_groups {
+        true => cut(window, micro_batch_tokens),
+        false => window.micro_batches_apart(micro_batch_tokens).map(|b| b.map_err(Error::from)).collect(),
+    }
+}
+
 /// Joins the micro-batches of a window into one packed batch.
 pub fn join(parts: &[PackedBatch]) -> PackedBatch {
     let reads_last = parts.first().is_some_and(|first| first.reads_last);
@@ -67,6 +78,7 @@ pub fn join(parts: &[PackedBatch]) -> PackedBatch {
         whole.prompts.extend(&packed.prompts);
         whole.max_len = whole.max_len.max(packed.max_len);
         whole.rows.extend(&packed.rows);
+        whole.context_prompts.extend(packed.context_prompts.iter().cloned());
         for (name, values) in &packed.columns {
             whole.columns.entry(name.clone()).or_default().extend(values);
         }
@@ -110,9 +122,23 @@ pub fn unpack(packed: &PackedBatch) -> Vec<Sequence> {
             of_tokens: Default::default(),
             widths: packed.widths.clone(),
             reads_last: packed.reads_last,
+            context_prompt: packed.context_prompts.get(index).cloned(),
         }
     };
     packed.offsets.windows(2).enumerate().map(sequence).collect()
+}
+
+/// Returns the same answers behind the sequences' other prompts, with the same supervised targets in the same order.
+///
+/// # Errors
+/// Sequences without another prompt.
+pub fn behind_other_prompts(packed: &PackedBatch) -> Result<PackedBatch> {
+    let behind = |sequence: Sequence| {
+        let row = sequence.row;
+        sequence.behind_context_prompt().ok_or_else(|| Error::run(format!("row {row} has no other prompt")))
+    };
+    let sequences: Vec<Sequence> = unpack(packed).into_iter().map(behind).collect::<Result<_>>()?;
+    Ok(pack(&sequences)?)
 }
 
 /// Returns a packed batch as the model's input.

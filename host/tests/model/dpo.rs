@@ -84,7 +84,8 @@ fn window(
 }
 
 fn frozen(model: Model) -> Roles {
-    Roles { reference: Some(Reference { model: Some(model), dropped_early: false, follow: None }), critic: None }
+    let reference = Some(Reference { model: Some(model), dropped_early: false, follow: None });
+    Roles { reference, ..Roles::default() }
 }
 
 /// Catches a reference that is trained or reads other weights, exchanged sides, prompts that count, a mean over tokens, a loss

@@ -10,5 +10,6 @@ mod invariants;
 mod masks;
 mod muon;
 mod oracles;
+mod roles;
 mod support;
 mod trajectories;

@@ -5,6 +5,7 @@ mod micro_batches;
 mod options;
 mod other_authors;
 mod pass_at_k;
+mod rollouts;
 mod sft;
 mod steps_and_masks;
 mod threads;

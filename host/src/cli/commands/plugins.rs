@@ -276,7 +276,9 @@ fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
 /// Each role with whether it is trained and what is read from it.
 fn models(statistics: &[String]) -> Vec<[String; 3]> {
     let mut roles: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (role, name) in statistics.iter().map(|statistic| role_of(statistic)) {
+    // What the sampler computed belongs to the answers, not to a model.
+    let of_models = statistics.iter().map(|statistic| role_of(statistic)).filter(|(role, _)| *role != "sampler");
+    for (role, name) in of_models {
         match roles.iter_mut().find(|(known, _)| *known == role) {
             Some((_, names)) => names.push(name),
             None => roles.push((role, vec![name])),
@@ -303,6 +305,9 @@ fn reward(m: &RewardManifest) -> String {
     let named = |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("named by option `{}`", c.option) };
     let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
     line(&mut text, "columns", &columns.join(", "));
+    line(&mut text, "spans", if m.spans { "numbers for passages of an answer: reward.NAME.token" } else { "" });
+    let parts = m.parts.iter().map(|part| [part.name.clone(), part.meaning.clone()]);
+    section(&mut text, "Parts", ["NAME", "MEANING"], parts.collect());
     options(&mut text, &m.options);
     text
 }

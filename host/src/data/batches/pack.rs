@@ -41,9 +41,39 @@ pub struct Sequence {
     /// Whether the last token is read too, at a position that predicts nothing. Needed for what a model computes at
     /// the end of a sequence (a score, a last value).
     pub reads_last: bool,
+    /// Tokens of the prompt behind which the role `context` reads this sequence's answer; see
+    /// [`Sequence::behind_context_prompt`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_prompt: Option<Vec<u32>>,
 }
 
 impl Sequence {
+    /// The index of the first token of the answer: the first supervised target. Without one, the last token.
+    fn answer(&self) -> usize {
+        let first = self.supervised.iter().skip(1).position(|supervised| *supervised).map(|index| index + 1);
+        first.unwrap_or(self.ids.len().saturating_sub(1))
+    }
+
+    /// The answer behind the other prompt, with the same supervised targets and nothing else; `None` if it has no other prompt.
+    pub fn behind_context_prompt(&self) -> Option<Sequence> {
+        let (prompt, answer) = (self.context_prompt.as_ref()?, self.answer());
+        Some(Sequence {
+            ids: prompt.iter().chain(self.ids.get(answer..)?).copied().collect(),
+            supervised: prompt.iter().map(|_| &false).chain(self.supervised.get(answer..)?).copied().collect(),
+            row: self.row,
+            ..Sequence::default()
+        })
+    }
+
+    /// The number of positions that the largest pass over it computes: its own, or those behind the other prompt.
+    pub fn extent(&self) -> usize {
+        let other = self
+            .context_prompt
+            .as_ref()
+            .map_or(0, |prompt| prompt.len() + self.ids.len().saturating_sub(1 + self.answer()));
+        self.positions().max(other)
+    }
+
     /// The number of positions that the model computes: one for each token, minus the last token if it is only
     /// predicted.
     pub fn positions(&self) -> usize {
@@ -102,6 +132,11 @@ impl Window {
     pub fn micro_batches(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
         micro_batches(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
     }
+
+    /// The window as micro-batches of at most `most` positions, which may cut groups apart; see [`micro_batches_apart`].
+    pub fn micro_batches_apart(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
+        micro_batches_apart(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
+    }
 }
 
 /// Lists of one name: all their values one after the other, and how many of them each sequence has.
@@ -158,6 +193,8 @@ pub struct PackedBatch {
     pub per_sequence: BTreeMap<String, Vec<f64>>,
     /// \[N\] each: [`Sequence::per_token`].
     pub per_token: BTreeMap<String, Vec<f64>>,
+    /// \[S\] [`Sequence::context_prompt`]; empty if the sequences have none.
+    pub context_prompts: Vec<Vec<u32>>,
     /// Numbers per position of those of `per_token` that have several.
     pub widths: BTreeMap<String, usize>,
     /// Whether each sequence's last position reads its last token and predicts nothing.
@@ -230,6 +267,7 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
         batch.offsets.push(batch.tokens.len() as i32);
         batch.max_len = batch.max_len.max(length);
         batch.rows.push(sequence.row);
+        batch.context_prompts.extend(sequence.context_prompt.clone());
         for (name, &value) in &sequence.columns {
             batch.columns.entry(name.clone()).or_default().push(value);
         }
@@ -288,16 +326,26 @@ fn names_of(sequence: &Sequence) -> Vec<&str> {
         .chain(sequence.per_token.keys())
         .chain(sequence.of_tokens.keys())
         .map(String::as_str);
-    own.chain(sequence.reads_last.then_some("the last token's position")).collect()
+    let own = own.chain(sequence.reads_last.then_some("the last token's position"));
+    own.chain(sequence.context_prompt.is_some().then_some("another prompt")).collect()
 }
 
-/// Splits `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours
-/// of one `group` (the two answers of a pair) stay together. A sequence or group that is longer by itself becomes
-/// its own run.
+/// Splits `sequences` into runs of at most `most` positions (see [`Sequence::extent`]): whole sequences, in order, as
+/// many as fit. Neighbours of one `group` (the two answers of a pair) stay together. A sequence or group that is longer
+/// by itself becomes its own run.
 pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    runs(sequences.chunk_by(together), most)
+}
+
+/// As [`micro_batches`], but neighbours of one `group` may be cut apart.
+pub fn micro_batches_apart(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    runs(sequences.chunks(1), most)
+}
+
+fn runs<'a>(units: impl Iterator<Item = &'a [Sequence]>, most: usize) -> Vec<Range<usize>> {
     let (mut runs, mut start, mut positions, mut end) = (Vec::new(), 0, 0, 0);
-    for unit in sequences.chunk_by(together) {
-        let length: usize = unit.iter().map(Sequence::positions).sum();
+    for unit in units {
+        let length: usize = unit.iter().map(Sequence::extent).sum();
         if end > start && positions + length > most {
             runs.push(start..end);
             (start, positions) = (end, 0);

@@ -33,6 +33,9 @@ pub struct RowCounts {
     pub dropped_to_evaluate: usize,
     /// Rows that were truncated.
     pub truncated: usize,
+    /// Rows whose other prompt, of the role `context`, was truncated.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub truncated_contexts: usize,
     /// Rows in which one token spans the end of the prompt and the beginning of the answer.
     pub shared_tokens: usize,
     /// Rows whose answer contains the end-of-text token before its end: the rest is left out.
@@ -109,6 +112,7 @@ impl fmt::Display for RowCounts {
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
             (self.truncated, "truncated"),
+            (self.truncated_contexts, "with a prompt of [context] that was cut on the left"),
             (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
             (
                 self.unplaced_answers,

@@ -28,6 +28,7 @@ use super::truncation::Truncation;
 use super::unread;
 use super::write::laid::Laid;
 use super::write::layout::RowLayout;
+use super::write::other_prompt::other_prompt;
 use super::write::parts::without_closing;
 use super::write::segments::segment_ends;
 use crate::data::error::{DataError, Result};
@@ -45,6 +46,8 @@ pub struct Encoder<'a> {
     pub longest: usize,
     /// How longer rows are truncated; `None`: [`RowKind::truncation`].
     pub truncation: Option<Truncation>,
+    /// The column with the prompts behind which the role `context` reads the rows' answers.
+    pub context: Option<&'a str>,
 }
 
 /// Why a row is dropped.
@@ -111,10 +114,12 @@ impl Encoder<'_> {
         let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.lay_out(row, *end)));
         let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
+        let mut context_prompts = self.context_prompts(rows)?.into_iter();
         let (mut set, mut with_ends) = (RowSet::new(kind), 0);
         let texts = laid.chunks(ends.len()).zip(placed.chunks(ends.len()));
         for (number, (row, (laid, placed))) in rows.iter().zip(texts).enumerate() {
             let both = || laid.iter().zip(placed);
+            let context_prompt = context_prompts.next();
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
@@ -152,8 +157,11 @@ impl Encoder<'_> {
                     let learned = tokens.iter().flat_map(|tokens| tokens.ids.iter().zip(&tokens.supervised));
                     with_ends += usize::from(learned.into_iter().any(|(id, learned)| *learned && is_end(*id)));
                     let cut = truncated && self.truncation.unwrap_or(kind.truncation()) == Truncation::Right;
+                    let context_prompt = context_prompt.map(|prompt| self.fit_context(kind, prompt, &tokens));
+                    counts.truncated_contexts += usize::from(context_prompt.as_ref().is_some_and(|(_, cut)| *cut));
                     let columns = Columns { numbers: &counts.columns, lists: &counts.lists };
                     set.push(number as u64, tokens, row, columns, cut || any_cut);
+                    set.push_context(context_prompt.map(|(prompt, _)| prompt));
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
                 Err(Dropped::Empty) => counts.dropped_empty += 1,
@@ -197,6 +205,43 @@ impl Encoder<'_> {
             }
         }
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
+    }
+
+    /// The tokens of each row's other prompt; none without a column of them. They are those before a sampled answer: of the prompt
+    /// alone, whereas a row's own prompt is tokenised together with its answer.
+    fn context_prompts(&self, rows: &[Row]) -> Result<Vec<Vec<u32>>> {
+        let Some(column) = self.context else { return Ok(Vec::new()) };
+        let texts: Vec<String> =
+            rows.iter().map(|row| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
+        let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
+        let prompt = |(row, placed): (&Row, Placed)| {
+            let tokens = Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids };
+            let ids = begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens).ids;
+            let refuse = |what| DataError::Json { place: row.place.clone(), key: column.to_owned(), what };
+            if ids.is_empty() {
+                return Err(refuse("it has no token, so that nothing precedes the answer".to_owned()));
+            }
+            self.tokenizer
+                .within_model(&ids)
+                .map_err(|error| refuse(format!("{error}; {}", error.hint().unwrap_or_default())))?;
+            Ok(ids)
+        };
+        rows.iter().zip(placed).map(prompt).collect()
+    }
+
+    /// Cuts the beginning of a row's other prompt if its answers do not fit behind it, as prompts are cut; returns whether it was
+    /// cut. `texts` are the row's own, which fit.
+    fn fit_context(&self, kind: RowKind, mut prompt: Vec<u32>, texts: &[Tokens]) -> (Vec<u32>, bool) {
+        let start = |tokens: &Tokens| tokens.prompt().max(1);
+        if let Some(first) = texts.iter().find(|tokens| tokens.prompt() == 0).and_then(|tokens| tokens.ids.first()) {
+            // Nothing precedes this token, so it is not a target; behind another prompt it stays in front of those that are.
+            prompt.push(*first);
+        }
+        let answer = texts.iter().map(|tokens| tokens.ids.len().saturating_sub(start(tokens))).max().unwrap_or(0);
+        let over = prompt.len().saturating_sub(kind.most_tokens(self.longest).saturating_sub(answer).max(1));
+        let first = usize::from(self.tokenizer.prefix().as_ref() == prompt.first() && over + 1 < prompt.len());
+        prompt.drain(first..first + over);
+        (prompt, over > 0)
     }
 
     /// Whether an answer contains a token that ends it, followed by words within the answer, which are then not

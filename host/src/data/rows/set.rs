@@ -76,6 +76,8 @@ pub struct RowSet {
     columns: BTreeMap<String, Vec<f64>>,
     lists: BTreeMap<String, Vec<Vec<f64>>>,
     texts: Vec<RowText>,
+    /// Each row's other prompt, of the role `context`; empty if there is none.
+    context_prompts: Vec<Vec<u32>>,
     key: String,
 }
 
@@ -119,6 +121,11 @@ impl RowSet {
         }
     }
 
+    /// Adds the other prompt of the row that was added last.
+    pub fn push_context(&mut self, prompt: Option<Vec<u32>>) {
+        self.context_prompts.extend(prompt);
+    }
+
     /// Call after adding the last row: computes the set's key from its content.
     pub fn close(&mut self) {
         let mut hash = Sha256::new();
@@ -143,6 +150,10 @@ impl RowSet {
         // Rewards read the text of a prompt's row.
         if self.kind == RowKind::Prompt {
             self.texts.iter().for_each(|text| hash.update(text.hashed()));
+        }
+        for prompt in &self.context_prompts {
+            hash.update((prompt.len() as u64).to_le_bytes());
+            hash.update(bytemuck::cast_slice::<u32, u8>(prompt));
         }
         self.key = hex(&hash.finalize());
     }
@@ -221,6 +232,7 @@ impl Examples for RowSet {
             of_tokens: self.ends_of(sequence).into_iter().collect(),
             row: self.rows.get(row).copied().unwrap_or_default(),
             per_sequence: self.numbers(row, place == 0, group),
+            context_prompt: self.context_prompts.get(row).cloned(),
             ..Default::default()
         };
         self.sequences_of(row).enumerate().map(sequence).collect()

@@ -92,7 +92,8 @@ pub fn open(
 }
 
 /// Returns the reference's model if its log-probabilities of the data can be computed in advance: it does not track the policy,
-/// the data are rows whose sequences no objective composes, and the policy does not answer them itself.
+/// the data are rows whose sequences no objective composes, the policy does not answer them itself, and nothing else is read of the
+/// reference.
 ///
 /// # Errors
 /// Errors of plugins.
@@ -102,7 +103,9 @@ pub(crate) fn cacheable<'r>(
     reference: Option<&'r Reference>,
 ) -> Result<Option<&'r Model>> {
     let frozen = reference.filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
-    let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
+    let Some(model) =
+        frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts && !objectives.needs().reference_in_step)
+    else {
         return Ok(None);
     };
     let first = data.train.in_order(u32::MAX as usize, false).into_iter().next();

@@ -3,7 +3,10 @@
 
 use plugin_api::batch::{Batch, Scope, names};
 
-use super::cotangents::TokenCotangents;
+use super::{
+    cotangents::TokenCotangents,
+    frozen::{Comparing, Comparisons},
+};
 use crate::{
     data::PackedBatch,
     device::Buffer,
@@ -11,8 +14,9 @@ use crate::{
     model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
         Needs, Objectives,
-        batch_arrays::{data_arrays, spread, supervised_rows, with_statistics},
+        batch_arrays::{data_arrays, supervised_rows, with_statistics},
         micro_batch::{after_targets, at_ends, view},
+        reads::Frozen,
     },
 };
 
@@ -24,8 +28,27 @@ pub struct Models<'a> {
     /// The frozen reference; absent if no objective reads one, and if its log-probabilities were computed before the first
     /// step.
     pub reference: Option<&'a Model>,
+    /// The frozen teacher; absent if no objective reads one.
+    pub teacher: Option<&'a Model>,
+    /// The model that reads the same answers behind other prompts, which may be the policy; absent if no objective reads one.
+    pub context: Option<&'a Model>,
     /// A separate value model; absent if no objective reads values, and if they come from the policy's own scalar head.
     pub critic: Option<CriticModel<'a>>,
+}
+
+impl<'a> Models<'a> {
+    /// Returns the model of a frozen role.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn frozen(&self, role: Frozen) -> Result<&'a Model> {
+        let model = match role {
+            Frozen::Reference => self.reference,
+            Frozen::Teacher => self.teacher,
+            Frozen::Context => self.context,
+        };
+        model.ok_or_else(|| Error::run(format!("the {} model is missing", role.name())))
+    }
 }
 
 /// A value model and where its gradient goes.
@@ -53,6 +76,7 @@ pub struct ForwardOutput {
     forward: Forward,
     head: Option<Head>,
     critic: Option<Forward>,
+    comparisons: Comparisons,
 }
 
 impl<'a> ForwardPass<'a> {
@@ -103,18 +127,10 @@ impl<'a> ForwardPass<'a> {
             batch = batch.with(names::CRITIC_VALUE_END, Scope::SEQUENCE, ends);
             critic = own;
         }
-        if needs.reference && batch.find(names::REFERENCE_LOGP).is_none() {
-            batch = batch.with(names::REFERENCE_LOGP, Scope::TOKEN, self.reference(packed, &rows)?);
-        }
+        let comparing = Comparing { models: self.models, objectives: self.objectives, packed, rows: &rows };
+        let (batch, comparisons) = comparing.run(&forward, batch)?;
         batch.check()?;
-        Ok(ForwardOutput { batch, forward, head, critic })
-    }
-
-    /// Returns the frozen reference's log-probabilities of the targets; 0 where they are not supervised.
-    fn reference(&self, packed: &PackedBatch, rows: &[i32]) -> Result<Vec<f64>> {
-        let model = self.models.reference.ok_or_else(|| Error::run("the reference model is missing"))?;
-        let temperature = self.objectives.temperature();
-        Ok(spread(packed.len(), rows, &logps(model, packed, rows, temperature)?))
+        Ok(ForwardOutput { batch, forward, head, critic, comparisons })
     }
 
     /// Adds the gradients, given the cotangents of all statistics: the policy's to `grads`, a critic's to its own.
@@ -122,11 +138,13 @@ impl<'a> ForwardPass<'a> {
     /// # Errors
     /// Errors of the backend. The gradients are then undefined.
     pub fn backward(&self, ran: ForwardOutput, sums: &TokenCotangents, grads: &Buffer) -> Result<()> {
-        let ForwardOutput { forward, head, critic, batch: _ } = ran;
+        let ForwardOutput { forward, head, critic, comparisons, batch: _ } = ran;
         let mut dhidden = match head {
+            Some(_) if sums.is_only_compared() => None,
             Some(head) => Some(self.models.policy.head_backward(head, &sums.as_cotangents(), grads)?),
             None => None,
         };
+        dhidden = comparisons.backward(&self.models, sums, dhidden, grads)?;
         let own = self.models.critic.as_ref().zip(critic);
         let shared = own.is_none().then_some(sums.value.as_deref()).flatten();
         for scalars in [sums.score.as_deref(), shared].into_iter().flatten() {

@@ -3,6 +3,7 @@
 
 pub mod cotangents;
 pub mod forward;
+mod frozen;
 pub mod gradient;
 pub(crate) mod metrics;
 #[cfg(test)]

@@ -7,11 +7,13 @@
 //! | decide which messages are learned | [`learned`] |
 //! | handle contents in parts, unusual roles and truncated answers | [`parts`] |
 //! | find the segments of an answer | [`segments`] |
+//! | write the prompt that takes the place of a row's own | [`other_prompt`] |
 //! | name the keys of messages that a template leaves out | [`unwritten`] |
 
 pub mod laid;
 pub mod layout;
 pub mod learned;
+pub(in crate::data::rows) mod other_prompt;
 pub mod parts;
 pub mod places;
 pub mod segments;

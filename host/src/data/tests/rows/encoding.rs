@@ -39,7 +39,7 @@ impl Case<'_> {
         let layout = RowLayout { template, strings: self.template.is_some() };
         let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
         let corpus = RowCorpus { name: "rows.jsonl".into(), kind: self.kind, train, ..RowCorpus::default() };
-        Encoder { tokenizer, layout: &layout, longest, truncation }.encode(&corpus)
+        Encoder { tokenizer, layout: &layout, longest, truncation, context: None }.encode(&corpus)
     }
 
     /// All sequences in order, and the counts.

@@ -115,10 +115,10 @@ fn results_of_prepare_are_checked() {
             "1 numbers as `keep`, expected",
         ),
         (
-            "request",
+            "a request per answer",
             DataKind::PROMPT,
-            |_| Ok(Batch::new().with("request", Scope::BATCH, vec![4.0])),
-            "`request`; asking for more prompts is not supported",
+            |b| per_sequence(b, "request", |_| 4.0),
+            "numbers as `request`, per sequence, expected one number per batch",
         ),
         (
             "one short",

@@ -3,6 +3,7 @@
 //! A row of a table is one mistake and the laws that it breaks; if any other law breaks, the test fails too.
 
 mod attached;
+mod compared;
 mod composing;
 mod faults;
 mod host;
@@ -10,6 +11,7 @@ mod labelled;
 mod lists;
 mod paired;
 mod quick;
+mod requests;
 mod rollouts;
 mod tokens;
 mod windows;
