@@ -215,7 +215,8 @@ impl Encoder<'_> {
             rows.iter().map(|row| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
         let prompt = |(row, placed): (&Row, Placed)| {
-            let tokens = Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids };
+            let tokens =
+                Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids, segment_ends: Vec::new() };
             let ids = begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens).ids;
             let refuse = |what| DataError::Json { place: row.place.clone(), key: column.to_owned(), what };
             if ids.is_empty() {

@@ -144,7 +144,7 @@ impl Roles {
         let mut critic = critic.flatten();
         let own_context = context.as_mut().and_then(|context| match context {
             ContextModel::Policy => None,
-            ContextModel::Frozen(model) => Some(model),
+            ContextModel::Frozen(model) => Some(&mut **model),
         });
         let frozen = reference.iter_mut().filter_map(|reference| reference.model.as_mut()).chain(&mut teacher);
         // All models of a step read a sequence with the policy's mask.
