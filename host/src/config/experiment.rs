@@ -22,7 +22,7 @@ pub use super::tables::objective::Objective;
 pub use super::tables::roles::context::Context;
 pub use super::tables::roles::critic::{Critic, POLICY, SHARED};
 pub use super::tables::roles::reference::{Follow, Reference, SELF};
-pub use super::tables::roles::reward::{Reward, RewardSource, names as reward_names};
+pub use super::tables::roles::reward::{Aggregate, Reward, RewardSource, names as reward_names};
 pub use super::tables::roles::rollout::Rollout;
 pub use super::tables::roles::teacher::Teacher;
 pub use super::tables::sample::Sample;

@@ -90,13 +90,7 @@ impl Objectives {
         }
         same("divergences", &all, |active| active.requirements.divergence.as_ref())?;
         same("candidates", &all, |active| active.requirements.candidates.as_ref())?;
-        let attention = &first.requirements.attention;
-        if let Some(other) = all.iter().find(|a| a.requirements.attention != *attention) {
-            return Err(Error::request(format!(
-                "objectives \"{}\" and \"{}\" require different attention masks, {attention} and {}: a policy has one",
-                first.id, other.id, other.requirements.attention
-            )));
-        }
+        same("attention masks", &all, |active| Some(&active.requirements.attention))?;
         let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX, candidates: None };
         Ok(Objectives(all, temperature, limits, Clock::default()))
     }

@@ -7,6 +7,7 @@ mod other_authors;
 mod pass_at_k;
 mod rollouts;
 mod sft;
+mod steps_and_masks;
 mod threads;
 mod windows;
 mod without_rewards;

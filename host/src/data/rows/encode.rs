@@ -14,23 +14,21 @@
 //! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
 //! decide what is learned, the supervised tokens of each side are those in its marks.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use plugin_api::batch::names;
 use serde_json::Value;
 
+use super::columns::{list_columns, numeric_columns};
 use super::counts::RowCounts;
 use super::kind::{MARGIN, Part, RowKind};
 use super::row::{Row, RowCorpus};
 use super::set::{Columns, RowSet, Tokens};
-use super::text::{number, numbers};
+use super::text::number;
 use super::truncation::Truncation;
 use super::unread;
 use super::write::laid::Laid;
 use super::write::layout::RowLayout;
 use super::write::other_prompt::other_prompt;
 use super::write::parts::without_closing;
-use super::write::segments::segment_ends;
+use super::write::segments::{check_segments, segment_ends};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::TrainingData;
 use crate::data::tokenizer::Tokenizer;
@@ -373,55 +371,4 @@ fn joined_without_space(laid: &Laid) -> bool {
     let Some(boundary) = laid.supervised.first().map(|span| span.start) else { return false };
     let around = |at: Option<usize>| at.and_then(|at| laid.text.chars().nth(at)).is_some_and(|c| !c.is_whitespace());
     around(boundary.checked_sub(1)) && around(Some(boundary))
-}
-
-/// Columns with numbers (or true and false) in every row, and columns with numbers in only some rows.
-fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
-    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
-    for (name, _) in rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| number(value).is_some())) {
-        *numbers.entry(name).or_default() += 1;
-    }
-    let (whole, ragged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|(_, count)| *count == rows.len());
-    let names = |columns: Vec<(&str, usize)>| columns.into_iter().map(|(name, _)| name.to_owned()).collect();
-    (names(whole), names(ragged))
-}
-
-/// Columns with lists of numbers in every row, and columns with them in only some rows, each with the first row that has none.
-///
-/// # Errors
-/// A column of lists whose number of values would have the name of another column.
-fn list_columns(rows: &[&Row]) -> Result<(Vec<String>, Vec<String>)> {
-    let list = |row: &Row, name: &str| row.columns.get(name).and_then(numbers);
-    let filled = |value: &Value| numbers(value).is_some_and(|list| !list.is_empty());
-    let columns = rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| filled(value)));
-    let every: BTreeSet<&str> = columns.map(|(name, _)| name.as_str()).collect();
-    let (mut whole, mut ragged) = (Vec::new(), Vec::new());
-    for name in every {
-        let length = format!("{name}{}", names::LENGTH);
-        if let Some(row) = rows.iter().find(|row| row.columns.contains_key(&length)) {
-            let what = format!("the name of the number of values of the list `{name}`; rename one of them");
-            return Err(DataError::Json { place: row.place.clone(), key: length, what });
-        }
-        match rows.iter().find(|row| list(row, name).is_none()) {
-            None => whole.push(name.to_owned()),
-            Some(without) => ragged.push(format!("{name} (not in {})", without.place)),
-        }
-    }
-    Ok((whole, ragged))
-}
-
-/// Checks that the completions of all rows are lists of segments, or those of none.
-///
-/// # Errors
-/// The first row whose completion is a text or a message although another's is a list.
-fn check_segments(rows: &[&Row]) -> Result<()> {
-    let without = rows.iter().find(|row| row.segments.is_empty());
-    match without.filter(|_| rows.iter().any(|row| !row.segments.is_empty())) {
-        None => Ok(()),
-        Some(row) => {
-            let what =
-                "not a list of texts, and in other rows it is one: give a list of one text, [\"...\"]".to_owned();
-            Err(DataError::Json { place: row.place.clone(), key: Part::Completion.name().to_owned(), what })
-        }
-    }
 }

@@ -12,6 +12,7 @@
 //! | [`sampling`] | the policy's answers |
 //! | [`rewards`] | their rewards |
 //! | `spans` | rewards of passages of an answer, laid on its tokens |
+//! | `process` | those of process reward models |
 //! | `measure` | what is computed once for a whole rollout |
 //! | `state` | the current rollout: which answers come next, and its file in a checkpoint |
 //! | `made_up` | made-up answers, for counting memory |
@@ -20,6 +21,7 @@ pub mod draw;
 mod made_up;
 mod measure;
 mod open;
+mod process;
 pub mod rewards;
 pub mod sampling;
 mod spans;

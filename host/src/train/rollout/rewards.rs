@@ -10,13 +10,14 @@ use plugin_api::{
 use plugin_api_load::LoadedReward;
 
 use super::{
+    process::ProcessModel,
     sampling::{Answer, per_token},
     spans,
 };
 use crate::{
     config::{
         Mistakes,
-        experiment::{RewardSource, reward_names},
+        experiment::{Aggregate, Reward as RewardTable, RewardSource, reward_names},
     },
     data::{Sequence, pack},
     device::Device,
@@ -60,6 +61,8 @@ enum Kind {
         mean: f64,
         deviation: f64,
     },
+    /// A process reward model, which scores the segments of answers.
+    Process(ProcessModel),
 }
 
 /// One reward's scores.
@@ -141,7 +144,7 @@ impl Rewards {
                     let manifest = breadcrumb::within(plugin, "manifest", || library.reward_manifest());
                     loaded.and_then(|plugin| Ok(Kind::Plugin { plugin, manifest: manifest? })).map_err(Error::from)
                 }
-                RewardSource::Model { model } => open_model(setup, &key, device, model, reward.normalise),
+                RewardSource::Model { model } => open_model(setup, &key, device, model, reward),
             };
             let opened = opened.and_then(|kind| kind.checked(&name));
             let Some(kind) = mistakes.check(&key, opened)? else { continue };
@@ -202,6 +205,10 @@ impl Rewards {
                     let scores = self.model_scores(model, answers)?;
                     Scores::new(scorer, scores.iter().map(|score| (score - mean) / deviation).collect())
                 }
+                Kind::Process(process) => {
+                    let (scores, tokens) = process.score(answers, self.tokens)?;
+                    Scores { tokens: Some(tokens), ..Scores::new(scorer, scores) }
+                }
             };
             if let Some(at) = scores.scores.iter().position(|score| !score.is_finite()) {
                 let (name, score, prompt) = (&scorer.name, scores.scores[at], &samples[at].prompt);
@@ -256,7 +263,7 @@ impl Kind {
     fn parts(&self) -> Vec<&str> {
         match self {
             Kind::Plugin { manifest, .. } => manifest.parts.iter().map(|part| part.name.as_str()).collect(),
-            Kind::Model { .. } => Vec::new(),
+            Kind::Model { .. } | Kind::Process(_) => Vec::new(),
         }
     }
 
@@ -265,6 +272,7 @@ impl Kind {
         match self {
             Kind::Plugin { manifest, .. } => manifest.spans,
             Kind::Model { .. } => false,
+            Kind::Process(_) => true,
         }
     }
 
@@ -321,8 +329,8 @@ fn rated(
     Ok(Scores { parts, tokens, ..Scores::new(scorer, ratings.iter().map(|rating| rating.score).collect()) })
 }
 
-fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
-    let key = format!("{key}.model");
+fn open_model(setup: &Setup, table: &str, device: &Device, path: &str, reward: &RewardTable) -> Result<Kind> {
+    let key = format!("{table}.model");
     let named = setup.named_model(path).map_err(|e| setup.loaded.refuse(&key, refusal_text(&e)))?;
     if !named.config.outputs.scalar {
         let why = format!("{path} is not a reward model: it has no scalar head");
@@ -333,7 +341,19 @@ fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: 
         return Err(setup.loaded.refuse(&key, why));
     }
     let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);
-    let (mean, deviation) = match (normalise, named.config.scores) {
+    if let Some(separator) = &named.config.segment_separator {
+        if reward.normalise {
+            let why = "unused: a process reward model's scores are probabilities; leave it out";
+            return Err(setup.loaded.refuse(&format!("{table}.normalise"), why));
+        }
+        let aggregate = reward.aggregate.unwrap_or(Aggregate::Min);
+        return Ok(Kind::Process(ProcessModel::new(model, separator, aggregate, &setup.tokenizer)?));
+    }
+    if reward.aggregate.is_some() {
+        let why = format!("unused: {path} scores whole answers; only a process reward model scores steps");
+        return Err(setup.loaded.refuse(&format!("{table}.aggregate"), why));
+    }
+    let (mean, deviation) = match (reward.normalise, named.config.scores) {
         (false, _) => (0.0, 1.0),
         (true, Some((mean, deviation))) if deviation > 0.0 => (mean, deviation),
         (true, _) => {

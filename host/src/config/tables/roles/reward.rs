@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::keys::notes::Notes;
 use crate::keys::tree::keys_of;
-use crate::keys::{Form, table};
+use crate::keys::{Form, table, words};
 
 table! {
     /// scores answers: one table, or several [[reward]], whose weighted sum is the reward of rollouts; each also scores
@@ -24,6 +24,21 @@ table! {
         weight: f64 = 1.0, Form::Float(Unbounded, Unbounded), example 0.5;
         /// with model: subtract the mean and divide by the standard deviation of the scores that its training recorded
         normalise: bool = false, Form::Bool, example true;
+        /// with a process reward model: how the probabilities that an answer's steps are right become its score: min, mean or
+        /// last
+        aggregate: Aggregate, Form::Word(Aggregate::WORDS), default "\"min\"", example "mean";
+    }
+}
+
+words! {
+    /// How the scores of an answer's segments become one number.
+    pub enum Aggregate {
+        /// The smallest: an answer is as good as its worst step.
+        Min = "min",
+        /// Their mean.
+        Mean = "mean",
+        /// That of the last segment.
+        Last = "last",
     }
 }
 
@@ -41,6 +56,9 @@ pub struct Reward {
     /// Whether a model's scores are normalised with the scale that its training recorded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub normalise: bool,
+    /// How a process reward model's scores of steps become the answer's score; absent: min.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Aggregate>,
     /// The plugin's own options, checked and with defaults filled in.
     #[serde(flatten)]
     pub options: Map<String, Json>,
@@ -69,11 +87,12 @@ pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Reward> {
         if reward.plugin.is_some() && reward.model.is_some() {
             notes.refuse(&format!("{key}.model"), format!("contradicts {key}.plugin: give one of them"));
         }
-        let (weight, normalise) = (reward.weight(), reward.normalise());
+        let (weight, normalise, aggregate) = (reward.weight(), reward.normalise(), reward.aggregate);
         let source = match (reward.plugin, reward.model) {
             (Some(plugin), _) => {
                 let why = "only a model's scores have a recorded scale";
                 notes.unused(&format!("{key}.normalise"), &reward.normalise, why);
+                notes.unused(&format!("{key}.aggregate"), &reward.aggregate, "only process reward models score steps");
                 RewardSource::Plugin { plugin }
             }
             (None, Some(model)) => RewardSource::Model { model },
@@ -83,7 +102,7 @@ pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Reward> {
                 RewardSource::Plugin { plugin: String::new() }
             }
         };
-        Reward { source, name: reward.name, weight, normalise, options: Default::default() }
+        Reward { source, name: reward.name, weight, normalise, aggregate, options: Default::default() }
     };
     let rewards: Vec<Reward> = written.into_iter().zip(&keys).map(|(reward, key)| one(reward, key)).collect();
     check_names(&rewards, &keys, notes);
@@ -142,6 +161,7 @@ mod tests {
             name: name.map(str::to_owned),
             weight: 1.0,
             normalise: false,
+            aggregate: None,
             options: Map::new(),
         };
         let model = Reward { source: RewardSource::Model { model: "runs/x".into() }, ..reward("", None) };

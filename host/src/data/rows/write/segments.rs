@@ -52,3 +52,19 @@ fn places(row: &Row, laid: &Laid) -> Option<Vec<usize>> {
     let place = |end: &usize| (end.checked_sub(cut)?.min(length)).checked_sub(1).map(|last| at + last);
     row.segments.iter().map(place).collect()
 }
+
+/// Checks that the completions of all rows are lists of segments, or those of none.
+///
+/// # Errors
+/// The first row whose completion is a text or a message although another's is a list.
+pub(in crate::data::rows) fn check_segments(rows: &[&Row]) -> Result<()> {
+    let without = rows.iter().find(|row| row.segments.is_empty());
+    match without.filter(|_| rows.iter().any(|row| !row.segments.is_empty())) {
+        None => Ok(()),
+        Some(row) => {
+            let what =
+                "not a list of texts, and in other rows it is one: give a list of one text, [\"...\"]".to_owned();
+            Err(DataError::Json { place: row.place.clone(), key: Part::Completion.name().to_owned(), what })
+        }
+    }
+}

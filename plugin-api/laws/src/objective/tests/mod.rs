@@ -8,6 +8,7 @@ mod composing;
 mod faults;
 mod host;
 mod labelled;
+mod lists;
 mod paired;
 mod quick;
 mod requests;
