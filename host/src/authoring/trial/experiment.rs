@@ -216,7 +216,7 @@ mod tests {
             let [known, own] = ["known", "start"].map(|name| {
                 let all = table["stage"].as_array().unwrap();
                 let stage = all.iter().find(|stage| stage["name"].as_str() == Some(name)).unwrap();
-                stage.to_string().replace(name, "it")
+                stage.to_string().replace(&format!("\"{name}\""), "\"it\"")
             });
             assert_eq!(known, own, "{kind:?}");
         }

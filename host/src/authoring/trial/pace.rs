@@ -16,6 +16,8 @@ const ANSWERS: u64 = 200;
 const START_SHARE: f64 = 0.35;
 /// The fewest steps, whatever the time.
 const FEWEST: u64 = 12;
+/// The fewest steps of the start: with less, the model answers nothing right, and no objective can be compared.
+const FEWEST_START: u64 = 200;
 
 /// Seconds of one step and of one evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +56,7 @@ fn fit(most: u64, start: Option<Cost>, runs: [Cost; 2], gold: &[Cost], seconds: 
     let mut start_steps = 0;
     if let Some(cost) = start {
         let own = START_SHARE * seconds - 2.0 * MORE * cost.evaluation;
-        start_steps = steps(own, cost.step).min(MOST_START_STEPS);
+        start_steps = steps(own, cost.step).clamp(FEWEST_START, MOST_START_STEPS);
         left -= 2.0 * MORE * cost.evaluation + start_steps as f64 * cost.step;
     }
     let evaluations = (EVALUATIONS + 1) as f64;
