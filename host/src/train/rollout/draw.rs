@@ -6,11 +6,11 @@ use plugin_api::batch::names;
 use telos_random::Rng;
 
 use super::{
-    RECORDED, RolloutModels, Rollouts, grouped,
+    RolloutModels, Rollouts, grouped,
     measure::{self, Measured},
     rewards::Scores,
     sampling::{Answer, AnswerRecord, Policy, per_token},
-    state::State,
+    state::{Selection, State},
 };
 use crate::{
     data::Sequence,
@@ -19,6 +19,9 @@ use crate::{
     objectives::Objectives,
     runs::breadcrumb::CrashMarker,
 };
+
+/// How many answers of a rollout are recorded.
+const RECORDED: usize = 2;
 
 /// Separates the random stream of answers from all others with the same seed.
 const ANSWERS: u64 = 0xA115;
@@ -29,22 +32,6 @@ pub struct Prompts<'a> {
     pub first: Vec<Sequence>,
     /// Returns the next prompts of the data, the given number of them or fewer if the data ends.
     pub more: &'a mut dyn FnMut(usize) -> Result<Vec<Sequence>>,
-}
-
-/// How many answers a rollout drew and kept; only for objectives that keep or request.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Selection {
-    prompts: usize,
-    answers: usize,
-    kept: usize,
-}
-
-impl Selection {
-    /// Returns the metrics of the step that reports the rollout.
-    pub(super) fn metrics(self) -> [(String, f64); 2] {
-        let share = self.kept as f64 / self.answers.max(1) as f64;
-        [("answers/prompts".to_owned(), self.prompts as f64), ("answers/kept".to_owned(), share)]
-    }
 }
 
 /// What was drawn for a rollout so far, kept or not.

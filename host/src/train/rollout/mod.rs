@@ -38,13 +38,9 @@ use crate::{
     error::Result,
     objectives::Objectives,
 };
-use draw::Selection;
 use rewards::Rewards;
 use sampling::AnswerRecord;
-use state::State;
-
-/// How many answers of a rollout are recorded.
-const RECORDED: usize = 2;
+use state::{Selection, State};
 
 /// Draws rollouts and returns their windows.
 pub struct Rollouts {
