@@ -5,6 +5,7 @@ mod micro_batches;
 mod options;
 mod other_authors;
 mod pass_at_k;
+mod roles;
 mod sft;
 mod threads;
 mod windows;
