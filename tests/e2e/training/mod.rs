@@ -6,6 +6,7 @@ mod options;
 mod other_authors;
 mod pass_at_k;
 mod rollouts;
+mod roles;
 mod sft;
 mod steps_and_masks;
 mod threads;

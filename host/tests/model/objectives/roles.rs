@@ -119,11 +119,11 @@ fn gotcha_38_comparisons_agree_with_finite_differences() {
     let (model, roles, window, h) = (policy(&device), roles(&device), cut(2), 1e-5);
     for mut objectives in [
         distilling("{}"),
-        distilling(r#"{"weight": 1.0, "temperature": 2.0}"#),
-        distilling(r#"{"weight": 0.3, "coupled": true}"#),
+        distilling(r#"{"mix": 1.0, "temperature": 2.0}"#),
+        distilling(r#"{"mix": 0.3, "coupled": true}"#),
         top(r#"{"count": 4}"#),
         top(r#"{"count": 2, "coupled": true}"#),
-        context(r#"{"weight": 0.5}"#),
+        context(r#"{"mix": 0.5}"#),
     ] {
         let (_, grads) = step(&mut objectives, &model, &roles, &window);
         for parameter in model.layout().parameters() {
@@ -172,7 +172,7 @@ fn gotcha_01_comparisons_do_not_depend_on_the_cut() {
 #[test]
 fn comparisons_agree_on_all_backends() {
     let names: [fn() -> Objectives; 3] =
-        [|| distilling(r#"{"weight": 0.3, "temperature": 1.5}"#), || top("{}"), || context(r#"{"weight": 1.0}"#)];
+        [|| distilling(r#"{"mix": 0.3, "temperature": 1.5}"#), || top("{}"), || context(r#"{"mix": 1.0}"#)];
     for create in names {
         let on = |backend: &str| {
             let device = device(backend);

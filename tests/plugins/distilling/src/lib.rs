@@ -4,6 +4,7 @@
 //! distilling      sum over supervised tokens of teacher.kl
 //! top-distilling  sum over supervised tokens of sum_k q_k (log q_k - log p_k) + q_t (log q_t - log p_t)
 //! context-kl      sum over supervised tokens of context.kl
+//! own-answers     the same, over the policy's own answers
 //! ```
 //!
 //! with p the policy, q the teacher, k the teacher's most probable ids and t all others. The statistics of one token are `[N]`, those
@@ -16,7 +17,7 @@ options! {
     /// Options of a divergence.
     pub struct DivergenceOptions {
         /// 0 forward, 1 reverse, otherwise the generalised Jensen-Shannon divergence of this weight.
-        weight: f64 = 0.0, in 0.0..=1.0;
+        mix: f64 = 0.0, in 0.0..=1.0;
         /// Divides the logits of both models.
         temperature: f64 = 1.0, in 0.1..=10.0;
         /// Whether the loss claims to couple the window, so that the host runs it in one call.
@@ -42,6 +43,9 @@ pub struct TopDistilling(TopOptions);
 
 /// The divergence from the model that reads the same answers behind other prompts.
 pub struct ContextKl(DivergenceOptions);
+
+/// The same over the policy's own answers.
+pub struct OwnAnswers(DivergenceOptions);
 
 fn described(summary: &str, formula: &str, data: DataKind) -> ObjectiveManifest {
     ObjectiveManifest {
@@ -70,7 +74,7 @@ fn sum_of(batch: &Batch<'_>, statistic: &str) -> Result<Loss> {
 
 impl DivergenceOptions {
     fn requirements(&self, statistic: &str) -> Requirements {
-        let divergence = Divergence { weight: self.weight, temperature: self.temperature };
+        let divergence = Divergence { weight: self.mix, temperature: self.temperature };
         Requirements { divergence: Some(divergence), coupled: self.coupled, ..Requirements::reading([statistic]) }
     }
 }
@@ -121,6 +125,29 @@ impl Objective for ContextKl {
     }
 }
 
+impl ObjectivePlugin for OwnAnswers {
+    type Options = DivergenceOptions;
+
+    fn manifest() -> ObjectiveManifest {
+        let formula = "sum over answers' tokens of context.kl";
+        described("Divergence of own answers from a model behind other prompts, for tests", formula, DataKind::PROMPT)
+    }
+
+    fn create(options: DivergenceOptions) -> Result<Self> {
+        Ok(Self(options))
+    }
+}
+
+impl Objective for OwnAnswers {
+    fn requirements(&self) -> Result<Requirements> {
+        Ok(self.0.requirements("context.kl"))
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        sum_of(batch, "context.kl")
+    }
+}
+
 impl ObjectivePlugin for TopDistilling {
     type Options = TopOptions;
 
@@ -158,6 +185,7 @@ impl Objective for TopDistilling {
 export_objective!("distilling", Distilling);
 export_objective!("top-distilling", TopDistilling);
 export_objective!("context-kl", ContextKl);
+export_objective!("own-answers", OwnAnswers);
 
 #[cfg(test)]
 mod tests {
@@ -168,9 +196,10 @@ mod tests {
     #[test]
     fn every_law_holds() {
         let options = |json: &str| serde_json::from_str(json).unwrap();
-        let cases = [options("{}"), options(r#"{"weight": 0.5, "temperature": 2.0, "coupled": true}"#)];
+        let cases = [options("{}"), options(r#"{"mix": 0.5, "temperature": 2.0, "coupled": true}"#)];
         verify::<Distilling>(&cases, &Generator::new(3)).assert_ok();
         verify::<ContextKl>(&cases, &Generator::new(4)).assert_ok();
+        verify::<OwnAnswers>(&cases, &Generator::new(6)).assert_ok();
         let cases = [options("{}"), options(r#"{"count": 1}"#), options(r#"{"count": 7, "coupled": true}"#)];
         verify::<TopDistilling>(&cases, &Generator::new(5)).assert_ok();
     }
