@@ -142,7 +142,7 @@ fn steps_without_their_labels_are_refused() {
     let fewer =
         lab(PRM, format!("{}{}\n", steps(60), json!({"prompt": "q ", "completions": ["a", "b"], "labels": [true]})));
     fewer
-        .run(&["data.held_out=0", "train.batch.sequences=61"])
+        .run(&["data.held_out=0", "eval.every=0", "train.batch.sequences=61"])
         .refuses(1, &["2 segments and 1 values of the column `labels`"]);
     let plain =
         lab(PRM, (0..60).map(|i| format!("{}\n", json!({"prompt": format!("{i}? "), "completion": "yes"}))).collect());
