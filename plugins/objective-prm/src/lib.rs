@@ -38,6 +38,12 @@ impl ObjectivePlugin for ProcessReward {
                 mean(metric::RIGHT, "Score of the steps whose label is above 0.5"),
                 mean(metric::WRONG, "Score of the other steps"),
             ],
+            expectations: vec![Expectation {
+                quantity: BCE.into(),
+                value: std::f64::consts::LN_2.to_string(),
+                tolerance: 1e-6,
+                when: "the scalar head is new, so that every score is 0".into(),
+            }],
             ..Default::default()
         }
     }
