@@ -5,6 +5,7 @@
 
 mod authors;
 mod backends;
+mod contract;
 #[cfg(target_os = "linux")]
 mod faults;
 mod field;

@@ -4,8 +4,8 @@
 //! its Cargo.lock is this workspace's, so that a plugin is built with the versions that were tested.
 
 use crate::{
-    dist::{copy, copy_file, write as write_text},
     errors::Result,
+    files::{copy, copy_file, write as write_text},
 };
 use std::{collections::BTreeSet, fs, path::Path};
 use toml::{Table, Value};

@@ -12,8 +12,6 @@ use crate::{
     objectives::micro_batch::view,
 };
 
-use super::sampling::Answer;
-
 /// A process reward model.
 pub(super) struct ProcessModel {
     model: Box<Model>,
@@ -21,6 +19,18 @@ pub(super) struct ProcessModel {
     /// The separator's own tokens.
     ids: Vec<u32>,
     aggregate: Aggregate,
+}
+
+/// An answer to score.
+pub(super) struct Given<'a> {
+    /// Prompt and answer as tokens.
+    pub(super) sequence: &'a Sequence,
+    /// The answer's text.
+    pub(super) text: &'a str,
+    /// Where each of the answer's tokens ends in the text, in characters.
+    pub(super) ends: &'a [usize],
+    /// Whether its last token ends it.
+    pub(super) ended: bool,
 }
 
 /// An answer as the model reads it.
@@ -51,7 +61,7 @@ impl ProcessModel {
     ///
     /// # Errors
     /// Errors of the backend.
-    pub(super) fn score(&self, answers: &[Answer], most: usize) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+    pub(super) fn score(&self, answers: &[Given<'_>], most: usize) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
         let read: Vec<Read> = answers.iter().map(|answer| self.read(answer)).collect();
         let sequences: Vec<Sequence> = read.iter().map(|read| read.sequence.clone()).collect();
         let (mut scores, mut tokens) = (Vec::new(), Vec::new());
@@ -72,13 +82,13 @@ impl ProcessModel {
         Ok((scores, tokens))
     }
 
-    fn read(&self, answer: &Answer) -> Read {
-        let Answer { sequence, sample, ends, .. } = answer;
+    fn read(&self, answer: &Given<'_>) -> Read {
+        let Given { sequence, text, ends, ended } = *answer;
         let prompt = sequence.ids.len() - ends.len();
-        let words = ends.len() - usize::from(sample.ended);
+        let words = ends.len() - usize::from(ended);
         let mut ids = sequence.ids[..prompt + words].to_vec();
         let mut segments: Vec<(usize, usize)> = Vec::new();
-        for end in separated(&sample.completion, &self.separator) {
+        for end in separated(text, &self.separator) {
             // A token in which two segments end has the score of the last one.
             let token = ends[..words].partition_point(|own| *own < end);
             if token < words && segments.last().is_none_or(|(last, _)| *last < token) {

@@ -10,7 +10,7 @@ use plugin_api::{
 use plugin_api_load::LoadedReward;
 
 use super::{
-    process::ProcessModel,
+    process::{Given, ProcessModel},
     sampling::{Answer, per_token},
     spans,
 };
@@ -206,7 +206,8 @@ impl Rewards {
                     Scores::new(scorer, scores.iter().map(|score| (score - mean) / deviation).collect())
                 }
                 Kind::Process(process) => {
-                    let (scores, tokens) = process.score(answers, self.tokens)?;
+                    let given: Vec<Given<'_>> = answers.iter().map(given).collect();
+                    let (scores, tokens) = process.score(&given, self.tokens)?;
                     Scores { tokens: Some(tokens), ..Scores::new(scorer, scores) }
                 }
             };
@@ -327,6 +328,11 @@ fn rated(
         false => None,
     };
     Ok(Scores { parts, tokens, ..Scores::new(scorer, ratings.iter().map(|rating| rating.score).collect()) })
+}
+
+fn given(answer: &Answer) -> Given<'_> {
+    let Answer { sequence, sample, ends, .. } = answer;
+    Given { sequence, text: &sample.completion, ends, ended: sample.ended }
 }
 
 fn open_model(setup: &Setup, table: &str, device: &Device, path: &str, reward: &RewardTable) -> Result<Kind> {

@@ -2,7 +2,6 @@
 //!
 //! A row of a table is one mistake and the laws that it breaks; if any other law breaks, the test fails too.
 
-mod attached;
 mod compared;
 mod composing;
 mod faults;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::encoding::{Case, bytes, with_bos};
+use super::super::encoding::{Case, bytes, with_bos};
 use crate::data::batches::pack::{Sequence, pack};
 use crate::data::rows::read::{jsonl, segments::separate};
 use crate::data::rows::{Columns, RowKind, Truncation};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::encoding::{pair, with_bos};
+use super::super::encoding::{pair, with_bos};
 use crate::data::batches::pack::{Sequence, pack};
 use crate::data::error::Result;
 use crate::data::rows::encode::Encoder;

@@ -1,7 +1,7 @@
 //! Arrays that `compose` adds to its sequences, sequences that do not count, and `prepare` with the statistics of the window:
 //! right objectives pass, and each mistake is found.
 
-use super::{check, composing::joined};
+use super::super::{check, composing::joined};
 use crate::{
     Report,
     objective::{Generator, Laws},
