@@ -54,7 +54,7 @@ fn a_broken_plugin_and_a_taken_id_are_refused() {
     let mut command = telos(lab.path());
     let taken = Answer::of(command.args(["plugins", "install"]).arg(&sft).arg("--into").arg(plugins()));
     taken.refuses(2, &["holds the objective `ce`, not the objective `weighted-sft`"]);
-    let lawless = install(&lab, &library(&test_plugins(), "test-plugin-lawless"), &["--vocabulary", "50"]);
+    let lawless = install(&lab, &library(&test_plugins(), "test-plugin-lawless"), &[]);
     lawless.refuses(1, &["breaks laws", "nothing was installed", "--unverified"]);
     install(&lab, Path::new("nothing.so"), &[]).refuses(2, &["there is no file"]);
     fs::create_dir(lab.at("empty")).expect("a folder");
