@@ -12,8 +12,8 @@ fn install(lab: &Lab, file: &Path, more: &[&str]) -> Answer {
     Answer::of(command.args(["plugins", "install"]).arg(file).args(["--into", "mine"]).args(more))
 }
 
-/// Catches a library that is overwritten in place (a run that has mapped it would crash), one that is placed without its laws, a
-/// replaced version that is not named, and a folder that is left with half a file.
+/// Catches a library that is overwritten in place (a run that has mapped it would crash), one that is placed without
+/// its laws, a replaced version that is not named, and a folder that is left with half a file.
 #[test]
 fn a_library_is_verified_and_replaced_by_a_rename() {
     let lab = Lab::new();

@@ -203,8 +203,8 @@ fn range(option: &OptionSpec) -> String {
 
 /// A page with the manifest of every objective, as Markdown.
 pub(super) fn page(registry: &Registry) -> Result<String> {
-    let mut text = "# Objectives\n\nWhat `telos plugins show` prints for each objective of this version. Written by `cargo xtask test \
-                    --accept`; a test compares it.\n"
+    let mut text = "# Objectives\n\nWhat `telos plugins show` prints for each objective of this version. Written by \
+                    `cargo xtask test --accept`; a test compares it.\n"
         .to_owned();
     for info in registry.plugins().iter().filter(|info| info.kind == kind::OBJECTIVE) {
         let shown = Manifest::of(info)?.text();
