@@ -8,6 +8,7 @@ use crate::{
     build,
     cargo::{self, Workspace},
     errors::Result,
+    files::{copy, copy_file, write},
     sdk,
 };
 use sha2::{Digest, Sha256};
@@ -172,31 +173,6 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
         Ok(_) => Err(format!("strip failed for {}; its message is above", from.display())),
         Err(e) => Err(format!("cannot run `strip` ({e}); install binutils, which contains it")),
     }
-}
-
-/// Copies a file, or a folder with its content except Python's caches.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    if !from.is_dir() {
-        return copy_file(from, to);
-    }
-    for entry in fs::read_dir(from).map_err(|e| format!("cannot read {}: {e}", from.display()))? {
-        let entry = entry.map_err(|e| format!("cannot read {}: {e}", from.display()))?;
-        if entry.file_name() != "__pycache__" {
-            copy(&entry.path(), &to.join(entry.file_name()))?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
-    }
-    fs::copy(from, to).map(|_| ()).map_err(|e| format!("cannot copy {}: {e}", from.display()))
-}
-
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
 /// Every file below `folder`.

@@ -7,6 +7,7 @@ mod build;
 mod cargo;
 mod dist;
 mod errors;
+mod files;
 mod map;
 mod minors;
 mod plugins;

@@ -5,8 +5,8 @@
 //! crates use; its Cargo.lock is this workspace's, so that a plugin is built with the versions that were tested.
 
 use crate::{
-    dist::{copy, copy_file, write as write_text},
     errors::Result,
+    files::{self, copy, copy_file},
 };
 use std::{collections::BTreeSet, fs, path::Path};
 use toml::{Table, Value};
@@ -33,7 +33,7 @@ pub fn write(root: &Path, out: &Path) -> Result<()> {
     copy_file(&root.join("Cargo.lock"), &out.join("Cargo.lock"))?;
     let manifest = workspace(table(&root.join(MANIFEST))?, &used)?;
     let text = toml::to_string(&manifest).map_err(|e| format!("cannot write the SDK's {MANIFEST}: {e}"))?;
-    write_text(&out.join(MANIFEST), &text)
+    files::write(&out.join(MANIFEST), &text)
 }
 
 const MANIFEST: &str = "Cargo.toml";

@@ -23,7 +23,7 @@ type Read = std::result::Result<Requirements, String>;
 
 /// A plugin's manifest.
 enum Manifest {
-    Objective(ObjectiveManifest, Read),
+    Objective(Box<(ObjectiveManifest, Read)>),
     Backend(BackendManifest),
     Reward(RewardManifest),
 }
@@ -36,7 +36,7 @@ impl Manifest {
 
     fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
         Ok(match info.kind.as_str() {
-            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, requirements(library)),
+            kind::OBJECTIVE => Manifest::Objective(Box::new((library.objective_manifest()?, requirements(library)))),
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
@@ -49,7 +49,7 @@ impl Manifest {
 
     fn json(&self) -> Value {
         match self {
-            Manifest::Objective(m, _) => json!(m),
+            Manifest::Objective(described) => json!(described.0),
             Manifest::Backend(m) => json!(m),
             Manifest::Reward(m) => json!(m),
         }
@@ -57,7 +57,7 @@ impl Manifest {
 
     fn text(&self) -> String {
         match self {
-            Manifest::Objective(m, requirements) => objective(m, requirements),
+            Manifest::Objective(described) => objective(&described.0, &described.1),
             Manifest::Backend(m) => backend(m),
             Manifest::Reward(m) => reward(m),
         }
@@ -77,8 +77,8 @@ pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
         let manifest = Manifest::of(info)?;
         if as_json {
             let mut shown = json!({"plugin": entry_json(info), "manifest": manifest.json()});
-            if let Manifest::Objective(_, requirements) = &manifest {
-                let required = requirements.as_ref().ok();
+            if let Manifest::Objective(described) = &manifest {
+                let required = described.1.as_ref().ok();
                 shown["statistics"] = json!(required.map(|required| &required.statistics));
                 if let Some(required) = required.filter(|required| !required.normalisers.is_empty()) {
                     shown["normalisers"] = json!(required.normalisers);
