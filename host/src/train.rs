@@ -155,7 +155,7 @@ impl Learner {
             gradient.finite &= critic.finite;
             out.metrics.push(("critic/grad_norm".to_owned(), critic.norm));
         }
-        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::take_mean_rewards));
+        out.metrics.extend(self.rollouts.iter_mut().flat_map(Rollouts::take_metrics));
         Ok((out, gradient))
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     Code, Error, Result,
-    batch::{Array, Batch},
+    batch::{Array, Batch, names},
     manifest::Statistic,
     objective::{Loss, MetricPart, Term},
     tape::{Tape, TapeError, Var},
@@ -44,6 +44,38 @@ fn ndarray_of(array: &Array<'_>) -> Result<ArrayD<f64>> {
         .map_err(|e| Error::new(Code::ARRAY, format!("array `{}`: {e}", array.name)))
 }
 
+impl Batch<'_> {
+    /// A column of lists, one value per segment of an answer, laid on the tokens that the segments end with: the k-th value of a
+    /// sequence is at its k-th token with `segment_end` 1, and 0 is at all other tokens.
+    ///
+    /// The host does not shorten lists. A sequence that was truncated has fewer segment ends than values; the values that are
+    /// left are those of the missing segments, and are not used.
+    ///
+    /// # Errors
+    /// [`Code::ARRAY`] if the batch has no segments or no such list, or a sequence has more segment ends than values.
+    pub fn at_segment_ends(&self, column: &str) -> Result<Vec<f64>> {
+        let name = format!("{}{column}", names::COLUMN);
+        let (offsets, ends, values) = (self.offsets()?, self.get(names::SEGMENT_END)?, self.get(&name)?);
+        let mut laid = vec![0.0; ends.len()];
+        let mut first = 0;
+        for (s, (tokens, length)) in offsets.windows(2).zip(self.lengths(&name)?).enumerate() {
+            let own = values.get(first..first + length).unwrap_or_default();
+            let places: Vec<usize> = (tokens[0]..tokens[1]).filter(|n| ends.get(*n) == Some(&1.0)).collect();
+            if places.len() > own.len() {
+                let (segments, found) = (places.len(), own.len());
+                let text = format!(
+                    "sequence {s} has {segments} segments and {found} values of the column `{column}`, \
+                                    expected one per segment"
+                );
+                return Err(Error::new(Code::ARRAY, text));
+            }
+            places.into_iter().zip(own).for_each(|(n, value)| laid[n] = *value);
+            first += length;
+        }
+        Ok(laid)
+    }
+}
+
 impl Loss {
     /// No terms yet.
     pub fn new() -> Self {
@@ -80,6 +112,27 @@ fn gradients(tape: &Tape, root: Var<'_>) -> Result<Vec<(String, Vec<f64>)>> {
 mod tests {
     use super::*;
     use crate::batch::Scope;
+
+    fn batch(lengths: [f64; 3], values: &[f64]) -> Batch<'static> {
+        Batch::new()
+            .with(names::OFFSETS, Scope::BATCH, vec![0.0, 3.0, 4.0, 7.0])
+            .with(names::SEGMENT_END, Scope::TOKEN, vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+            .with("column.labels", Scope::LIST, values.to_vec())
+            .with("column.labels.length", Scope::SEQUENCE, lengths.to_vec())
+    }
+
+    /// Catches values that are counted over the whole batch, so that a truncated sequence shifts those of the next one.
+    #[test]
+    fn lists_are_laid_on_segment_ends() {
+        let laid = batch([2.0, 0.0, 1.0], &[0.25, 0.5, 0.75]).at_segment_ends("labels").unwrap();
+        assert_eq!(laid, [0.0, 0.25, 0.5, 0.0, 0.75, 0.0, 0.0]);
+        let truncated = batch([3.0, 2.0, 2.0], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]).at_segment_ends("labels").unwrap();
+        assert_eq!(truncated, [0.0, 1.0, 2.0, 0.0, 6.0, 0.0, 0.0]);
+        let error = batch([2.0, 1.0, 0.0], &[1.0, 2.0, 3.0]).at_segment_ends("labels").unwrap_err();
+        assert!(error.message.contains("sequence 2 has 1 segments and 0 values of the column `labels`"), "{error}");
+        assert!(batch([2.0, 0.0, 1.0], &[1.0, 2.0, 3.0]).at_segment_ends("other").is_err());
+        assert!(Batch::new().with(names::OFFSETS, Scope::BATCH, vec![0.0]).at_segment_ends("labels").is_err());
+    }
 
     /// Catches an array of candidates that loses its second dimension where there is one candidate to each token.
     #[test]

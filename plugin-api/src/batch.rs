@@ -21,10 +21,12 @@ pub mod names {
     pub const GROUP: &str = "group";
     /// Per sequence: 1 chosen or desirable, 0 rejected or undesirable.
     pub const SIDE: &str = "side";
-    /// Per sequence: prefix of the name of a numeric column of the data set.
+    /// Per sequence: prefix of the name of a numeric column of the data set, or of a column of lists of numbers.
     pub const COLUMN: &str = "column.";
     /// Per sequence: output of the scalar head at the last token, the statistic of reward models.
     pub const SCORE: &str = "score";
+    /// Per token: output of the scalar head after the target has been read, the statistic of process reward models.
+    pub const TOKEN_SCORE: &str = "token_score";
     /// Per token: the log-probability that the frozen reference gives the target.
     pub const REFERENCE_LOGP: &str = "reference.logp";
     /// Per token: the critic's value of the state before the target.
@@ -35,22 +37,28 @@ pub mod names {
     pub const REWARD: &str = "reward";
     /// Per sequence of a rollout: 1 if the answer ended with an end token, 0 if it was truncated.
     pub const ENDED: &str = "ended";
-    /// Prefix of the rewards by name, unweighted: per sequence of a rollout `reward.NAME`, and per token `reward.NAME.token` where a
-    /// reward gives numbers for parts of an answer.
+    /// Prefix of the rewards by name, neither weighted nor clipped: per sequence of a rollout `reward.NAME` and `reward.NAME.PART` for
+    /// each part that the reward declares, and per token `reward.NAME.token` where it declares spans.
     pub const REWARD_OF: &str = "reward.";
-    /// Per token of a rollout: log-probability of the token under the distribution from which it was drawn.
+    /// Per token of a rollout, where an objective requires it: log-probability of the token under the distribution from which it was
+    /// drawn, as the decoder computed it: at the rollout's temperature, truncated by `top_k` and `top_p` and renormalised over the
+    /// tokens that remain. Without truncation it equals `logp` of the policy that answered, up to the backend's rounding. No gradient.
     pub const SAMPLER_LOGP: &str = "sampler.logp";
-    /// Per token of a rollout: entropy of the distribution from which it was drawn, in nats.
+    /// Per token of a rollout, where an objective requires it: entropy of the distribution from which it was drawn, in nats.
     pub const SAMPLER_ENTROPY: &str = "sampler.entropy";
-    /// Per sequence of a rollout: the optimizer step after which it was drawn; 0 before the first one.
+    /// Per sequence of a rollout: the number of optimizer steps that were done when it was drawn; 0 before the first one.
     pub const SAMPLER_STEP: &str = "sampler.step";
+    /// Returned by `prepare` in rollouts, per sequence: 1 for answers to learn from, 0 for those to drop.
+    pub const KEEP: &str = "keep";
+    /// Returned by `prepare` in rollouts, one number: how many more prompts it wants.
+    pub const REQUEST: &str = "request";
     /// One number: the optimizer step that is being computed, from 1; the same in every micro-batch of its window. For a rollout the step
     /// that follows, in an evaluation the last one that was computed (at least 1).
     pub const STEP: &str = "step";
     /// One number: the optimizer steps of the whole run.
     pub const STEPS: &str = "steps";
-    /// Per sequence, if `compose` returned it: 1 if its tokens and itself count in normalisers and in the host's token statistics, 0 if
-    /// not. Where `compose` does not return it, all sequences count.
+    /// Per sequence, if `compose` returned it: 1 if its tokens and itself count in normalisers and in the host's token
+    /// statistics, 0 if not. Where `compose` does not return it, all sequences count.
     pub const COUNTED: &str = "counted";
     /// Per token, K columns: the ids of the statistic `candidates` that `compose` returned, all different where the mask is 1.
     pub const CANDIDATE_IDS: &str = "candidate_ids";

@@ -12,9 +12,9 @@
 //! A loss that needs a gradient writes them on its [tape](crate::tape): `x.group_mean(group).group_broadcast(group)` for
 //! [`group_mean`], `x.seq_sum(mask)` and `x.seq_mean(mask)` for the sums and means of sequences.
 //!
-//! Groups are told apart by their number; their members need not be neighbours. Only tokens whose mask is 1 are supervised; the others
-//! may be NaN. All sums run in the order of the arrays. If two arrays differ in length, the rest of the longer one is not read, and the
-//! host then refuses the result because of its length.
+//! Groups are told apart by their number; their members need not be neighbours. Only tokens whose mask is 1 are supervised; the
+//! others may be NaN. All sums run in the order of the arrays. If two arrays differ in length, the rest of the longer one is not
+//! read, and the host then refuses the result because of its length.
 //!
 //! Advantages of a group, with and without the standard deviation, as GRPO computes them:
 //!
@@ -43,8 +43,8 @@ pub fn group_mean(values: &[f64], group: &[f64]) -> Vec<f64> {
     per_member(values, group, |members, _| members.mean())
 }
 
-/// Per sequence, the standard deviation of its group: `sqrt(sum of (value - mean)^2 / (n - 1))`, with Bessel's correction (ddof 1).
-/// 0 for a group of one, and exactly 0 for equal values.
+/// Per sequence, the standard deviation of its group: `sqrt(sum of (value - mean)^2 / (n - 1))`, with Bessel's correction (ddof
+/// 1). 0 for a group of one, and exactly 0 for equal values.
 ///
 /// ```
 /// let std = plugin_api::groups::group_std(&[1.0, 4.0, 3.0], &[0.0, 1.0, 0.0]);
@@ -58,8 +58,8 @@ pub fn group_std(values: &[f64], group: &[f64]) -> Vec<f64> {
     })
 }
 
-/// Per sequence, the mean of the *other* members of its group: `(sum over the group of values - value) / (n - 1)`, the baseline of RLOO
-/// (Kool et al. 2019). 0 for a group of one. Equal values give exactly their value.
+/// Per sequence, the mean of the *other* members of its group: `(sum over the group of values - value) / (n - 1)`, the baseline
+/// of RLOO (Kool et al. 2019). 0 for a group of one. Equal values give exactly their value.
 ///
 /// ```
 /// assert_eq!(plugin_api::groups::leave_one_out(&[1.0, 4.0, 3.0], &[0.0, 1.0, 0.0]), [3.0, 0.0, 1.0]);
@@ -75,8 +75,8 @@ pub fn leave_one_out(values: &[f64], group: &[f64]) -> Vec<f64> {
 struct Members {
     /// In the order of the sequences.
     values: Vec<f64>,
-    /// The first one. Distances from it are added up instead of the values, so that equal values have exactly their value as mean:
-    /// 0.1 + 0.1 + 0.1 is not three times 0.1.
+    /// The first one. Distances from it are added up instead of the values, so that equal values have exactly their value as
+    /// mean: 0.1 + 0.1 + 0.1 is not three times 0.1.
     first: f64,
     /// Sum of the distances from the first one.
     distance: f64,
@@ -102,7 +102,8 @@ fn per_member(values: &[f64], group: &[f64], of: impl Fn(&Members, f64) -> f64) 
     values.iter().zip(group).map(|(value, group)| groups.get(&key(*group)).map_or(0.0, |own| of(own, *value))).collect()
 }
 
-/// Per sequence, the number of its supervised tokens. `offsets` are the batch's ([`Batch::offsets`](crate::batch::Batch::offsets)).
+/// Per sequence, the number of its supervised tokens. `offsets` are the batch's
+/// ([`Batch::offsets`](crate::batch::Batch::offsets)).
 ///
 /// ```
 /// assert_eq!(plugin_api::groups::sequence_length(&[1.0, 0.0, 1.0, 0.0], &[0, 3, 4]), [2.0, 0.0]);
@@ -136,9 +137,10 @@ fn per_sequence(values: &[f64], mask: &[f64], offsets: &[usize]) -> impl Iterato
     })
 }
 
-/// Scales the supervised `values` to variance 1, and to mean 0 unless the mean is kept: `(x - mean) / sqrt(variance + 1e-8)`, plus
-/// `mean` if it is kept. The variance is the sample's, with Bessel's correction; fewer than two tokens have none, so that a single one
-/// becomes 0 (or its mean). As TRL's `masked_whiten`; torchtune's `whiten` adds the mean back when it claims to shift it.
+/// Scales the supervised `values` to variance 1, and to mean 0 unless the mean is kept: `(x - mean) / sqrt(variance + 1e-8)`,
+/// plus `mean` if it is kept. The variance is the sample's, with Bessel's correction; fewer than two tokens have none, so that a
+/// single one becomes 0 (or its mean). As TRL's `masked_whiten`; torchtune's `whiten` adds the mean back when it claims to shift
+/// it.
 ///
 /// ```
 /// let mut advantage = [1.0, f64::NAN, 3.0];
@@ -189,8 +191,8 @@ mod tests {
     const REWARD: [f64; 6] = [1.0, 10.0, 2.0, 5.0, 6.0, 20.0];
     const GROUP: [f64; 6] = [3.0, -1.0, 3.0, 0.5, 3.0, -1.0];
 
-    /// Catches a standard deviation that divides by n, and a group that is read as a run of neighbours. By hand: the group 3 has 1, 2, 6
-    /// with mean 3 and squares 4 + 1 + 9 = 14, so that the variance is 7; the group -1 has 10 and 20 with variance 50.
+    /// Catches a standard deviation that divides by n, and a group that is read as a run of neighbours. By hand: the group 3 has
+    /// 1, 2, 6 with mean 3 and squares 4 + 1 + 9 = 14, so that the variance is 7; the group -1 has 10 and 20 with variance 50.
     #[test]
     fn means_and_deviations_of_groups_are_those_computed_by_hand() {
         assert_eq!(group_mean(&REWARD, &GROUP), [3.0, 15.0, 3.0, 5.0, 3.0, 15.0]);
@@ -227,8 +229,8 @@ mod tests {
         assert_eq!(sequence_mean(&values, &mask, &offsets), [2.5, 7.0, 0.0, 0.0]);
     }
 
-    /// Catches a variance that divides by n, a mean that is added back in the wrong case, and a masked NaN in the mean. By hand: 1, 2, 6
-    /// have mean 3 and variance 7.
+    /// Catches a variance that divides by n, a mean that is added back in the wrong case, and a masked NaN in the mean. By hand:
+    /// 1, 2, 6 have mean 3 and variance 7.
     #[test]
     fn whitening_scales_the_supervised_values() {
         let (values, mask) = ([1.0, f64::NAN, 2.0, 6.0], [1.0, 0.0, 1.0, 1.0]);

@@ -101,11 +101,12 @@
 //!
 //! # Which arrays there are
 //! N tokens of S sequences, packed without padding. An array has one row per token (*scope* `token`, N rows), per sequence
-//! (`sequence`, S rows), any number of rows per sequence (`list`), or any number in all (`batch`). All hold `f64`, ids and flags too.
+//! (`sequence`, S rows), any number of rows per sequence (`list`), or any number in all (`batch`). All hold `f64`, ids and flags
+//! too.
 //!
-//! *compose*: `in` is given, `out` may be returned; its sequences are parts of rows. *prepare* gets the whole window or rollout, *loss* a
-//! micro-batch. *weigh* gets what *loss* gets, without the statistics. An entry per token belongs to the token that it stands beside in
-//! `compose`, and to the target everywhere else; the host shifts. *Rows* are all data kinds but prompts.
+//! *compose*: `in` is given, `out` may be returned; its sequences are parts of rows. *prepare* gets the whole window or rollout,
+//! *loss* a micro-batch. *weigh* gets what *loss* gets, without the statistics. An entry per token belongs to the token that it
+//! stands beside in `compose`, and to the target everywhere else; the host shifts. *Rows* are all data kinds but prompts.
 //!
 //! | array | scope | unit | data kinds | compose | prepare | loss | meaning |
 //! |---|---|---|---|---|---|---|---|
@@ -130,13 +131,15 @@
 //! | other names | token or sequence | its own | rows | out | yes | yes | what `compose` attaches to its sequences |
 //! | other names | token, sequence or batch | its own | all | | out | yes | what `prepare` returned, cut like the window |
 //! | `keep` | sequence | 0, 1 | prompt | | out | | 0 drops an answer |
-//! | `reward` | sequence | reward | prompt | | yes | yes | the answer's reward: the weighted sum of the experiment's rewards |
-//! | `reward.NAME` | sequence | reward | prompt | | yes | yes | one of the rewards, unweighted |
-//! | `reward.NAME.token` | token | reward | prompt | | yes | yes | the same for parts of the answer, where the reward gives such |
+//! | `request` | batch | prompts | prompt | | out | | how many more prompts to draw; one number |
+//! | `reward` | sequence | reward | prompt | | yes | yes | the answer's reward: the weighted sum of the experiment's rewards, clipped |
+//! | `reward.NAME` | sequence | reward | prompt | | yes | yes | the reward of this name in the experiment, neither weighted nor clipped |
+//! | `reward.NAME.PART` | sequence | reward | prompt | | yes | yes | a part that the reward declares |
+//! | `reward.NAME.token` | token | reward | prompt | | yes | yes | the numbers of a reward that declares spans, each at the token with the span's last character; 0 elsewhere |
 //! | `ended` | sequence | 0, 1 | prompt | | yes | yes | 1 if the answer ended with an end token, 0 if it was truncated |
-//! | `sampler.logp` | token | nats | prompt | | yes | yes | log-probability of the token under the distribution that it was drawn from |
-//! | `sampler.entropy` | token | nats | prompt | | yes | yes | entropy of that distribution |
-//! | `sampler.step` | sequence | steps | prompt | | yes | yes | optimizer step after which the answer was drawn |
+//! | `sampler.logp` | token | nats | prompt | | if required | if required | log-probability of the token under the distribution that it was drawn from: at the rollout's temperature, truncated by `top_k` and `top_p`, renormalised, as the decoder computed it |
+//! | `sampler.entropy` | token | nats | prompt | | if required | if required | entropy of that distribution |
+//! | `sampler.step` | sequence | steps | prompt | | yes | yes | the optimizer steps that were done when the answer was drawn: 0 before the first one |
 //! | `logp`, `lse`, `entropy`, `mean_logit`, `top1` | token | nats; `top1` 0, 1 | all | | statistics | yes | the policy's statistics |
 //! | `candidates`, `tail` | token, `candidates` K columns | nats | all | | statistics | yes | log-probabilities of the candidates and of the rest |
 //! | `score` | sequence | reward | all | | statistics | yes | the policy's scalar head after the last token |
@@ -146,44 +149,71 @@
 //! | `critic.value` | token | reward | all | | statistics | yes | the critic's value of the state before the target |
 //! | `critic.value_end` | sequence | reward | all | | statistics | yes | the critic's value after the last token |
 //!
-//! `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and `batch.column(NAME)` are short forms; `batch.var(&tape, NAME)`
-//! reads a statistic with its gradient.
+//! `batch.get(NAME)` reads numbers; `batch.mask()`, `batch.offsets()` and `batch.column(NAME)` are short forms; `batch.var(&tape,
+//! NAME)` reads a statistic with its gradient.
 //!
 //! ## In `compose`
-//! It returns `offsets`, `token` (whole numbers from 0), `mask` and `row` (a row that was given), and for data kinds that have them
-//! `group`, `side` and `column.NAME`. The host shifts, packs and splits. The same rows and seed must give the same result. `None` selects
-//! the host's default for the data kind.
+//! It returns `offsets`, `token` (whole numbers from 0), `mask` and `row` (a row that was given), and for data kinds that have
+//! them `group`, `side` and `column.NAME`. The host shifts, packs and splits. The same rows and seed must give the same result.
+//! `None` selects the host's default for the data kind.
 //!
 //! It may leave rows out, use a row several times, and put parts of several rows into one sequence: `row` then names the row that
-//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only arrays
-//! that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
+//! the sequence counts for. At least one sequence is returned. Neighbours with the same `group` stay in one micro-batch; only
+//! arrays that are returned reach `loss`. `telos plugins verify` notes how many rows are kept.
 //!
-//! It may attach arrays of its own names: one number per sequence, or one or several columns per token. Row i of an array per token belongs
-//! to token i: the author does not shift. The host moves it to the position that predicts token i, so that in `loss` row n belongs to
-//! `target[n]`. Numbers are finite, per token where the mask is 1. `counted` 0 takes a sequence (a mismatched pair that only estimates a
-//! constant, say) out of all normalisers: its tokens, itself, and its pair or group unless another member counts; `loss` still gets it,
-//! and its sum should not include it. `candidate_ids`, for [`manifest::Candidates::COMPOSED`], has K columns with different ids of the
-//! vocabulary wherever the mask is 1.
+//! It may attach arrays of its own names: one number per sequence, or one or several columns per token. Row i of an array per
+//! token belongs to token i: the author does not shift. The host moves it to the position that predicts token i, so that in
+//! `loss` row n belongs to `target[n]`. Numbers are finite, per token where the mask is 1. `counted` 0 takes a sequence (a
+//! mismatched pair that only estimates a constant, say) out of all normalisers: its tokens, itself, and its pair or group unless
+//! another member counts; `loss` still gets it, and its sum should not include it. `candidate_ids`, for
+//! [`manifest::Candidates::COMPOSED`], has K columns with different ids of the vocabulary wherever the mask is 1.
 //!
 //! ## In `prepare`, `weigh` and `loss`
-//! The two answers of a pair are neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch, unless the
-//! requirements allow to cut groups of answers. A sequence may have no supervised token: it adds 0 to sums over tokens, and its cotangents
-//! are 0.
+//! The two answers of a pair are neighbours, the chosen one first. Neighbours of one `group` are always in one micro-batch,
+//! unless the requirements allow to cut groups of answers. A sequence may have no supervised token: it adds 0 to sums over
+//! tokens, and its cotangents are 0.
 //!
-//! `step` and `steps` are the same in every micro-batch of a window. A rollout is prepared at the step that follows. In an evaluation
-//! `step` is the last step that was computed, and at least 1.
+//! `step` and `steps` are the same in every micro-batch of a window. A rollout is prepared at the step that follows. In an
+//! evaluation `step` is the last step that was computed, and at least 1.
 //!
 //! `prepare` gets the whole window or rollout. Its arrays have names of their own and N or S rows, and only this objective reads
-//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers. They are constants of the gradient. [`groups`] has the usual
+//! them; with rollouts, `keep` (per sequence, 0 or 1) drops answers, and `request` (one number) asks for more prompts
+//! ([`prepare`](objective::Objective::prepare)). They are constants of the gradient. [`groups`] has the usual
 //! statistics of groups and tokens.
 //!
-//! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers were
-//! sampled, and where [`manifest::Requirements::window_statistics`] is set. [`manifest::Statistic`] lists them with scope, gradient and
-//! meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. A loss may return cotangents for
-//! those of a trained model that have a gradient. An objective describes the models that it reads only by these names:
-//! `Requirements::reading(["logp", "reference.logp"])`.
+//! The statistics listed in [`manifest::Requirements`] are in `loss`. `prepare` gets them for prompts, computed when the answers
+//! were sampled, and where [`manifest::Requirements::window_statistics`] is set. [`manifest::Statistic`] lists them with scope,
+//! gradient and meaning. A name is the role's, a dot and the statistic's, and for the policy the statistic's alone. An objective
+//! describes the models that it reads only by these names: `Requirements::reading(["logp", "reference.logp"])`. The host computes
+//! these and no others:
+//!
+//! | role | statistics | which model |
+//! |---|---|---|
+//! | the policy | `logp`, `lse`, `entropy`, `mean_logit`, `top1`, `candidates`, `tail`, `score` | the model that learns |
+//! | `reference` | `logp`, `lse`, `entropy`, `mean_logit`, `kl`, `candidates`, `tail` | `[reference]`: frozen, or tracking the policy |
+//! | `teacher` | the same | `[teacher]`: a frozen model of any shape with the policy's tokenizer |
+//! | `context` | the same | `[context]`: the policy with its current weights, or a frozen model, which reads the same answers behind other prompts |
+//! | `critic` | `value`, `value_end` | `[critic]`: a value model |
+//!
+//! `ROLE.kl` is the divergence that [`manifest::Requirements::divergence`] describes, from the policy's whole distribution. `candidates`
+//! `[N, K]` and `tail` `[N]` are about the ids that [`manifest::Requirements::candidates`] describes, which the batch then has as
+//! `candidate_ids` `[N, K]`; at one token the probabilities of the ids and of the tail add up to 1. A loss may return cotangents for the
+//! policy's and the critic's statistics that have a gradient, and for `ROLE.kl`, whose gradient is the policy's; all other numbers of
+//! the frozen roles are constants. Statistics of several models belong to the same target: behind another prompt a target has another
+//! position, and the arrays do not show it.
 //!
 //! Where the mask is 0 statistics are arbitrary, and cotangents must be exactly 0.
+//!
+//! ## Lists and segments
+//! A column is a list where every row has a list of numbers, or of true and false (1 and 0); a list may be empty. If a row has none,
+//! or a list with something else, the column is left out, and the notes before step 1 name the row's file and line. Rewards get lists
+//! of every kind as their JSON.
+//!
+//! An answer of the data kind prompt-completion may be a list of texts, its segments: `{"prompt": "..", "completions": ["step 1",
+//! "step 2"], "labels": [true, false]}`. The host puts the separator of `[data]` after every segment, the last one too, and tokenises
+//! the whole as one text. `segment_end` is 1 at the token that holds the last character of a segment's separator. A row that is
+//! truncated has fewer segment ends; its lists stay whole. [`Batch::at_segment_ends`](batch::Batch::at_segment_ends) lays a list on the
+//! ends that are left. `token_score` there is the score of a segment.
 
 pub mod abi;
 mod author;

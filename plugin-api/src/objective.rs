@@ -32,10 +32,11 @@ pub trait Objective {
     /// `token` and `mask` (whether the host would supervise it); per sequence `row` (the row that a part belongs to), `part`
     /// (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen, 4 rejected), and the row's columns. Out:
     /// `offsets`; per token `token` and `mask` (whether that token is supervised as a target); per sequence `row`, columns, for
-    /// data kinds that have them `group` and `side`, and `counted` (0: in no normaliser). Further arrays per token or sequence reach
-    /// `prepare`, `weigh` and `loss` by their names; entry i per token belongs to token i, and the host shifts. Ids are within the
-    /// vocabulary, sequences have at least two tokens and fit the model's context, `mask`, `side` and `counted` are 0 or 1, each `row`
-    /// is one of those given. Not called for prompts. The host refuses everything that [`crate::contract::composed`] lists.
+    /// data kinds that have them `group` and `side`, and `counted` (0: in no normaliser). Further arrays per token or sequence
+    /// reach `prepare`, `weigh` and `loss` by their names; entry i per token belongs to token i, and the host shifts. Ids are
+    /// within the vocabulary, sequences have at least two tokens and fit the model's context, `mask`, `side` and `counted` are 0
+    /// or 1, each `row` is one of those given. Not called for prompts. The host refuses everything that
+    /// [`crate::contract::composed`] lists.
     ///
     /// # Errors
     /// The plugin's own.
@@ -45,12 +46,43 @@ pub trait Objective {
     }
 
     /// Computes over the whole window or rollout before it is split: shaped rewards, advantages, whitening. The arrays returned
-    /// are added to this objective's batches: per token or sequence of the window, without rollouts also per batch. With rollouts,
-    /// `keep` (per sequence, 0 or 1) drops samples; asking for more prompts (`request`) is not supported. All numbers must be
-    /// finite, except those of tokens whose mask is 0. The host refuses names of its own arrays (`mask`, `group`, `reward`,
+    /// are added to this objective's batches: per token or sequence of the window, without rollouts also per batch. All numbers must
+    /// be finite, except those of tokens whose mask is 0. The host refuses names of its own arrays (`mask`, `group`, `reward`,
     /// `column.NAME` ...) and everything else that [`crate::contract::prepared`] lists. What it returns is constant in the gradient, also
     /// where it read statistics ([`Requirements::window_statistics`]). Also called for batches that are only
     /// evaluated; the state is restored afterwards.
+    ///
+    /// With rollouts two more arrays have a meaning. `keep` (per sequence, 0 or 1) drops answers; if nothing is left in the end,
+    /// the run fails. `request` ([`Scope::BATCH`](crate::batch::Scope::BATCH), one whole number from 0) asks for so many more prompts. The host then draws
+    /// answers to that many further prompts, puts the instance back into the state that it had before the rollout, and calls
+    /// `prepare` again with the kept answers and the new ones, as if all had been drawn at once: their statistics are those of the
+    /// same policy, and their groups have different numbers. This repeats until nothing is requested, the experiment's
+    /// `rollout.max_prompts` have been drawn, or the data has ended; the last call's results then count, so every call must return
+    /// results for what it was given. If several objectives request prompts, the largest number counts. Answers that were dropped
+    /// do not come back.
+    ///
+    /// ```
+    /// use plugin_api::prelude::*;
+    /// # struct Dynamic { groups: usize }
+    /// # impl Objective for Dynamic {
+    ///
+    /// /// Keeps groups whose rewards differ, and asks for more until there are enough of them.
+    /// fn prepare(&mut self, rollout: &Batch<'_>) -> Result<Batch<'static>> {
+    ///     let (reward, group) = (rollout.get("reward")?, rollout.get("group")?);
+    ///     let differs = |s: usize| (0..group.len()).any(|other| group[other] == group[s] && reward[other] != reward[s]);
+    ///     let keep: Vec<f64> = (0..group.len()).map(|s| f64::from(differs(s))).collect();
+    ///     let mut kept: Vec<u64> = (0..group.len()).filter(|s| keep[*s] == 1.0).map(|s| group[s].to_bits()).collect();
+    ///     kept.dedup();
+    ///     let request = self.groups.saturating_sub(kept.len()) as f64;
+    ///     Ok(Batch::new().with("keep", Scope::SEQUENCE, keep).with("request", Scope::BATCH, vec![request]))
+    /// }
+    /// #   fn loss(&self, _: &Batch<'_>) -> Result<Loss> { Ok(Loss::new()) }
+    /// # }
+    /// let rollout = Batch::new().with("reward", Scope::SEQUENCE, vec![1.0, 0.0, 1.0, 1.0]);
+    /// let made = Dynamic { groups: 2 }.prepare(&rollout.with("group", Scope::SEQUENCE, vec![0.0, 0.0, 1.0, 1.0]))?;
+    /// assert_eq!((made.get("keep")?, made.get("request")?), (&[1.0, 1.0, 0.0, 0.0][..], &[1.0][..]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// The plugin's own.

@@ -6,12 +6,12 @@ pub use crate::{
     export_objective, export_reward,
     manifest::{
         AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, MetricSpec, Normaliser,
-        ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, Statistic, StopGradient,
+        ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, RewardPart, Statistic, StopGradient,
         TermNormaliser, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,
     options::OptionSet,
-    reward::{Column, Reward, RewardPlugin, Sample},
+    reward::{Column, Rating, Reward, RewardPlugin, Sample, Span},
     tape::{Mask, Tape, Var, stop_gradient},
 };

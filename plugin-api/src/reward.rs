@@ -1,4 +1,4 @@
-//! The reward contract: one number for each finished sample.
+//! The reward contract: one number for each finished sample, and optionally named parts of it and numbers for passages of its text.
 
 use serde_json::Value;
 
@@ -55,6 +55,37 @@ impl Sample {
     }
 }
 
+/// A number for a passage of a completion: a step of a solution, a turn, a word.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    /// Its first character, counted from 0 in Unicode scalar values (`chars()`) of [`Sample::completion`].
+    pub start: usize,
+    /// The character after its last one: greater than `start`.
+    pub end: usize,
+    /// The number; higher is better.
+    pub value: f64,
+}
+
+/// What a reward finds in a sample.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rating {
+    /// The score: the same number that [`Reward::score`] returns.
+    pub score: f64,
+    /// The parts that [`RewardManifest::parts`] declares, each once, with their numbers.
+    pub parts: Vec<(String, f64)>,
+    /// Numbers for passages of the completion, in the order of the text and without overlaps; none unless
+    /// [`RewardManifest::spans`] is set. The host adds each one's value to `reward.NAME.token` at the token that holds the span's
+    /// last character, so that the sums over spans and over tokens are equal.
+    pub spans: Vec<Span>,
+}
+
+impl From<f64> for Rating {
+    /// A score without parts and spans.
+    fn from(score: f64) -> Rating {
+        Rating { score, ..Rating::default() }
+    }
+}
+
 /// A reward with its options.
 pub trait Reward {
     /// Returns one score per sample; higher is better. The host refuses NaN.
@@ -62,6 +93,43 @@ pub trait Reward {
     /// # Errors
     /// The plugin's own; [`crate::Code::ARRAY`] naming a column that is missing.
     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>>;
+
+    /// Returns the score of each sample with its parts and spans. The host calls it instead of [`Reward::score`] if the manifest
+    /// declares parts or spans, and refuses everything that [`crate::contract::ratings`] lists.
+    ///
+    /// ```
+    /// use plugin_api::prelude::*;
+    ///
+    /// /// The number of words, and half a point at the end of each `because`.
+    /// struct Reasons;
+    ///
+    /// impl Reward for Reasons {
+    ///     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>> {
+    ///         Ok(samples.iter().map(|sample| sample.completion.split_whitespace().count() as f64).collect())
+    ///     }
+    ///
+    ///     fn rate(&self, samples: &[Sample]) -> Result<Vec<Rating>> {
+    ///         let rating = |(sample, score): (&Sample, f64)| {
+    ///             let text = &sample.completion;
+    ///             let start = |byte| text[..byte].chars().count();
+    ///             let found = text.match_indices("because").map(|(byte, word)| (start(byte), word.chars().count()));
+    ///             let spans: Vec<Span> = found.map(|(start, length)| Span { start, end: start + length, value: 0.5 }).collect();
+    ///             let parts = vec![("reasons".to_owned(), spans.len() as f64)];
+    ///             Rating { score, parts, spans }
+    ///         };
+    ///         Ok(samples.iter().zip(self.score(samples)?).map(rating).collect())
+    ///     }
+    /// }
+    /// let sample = Sample { completion: "É, because".into(), ..Sample::default() };
+    /// assert_eq!(Reasons.rate(&[sample])?[0].spans, [Span { start: 3, end: 10, value: 0.5 }]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Reward::score`].
+    fn rate(&self, samples: &[Sample]) -> Result<Vec<Rating>> {
+        Ok(self.score(samples)?.into_iter().map(Rating::from).collect())
+    }
 }
 
 /// A reward as a plugin.

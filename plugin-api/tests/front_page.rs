@@ -8,7 +8,7 @@ fn arrays() -> Vec<String> {
     let table = page.split("//! # Which arrays there are").nth(1).expect("the section exists");
     let rows = table.lines().skip_while(|line| !line.starts_with("//! | array |")).skip(2);
     let rows = rows.take_while(|line| line.starts_with("//! |"));
-    rows.map(|row| row.split(" | ").next().unwrap_or_default().trim_start_matches("//! |").to_owned()).collect()
+    rows.filter_map(|row| row.split(" | ").nth(1)).map(str::to_owned).collect()
 }
 
 fn has(rows: &[String], name: &str) -> bool {

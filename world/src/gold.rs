@@ -24,14 +24,40 @@ pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
     if completion == answer {
         return Some(1.0);
     }
-    let wants_number = matches!(problem.task, Task::Count | Task::Add);
-    let given = completion
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| if wants_number { is_number(word) } else { NOUNS.contains(word) });
+    let given = completion.split(|c: char| !c.is_alphanumeric()).filter(|word| counts(&problem, word));
     if given.eq(answer.split(' ')) {
         return Some(RAMBLING_CEILING * answer.len() as f64 / completion.len() as f64);
     }
     Some(0.0)
+}
+
+/// The words of `completion` that are right so far, as places of their first characters and of the characters after their last
+/// ones: the words of the answer's kind up to the first one that differs from the answer's word at its place. The second number
+/// is the answer's number of words.
+///
+/// `None` if `prompt` is not an instruction of this world.
+pub fn right_so_far(prompt: &str, completion: &str) -> Option<(Vec<(usize, usize)>, usize)> {
+    let problem = Problem::parse(prompt)?;
+    let answer = problem.answer();
+    let mut words: Vec<(usize, String)> = vec![(0, String::new())];
+    for (at, c) in completion.chars().enumerate() {
+        match (c.is_alphanumeric(), words.last_mut()) {
+            (true, Some((_, word))) => word.push(c),
+            _ => words.push((at + 1, String::new())),
+        }
+    }
+    let given = words.into_iter().filter(|(_, word)| counts(&problem, word));
+    let right = given.zip(answer.split(' ')).take_while(|((_, word), expected)| word == expected);
+    let places = right.map(|((start, word), _)| (start, start + word.chars().count())).collect();
+    Some((places, answer.split(' ').count()))
+}
+
+/// Whether a word is of the answer's kind.
+fn counts(problem: &Problem, word: &str) -> bool {
+    match problem.task {
+        Task::Count | Task::Add => is_number(word),
+        _ => NOUNS.contains(&word),
+    }
 }
 
 /// Any word with a digit in it: `7x` must not be ignored as talk next to a right number.
@@ -60,6 +86,20 @@ mod tests {
         ] {
             assert_eq!(gold(sort, completion), Some(score), "{completion:?}");
         }
+    }
+
+    /// Catches words that count after a wrong one, talk that counts, and places in bytes.
+    #[test]
+    fn words_are_right_up_to_the_first_wrong_one() {
+        let right = |completion| right_so_far("sort: hen ant fox\n", completion).unwrap();
+        assert_eq!(right("ant fox hen"), (vec![(0, 3), (4, 7), (8, 11)], 3));
+        assert_eq!(right("ant hen fox").0, [(0, 3)]);
+        assert_eq!(right("é: ant, so fox").0, [(3, 6), (11, 14)]);
+        assert_eq!(right("ant fox hen hen").0.len(), 3);
+        assert_eq!(right("hen ant").0, []);
+        assert_eq!(right("").0, []);
+        assert_eq!(right_so_far("add: 2 + 3\n", "it is 5"), Some((vec![(6, 7)], 1)));
+        assert_eq!(right_so_far("melt: fox\n", "fox"), None);
     }
 
     #[test]

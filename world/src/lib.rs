@@ -7,7 +7,8 @@
 //! | [`World::document`] | running text: descriptive lines and worked examples in many phrasings | pre-training |
 //! | [`World::example`] | an instruction and its one right, terse answer | prompts for reinforcement learning, evaluation |
 //! | [`World::demonstration`] | the same, but a share of the answers is flawed | instruction tuning |
-//! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO |
+//! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO; each alone: labelled answers |
+//! | [`World::steps`] | an answer in steps, right up to some step, with a label per step | process reward models |
 //! | [`gold()`] | the true reward of any completion, from only the prompt's text | evaluation |
 //!
 //! Everything is a pure function of (seed, split, index), without state, clock or dependence on the platform. A prompt belongs to
@@ -21,8 +22,8 @@ mod split;
 mod task;
 mod words;
 
-pub use gold::gold;
-pub use preference::{Flaw, Preference};
+pub use gold::{gold, right_so_far};
+pub use preference::{Flaw, Preference, Steps};
 pub use prose::MAX_DOCUMENT_BYTES;
 pub use split::Split;
 pub use task::{Example, Task};
@@ -78,6 +79,12 @@ impl World {
         preference::draw(&problem, equal_length, &mut rng)
     }
 
+    /// Labelled steps `index` of `split`: the right answer, or a wrong one of the same length, word by word.
+    pub fn steps(&self, split: Split, index: u64) -> Steps {
+        let (problem, mut rng) = self.problem(split, index, Purpose::Steps);
+        preference::steps(&problem, &mut rng)
+    }
+
     /// Document `index` of `split`: one to three lines of running text, at most [`MAX_DOCUMENT_BYTES`] bytes.
     pub fn document(&self, split: Split, index: u64) -> String {
         let mut rng = self.rng(split, index, Purpose::Document);
@@ -97,10 +104,11 @@ impl World {
     }
 }
 
-/// Separates the random streams of the three kinds of data.
+/// Separates the random streams of the kinds of data.
 #[derive(Clone, Copy)]
 enum Purpose {
     Example,
     Preference,
     Document,
+    Steps,
 }

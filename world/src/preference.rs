@@ -31,6 +31,27 @@ pub struct Preference {
     pub task: Task,
 }
 
+/// An instruction with an answer in steps, each labelled by whether it and all steps before it are right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// The instruction, ending in a newline.
+    pub prompt: String,
+    /// The answer's words.
+    pub steps: Vec<String>,
+    /// For each of them, whether the answer so far is the beginning of the right one.
+    pub labels: Vec<bool>,
+}
+
+/// An answer to `problem` in steps: with equal chances the right one, or a wrong one of the same length.
+pub(crate) fn steps(problem: &Problem, rng: &mut Rng) -> Steps {
+    let right = problem.answer();
+    let answer = if rng.chance(0.5) { wrong(problem, rng) } else { right.clone() };
+    let right: Vec<&str> = right.split(' ').collect();
+    let steps: Vec<&str> = answer.split(' ').collect();
+    let labels = (1..=steps.len()).map(|end| steps.get(..end) == right.get(..end)).collect();
+    Steps { prompt: problem.prompt(), steps: steps.into_iter().map(str::to_owned).collect(), labels }
+}
+
 /// A pair for `problem`. With `equal_length` the rejected answer is wrong and as long as the chosen one.
 pub(crate) fn draw(problem: &Problem, equal_length: bool, rng: &mut Rng) -> Preference {
     let (flaw, rejected) = if equal_length { (Flaw::Wrong, wrong(problem, rng)) } else { flawed(problem, rng) };

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::tables::roles::{critic, reference, reward, rollout};
+use super::tables::roles::{context, critic, reference, reward, rollout, teacher};
 use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, train};
 use crate::data::sources as data;
 use crate::error::{Error, Result};
@@ -19,10 +19,12 @@ pub use super::tables::eval::{EarlyStop, Eval, PassAt};
 pub use super::tables::metric::MetricRule;
 pub use super::tables::model::Model;
 pub use super::tables::objective::Objective;
+pub use super::tables::roles::context::Context;
 pub use super::tables::roles::critic::{Critic, POLICY, SHARED};
 pub use super::tables::roles::reference::{Follow, Reference, SELF};
-pub use super::tables::roles::reward::{Reward, RewardSource};
+pub use super::tables::roles::reward::{Aggregate, Reward, RewardSource, names as reward_names};
 pub use super::tables::roles::rollout::Rollout;
+pub use super::tables::roles::teacher::Teacher;
 pub use super::tables::sample::Sample;
 pub use super::tables::tokenizer::Tokenizer;
 pub use super::tables::train::batch::Batch;
@@ -52,6 +54,8 @@ table! {
         data in data::Written;
         objective in Vec<objective::Written>;
         reference in Option<reference::Written>;
+        teacher in Option<teacher::Written>;
+        context in Option<context::Written>;
         critic in Option<critic::Written>;
         reward in Vec<reward::Written>;
         rollout in Option<rollout::Written>;
@@ -84,6 +88,12 @@ pub struct Experiment {
     /// The frozen reference model; absent: the policy's initial weights, if an objective reads a reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
+    /// The model that the policy learns from; absent if no objective reads one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Teacher>,
+    /// The model that reads answers behind other prompts; absent if no objective reads one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<Context>,
     /// The value model; absent: a copy of the policy, if an objective reads one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critic: Option<Critic>,
@@ -147,6 +157,8 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         tokenizer: tokenizer::resolve(written.tokenizer, &model, notes),
         objective: objective::resolve(written.objective, notes),
         reference: written.reference.map(|reference| reference::resolve(reference, notes)),
+        teacher: written.teacher.and_then(|teacher| teacher::resolve(teacher, notes)),
+        context: written.context.and_then(|context| context::resolve(context, notes)),
         critic: written.critic.map(|critic| critic::resolve(critic, notes)),
         reward: reward::resolve(written.reward, notes),
         rollout,

@@ -3,12 +3,18 @@
 use plugin_api::abi::DType;
 use plugin_api::backend::ops::Sample;
 
-use super::GenerateOptions;
 use crate::device::Tensor;
 use crate::error::Result;
 use crate::model::Model;
 
-/// A drawn token with its numbers, as in [`Completion`](super::Completion).
+/// How tokens are drawn, as in the options of a generation.
+pub(super) struct Sampling {
+    pub temperature: f64,
+    pub top_k: usize,
+    pub top_p: f64,
+}
+
+/// A drawn token with its numbers, as in a completion.
 pub(super) struct Draw {
     pub token: i32,
     pub logp: f64,
@@ -17,7 +23,7 @@ pub(super) struct Draw {
 }
 
 /// Draws one token per row of logits.
-pub(super) fn sample(model: &Model, logits: &Tensor, options: &GenerateOptions, noise: &[f64]) -> Result<Vec<Draw>> {
+pub(super) fn sample(model: &Model, logits: &Tensor, sampling: &Sampling, noise: &[f64]) -> Result<Vec<Draw>> {
     let device = model.device();
     let rows = logits.row_count();
     let noise = device.floats(noise)?;
@@ -30,9 +36,9 @@ pub(super) fn sample(model: &Model, logits: &Tensor, options: &GenerateOptions, 
         logp: numbers.rows(0..1),
         kept_logp: Some(numbers.rows(1..2)),
         kept_entropy: Some(numbers.rows(2..3)),
-        temperature: options.temperature,
-        top_k: options.top_k as i64,
-        top_p: options.top_p,
+        temperature: sampling.temperature,
+        top_k: sampling.top_k as i64,
+        top_p: sampling.top_p,
     })?;
     let (tokens, numbers) = (token.to_ints()?, numbers.to_vec()?);
     let number = |row: usize, at: usize| numbers[row * tokens.len() + at];

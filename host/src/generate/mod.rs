@@ -140,6 +140,10 @@ fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Resu
         let what = "the model is a reward model or critic: it has no language-model head to generate with";
         return Err(Error::request(what).with_hint("name the language model that it was trained from"));
     }
+    if !config.continues_texts() {
+        let what = "the model's attention mask is bidirectional: a token depends on those after it, so that it cannot continue a text";
+        return Err(Error::request(what).with_hint("name a model whose mask is causal or prefix"));
+    }
     for prompt in prompts {
         if prompt.is_empty() {
             return Err(Error::request("the prompt has no tokens"));
@@ -304,7 +308,9 @@ impl<'a> Generation<'a> {
     /// Draws a token for each active sample from index `first` on; finished samples free their slots.
     fn draw(&mut self, hidden: &Tensor, first: usize) -> Result<()> {
         let logits = self.model.logits(hidden)?;
-        let draws = draw::sample(self.model, &logits, self.options, &self.noise(first))?;
+        let GenerateOptions { temperature, top_k, top_p, .. } = *self.options;
+        let sampling = draw::Sampling { temperature, top_k, top_p };
+        let draws = draw::sample(self.model, &logits, &sampling, &self.noise(first))?;
         for (active, draw) in self.active[first..].iter_mut().zip(draws) {
             let draw::Draw { token, logp, kept_logp, kept_entropy } = draw;
             active.last = token;
@@ -360,20 +366,23 @@ struct Packed {
     tokens: Vec<i32>,
     positions: Vec<i32>,
     offsets: Vec<i32>,
+    lengths: Vec<i32>,
 }
 
 impl Packed {
     fn new() -> Self {
-        Packed { tokens: Vec::new(), positions: Vec::new(), offsets: vec![0] }
+        Packed { tokens: Vec::new(), positions: Vec::new(), offsets: vec![0], lengths: Vec::new() }
     }
 
     fn push(&mut self, prompt: &[i32]) {
         self.tokens.extend_from_slice(prompt);
         self.positions.extend(0..prompt.len() as i32);
         self.offsets.push(self.tokens.len() as i32);
+        self.lengths.push(prompt.len() as i32);
     }
 
     fn view(&self) -> BatchView<'_> {
-        BatchView { tokens: &self.tokens, positions: &self.positions, offsets: &self.offsets }
+        let Packed { tokens, positions, offsets, lengths } = self;
+        BatchView { tokens, positions, offsets, prompts: lengths }
     }
 }

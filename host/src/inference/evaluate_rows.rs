@@ -8,7 +8,7 @@ use crate::{
         DataError, Tokenizer,
         batches::batcher::eval_batches,
         rows::{
-            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText,
+            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
             encode::Encoder,
             kind::ANSWER,
             split::Split,
@@ -78,11 +78,13 @@ impl Opened {
     /// # Errors
     /// Rows that cannot be read, with file and line; rows with nothing to compare or predict; errors of the backend.
     pub fn evaluate_rows(&self, wanted: &RowsToEvaluate) -> Result<RowFigures> {
+        self.check_predicts()?;
         let options = RowOptions {
             paths: wanted.paths.clone(),
             eval_paths: Vec::new(),
             split: Split::Share(0.0),
             columns: wanted.columns.clone(),
+            separator: SEPARATOR.to_owned(),
         };
         let corpus = read(&options)?;
         let layout =
@@ -93,7 +95,7 @@ impl Opened {
             RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
             _ => context,
         };
-        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None };
+        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None, context: None };
         let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
         let mut ends_counted = true;
         if let Some(counts) = &mut data.rows {

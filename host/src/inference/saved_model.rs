@@ -88,10 +88,25 @@ impl Opened {
     pub fn next_logits(&self, tokens: &[i32]) -> Result<Vec<f64>> {
         let length = i32::try_from(tokens.len()).map_err(|_| Error::request("the prompt is too long"))?;
         let positions: Vec<i32> = (0..length).collect();
-        let batch = BatchView { tokens, positions: &positions, offsets: &[0, length] };
+        let batch = BatchView { tokens, positions: &positions, offsets: &[0, length], prompts: &[length] };
         let forward = self.model.forward(batch, Keep::Nothing)?;
         let last = self.model.gather(forward.hidden(), &[length - 1])?;
         self.model.logits(&last)?.to_vec()
+    }
+
+    /// Checks that the model predicts tokens that it has not read.
+    ///
+    /// # Errors
+    /// A bidirectional model, which reads every token that it would be asked for.
+    pub(super) fn check_predicts(&self) -> Result<()> {
+        if self.model.config().continues_texts() {
+            return Ok(());
+        }
+        let what = format!(
+            "the attention mask of {} is bidirectional: it reads the tokens that it would predict",
+            self.folder.display()
+        );
+        Err(Error::request(what).with_hint("evaluate it in a run, by the objective that it was trained with"))
     }
 
     /// Measures the loss on whole texts; with `per_token`, also returns that of each token.
@@ -99,6 +114,7 @@ impl Opened {
     /// # Errors
     /// Text that is missing, empty or not UTF-8; rows, tables and experiments; errors of the backend.
     pub fn evaluate(&self, paths: &[String], per_token: bool) -> Result<TextFigures> {
+        self.check_predicts()?;
         let (documents, _) = read_running_text(paths)?;
         let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;

@@ -95,7 +95,7 @@ impl Model {
             return Err(Error::request(what).with_hint("name the language model that it was trained from"));
         }
         if !config.outputs.scalar {
-            config.scores = None;
+            (config.scores, config.segment_separator) = (None, None);
         }
         config.outputs = outputs;
         let layout = Layout::new(&config)?;

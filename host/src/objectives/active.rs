@@ -10,7 +10,7 @@ use plugin_api::{
 
 use crate::{
     error::{Error, Result},
-    model::Statistics,
+    objectives::reads,
     runs::breadcrumb,
 };
 
@@ -50,6 +50,9 @@ impl Active {
         check_data(id, &manifest, data)?;
         contract::requirements(&manifest, &requirements)
             .map_err(|why| Error::request(format!("objective \"{id}\", call `requirements`: {why}")))?;
+        if let Some(why) = reads::unknown_role(&requirements) {
+            return Err(Error::request(format!("objective \"{id}\" {why}")));
+        }
         if let Some(name) = not_offered(&requirements) {
             return Err(Error::request(format!(
                 "objective \"{id}\" reads the statistic `{name}`, which this host does not compute"
@@ -167,7 +170,6 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
     let what = format!("objective \"{id}\" learns from {} data, but [data] yields {data} data", manifest.data);
     let remedy = match manifest.data.as_str() {
         "text" => "choose data.source = \"text\" or \"synthetic\"",
-        "unpaired" => "choose data.source = \"jsonl\"",
         _ => "choose data.source = \"jsonl\" or \"synthetic\"",
     };
     Err(Error::request(what).with_hint(format!("{remedy}, or another objective")))
@@ -176,11 +178,18 @@ pub fn check_data(id: &str, manifest: &ObjectiveManifest, data: &str) -> Result<
 /// Returns the first required statistic that this host does not compute.
 pub fn not_offered(requirements: &Requirements) -> Option<&str> {
     let offered = offered_statistics();
-    requirements.statistics.iter().map(String::as_str).find(|name| !offered.contains(name))
+    requirements.statistics.iter().map(String::as_str).find(|name| !offered.iter().any(|own| own == name))
 }
 
 /// Returns the statistics that this host computes.
-pub fn offered_statistics() -> Vec<&'static str> {
-    let others = [names::SCORE, names::REFERENCE_LOGP, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
-    Statistics::names().chain(others).collect()
+pub fn offered_statistics() -> Vec<String> {
+    let others = [
+        names::SCORE,
+        names::TOKEN_SCORE,
+        names::CRITIC_VALUE,
+        names::CRITIC_VALUE_END,
+        names::SAMPLER_LOGP,
+        names::SAMPLER_ENTROPY,
+    ];
+    reads::of_heads().chain(others.map(str::to_owned)).collect()
 }

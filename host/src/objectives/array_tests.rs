@@ -2,11 +2,12 @@
 
 use plugin_api::{
     batch::{Array, Batch, Scope, names},
+    contract,
     manifest::DataKind,
 };
 
 use super::{
-    batch_arrays::{data_arrays, supervised_rows, with_statistics},
+    batch_arrays::{data_arrays, join_batches, supervised_rows, with_statistics},
     compose::{rows_of, sequences_of},
     micro_batch::{MicroBatchRange, at_ends, join, unpack},
     prepared_arrays::PreparedArrays,
@@ -24,6 +25,7 @@ fn packed(lengths: &[i32]) -> PackedBatch {
         batch.positions.extend(0..*length);
         batch.mask.extend((0..*length).map(|n| f64::from(u8::from(n % 2 == 0))));
         batch.offsets.push(batch.tokens.len() as i32);
+        batch.prompts.push(1);
         batch.rows.push(row as u64);
     }
     batch
@@ -84,8 +86,9 @@ fn compose_reads_prompts_and_completions_as_separate_parts() {
     assert_eq!(rows.column("m").unwrap(), [4.0, 4.0, 7.0, 7.0]);
 }
 
-/// Arrays that an objective adds in `compose` reach its loss where they belong. Catches an array that is dropped, numbers of a token that
-/// reach the target before or after it, columns that are mixed, and a cut that gives a micro-batch the numbers of another one.
+/// Arrays that an objective adds in `compose` reach its loss where they belong. Catches an array that is dropped, numbers of a
+/// token that reach the target before or after it, columns that are mixed, and a cut that gives a micro-batch the numbers of
+/// another one.
 #[test]
 fn gotcha_02_composed_arrays_reach_the_batch_at_their_targets() {
     let ids = [vec![5.0, 6.0, 7.0], vec![8.0, 9.0]];
@@ -156,4 +159,38 @@ fn gotcha_13_29_scores_are_read_at_each_sequences_own_last_token() {
     // If no objective reads the last token, it is only a target.
     let packed = pack(&[sequence(3, false), sequence(2, false)]).unwrap();
     assert_eq!(at_ends(&packed, &values), [1.0, 2.0]);
+}
+
+/// Catches lists that are cut by the number of sequences or tokens instead of their own lengths, and segments that do not follow
+/// their sequences.
+#[test]
+fn lists_and_segments_follow_their_sequences() {
+    let sequence = |row: u64, list: &[f64]| Sequence {
+        ids: vec![1; 3],
+        supervised: vec![false, true, true],
+        lists: [("labels".to_owned(), list.to_vec())].into(),
+        of_tokens: [(names::SEGMENT_END.to_owned(), vec![0.0, f64::from(u8::from(row == 1)), 1.0])].into(),
+        row,
+        ..Default::default()
+    };
+    let sequences = [sequence(0, &[1.0, 2.0]), sequence(1, &[]), sequence(2, &[3.0])];
+    let parts = [pack(&sequences[..2]).unwrap(), pack(&sequences[2..]).unwrap()];
+    let whole = join(&parts);
+    assert_eq!(whole, pack(&sequences).unwrap());
+    assert_eq!(pack(&unpack(&whole)).unwrap(), whole);
+    let batch = data_arrays(&whole);
+    assert!(batch.check().is_ok());
+    assert_eq!(batch.column("labels").unwrap(), [1.0, 2.0, 3.0]);
+    assert_eq!(batch.lengths("column.labels").unwrap(), [2, 0, 1]);
+    assert_eq!(batch.get(names::SEGMENT_END).unwrap(), [0.0, 1.0, 1.0, 1.0, 0.0, 1.0]);
+    let arrays: Vec<_> = parts.iter().map(data_arrays).collect();
+    assert_eq!(join_batches(&arrays, &whole), batch);
+    // Each part of a row has the row's list, and what `compose` returns is read back.
+    let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION);
+    assert!(rows.check().is_ok());
+    assert_eq!(rows.lengths("column.labels").unwrap(), [2, 2, 0, 0, 1, 1]);
+    let rows = rows_of(&sequences, &DataKind::TEXT);
+    let limits = contract::Limits { vocab: 9, longest: 9, candidates: None };
+    assert_eq!(contract::composed(&rows, &rows, limits), Ok(()));
+    assert_eq!(sequences_of(&rows).unwrap(), sequences);
 }

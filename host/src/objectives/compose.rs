@@ -6,7 +6,7 @@ use plugin_api::{
 };
 
 use crate::{
-    data::Sequence,
+    data::{Sequence, pack::Lists},
     error::{Error, Result},
 };
 
@@ -42,11 +42,27 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
         .with(names::MASK, Scope::TOKEN, mask)
         .with("part", Scope::SEQUENCE, parts)
         .with("row", Scope::SEQUENCE, owners.iter().map(|s| s.row as f64).collect::<Vec<_>>());
+    if sequences.iter().any(|sequence| sequence.of_tokens.contains_key(names::SEGMENT_END)) {
+        let ends = sequences.iter().filter_map(|sequence| sequence.of_tokens.get(names::SEGMENT_END));
+        batch = batch.with(names::SEGMENT_END, Scope::TOKEN, ends.flatten().copied().collect::<Vec<_>>());
+    }
+    for name in sequences.first().into_iter().flat_map(|s| s.lists.keys()) {
+        let lists: Vec<&[f64]> = owners.iter().filter_map(|s| s.lists.get(name).map(Vec::as_slice)).collect();
+        let (column, lengths) = (format!("{}{name}", names::COLUMN), lists.iter().map(|list| list.len() as f64));
+        batch = batch.with(format!("{column}{}", names::LENGTH), Scope::SEQUENCE, lengths.collect::<Vec<_>>());
+        batch = batch.with(column, Scope::LIST, lists.concat());
+    }
     for name in sequences.first().into_iter().flat_map(|s| s.columns.keys()) {
         let values: Vec<f64> = owners.iter().filter_map(|s| s.columns.get(name).copied()).collect();
         batch = batch.with(format!("{}{name}", names::COLUMN), Scope::SEQUENCE, values);
     }
     batch
+}
+
+/// Whether an array is the lengths of a list, and not a column of its own.
+fn is_length(batch: &Batch<'_>, name: &str) -> bool {
+    let list = name.strip_suffix(names::LENGTH).and_then(|list| batch.find(list));
+    list.is_some_and(|list| list.scope == Scope::LIST)
 }
 
 /// Returns the sequences that `compose` returned as arrays, with the arrays that the objective added. Those per token are still aligned
@@ -66,9 +82,17 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
     let columns: Vec<(String, &[f64])> = composed
         .arrays()
         .iter()
-        .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1)
+        .filter(|a| a.scope == Scope::SEQUENCE && a.cols == 1 && !is_length(composed, &a.name))
         .filter_map(|a| Some((a.name.strip_prefix(names::COLUMN)?.to_owned(), a.data.as_ref())))
         .collect();
+    let mut lists: Vec<(String, Lists)> = Vec::new();
+    for array in composed.arrays().iter().filter(|a| a.scope == Scope::LIST) {
+        if let Some(name) = array.name.strip_prefix(names::COLUMN) {
+            let own = Lists { values: array.data.to_vec(), lengths: composed.lengths(&array.name)? };
+            lists.push((name.to_owned(), own));
+        }
+    }
+    let mut lists: Vec<_> = lists.iter().map(|(name, lists)| (name, lists.each())).collect();
     let is_own = |array: &Array<'_>| {
         !["row", "part", "token", names::MASK].contains(&array.name.as_ref()) && !array.name.starts_with(names::COLUMN)
     };
@@ -78,6 +102,7 @@ pub fn sequences_of(composed: &Batch<'_>) -> Result<Vec<Sequence>> {
         ids: ids[ends[0]..ends[1]].to_vec(),
         supervised: mask[ends[0]..ends[1]].iter().map(|m| *m != 0.0).collect(),
         columns: columns.iter().map(|(name, values)| (name.clone(), values[index])).collect(),
+        lists: lists.iter_mut().filter_map(|(name, own)| Some((name.clone(), own.next()?.to_vec()))).collect(),
         row: rows[index] as u64,
         per_sequence: numbers.iter().map(|array| (array.name.to_string(), array.data[index])).collect(),
         of_tokens: of_tokens

@@ -8,12 +8,13 @@ pub mod clock;
 pub mod compose;
 pub mod micro_batch;
 pub mod prepared_arrays;
+pub mod reads;
 
 use plugin_api::{
     batch::{Batch, names},
     contract::{self, Limits},
-    manifest::DataKind,
-    objective::Loss,
+    manifest::{AttentionMask, Candidates, DataKind, Divergence},
+    objective::{Loss, role_of},
 };
 
 use crate::{
@@ -28,6 +29,7 @@ use clock::Clock;
 use compose::{rows_of, sequences_of};
 use micro_batch::{MicroBatchRange, join};
 use prepared_arrays::{PreparedArrays, borrowed};
+use reads::{Frozen, RoleReads};
 
 /// Which models the objectives need, and which of the policy's outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,8 +38,16 @@ pub struct Needs {
     pub tokens: bool,
     /// The scalar head's score of a sequence.
     pub score: bool,
-    /// A frozen model's log-probabilities.
+    /// The scalar head's scores of tokens.
+    pub token_score: bool,
+    /// A statistic of the frozen reference.
     pub reference: bool,
+    /// More of the reference than its log-probabilities of the targets, so that it runs in every step.
+    pub reference_in_step: bool,
+    /// A statistic of the teacher.
+    pub teacher: bool,
+    /// A statistic of the model that reads the same answers behind other prompts.
+    pub context: bool,
     /// A critic's values.
     pub critic: bool,
     /// Rollouts: rows are prompts, and the policy answers them first.
@@ -47,7 +57,16 @@ pub struct Needs {
 impl Needs {
     /// Whether an objective reads at the end of a sequence, so that its last token is read too.
     pub fn reads_last(self) -> bool {
-        self.score || self.critic
+        self.score || self.token_score || self.critic
+    }
+
+    /// Whether a statistic of this frozen role is read.
+    pub fn frozen(self, role: Frozen) -> bool {
+        match role {
+            Frozen::Reference => self.reference,
+            Frozen::Teacher => self.teacher,
+            Frozen::Context => self.context,
+        }
     }
 }
 
@@ -56,10 +75,10 @@ impl Needs {
 pub struct Objectives(Vec<Active>, f64, Limits, Clock);
 
 impl Objectives {
-    /// Combines the objectives of an experiment, at least one; they must use the same temperature.
+    /// Combines the objectives of an experiment, at least one; they must use the same temperature and attention mask.
     ///
     /// # Errors
-    /// A request error if two of them use different temperatures.
+    /// A request error if two of them use different temperatures or attention masks.
     pub fn new(all: Vec<Active>) -> Result<Objectives> {
         let first = all.first().ok_or_else(|| Error::request("an experiment needs an objective"))?;
         let temperature = first.requirements.temperature;
@@ -69,6 +88,9 @@ impl Objectives {
                 first.id, other.id, other.requirements.temperature
             )));
         }
+        same("divergences", &all, |active| active.requirements.divergence.as_ref())?;
+        same("candidates", &all, |active| active.requirements.candidates.as_ref())?;
+        same("attention masks", &all, |active| Some(&active.requirements.attention))?;
         let limits = Limits { vocab: u64::from(u32::MAX) + 1, longest: usize::MAX, candidates: None };
         Ok(Objectives(all, temperature, limits, Clock::default()))
     }
@@ -85,8 +107,8 @@ impl Objectives {
         self.3 = clock;
     }
 
-    /// Returns the batch that objective `index` gets in `weigh` and `loss`: `batch`, its part of what this objective prepared, and
-    /// the step.
+    /// Returns the batch that objective `index` gets in `weigh` and `loss`: `batch`, its part of what this objective prepared,
+    /// and the step.
     pub fn given<'a>(
         &self,
         index: usize,
@@ -100,6 +122,11 @@ impl Objectives {
     /// Returns the arrays of a whole window or rollout that `prepare` gets: `whole` and the step.
     pub fn given_whole<'a>(&self, whole: &'a Batch<'_>) -> Batch<'a> {
         self.3.on(borrowed(whole))
+    }
+
+    /// Returns the attention mask that all objectives require.
+    pub fn attention(&self) -> &AttentionMask {
+        self.0.first().map_or(&AttentionMask::CAUSAL, |active| &active.requirements.attention)
     }
 
     /// Iterates over the objectives.
@@ -131,20 +158,75 @@ impl Objectives {
     /// Whether all cotangents are known before the head runs.
     pub fn linear(&self) -> bool {
         let needs = self.needs();
-        let alone = needs.tokens && !needs.score && !needs.critic && !needs.rollouts;
-        alone && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
+        let alone = needs.tokens && !needs.score && !needs.token_score && !needs.critic && !needs.rollouts;
+        let in_step = needs.reference_in_step || needs.teacher || needs.context || self.reads(None).of_candidates();
+        alone && !in_step && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
     }
 
     /// Returns which models and outputs the objectives need.
     pub fn needs(&self) -> Needs {
         let any = |name: &str| self.0.iter().any(|a| a.reads(name));
+        let (policy, [reference, teacher, context]) =
+            (self.reads(None), Frozen::ALL.map(|role| (self.reads(Some(role)), self.candidates_from(role))));
+        let compares = [reference.0, teacher.0, context.0].iter().any(|reads| reads.kl);
+        let own_ids = self.candidates().is_some_and(|candidates| candidates.from == reads::POLICY);
+        let beyond_logp = RoleReads { head: false, ..reference.0 }.any() || reference.0.statistics.any() || reference.1;
         Needs {
-            tokens: Statistics::names().any(any),
+            tokens: policy.any() || compares || own_ids,
             score: any(names::SCORE),
-            reference: any(names::REFERENCE_LOGP),
+            token_score: any(names::TOKEN_SCORE),
+            reference: reference.0.any() || reference.1,
+            reference_in_step: beyond_logp,
+            teacher: teacher.0.any() || teacher.1,
+            context: context.0.any() || context.1,
             critic: any(names::CRITIC_VALUE) || any(names::CRITIC_VALUE_END),
             rollouts: self.0.iter().any(|a| a.manifest.data == DataKind::PROMPT),
         }
+    }
+
+    /// Whether any objective requires the statistic of this name.
+    pub fn requires(&self, statistic: &str) -> bool {
+        self.0.iter().any(|active| active.reads(statistic))
+    }
+
+    /// Whether all answers to a prompt must be in one micro-batch.
+    pub fn whole_groups(&self) -> bool {
+        self.0.iter().any(|active| active.requirements.whole_groups)
+    }
+
+    /// Returns what the objectives read of a frozen role; `None`: of the policy.
+    pub fn reads(&self, role: Option<Frozen>) -> RoleReads {
+        let any = |name: &str| self.0.iter().any(|active| active.reads(name));
+        match role {
+            None => RoleReads::of(any),
+            Some(role) => RoleReads::of(|base| any(&role.statistic(base))),
+        }
+    }
+
+    /// Returns which divergence the statistics `ROLE.kl` are.
+    pub fn divergence(&self) -> Option<Divergence> {
+        self.0.iter().find_map(|active| active.requirements.divergence)
+    }
+
+    /// Returns which ids the statistics `candidates` and `tail` are about.
+    pub fn candidates(&self) -> Option<&Candidates> {
+        self.0.iter().find_map(|active| active.requirements.candidates.as_ref())
+    }
+
+    /// Returns the first objective that reads this role, and what it reads; empty if none does.
+    pub fn reader_of(&self, role: &str) -> (String, String) {
+        let read = |active: &Active| {
+            let own = active.requirements.statistics.iter().find(|name| role_of(name).0 == role);
+            let from = active.requirements.candidates.as_ref().filter(|candidates| candidates.from == role);
+            let what = own.map(|name| format!("`{name}`")).or(from.map(|_| "candidates of that role".to_owned()))?;
+            Some((active.id.clone(), what))
+        };
+        self.0.iter().find_map(read).unwrap_or_default()
+    }
+
+    /// Whether the candidates are the ids that this role finds most probable.
+    fn candidates_from(&self, role: Frozen) -> bool {
+        self.candidates().is_some_and(|candidates| candidates.from == role.name())
     }
 
     /// Whether any loss couples the whole window.
@@ -184,6 +266,12 @@ impl Objectives {
             if self.0.len() > 1 {
                 return Err(Error::request(format!(
                     "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
+                    active.id
+                )));
+            }
+            if self.needs().context {
+                return Err(Error::request(format!(
+                    "objective \"{}\" composes its own sequences, which have no other prompt to read `context` behind",
                     active.id
                 )));
             }
@@ -301,6 +389,18 @@ impl Objectives {
                 Ok(loss)
             })
             .collect()
+    }
+}
+
+/// Checks that all objectives that require something of this kind require the same: all read one array.
+fn same<'a, T: PartialEq + 'a>(what: &str, all: &'a [Active], of: impl Fn(&'a Active) -> Option<&'a T>) -> Result<()> {
+    let mut required = all.iter().filter_map(|active| Some((&active.id, of(active)?)));
+    let Some((first, own)) = required.next() else { return Ok(()) };
+    match required.find(|(_, other)| *other != own) {
+        Some((other, _)) => {
+            Err(Error::request(format!("objectives \"{first}\" and \"{other}\" require different {what}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     },
     train::{
         auxiliary::AuxiliaryObjective,
-        roles::{Roles, policy_outputs},
+        roles::{Roles, describe, policy_outputs},
         rollout::{Rollouts, rewards::Rewards},
     },
 };
@@ -137,10 +137,12 @@ pub fn each<T>(
 
 /// The model that a stage will produce.
 fn produced_model(setup: Setup) -> Result<Arc<NamedModel>> {
-    let outputs = policy_outputs(&setup, &setup.objectives()?);
+    let objectives = setup.objectives()?;
+    let outputs = policy_outputs(&setup, &objectives);
     // The model's score statistics are measured when it is evaluated; until then any values will do.
     let scores = outputs.scalar.then_some((0.0, 1.0));
-    let config = ModelConfig { outputs, scores, ..setup.config };
+    let mut config = ModelConfig { outputs, scores, ..setup.config.clone() };
+    describe(&mut config, &setup, &objectives);
     Ok(Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config }))
 }
 

@@ -128,15 +128,17 @@ fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value
     changes
 }
 
-/// Rank of a metric among those that are reported; `None` for the rest. Every reward metric has one: `reward_gold`,
-/// `reward/world`.
+/// Rank of a metric among those that are reported; `None` for the rest. Every reward metric has one (`reward_gold`,
+/// `reward/world`), but not the parts of a reward (`reward/world/terse`).
 fn rank(name: &str) -> Option<usize> {
     let is =
         |reported: &str| name.strip_suffix(reported).is_some_and(|before| before.is_empty() || before.ends_with('/'));
     let known = REPORTED.iter().position(|reported| is(reported));
     let reward = || {
-        let last = name.split('/').rev().find(|part| part.starts_with("reward") && !part.starts_with("rewards"));
-        last.and_then(|_| REPORTED.iter().position(|reported| *reported == "reward"))
+        let words: Vec<&str> = name.split('/').collect();
+        let last = words.iter().rposition(|word| word.starts_with("reward") && !word.starts_with("rewards"));
+        let is_part = |at: usize| words[at] == "reward" && words.len() > at + 2;
+        last.filter(|at| !is_part(*at)).and_then(|_| REPORTED.iter().position(|reported| *reported == "reward"))
     };
     known.or_else(reward)
 }
@@ -221,6 +223,7 @@ mod tests {
                 "dpo/rewards/margin",
                 "rewards/chosen",
                 "reward_gold",
+                "reward/world/terse",
                 "exact_match",
             ];
             names.iter().map(|name| (format!("eval/{name}"), value.into())).collect::<Map<String, Value>>()

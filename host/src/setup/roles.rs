@@ -8,12 +8,14 @@ impl Setup {
     pub fn role_paths(&self) -> Vec<(String, &str)> {
         let experiment = self.experiment();
         let reference = experiment.reference.as_ref().map(|table| ("reference".to_owned(), table.from.as_str()));
+        let teacher = experiment.teacher.as_ref().map(|table| ("teacher".to_owned(), table.from.as_str()));
+        let context = experiment.context.as_ref().map(|table| ("context".to_owned(), table.from.as_str()));
         let critic = experiment.critic.as_ref().map(|table| ("critic".to_owned(), table.from.as_str()));
         let rewards = experiment.reward.iter().enumerate().filter_map(|(index, reward)| match &reward.source {
             RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
             RewardSource::Plugin { .. } => None,
         });
-        let named = reference.into_iter().chain(critic).chain(rewards);
+        let named = reference.into_iter().chain(teacher).chain(context).chain(critic).chain(rewards);
         named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
     }
 

@@ -7,7 +7,7 @@ use super::{
     auxiliary::AuxiliaryObjective,
     eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
     roles::Roles,
-    rollout::{RolloutModels, Rollouts, rewards::Rewards},
+    rollout::{RolloutModels, Rollouts, draw::Prompts, rewards::Rewards},
     step::gradient::{TrainedModels, WindowLoss},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         Objectives,
         active::{Active, broken, failed},
         clock::Clock,
-        micro_batch::{cut, unpack},
+        micro_batch::{cut, cut_answers, unpack},
     },
     optimizer::{self, groups::check_groups, kind::Optimizer, schedule},
     runs::breadcrumb::CrashMarker,
@@ -143,8 +143,8 @@ impl Learner {
         self.settings.optimizer.lr * schedule::rate(&self.settings.schedule, step, total)
     }
 
-    /// Returns the window of a step in micro-batches; steps count from 0 and come in order. The objectives' calls belong to that step
-    /// from now on.
+    /// Returns the window of a step in micro-batches; steps count from 0 and come in order. The objectives' calls belong to that
+    /// step from now on.
     ///
     /// # Errors
     /// The data has ended; errors of plugins; rows that cannot be packed.
@@ -155,13 +155,17 @@ impl Learner {
             if rollouts.spent() {
                 let prompts = self.batcher.next_sequences(self.longest)?.ok_or_else(ended)?;
                 let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
+                let (batcher, longest) = (&mut self.batcher, self.longest);
+                let more = &mut |count| Ok(batcher.next_few(longest, count)?);
                 rollouts.draw(
-                    &prompts,
+                    Prompts { first: prompts, more },
+                    step,
                     &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
                     marker,
                 )?;
             }
-            return cut(&rollouts.window()?, self.settings.micro_batch_tokens);
+            let whole_groups = self.objectives.whole_groups();
+            return cut_answers(&rollouts.window()?, self.settings.micro_batch_tokens, whole_groups);
         }
         let window = self.batcher.next_window(self.context(step))?;
         let window = window.ok_or_else(ended)?;
@@ -199,15 +203,22 @@ impl Learner {
         let some = (most / (longest * rollouts.samples()).max(1)).clamp(1, all.len().max(1));
         let some = if all.len() <= some { all.len() } else { some.min(prompts) };
         let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
+        let (batcher, longest, mut rest) = (&mut self.batcher, self.longest, all[some..].to_vec());
+        let more = &mut |count: usize| match rest.is_empty() {
+            true => Ok(batcher.next_few(longest, count)?),
+            false => Ok(rest.drain(..count.min(rest.len())).collect()),
+        };
         rollouts.draw(
-            &all[..some],
+            Prompts { first: all[..some].to_vec(), more },
+            0,
             &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
             marker,
         )?;
         let window = rollouts.window()?;
         // If there are fewer prompts than a step takes, all of them are in the window.
         let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
-        let micro_batches = cut(&window, self.settings.micro_batch_tokens)?;
+        let whole_groups = self.objectives.whole_groups();
+        let micro_batches = cut_answers(&window, self.settings.micro_batch_tokens, whole_groups)?;
         let positions = (window.positions() as f64 * share) as usize;
         let parts = (micro_batches.len() as f64 * share).ceil() as usize;
         Ok(FirstWindow { micro_batches, positions, parts })

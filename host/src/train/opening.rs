@@ -7,7 +7,9 @@ use super::{
     learner::Learner,
     memory::largest_rows::forward_tokens,
     roles::{
-        Roles, policy_outputs,
+        self, Roles,
+        attention::check_own_text,
+        policy_outputs,
         reference_pass::{self, ReferencePass},
     },
     rollout::{Rollouts, rewards::Rewards},
@@ -84,6 +86,11 @@ pub fn open_or_mistakes(
     Roles::check_keys(setup, &objectives, mistakes);
     Rollouts::check_keys(setup, &objectives, mistakes);
     let auxiliary = AuxiliaryObjective::all(setup, mistakes)?;
+    for own in auxiliary.iter().flatten() {
+        let table = own.objectives.iter().next().map_or(0, |active| active.table);
+        let key = setup.loaded.key_of("objective", table);
+        check_own_text(&objectives, &own.objectives, &key, mistakes);
+    }
     let reads_weights = setup.model_folder.is_some() || !setup.role_paths().is_empty() || checkpoint.is_some();
     let (Some(device), true) = (device, fits && (mistakes.are_none() || !reads_weights)) else { return Ok(None) };
     let roles = match mistakes.are_free(&["train.optimizer"]) {
@@ -93,7 +100,10 @@ pub fn open_or_mistakes(
     if reads_weights && !mistakes.are_none() {
         return Ok(None);
     }
-    let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives));
+    let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives)).map(|mut model| {
+        roles::describe(model.config_mut(), setup, &objectives);
+        model
+    });
     let model = mistakes.check("model.from", model)?;
     let opened = match (data, model, roles) {
         (Some(data), Some(model), Some(roles)) => learner_of(setup, data, model, roles, objectives, cached, mistakes)?,

@@ -20,10 +20,7 @@ use plugin_api_laws::{
     objective::{QUICK, Quick},
 };
 
-use super::step::{
-    forward::{ForwardPass, Models},
-    window::prepare,
-};
+use super::step::{forward::ForwardPass, models::Models, window::prepare};
 use crate::{
     data::PackedBatch,
     error::{Error, Result},

@@ -92,8 +92,12 @@ impl Trainer {
         }
         self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
         let range = self.learner.rollouts.as_mut().and_then(Rollouts::take_reward_range);
-        let notes =
-            [self.notices.step(self.state.step, gradient.norm), range.and_then(|range| self.notices.rollout(range))];
+        let limit = self.learner.rollouts.as_mut().and_then(Rollouts::take_note);
+        let notes = [
+            self.notices.step(self.state.step, gradient.norm),
+            range.and_then(|range| self.notices.rollout(range)),
+            limit,
+        ];
         notes.into_iter().flatten().try_for_each(|text| self.note(text))
     }
 

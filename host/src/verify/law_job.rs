@@ -2,7 +2,7 @@
 
 use plugin_api::{
     batch::{Scope, names},
-    manifest::{OptionSpec, kind},
+    manifest::{DataKind, OptionSpec, kind},
     objective::Objective,
     options::OptionMap,
 };
@@ -166,7 +166,8 @@ fn probe(job: &LawJob, mut setting: Setting) -> Result<Setting> {
     let base = setting.cases.first().cloned().unwrap_or_default();
     if job.kind == kind::OBJECTIVE {
         for name in objective_laws(&library, &setting)?.columns_asked_for() {
-            setting.columns.push(DrawnColumn { name, low: 0.5, high: 2.0, whole: false });
+            let (low, high) = if name.ends_with(names::LENGTH) { (0.0, 1.0) } else { (0.5, 2.0) };
+            setting.columns.push(DrawnColumn { name, low, high, whole: false });
         }
     } else if let Err(error) = reward_laws(&library, &base, &setting)?.ready()
         && error.code != plugin_api::Code::PANIC
@@ -193,7 +194,19 @@ fn objective_laws(library: &Library, setting: &Setting) -> Result<objective::Law
     if let Some(tokens) = setting.vocabulary {
         generator = generator.with_vocabulary(tokens as usize);
     }
+    let segmented = |options: &OptionMap| {
+        let statistics = library.objective(options)?.requirements()?.statistics;
+        Ok::<bool, Error>(statistics.iter().any(|name| name == names::TOKEN_SCORE))
+    };
+    // A process reward model scores the segments of answers.
+    if manifest.data == DataKind::PROMPT_COMPLETION && setting.cases.first().map_or(Ok(false), segmented)? {
+        generator = generator.with_segments();
+    }
     for column in &setting.columns {
+        if let Some(list) = column.name.strip_suffix(names::LENGTH) {
+            generator = generator.with_list(list, column.low..=column.high);
+            continue;
+        }
         let name = format!("{}{}", names::COLUMN, column.name);
         let (low, high) = (column.low, column.high);
         generator = match column.whole {

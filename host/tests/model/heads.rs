@@ -207,7 +207,7 @@ fn peak(tokens: u64) -> u64 {
     let real = Device::new(session, compute).unwrap();
     let (device, counted) = SizesOnly::device(&real).unwrap();
     let config = ModelConfig { vocab: 49_152, ..tiny("llama", false) };
-    let (ours, theirs) = (Model::allocate(&device, config.clone()).unwrap(), Model::allocate(&device, config).unwrap());
+    let (ours, theirs) = (Model::init(&device, config.clone(), 1).unwrap(), Model::init(&device, config, 2).unwrap());
     let grads = ours.flat_buffer().unwrap();
     let hidden = device.tensor(tokens, 8).unwrap();
     let held = counted.most();

@@ -78,7 +78,7 @@ fn memory_shrinks_from_keeping_all_to_recomputing_all_to_keeping_nothing() {
     };
     let [none, auto, all] = RECOMPUTES.map(|recompute| held(Keep::ForBackward(recompute)));
     let nothing = held(Keep::Nothing);
-    // Ids, positions, offsets and the hidden states.
+    // Ids, positions, offsets and the hidden states; no prompts, which a causal model does not read.
     assert_eq!(nothing, 4);
     assert!(nothing < all && all < auto && auto < none, "{nothing} {all} {auto} {none}");
 }
@@ -153,7 +153,7 @@ fn batches_that_contradict_themselves_are_refused() {
         (&[1, 2], &[0, 8], &[0, 2], "position 8"),
     ];
     for (tokens, positions, offsets, named) in cases {
-        let error = model.forward(BatchView { tokens, positions, offsets }, Keep::Nothing).err().unwrap();
+        let error = model.forward(BatchView { tokens, positions, offsets, prompts: &[] }, Keep::Nothing).err().unwrap();
         assert!(error.message().contains(named), "{error:?}");
     }
 }

@@ -102,6 +102,8 @@ pub struct Packed {
     pub offsets: Vec<i32>,
     pub targets: Vec<i32>,
     pub supervised: Vec<i32>,
+    /// Length of each sequence's prompt: its first half. Only models with a prefix mask read it.
+    pub prompts: Vec<i32>,
 }
 
 impl Packed {
@@ -111,6 +113,7 @@ impl Packed {
             let start = packed.tokens.len() as i32;
             packed.tokens.extend(sequence);
             packed.positions.extend(0..sequence.len() as i32);
+            packed.prompts.push(sequence.len().div_ceil(2) as i32);
             packed.targets.extend(sequence.iter().skip(1));
             // The last token has no target: an invalid id, so that reading it fails.
             packed.targets.push(-1);
@@ -121,7 +124,8 @@ impl Packed {
     }
 
     pub fn view(&self) -> BatchView<'_> {
-        BatchView { tokens: &self.tokens, positions: &self.positions, offsets: &self.offsets }
+        let Packed { tokens, positions, offsets, prompts, .. } = self;
+        BatchView { tokens, positions, offsets, prompts }
     }
 
     pub fn request(&self) -> HeadRequest<'_> {

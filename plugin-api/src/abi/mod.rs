@@ -3,6 +3,7 @@
 //! [`types`] holds the plain data of each call, [`tables`] the function tables that a library exports, [`root`] what leads to them.
 
 pub mod header;
+pub mod ratings;
 pub mod root;
 pub mod tables;
 pub mod types;

@@ -169,6 +169,9 @@ pub struct RewardTable {
     /// One score per sample.
     #[sabi(last_prefix_field)]
     pub score: extern "C" fn(instance: Instance, samples: RSlice<'_, SampleRef<'_>>, out: &mut RVec<f64>) -> Status,
+    /// Ratings, as [`super::ratings`] writes them. Plugins built before this slot existed lack it.
+    pub rate:
+        extern "C" fn(instance: Instance, samples: RSlice<'_, SampleRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
     /// Appended by the next minor, for the test that crosses minors.
     #[cfg(feature = "next-minor")]
     pub appended: extern "C" fn(instance: Instance) -> u64,

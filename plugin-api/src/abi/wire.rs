@@ -110,7 +110,7 @@ pub fn borrow<'a>(arrays: &[ArrayRef<'a>]) -> Batch<'a> {
     })
 }
 
-fn owned(owner: &str, name: &str, role: u32, scope: Scope, cols: usize, data: Vec<f64>) -> ArrayOwned {
+pub(super) fn owned(owner: &str, name: &str, role: u32, scope: Scope, cols: usize, data: Vec<f64>) -> ArrayOwned {
     ArrayOwned {
         owner: owner.into(),
         name: name.into(),

@@ -3,46 +3,49 @@
 use super::description::host_owns_array;
 use super::fault::{Fault, fault, place, sequence_of, twice};
 use crate::{
-    batch::{Array, Batch, Scope},
+    batch::{Array, Batch, Scope, names},
     manifest::{Normaliser, ObjectiveManifest, Requirements, TermSpec},
     objective::Verdict,
 };
 
-/// Checks the arrays that `prepare` returned for `given`. With rollouts, `keep` may be among them.
+/// The largest number of prompts that `request` may ask for.
+const MOST_PROMPTS: f64 = 1e9;
+
+/// Checks the arrays that `prepare` returned for `given`. With rollouts, `keep` and `request` may be among them.
 ///
 /// Numbers per token must be finite where the mask is 1, all others everywhere.
 ///
 /// # Errors
-/// The first mistake: an array of the host, a wrong scope or length, `request`, a `keep` other than 0 and 1 or without
-/// rollouts, a number that is not finite where it counts.
+/// The first mistake: an array of the host, a wrong scope or length, a `keep` other than 0 and 1 or a `request` other than one
+/// whole number from 0, either of them without rollouts, a number that is not finite where it counts.
 pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result<(), Fault> {
     let (offsets, mask) = (given.offsets()?, given.mask()?);
     let (tokens, sequences) = (given.tokens()?, given.sequences()?);
     for array in answer.arrays() {
         let name = array.name.as_ref();
-        if name == "request" {
-            return fault(
-                "it returned `request`; asking for more prompts is not supported: use `keep` to drop samples",
-            );
-        }
         if host_owns_array(name) || given.find(name).is_some() {
             return fault(format!(
                 "it returned `{name}`, an array of the host, which a plugin may not replace; rename it"
             ));
         }
-        if name == "keep" && !rollouts {
-            return fault("it returned `keep`, which only an objective that learns from rollouts may do");
+        if [names::KEEP, names::REQUEST].contains(&name) && !rollouts {
+            return fault(format!("it returned `{name}`, which only an objective that learns from rollouts may do"));
+        }
+        if name == names::REQUEST {
+            request(array)?;
+            continue;
         }
         let expected = match array.scope {
             _ if array.cols == 0 => return fault(format!("it returned `{name}` with 0 columns")),
             _ if rollouts && array.cols != 1 => {
                 return fault(format!("it returned `{name}` with {} columns, expected one in rollouts", array.cols));
             }
-            Scope::TOKEN if name != "keep" => tokens,
+            Scope::TOKEN if name != names::KEEP => tokens,
             Scope::SEQUENCE => sequences,
             Scope::BATCH if !rollouts => array.rows(),
             scope => {
-                let expected = if name == "keep" { "one number per sequence" } else { "numbers per token or sequence" };
+                let expected =
+                    if name == names::KEEP { "one number per sequence" } else { "numbers per token or sequence" };
                 return fault(format!("it returned `{name}` per {scope:?}, expected {expected}"));
             }
         };
@@ -55,11 +58,26 @@ pub fn prepared(given: &Batch<'_>, answer: &Batch<'_>, rollouts: bool) -> Result
             ));
         }
         finite(array, mask, &offsets)?;
-        if let ("keep", Some(s)) = (name, array.data.iter().position(|keep| *keep != 0.0 && *keep != 1.0)) {
+        if let (names::KEEP, Some(s)) = (name, array.data.iter().position(|keep| *keep != 0.0 && *keep != 1.0)) {
             return Err(Fault::at(format!("`keep` is {} for sequence {s}, expected 0 or 1", array.data[s]), Some(s)));
         }
     }
     Ok(())
+}
+
+/// Checks `request`: one whole number of prompts.
+fn request(array: &Array<'_>) -> Result<(), Fault> {
+    let whole = |number: f64| number.fract() == 0.0 && (0.0..=MOST_PROMPTS).contains(&number);
+    match (array.scope, array.data.as_ref()) {
+        (Scope::BATCH, [number]) if whole(*number) => Ok(()),
+        (Scope::BATCH, [number]) => fault(format!(
+            "it returned {number} as `request`, expected a whole number of prompts from 0 to {MOST_PROMPTS:e}"
+        )),
+        (scope, data) => {
+            let count = data.len();
+            fault(format!("it returned {count} numbers as `request`, per {scope:?}, expected one number per batch"))
+        }
+    }
 }
 
 fn finite(array: &Array<'_>, mask: &[f64], offsets: &[usize]) -> Result<(), Fault> {
@@ -122,7 +140,7 @@ pub fn verdict(verdict: Verdict, rollouts: bool) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{batch::names, manifest::TermNormaliser};
+    use crate::manifest::TermNormaliser;
 
     fn given() -> Batch<'static> {
         Batch::new()
@@ -171,9 +189,26 @@ mod tests {
         assert!(refused(Batch::new().with_array(wide(0, vec![0.0; 5].into())), false).contains("0 columns"));
     }
 
-    /// Catches a `keep` of 0.5 or NaN that counts as 1, one outside rollouts, and `request`.
+    /// Catches a `request` of half a prompt, of fewer than none or of more than can be drawn, and one outside rollouts.
     #[test]
-    fn keep_is_0_or_1_and_request_is_refused() {
+    fn request_is_one_whole_number_of_prompts() {
+        let request = |scope, values: &[f64]| Batch::new().with("request", scope, values.to_vec());
+        for good in [0.0, 1.0, 64.0] {
+            assert_eq!(prepared(&given(), &request(Scope::BATCH, &[good]), true), Ok(()));
+        }
+        assert!(refused(request(Scope::BATCH, &[1.0]), false).contains("`request`, which only"));
+        for wrong in [-1.0, 0.5, f64::NAN, f64::INFINITY, 1e10] {
+            let why = refused(request(Scope::BATCH, &[wrong]), true);
+            assert!(why.contains(&format!("{wrong} as `request`")), "{why}");
+        }
+        for (scope, values) in [(Scope::BATCH, &[][..]), (Scope::BATCH, &[1.0, 2.0]), (Scope::SEQUENCE, &[1.0, 1.0])] {
+            assert!(refused(request(scope, values), true).contains("expected one number per batch"));
+        }
+    }
+
+    /// Catches a `keep` of 0.5 or NaN that counts as 1, and one outside rollouts.
+    #[test]
+    fn keep_is_0_or_1() {
         let keep = |values: [f64; 2]| Batch::new().with("keep", Scope::SEQUENCE, values.to_vec());
         assert_eq!(prepared(&given(), &keep([0.0, 1.0]), true), Ok(()));
         assert!(refused(keep([0.0, 1.0]), false).contains("`keep`"));
@@ -182,9 +217,6 @@ mod tests {
         assert!(refused(keep([-1.0, 1.0]), true).contains("`keep` is -1"));
         let per_token = Batch::new().with("keep", Scope::TOKEN, vec![1.0; 5]);
         assert!(refused(per_token, true).contains("one number per sequence"));
-        for rollouts in [true, false] {
-            assert!(refused(Batch::new().with("request", Scope::BATCH, vec![1.0]), rollouts).contains("`request`"));
-        }
     }
 
     /// Catches NaN that enters the loss, and a NaN behind the mask that is refused too.

@@ -20,10 +20,10 @@ pub struct Limits {
 /// Checks the sequences that `compose` made from `rows`.
 ///
 /// # Errors
-/// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the vocabulary;
-/// a sequence with fewer than two tokens or with more than the model reads; `mask`, `side` or `counted` other than 0 and 1; a row that
-/// is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number of the objective's own
-/// that is not finite, per token where the mask is 1, per sequence everywhere.
+/// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the
+/// vocabulary; a sequence with fewer than two tokens or with more than the model reads; `mask`, `side` or `counted` other than 0
+/// and 1; a row that is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number
+/// of the objective's own that is not finite, per token where the mask is 1, per sequence everywhere.
 pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
     for array in answer.arrays() {
         form(array, limits)?;
@@ -72,6 +72,11 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
         let text = format!("`mask` is {} at {}, expected 0 or 1", mask[n], place(&offsets, n));
         return Err(Fault::at(text, sequence_of(&offsets, n)));
     }
+    for array in answer.arrays().iter().filter(|array| array.scope == Scope::LIST) {
+        if let Some(value) = array.data.iter().find(|value| !value.is_finite()) {
+            return fault(format!("the list `{}` holds {value}, expected finite numbers", array.name));
+        }
+    }
     let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
     let own = answer.get("row")?;
     if let Some(s) = own.iter().position(|row| !given.contains(&row.to_bits())) {
@@ -95,7 +100,7 @@ fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
     let (name, found, cols) = (array.name.as_ref(), array.scope, array.cols);
     let (scope, columns) = match name {
         names::OFFSETS => (Scope::BATCH, 1),
-        "token" | names::MASK => (Scope::TOKEN, 1),
+        "token" | names::MASK | names::SEGMENT_END => (Scope::TOKEN, 1),
         "row" | "part" | names::GROUP | names::SIDE | names::COUNTED => (Scope::SEQUENCE, 1),
         names::CANDIDATE_IDS => match limits.candidates {
             Some(count) => (Scope::TOKEN, usize::try_from(count).unwrap_or(usize::MAX)),
@@ -105,6 +110,7 @@ fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
                 ));
             }
         },
+        _ if name.starts_with(names::COLUMN) && found == Scope::LIST => (Scope::LIST, 1),
         _ if name.starts_with(names::COLUMN) => (Scope::SEQUENCE, 1),
         _ if host_owns_array(name) => {
             return fault(format!(
@@ -133,13 +139,21 @@ fn numbers(array: &Array<'_>, mask: &[f64], offsets: &[usize], limits: Limits) -
     }
     let candidates = array.name == names::CANDIDATE_IDS;
     let is_id = |id: &f64| id.fract() == 0.0 && *id >= 0.0 && *id < limits.vocab as f64;
-    let fits = |value: &f64| if candidates { is_id(value) } else { value.is_finite() };
+    let flag = array.name == names::SEGMENT_END;
+    let fits = |value: &f64| match (candidates, flag) {
+        (true, _) => is_id(value),
+        (_, true) => *value == 0.0 || *value == 1.0,
+        _ => value.is_finite(),
+    };
     for (n, row) in array.data.chunks(array.cols).enumerate().filter(|(n, _)| mask.get(*n) == Some(&1.0)) {
         let (name, at, sequence) = (&array.name, || place(offsets, n), sequence_of(offsets, n));
         if let Some(value) = row.iter().find(|value| !fits(value)) {
-            let expected = match candidates {
-                true => format!("a whole number from 0 to {}, an id of the vocabulary", limits.vocab.saturating_sub(1)),
-                false => "a finite number".to_owned(),
+            let expected = match (candidates, flag) {
+                (true, _) => {
+                    format!("a whole number from 0 to {}, an id of the vocabulary", limits.vocab.saturating_sub(1))
+                }
+                (_, true) => "0 or 1".to_owned(),
+                _ => "a finite number".to_owned(),
             };
             return Err(Fault::at(format!("`{name}` is {value} at {}, expected {expected}", at()), sequence));
         }
@@ -175,8 +189,8 @@ mod tests {
         Array { name: name.into(), scope: Scope::TOKEN, differentiable: false, cols, data: data.into() }
     }
 
-    /// Catches candidates outside the vocabulary, an id twice in a row (its probability would count twice), and an author that shifts
-    /// its candidates by itself: the last supervised token of a sequence then has none.
+    /// Catches candidates outside the vocabulary, an id twice in a row (its probability would count twice), and an author that
+    /// shifts its candidates by itself: the last supervised token of a sequence then has none.
     #[test]
     fn candidates_are_different_ids_at_every_supervised_token() {
         let limits = Limits { vocab: 7, longest: 3, candidates: Some(2) };

@@ -1,4 +1,4 @@
-//! What the host refuses in the results of an objective's calls. The host checks every result with these functions, and the
+//! What the host refuses in the results of an objective's or a reward's calls. The host checks every result with these functions, and the
 //! laws of `plugin-api-laws` use the same ones, so that a plugin which passes one passes the other.
 //!
 //! | call | checked by | what is refused |
@@ -6,12 +6,14 @@
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
 //! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
 //! | `requirements` | [`requirements`] | no statistic, one twice, descriptions of what is not read, numbers out of range, terms that are not declared |
-//! | `compose` | [`composed`](mod@composed) | ids outside the vocabulary, sequences that are too short or too long, flags other than 0 and 1, arrays of the host, candidates twice, numbers that are not finite where they count |
-//! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `request`, `keep` other than 0 and 1, numbers that are not finite where they count |
+//! | `compose` | [`composed`](fn@composed) | ids outside the vocabulary, sequences that are too short or too long, flags other than 0 and 1, arrays of the host, candidates twice, numbers that are not finite where they count |
+//! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `keep` other than 0 and 1, `request` other than one whole number, both of them without rollouts, numbers that are not finite where they count |
 //! | `weigh` | [`weights`] | a custom normaliser that is missing, given twice, negative or not finite |
 //! | `loss` | [`loss`] | no term, a term without cotangents, anything undeclared or twice, wrong lengths, NaN that the plugin made itself |
 //! | `loss`, where the requirements say `linear` | [`linear`] | cotangents that depend on the statistics |
 //! | `after_step` | [`verdict`] | an unknown verdict, and the end of a rollout where there are none |
+//! | a reward's `manifest` | [`reward_parts`] | parts with a name that is not allowed, or declared twice |
+//! | a reward's `rate` | [`ratings`](fn@ratings) | not one rating per sample, parts other than the declared ones, spans outside of the text or out of order, numbers that are not finite |
 
 mod arrays;
 mod composed;
@@ -19,6 +21,7 @@ mod description;
 mod fault;
 mod finite;
 mod losses;
+mod ratings;
 mod requirements;
 
 pub use arrays::{prepared, verdict, weights};
@@ -29,4 +32,5 @@ pub use fault::Fault;
 pub use fault::place;
 pub use finite::{finite_manifest, finite_options, finite_requirements};
 pub use losses::{linear, loss};
+pub use ratings::{is_reward_name, ratings, reward_parts};
 pub use requirements::requirements;

@@ -4,7 +4,8 @@ use super::guard;
 use super::instance::{Identity, drop_instance, from_instance, from_json, json, status, to_instance};
 use crate::{
     abi::{
-        RSlice, RVec, Status,
+        ArrayOwned, RSlice, RVec, Status,
+        ratings::give_ratings,
         tables::{Instance, PluginRoot, PluginRootRef, RewardTable, SampleRef},
     },
     contract,
@@ -21,6 +22,7 @@ pub fn reward_root<I: Identity, T: RewardPlugin>() -> PluginRootRef {
         create: Slots::<I, T>::create,
         destroy: Slots::<I, T>::destroy,
         score: Slots::<I, T>::score,
+        rate: Slots::<I, T>::rate,
         #[cfg(feature = "next-minor")]
         appended: Slots::<I, T>::appended,
     };
@@ -83,6 +85,20 @@ impl<I: Identity, T: RewardPlugin> Slots<I, T> {
             })
         });
         status(scores, |s| *out = s.into())
+    }
+
+    extern "C" fn rate(instance: Instance, samples: RSlice<'_, SampleRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status {
+        // SAFETY: the host passes a live instance of this table, from one thread at a time.
+        let guarded = unsafe { from_instance::<T>(instance) };
+        let ratings = guarded.and_then(|g| {
+            g.call("rate", |t| {
+                let samples: Vec<Sample> = samples.iter().map(sample_of).collect();
+                let mut arrays = RVec::new();
+                give_ratings(t.rate(&samples)?, &mut arrays)?;
+                Ok(arrays)
+            })
+        });
+        status(ratings, |arrays| *out = arrays)
     }
 
     #[cfg(feature = "next-minor")]

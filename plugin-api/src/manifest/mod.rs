@@ -15,7 +15,7 @@ pub use objective::{
     TermSpec,
 };
 pub use option::OptionSpec;
-pub use reward::{RewardColumn, RewardManifest};
+pub use reward::{RewardColumn, RewardManifest, RewardPart};
 pub use statistic::{Statistic, StatisticSpec};
 
 /// The three kinds of plugin, as written in a library's header.

@@ -155,7 +155,11 @@ pub struct Requirements {
     /// Which ids the statistics `candidates` and `tail` are about; required if one is read.
     #[serde(default)]
     pub candidates: Option<Candidates>,
-    /// Which tokens of its sequence a token attends to, in training, evaluation and generation.
+    /// Which tokens of its sequence a token attends to, in training, evaluation and generation. The prompt of a sequence is what
+    /// precedes its first supervised token. With [`AttentionMask::PREFIX`] a prompt is read at once and its continuation decoded
+    /// causally; with [`AttentionMask::BIDIRECTIONAL`] the policy cannot generate, and `compose` must not let a sequence hold the
+    /// tokens that it predicts, except as its last one, which is not read. Reference, teacher and critic read with the policy's mask.
+    /// The saved model records it.
     #[serde(default)]
     pub attention: AttentionMask,
 }
@@ -193,8 +197,8 @@ pub struct Divergence {
 /// The ids of the statistics `candidates` and `tail`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidates {
-    /// A role: the ids that it finds most probable at each token, the most probable first. [`Candidates::COMPOSED`]: the array
-    /// `candidate_ids` that `compose` returned.
+    /// A role, `policy` among them: the ids that it finds most probable at each token, the most probable first.
+    /// [`Candidates::COMPOSED`]: the array `candidate_ids` that `compose` returned.
     pub from: String,
     /// Ids per token, K.
     pub count: u64,
@@ -206,14 +210,15 @@ impl Candidates {
 }
 
 impl Requirements {
-    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`], else
-    /// what the manifest says, times 1.
+    /// What divides a term under these options, and the constant that multiplies it: its entry in [`Requirements::normalisers`],
+    /// else what the manifest says, times 1.
     pub fn normaliser<'a>(&'a self, term: &'a TermSpec) -> (&'a Normaliser, f64) {
         let own = self.normalisers.iter().find(|own| own.term == term.name);
         own.map_or((&term.normaliser, 1.0), |own| (&own.normaliser, own.times))
     }
 
-    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are read.
+    /// How many ids per token `compose` has to return as `candidate_ids`; `None` if the candidates come from a role, or none are
+    /// read.
     pub fn composed_candidates(&self) -> Option<u64> {
         self.candidates.as_ref().filter(|ids| ids.from == Candidates::COMPOSED).map(|ids| ids.count)
     }

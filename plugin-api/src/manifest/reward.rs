@@ -20,9 +20,39 @@ pub struct RewardManifest {
     /// Columns with more detail: the option that names one, and the type of its values. An entry replaces the one of the same name
     /// in `columns`.
     pub reads: Vec<RewardColumn>,
+    /// Named numbers that [`rate`](crate::reward::Reward::rate) returns for every sample, besides the score. Objectives read each
+    /// as `reward.NAME.PART`, and rollouts report its mean.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<RewardPart>,
+    /// [`rate`](crate::reward::Reward::rate) returns numbers for passages of the text, which objectives read as
+    /// `reward.NAME.token`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub spans: bool,
+}
+
+/// A named number of a reward besides its score.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RewardPart {
+    /// Its name: letters, digits, `_` and `-`; neither a number nor `token`.
+    pub name: String,
+    /// What it is, in one sentence.
+    pub meaning: String,
+}
+
+impl RewardPart {
+    /// A part's declaration.
+    pub fn new(name: &str, meaning: &str) -> Self {
+        Self { name: name.into(), meaning: meaning.into() }
+    }
 }
 
 impl RewardManifest {
+    /// Whether it returns more than a score, so that the host calls [`rate`](crate::reward::Reward::rate).
+    pub fn rates(&self) -> bool {
+        self.spans || !self.parts.is_empty()
+    }
+
     /// All declared columns, from `columns` and `reads`.
     pub fn declared_columns(&self) -> Vec<RewardColumn> {
         let plain = |name: &String| RewardColumn { name: name.clone(), ..RewardColumn::default() };

@@ -13,10 +13,14 @@
 //! weight and a long completion more than a short one (the convention of TRL and transformers). In nats; arrays have shape `[N]`,
 //! aligned to the target.
 //!
+//! With `attention = "prefix"` the model is a prefix language model (Raffel et al. 2020, arXiv 1910.10683, section 3.2.1): the
+//! tokens of the prompt, all that precede the first supervised one, attend to each other in both directions, those after them
+//! causally. The loss is the same. The saved model records the mask, and evaluation and generation follow it.
+//!
 //! The smoothed target is PyTorch's: `1 - eps + eps / V` for `y`, `eps / V` for every other token. The derivatives are constants,
 //! so the head needs no statistics before its backward pass.
 
-use plugin_api::prelude::*;
+use plugin_api::{manifest::AttentionMask, prelude::*};
 
 /// The only term.
 const COMPLETION: &str = "completion";
@@ -30,6 +34,8 @@ options! {
     pub struct Config {
         /// Share of the target that is spread evenly over the vocabulary; at least 0, less than 1.
         label_smoothing: f64 = 0.0, in 0.0..=1.0;
+        /// What a token attends to: `causal` (the tokens before it) or `prefix` (also all tokens of the prompt).
+        attention: String = "causal".into(), of ["causal", "prefix"];
     }
 }
 
@@ -85,7 +91,8 @@ impl Objective for SupervisedFineTuning {
     /// Requests no statistic that the options leave unused: each costs the backend a pass or memory.
     fn requirements(&self) -> Result<Requirements> {
         let smoothing = ["lse", "mean_logit"].into_iter().filter(|_| self.0.label_smoothing > 0.0);
-        Ok(Requirements { linear: true, ..Requirements::reading(["logp"].into_iter().chain(smoothing)) })
+        let attention = AttentionMask(self.0.attention.clone().into());
+        Ok(Requirements { linear: true, attention, ..Requirements::reading(["logp"].into_iter().chain(smoothing)) })
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

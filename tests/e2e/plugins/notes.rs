@@ -56,7 +56,10 @@ fn equal_rewards_and_groups_of_one_are_reported() {
     answer.succeeds();
     assert_eq!(answer.err.matches("all rewards of 2 rollouts in a row are 0.5").count(), 1, "{answer:#?}");
     assert!(!answer.err.contains("rollout.samples = 1"), "PPO's critic needs no groups: {answer:#?}");
-    let groups = lab(&PPO.replace("plugin = \"ppo\"\nwhiten_advantages = true", "plugin = \"grpo\""));
+    let groups = lab(&PPO.replace(
+        "plugin = \"ppo\"\nwhiten_advantages = true",
+        "plugin = \"grpo\"\nbaseline = \"batch\"\nscale = \"batch\"",
+    ));
     let one = groups.ask(&["run", "tiny.toml", "--unproved", "--set", "train.steps=2"]);
     assert_eq!(
         one.err.matches("note: rollout.samples = 1: each of the 8 prompts has one answer").count(),

@@ -26,8 +26,18 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
         (&["ce"][..], 3),
         (&["sft"], 1),
         (&["dpo"], 15),
+        (&["simpo"], 6),
+        (&["cpo"], 7),
+        (&["orpo"], 3),
+        (&["kto"], 5),
+        (&["unlikelihood"], 3),
+        // Its sentinels are ids of their own.
+        (&["fim", "--vocabulary", "300"], 5),
         (&["reward"], 2),
         (&["ppo"], 15),
+        (&["grpo"], 20),
+        (&["online-dpo"], 3),
+        (&["best-of-n"], 2),
         (&["length"], 1),
         (&["exact"], 3),
         (&["mention", "--option", "words=[\"answer\"]"], 2),
@@ -253,7 +263,7 @@ fn a_statistic_that_the_host_does_not_compute_breaks_a_law() {
     let answer = verify(&["taught", "--only", "declared"]);
     answer.refuses(1, &[]);
     assert!(
-        answer.out.contains("the statistic `teacher.logp` is not computed by this host; it computes logp, lse"),
+        answer.out.contains("the statistic `tutor.logp` is not computed by this host; it computes logp, lse"),
         "{answer:#?}"
     );
 }

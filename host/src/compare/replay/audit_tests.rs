@@ -27,7 +27,7 @@ fn verdict(operation: &'static str, output: usize, factor: f64) -> Verdict {
     assert_eq!(audit.verdict(), Verdict::default(), "it is not turned on yet");
     audit.replay(true);
     let tokens = [1, 5, 9, 2, 7, 3, 3, 8];
-    let batch = BatchView { tokens: &tokens, positions: &[0, 1, 2, 3, 4, 0, 1, 2], offsets: &[0, 5, 8] };
+    let batch = BatchView { tokens: &tokens, positions: &[0, 1, 2, 3, 4, 0, 1, 2], offsets: &[0, 5, 8], prompts: &[] };
     let forward = model.forward(batch, Keep::ForBackward(Recompute::None)).unwrap();
     let cotangents = Cotangents { logp: Some(&[-1e-6; 8]), ..Cotangents::default() };
     let request = HeadRequest::new(&[5, 9, 2, 7, 3, 3, 8, 1]);

@@ -141,7 +141,20 @@ impl Batcher {
     /// # Errors
     /// As [`Batcher::next_window`].
     pub fn next_sequences(&mut self, context: usize) -> Result<Option<Vec<Sequence>>> {
-        let spans = self.take(context)?;
+        self.next_of(context, self.options.batch)
+    }
+
+    /// Returns the next `count` sequences of the data, or fewer at the end of an epoch if the number of epochs is limited; none
+    /// after the last epoch.
+    ///
+    /// # Errors
+    /// As [`Batcher::next_window`].
+    pub fn next_few(&mut self, context: usize, count: usize) -> Result<Vec<Sequence>> {
+        Ok(self.next_of(context, BatchSize::Sequences(count))?.unwrap_or_default())
+    }
+
+    fn next_of(&mut self, context: usize, size: BatchSize) -> Result<Option<Vec<Sequence>>> {
+        let spans = self.take_of(context, size)?;
         if spans.is_empty() {
             return Ok(None);
         }
@@ -232,6 +245,10 @@ impl Batcher {
 
     /// Returns the spans of the next window; empty after the last epoch.
     fn take(&mut self, context: usize) -> Result<Vec<DocumentSpan>> {
+        self.take_of(context, self.options.batch)
+    }
+
+    fn take_of(&mut self, context: usize, size: BatchSize) -> Result<Vec<DocumentSpan>> {
         let (mut spans, mut positions) = (Vec::new(), 0);
         loop {
             // If the number of epochs is limited, a window never holds rows of two epochs.
@@ -239,7 +256,7 @@ impl Batcher {
                 break;
             }
             let Some(span) = self.peek(context)? else { break };
-            if !self.options.batch.takes(spans.len(), positions, span.targets()) {
+            if !size.takes(spans.len(), positions, span.targets()) {
                 break;
             }
             self.state.taken += 1;

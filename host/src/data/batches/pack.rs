@@ -18,6 +18,9 @@ pub struct Sequence {
     pub supervised: Vec<bool>,
     /// Numbers of the row, by name, such as a margin, a label or a score.
     pub columns: BTreeMap<String, f64>,
+    /// Lists of numbers of the row, by name, such as the labels of an answer's steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, Vec<f64>>,
     /// The row's index in its data set.
     pub row: u64,
     /// Numbers of the sequence itself, by the names that objectives use: `group` and `side` of a pair's answers; in
@@ -28,8 +31,8 @@ pub struct Sequence {
     /// `prepare` returned.
     #[serde(rename = "tokens")]
     pub per_token: BTreeMap<String, Vec<f64>>,
-    /// Numbers for each of the L tokens, by the names that objectives use, as `compose` returns them. Packing shifts them with
-    /// the targets.
+    /// Numbers for each of the L tokens, by the names that objectives use: where the segments of an answer end, and what
+    /// `compose` returns. Packing shifts them with the targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub of_tokens: BTreeMap<String, Vec<f64>>,
     /// Numbers per position or token of those of `per_token` and `of_tokens` that have several.
@@ -38,9 +41,39 @@ pub struct Sequence {
     /// Whether the last token is read too, at a position that predicts nothing. Needed for what a model computes at
     /// the end of a sequence (a score, a last value).
     pub reads_last: bool,
+    /// Tokens of the prompt behind which the role `context` reads this sequence's answer; see
+    /// [`Sequence::behind_context_prompt`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_prompt: Option<Vec<u32>>,
 }
 
 impl Sequence {
+    /// The index of the first token of the answer: the first supervised target. Without one, the last token.
+    fn answer(&self) -> usize {
+        let first = self.supervised.iter().skip(1).position(|supervised| *supervised).map(|index| index + 1);
+        first.unwrap_or(self.ids.len().saturating_sub(1))
+    }
+
+    /// The answer behind the other prompt, with the same supervised targets and nothing else; `None` if it has no other prompt.
+    pub fn behind_context_prompt(&self) -> Option<Sequence> {
+        let (prompt, answer) = (self.context_prompt.as_ref()?, self.answer());
+        Some(Sequence {
+            ids: prompt.iter().chain(self.ids.get(answer..)?).copied().collect(),
+            supervised: prompt.iter().map(|_| &false).chain(self.supervised.get(answer..)?).copied().collect(),
+            row: self.row,
+            ..Sequence::default()
+        })
+    }
+
+    /// The number of positions that the largest pass over it computes: its own, or those behind the other prompt.
+    pub fn extent(&self) -> usize {
+        let other = self
+            .context_prompt
+            .as_ref()
+            .map_or(0, |prompt| prompt.len() + self.ids.len().saturating_sub(1 + self.answer()));
+        self.positions().max(other)
+    }
+
     /// The number of positions that the model computes: one for each token, minus the last token if it is only
     /// predicted.
     pub fn positions(&self) -> usize {
@@ -99,6 +132,38 @@ impl Window {
     pub fn micro_batches(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
         micro_batches(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
     }
+
+    /// The window as micro-batches of at most `most` positions, which may cut groups apart; see [`micro_batches_apart`].
+    pub fn micro_batches_apart(&self, most: usize) -> impl Iterator<Item = Result<PackedBatch>> {
+        micro_batches_apart(&self.sequences, most).into_iter().map(|range| pack(&self.sequences[range]))
+    }
+}
+
+/// Lists of one name: all their values one after the other, and how many of them each sequence has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lists {
+    /// The values.
+    pub values: Vec<f64>,
+    /// \[S\] the number of values of each sequence.
+    pub lengths: Vec<usize>,
+}
+
+impl Lists {
+    /// Adds the list of one more sequence.
+    pub fn push(&mut self, values: &[f64]) {
+        self.values.extend(values);
+        self.lengths.push(values.len());
+    }
+
+    /// The list of each sequence.
+    pub fn each(&self) -> impl Iterator<Item = &[f64]> {
+        let ends = self.lengths.iter().scan(0, |end, length| {
+            let begin = *end;
+            *end += length;
+            Some(begin..*end)
+        });
+        ends.map(|range| self.values.get(range).unwrap_or_default())
+    }
 }
 
 /// S sequences of N positions in total. Position i of a sequence reads token i and predicts token i + 1.
@@ -114,16 +179,22 @@ pub struct PackedBatch {
     pub positions: Vec<i32>,
     /// \[S + 1\] where each sequence begins, and N at the end (cu_seqlens).
     pub offsets: Vec<i32>,
+    /// \[S\] how many tokens precede each sequence's first supervised target; all that are read if nothing is supervised.
+    pub prompts: Vec<i32>,
     /// The longest sequence, in positions.
     pub max_len: usize,
     /// \[S\] each sequence's row in its data set.
     pub rows: Vec<u64>,
     /// \[S\] each: numbers of the rows, by name.
     pub columns: BTreeMap<String, Vec<f64>>,
+    /// One list per sequence each: [`Sequence::lists`].
+    pub lists: BTreeMap<String, Lists>,
     /// \[S\] each: [`Sequence::per_sequence`].
     pub per_sequence: BTreeMap<String, Vec<f64>>,
     /// \[N\] each: [`Sequence::per_token`].
     pub per_token: BTreeMap<String, Vec<f64>>,
+    /// \[S\] [`Sequence::context_prompt`]; empty if the sequences have none.
+    pub context_prompts: Vec<Vec<u32>>,
     /// Numbers per position of those of `per_token` that have several.
     pub widths: BTreeMap<String, usize>,
     /// Whether each sequence's last position reads its last token and predicts nothing.
@@ -190,12 +261,18 @@ pub fn pack(sequences: &[Sequence]) -> Result<PackedBatch> {
             batch.targets.push(0);
             batch.mask.push(0.0);
         }
+        let first = sequence.supervised.iter().skip(1).position(|counts| *counts);
+        batch.prompts.push(first.map_or(length, |first| first + 1) as i32);
         batch.positions.extend((0..length).map(|position| position as i32));
         batch.offsets.push(batch.tokens.len() as i32);
         batch.max_len = batch.max_len.max(length);
         batch.rows.push(sequence.row);
+        batch.context_prompts.extend(sequence.context_prompt.clone());
         for (name, &value) in &sequence.columns {
             batch.columns.entry(name.clone()).or_default().push(value);
+        }
+        for (name, values) in &sequence.lists {
+            batch.lists.entry(name.clone()).or_default().push(values);
         }
         for (name, &value) in &sequence.per_sequence {
             batch.per_sequence.entry(name.clone()).or_default().push(value);
@@ -244,20 +321,31 @@ fn names_of(sequence: &Sequence) -> Vec<&str> {
     let own = sequence
         .columns
         .keys()
+        .chain(sequence.lists.keys())
         .chain(sequence.per_sequence.keys())
         .chain(sequence.per_token.keys())
         .chain(sequence.of_tokens.keys())
         .map(String::as_str);
-    own.chain(sequence.reads_last.then_some("the last token's position")).collect()
+    let own = own.chain(sequence.reads_last.then_some("the last token's position"));
+    own.chain(sequence.context_prompt.is_some().then_some("another prompt")).collect()
 }
 
-/// Splits `sequences` into runs of at most `most` positions: whole sequences, in order, as many as fit. Neighbours
-/// of one `group` (the two answers of a pair) stay together. A sequence or group that is longer by itself becomes
-/// its own run.
+/// Splits `sequences` into runs of at most `most` positions (see [`Sequence::extent`]): whole sequences, in order, as
+/// many as fit. Neighbours of one `group` (the two answers of a pair) stay together. A sequence or group that is longer
+/// by itself becomes its own run.
 pub fn micro_batches(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    runs(sequences.chunk_by(together), most)
+}
+
+/// As [`micro_batches`], but neighbours of one `group` may be cut apart.
+pub fn micro_batches_apart(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    runs(sequences.chunks(1), most)
+}
+
+fn runs<'a>(units: impl Iterator<Item = &'a [Sequence]>, most: usize) -> Vec<Range<usize>> {
     let (mut runs, mut start, mut positions, mut end) = (Vec::new(), 0, 0, 0);
-    for unit in sequences.chunk_by(together) {
-        let length: usize = unit.iter().map(Sequence::positions).sum();
+    for unit in units {
+        let length: usize = unit.iter().map(Sequence::extent).sum();
         if end > start && positions + length > most {
             runs.push(start..end);
             (start, positions) = (end, 0);

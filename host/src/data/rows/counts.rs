@@ -33,6 +33,9 @@ pub struct RowCounts {
     pub dropped_to_evaluate: usize,
     /// Rows that were truncated.
     pub truncated: usize,
+    /// Rows whose other prompt, of the role `context`, was truncated.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub truncated_contexts: usize,
     /// Rows in which one token spans the end of the prompt and the beginning of the answer.
     pub shared_tokens: usize,
     /// Rows whose answer contains the end-of-text token before its end: the rest is left out.
@@ -47,6 +50,13 @@ pub struct RowCounts {
     pub joined_without_space: usize,
     /// Numeric columns that every row has: they reach the objective as `column.NAME`.
     pub columns: Vec<String>,
+    /// Columns of lists of numbers that every row has: they reach the objective as `column.NAME`, with `column.NAME.length`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<String>,
+    /// Columns that are lists of numbers in some rows only, each with the first row that has none: they do not reach the
+    /// objective.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ragged_lists: Vec<String>,
     /// Columns that are numbers in some rows only: they do not reach the objective.
     pub ragged_columns: Vec<String>,
     /// Columns with integers that a 64-bit float cannot hold exactly: they do not reach the objective.
@@ -102,6 +112,7 @@ impl fmt::Display for RowCounts {
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
             (self.truncated, "truncated"),
+            (self.truncated_contexts, "with a prompt of [context] that was cut on the left"),
             (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
             (
                 self.unplaced_answers,
@@ -131,6 +142,13 @@ impl fmt::Display for RowCounts {
         if !self.ragged_columns.is_empty() {
             let names = self.ragged_columns.join(", ");
             write!(f, "; columns that are not a number in every row, and so not passed to the objective: {names}")?;
+        }
+        if !self.ragged_lists.is_empty() {
+            let names = self.ragged_lists.join(", ");
+            write!(
+                f,
+                "; columns that are not a list of numbers in every row, and so not passed to the objective: {names}"
+            )?;
         }
         if !self.inexact_columns.is_empty() {
             let names = self.inexact_columns.join(", ");

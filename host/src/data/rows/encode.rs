@@ -14,20 +14,21 @@
 //! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
 //! decide what is learned, the supervised tokens of each side are those in its marks.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
+use super::columns::{list_columns, numeric_columns};
 use super::counts::RowCounts;
 use super::kind::{MARGIN, Part, RowKind};
 use super::row::{Row, RowCorpus};
-use super::set::{RowSet, Tokens};
+use super::set::{Columns, RowSet, Tokens};
 use super::text::number;
 use super::truncation::Truncation;
 use super::unread;
 use super::write::laid::Laid;
 use super::write::layout::RowLayout;
+use super::write::other_prompt::other_prompt;
 use super::write::parts::without_closing;
+use super::write::segments::{check_segments, segment_ends};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::TrainingData;
 use crate::data::tokenizer::Tokenizer;
@@ -43,6 +44,8 @@ pub struct Encoder<'a> {
     pub longest: usize,
     /// How longer rows are truncated; `None`: [`RowKind::truncation`].
     pub truncation: Option<Truncation>,
+    /// The column with the prompts behind which the role `context` reads the rows' answers.
+    pub context: Option<&'a str>,
 }
 
 /// Why a row is dropped.
@@ -64,6 +67,7 @@ impl Encoder<'_> {
         let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         (counts.columns, counts.ragged_columns) = numeric_columns(&every);
+        (counts.lists, counts.ragged_lists) = list_columns(&every)?;
         counts.inexact_columns = unread::inexact(&every);
         counts.ragged_columns.retain(|name| !counts.inexact_columns.contains(name));
         if counts.ragged_columns.iter().any(|column| column == MARGIN)
@@ -73,6 +77,7 @@ impl Encoder<'_> {
             let what = "missing, and other rows have one: every pair needs a margin, or none may have one".to_owned();
             return Err(DataError::Json { place: without.place.clone(), key: MARGIN.to_owned(), what });
         }
+        check_segments(&every)?;
         let (train, with_ends) = self.side(kind, &corpus.train, &mut counts)?;
         counts.no_end_learned = kind != RowKind::Prompt && !train.is_empty() && with_ends == 0;
         let (held_out, _) = self.side(kind, &corpus.held_out, &mut counts)?;
@@ -107,10 +112,12 @@ impl Encoder<'_> {
         let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.lay_out(row, *end)));
         let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
+        let mut context_prompts = self.context_prompts(rows)?.into_iter();
         let (mut set, mut with_ends) = (RowSet::new(kind), 0);
         let texts = laid.chunks(ends.len()).zip(placed.chunks(ends.len()));
         for (number, (row, (laid, placed))) in rows.iter().zip(texts).enumerate() {
             let both = || laid.iter().zip(placed);
+            let context_prompt = context_prompts.next();
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
@@ -124,11 +131,12 @@ impl Encoder<'_> {
             let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
             let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
-                let tokens = supervise(laid, placed, closed.then_some(eos), is_end);
+                let segment_ends = segment_ends(row, laid, placed)?;
+                let tokens = supervise(laid, placed, segment_ends, closed.then_some(eos), is_end);
                 // A template decides itself how a text begins, as in apply_chat_template of transformers.
-                begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens)
+                Ok(begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens))
             });
-            let tokens: Vec<Tokens> = tokens.collect();
+            let tokens: Vec<Tokens> = tokens.collect::<Result<_>>()?;
             let is_exact = both().all(|(laid, _)| laid.is_exact);
             for tokens in &tokens {
                 self.tokenizer.within_model(&tokens.ids).map_err(|error| DataError::Json {
@@ -147,7 +155,11 @@ impl Encoder<'_> {
                     let learned = tokens.iter().flat_map(|tokens| tokens.ids.iter().zip(&tokens.supervised));
                     with_ends += usize::from(learned.into_iter().any(|(id, learned)| *learned && is_end(*id)));
                     let cut = truncated && self.truncation.unwrap_or(kind.truncation()) == Truncation::Right;
-                    set.push(number as u64, tokens, row, &counts.columns, cut || any_cut);
+                    let context_prompt = context_prompt.map(|prompt| self.fit_context(kind, prompt, &tokens));
+                    counts.truncated_contexts += usize::from(context_prompt.as_ref().is_some_and(|(_, cut)| *cut));
+                    let columns = Columns { numbers: &counts.columns, lists: &counts.lists };
+                    set.push(number as u64, tokens, row, columns, cut || any_cut);
+                    set.push_context(context_prompt.map(|(prompt, _)| prompt));
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
                 Err(Dropped::Empty) => counts.dropped_empty += 1,
@@ -193,6 +205,44 @@ impl Encoder<'_> {
         if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
     }
 
+    /// The tokens of each row's other prompt; none without a column of them. They are those before a sampled answer: of the prompt
+    /// alone, whereas a row's own prompt is tokenised together with its answer.
+    fn context_prompts(&self, rows: &[Row]) -> Result<Vec<Vec<u32>>> {
+        let Some(column) = self.context else { return Ok(Vec::new()) };
+        let texts: Vec<String> =
+            rows.iter().map(|row| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
+        let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
+        let prompt = |(row, placed): (&Row, Placed)| {
+            let tokens =
+                Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids, segment_ends: Vec::new() };
+            let ids = begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens).ids;
+            let refuse = |what| DataError::Json { place: row.place.clone(), key: column.to_owned(), what };
+            if ids.is_empty() {
+                return Err(refuse("it has no token, so that nothing precedes the answer".to_owned()));
+            }
+            self.tokenizer
+                .within_model(&ids)
+                .map_err(|error| refuse(format!("{error}; {}", error.hint().unwrap_or_default())))?;
+            Ok(ids)
+        };
+        rows.iter().zip(placed).map(prompt).collect()
+    }
+
+    /// Cuts the beginning of a row's other prompt if its answers do not fit behind it, as prompts are cut; returns whether it was
+    /// cut. `texts` are the row's own, which fit.
+    fn fit_context(&self, kind: RowKind, mut prompt: Vec<u32>, texts: &[Tokens]) -> (Vec<u32>, bool) {
+        let start = |tokens: &Tokens| tokens.prompt().max(1);
+        if let Some(first) = texts.iter().find(|tokens| tokens.prompt() == 0).and_then(|tokens| tokens.ids.first()) {
+            // Nothing precedes this token, so it is not a target; behind another prompt it stays in front of those that are.
+            prompt.push(*first);
+        }
+        let answer = texts.iter().map(|tokens| tokens.ids.len().saturating_sub(start(tokens))).max().unwrap_or(0);
+        let over = prompt.len().saturating_sub(kind.most_tokens(self.longest).saturating_sub(answer).max(1));
+        let first = usize::from(self.tokenizer.prefix().as_ref() == prompt.first() && over + 1 < prompt.len());
+        prompt.drain(first..first + over);
+        (prompt, over > 0)
+    }
+
     /// Whether an answer contains a token that ends it, followed by words within the answer, which are then not
     /// learned. White space and special tokens that a template writes after the end are not words.
     fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
@@ -219,6 +269,9 @@ impl Encoder<'_> {
         let first = usize::from(tokens.ids.first() == self.tokenizer.prefix().as_ref());
         tokens.ids.drain(first..first + over);
         tokens.supervised.drain(first..first + over);
+        if !tokens.segment_ends.is_empty() {
+            tokens.segment_ends.drain(first..first + over);
+        }
         Ok(())
     }
 }
@@ -255,8 +308,14 @@ fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
 
 /// Decides which tokens of a row are supervised. `close` is added after an answer without a token that ends it,
 /// unless the template's marks decide exactly what is learned.
-fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u32) -> bool) -> Tokens {
-    let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()] };
+fn supervise(
+    laid: &Laid,
+    placed: &Placed,
+    segment_ends: Vec<bool>,
+    close: Option<u32>,
+    is_end: impl Fn(u32) -> bool,
+) -> Tokens {
+    let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()], segment_ends };
     let mut end = None;
     for span in &laid.supervised {
         let inside = |(a, b): (usize, usize)| a < span.end && b.max(a + 1) > span.start;
@@ -281,6 +340,7 @@ fn supervise(laid: &Laid, placed: &Placed, close: Option<u32>, is_end: impl Fn(u
         if let Some(close) = close.filter(|_| !ends_itself && !laid.is_exact) {
             tokens.ids.push(close);
             tokens.supervised.push(true);
+            tokens.segment_ends.extend((!tokens.segment_ends.is_empty()).then_some(false));
         }
     }
     tokens
@@ -291,6 +351,9 @@ fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
     if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
         tokens.ids.insert(0, prefix);
         tokens.supervised.insert(0, false);
+        if !tokens.segment_ends.is_empty() {
+            tokens.segment_ends.insert(0, false);
+        }
     }
     tokens
 }
@@ -308,15 +371,4 @@ fn joined_without_space(laid: &Laid) -> bool {
     let Some(boundary) = laid.supervised.first().map(|span| span.start) else { return false };
     let around = |at: Option<usize>| at.and_then(|at| laid.text.chars().nth(at)).is_some_and(|c| !c.is_whitespace());
     around(boundary.checked_sub(1)) && around(Some(boundary))
-}
-
-/// Columns with numbers (or true and false) in every row, and columns with numbers in only some rows.
-fn numeric_columns(rows: &[&Row]) -> (Vec<String>, Vec<String>) {
-    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
-    for (name, _) in rows.iter().flat_map(|row| row.columns.iter().filter(|(_, value)| number(value).is_some())) {
-        *numbers.entry(name).or_default() += 1;
-    }
-    let (whole, ragged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|(_, count)| *count == rows.len());
-    let names = |columns: Vec<(&str, usize)>| columns.into_iter().map(|(name, _)| name.to_owned()).collect();
-    (names(whole), names(ragged))
 }

@@ -31,6 +31,7 @@ pub use counts::RowCounts;
 pub use kind::{Part, RowKind};
 pub use message::{ASSISTANT, Message, role};
 pub use read::jsonl::RowOptions;
+pub use read::segments::SEPARATOR;
 pub use read::{integers, jsonl};
 pub use row::{Content, Row, RowCorpus};
 pub use set::RowSet;

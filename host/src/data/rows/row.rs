@@ -26,6 +26,8 @@ pub struct Row {
     pub parts: BTreeMap<Part, Content>,
     /// All other columns, by name.
     pub columns: Map<String, Value>,
+    /// Where the segments of the completion end, in code points from its beginning; empty if it is one text.
+    pub segments: Vec<usize>,
 }
 
 impl Row {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::kind::{LABEL, RowKind};
 use super::row::Row;
-use super::text::{RowText, number};
+use super::text::{RowText, number, numbers};
 use crate::data::batches::order::{self, DocumentSpan, shuffled};
 use crate::data::batches::pack::Sequence;
 use crate::data::cache::hex;
@@ -21,6 +21,8 @@ pub struct Tokens {
     pub ids: Vec<u32>,
     /// For each token, whether it counts in the loss.
     pub supervised: Vec<bool>,
+    /// For each token, whether it holds the last character of a segment; empty if there are no segments.
+    pub segment_ends: Vec<bool>,
 }
 
 impl Tokens {
@@ -44,7 +46,17 @@ impl Tokens {
     pub fn truncate(&mut self, length: usize) {
         self.ids.truncate(length);
         self.supervised.truncate(length);
+        self.segment_ends.truncate(length);
     }
+}
+
+/// The columns of all rows that reach objectives.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// Those of numbers.
+    pub numbers: &'a [String],
+    /// Those of lists of numbers.
+    pub lists: &'a [String],
 }
 
 /// Tokenised rows of one side of the split.
@@ -53,6 +65,8 @@ pub struct RowSet {
     kind: RowKind,
     ids: Vec<u32>,
     supervised: Vec<bool>,
+    /// For each token, whether a segment ends in it; empty if there are no segments.
+    segment_ends: Vec<bool>,
     /// Where each sequence ends.
     ends: Vec<usize>,
     /// Each row's index in its data set, counting dropped rows.
@@ -60,7 +74,10 @@ pub struct RowSet {
     /// Each row's label; only for unpaired rows.
     labels: Vec<f64>,
     columns: BTreeMap<String, Vec<f64>>,
+    lists: BTreeMap<String, Vec<Vec<f64>>>,
     texts: Vec<RowText>,
+    /// Each row's other prompt, of the role `context`; empty if there is none.
+    context_prompts: Vec<Vec<u32>>,
     key: String,
 }
 
@@ -80,12 +97,13 @@ impl RowSet {
         self.rows.is_empty()
     }
 
-    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers in `columns`.
+    /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers and lists in `columns`.
     /// `is_cut`: the end of its answer is missing.
-    pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: &[String], is_cut: bool) {
+    pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: Columns<'_>, is_cut: bool) {
         for tokens in texts {
             self.ids.extend(tokens.ids);
             self.supervised.extend(tokens.supervised);
+            self.segment_ends.extend(tokens.segment_ends);
             self.ends.push(self.ids.len());
         }
         self.rows.push(row_number);
@@ -94,9 +112,18 @@ impl RowSet {
         if self.kind == RowKind::Unpaired {
             self.labels.push(value(LABEL));
         }
-        for name in columns {
+        for name in columns.numbers {
             self.columns.entry(name.clone()).or_default().push(value(name));
         }
+        for name in columns.lists {
+            let list = row.columns.get(name).and_then(numbers).unwrap_or_default();
+            self.lists.entry(name.clone()).or_default().push(list);
+        }
+    }
+
+    /// Adds the other prompt of the row that was added last.
+    pub fn push_context(&mut self, prompt: Option<Vec<u32>>) {
+        self.context_prompts.extend(prompt);
     }
 
     /// Call after adding the last row: computes the set's key from its content.
@@ -112,9 +139,21 @@ impl RowSet {
             hash.update(name);
             hash.update(bytemuck::cast_slice::<f64, u8>(values));
         }
+        for (name, lists) in &self.lists {
+            hash.update(name);
+            for list in lists {
+                hash.update((list.len() as u64).to_le_bytes());
+                hash.update(bytemuck::cast_slice::<f64, u8>(list));
+            }
+        }
+        self.segment_ends.iter().for_each(|end| hash.update([u8::from(*end)]));
         // Rewards read the text of a prompt's row.
         if self.kind == RowKind::Prompt {
             self.texts.iter().for_each(|text| hash.update(text.hashed()));
+        }
+        for prompt in &self.context_prompts {
+            hash.update((prompt.len() as u64).to_le_bytes());
+            hash.update(bytemuck::cast_slice::<u32, u8>(prompt));
         }
         self.key = hex(&hash.finalize());
     }
@@ -133,6 +172,12 @@ impl RowSet {
     fn bounds(&self, index: usize) -> Range<usize> {
         let end_of = |index: usize| self.ends.get(index).copied().unwrap_or_default();
         index.checked_sub(1).map_or(0, end_of)..end_of(index)
+    }
+
+    /// Where the segments of sequence `index` end, under the name that objectives use; `None` if there are no segments.
+    fn ends_of(&self, index: usize) -> Option<(String, Vec<f64>)> {
+        let ends = self.segment_ends.get(self.bounds(index))?;
+        Some((names::SEGMENT_END.to_owned(), ends.iter().map(|end| f64::from(u8::from(*end))).collect()))
     }
 
     /// The numbers of a sequence of row `index`: its group and side.
@@ -177,12 +222,17 @@ impl Examples for RowSet {
         let row = span.document as usize;
         let columns: BTreeMap<String, f64> =
             self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?))).collect();
+        let lists: BTreeMap<String, Vec<f64>> =
+            self.lists.iter().filter_map(|(name, lists)| Some((name.clone(), lists.get(row)?.clone()))).collect();
         let sequence = |(place, sequence): (usize, usize)| Sequence {
             ids: self.ids[self.bounds(sequence)].to_vec(),
             supervised: self.supervised[self.bounds(sequence)].to_vec(),
             columns: columns.clone(),
+            lists: lists.clone(),
+            of_tokens: self.ends_of(sequence).into_iter().collect(),
             row: self.rows.get(row).copied().unwrap_or_default(),
             per_sequence: self.numbers(row, place == 0, group),
+            context_prompt: self.context_prompts.get(row).cloned(),
             ..Default::default()
         };
         self.sequences_of(row).enumerate().map(sequence).collect()

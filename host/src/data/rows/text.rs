@@ -118,6 +118,11 @@ impl Row {
     }
 }
 
+/// A list of numbers, or of true and false as 1 and 0; `None` for anything else.
+pub fn numbers(value: &Value) -> Option<Vec<f64>> {
+    value.as_array()?.iter().map(number).collect()
+}
+
 /// A number, or true and false as 1 and 0; `None` for an integer that a 64-bit float cannot hold exactly, and for
 /// anything else.
 pub fn number(value: &Value) -> Option<f64> {

@@ -5,7 +5,7 @@ use plugin_api::manifest::DataKind;
 use crate::data::{
     corpus::Corpus,
     error::Result,
-    rows::{RowCorpus, RowKind, Truncation},
+    rows::{RowCorpus, RowKind, SEPARATOR, Truncation},
 };
 
 /// Where an experiment's data comes from: a table of keys that is read as running text or rows.
@@ -42,6 +42,11 @@ pub trait DataSource {
     /// How its rows are written and truncated.
     fn writing(&self) -> Writing<'_> {
         Writing::default()
+    }
+
+    /// What follows each segment of an answer that is a list of texts.
+    fn separator(&self) -> &str {
+        SEPARATOR
     }
 
     /// The columns that decide which rows are held out.

@@ -10,7 +10,7 @@ use super::{
 use crate::data::{
     corpus::Corpus,
     error::{DataError, Result},
-    rows::{Columns, RowCorpus, RowKind, RowOptions, Truncation, split::Split},
+    rows::{Columns, RowCorpus, RowKind, RowOptions, SEPARATOR, Truncation, split::Split},
 };
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
@@ -37,6 +37,9 @@ table! {
         truncation: Truncation, Form::Word(Truncation::WORDS),
             default "completions: \"right\"; prompts alone: \"left\"; pairs and labelled answers: \"drop\"",
             example "left";
+        /// jsonl: what is put after each segment of a completion that is a list of texts (`completion` or `completions`: the steps
+        /// of a solution), the last one too; a segment ends with the last character of its separator
+        segment_separator: String, Form::Text, default "a line break", example " ";
         columns in Option<WrittenColumns>;
     }
 }
@@ -88,6 +91,9 @@ pub struct Jsonl {
     /// How longer rows are truncated; absent: the default of their kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncation: Option<Truncation>,
+    /// What follows each segment of a completion that is a list of texts; absent: a line break.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_separator: Option<String>,
     /// Columns that have other names in the files.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
@@ -103,11 +109,19 @@ impl DataSource for Jsonl {
     }
 
     fn unused(&self, kind: Option<RowKind>) -> Vec<(&'static str, String)> {
-        if self.truncation != Some(Truncation::Right) || kind == Some(RowKind::PromptCompletion) {
-            return Vec::new();
+        let mut unused = Vec::new();
+        if kind == Some(RowKind::PromptCompletion) {
+            return unused;
         }
-        let why = "\"right\" would remove answers or the end of prompts; choose \"left\" or \"drop\"";
-        vec![("data.truncation", why.to_owned())]
+        if self.truncation == Some(Truncation::Right) {
+            let why = "\"right\" would remove answers or the end of prompts; choose \"left\" or \"drop\"";
+            unused.push(("data.truncation", why.to_owned()));
+        }
+        if self.segment_separator.is_some() {
+            let why = "unused: only completions may be lists of segments; leave it out";
+            unused.push(("data.segment_separator", why.to_owned()));
+        }
+        unused
     }
 
     fn holds_out(&self) -> bool {
@@ -127,12 +141,17 @@ impl DataSource for Jsonl {
             (HeldOut::Files { eval_path }, _) => (eval_path.clone(), Split::Share(0.0)),
             (HeldOut::Column { split_column }, _) => (Vec::new(), Split::Column(split_column.clone())),
         };
-        RowOptions { paths: self.path.clone(), eval_paths, split, columns: self.columns.clone() }.read(kind)
+        let separator = self.separator().to_owned();
+        RowOptions { paths: self.path.clone(), eval_paths, split, columns: self.columns.clone(), separator }.read(kind)
     }
 
     fn writing(&self) -> Writing<'_> {
         let Jsonl { chat_template, truncation, max_length, .. } = self;
         Writing { chat_template: chat_template.as_deref(), truncation: *truncation, max_length: *max_length }
+    }
+
+    fn separator(&self) -> &str {
+        self.segment_separator.as_deref().unwrap_or(SEPARATOR)
     }
 
     fn split_columns(&self) -> Vec<String> {
@@ -159,6 +178,7 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
         chat_template: written.chat_template,
         max_length: written.max_length,
         truncation: written.truncation,
+        segment_separator: written.segment_separator,
         columns: columns(written.columns, notes),
     }
 }

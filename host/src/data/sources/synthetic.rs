@@ -8,7 +8,7 @@ use plugin_api::manifest::DataKind;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use telos_world::{Split, Task, World};
+use telos_world::{Split, Steps, Task, World};
 
 use super::data_source::{DataSource, comes_in};
 use super::files;
@@ -16,6 +16,7 @@ use crate::data::cache::hex;
 use crate::data::corpus::Corpus;
 use crate::data::document::Document;
 use crate::data::error::{DataError, Result};
+use crate::data::rows::kind::LABEL;
 use crate::data::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
 use crate::data::source::Source;
 use crate::keys::notes::Notes;
@@ -33,10 +34,13 @@ table! {
         held_out_rows: u64, Form::Int(1, 1 << 32), default "a tenth of data.rows", example 400;
         /// synthetic: which tasks
         tasks: Vec<String>, Form::Words(TASKS), default "all", example ["sort", "add"];
-        /// synthetic pairs: whether the two answers of every pair are equally long
+        /// synthetic pairs, and labelled answers from pairs: whether the two answers of every pair are equally long
         equal_length: bool = false, Form::Bool, example true;
         /// synthetic demonstrations: share of answers that are wrong or rambling; held-out answers are always right
         flawed: f64 = 0.0, Form::Float(Included(0.0), Included(1.0)), example 0.25;
+        /// synthetic demonstrations: answers in steps, one per word, half of them wrong from some word on, with the column `labels`:
+        /// whether the answer is right up to a step; a space separates the steps
+        steps: bool = false, Form::Bool, example true;
     }
 }
 
@@ -56,11 +60,17 @@ pub struct Synthetic {
     pub equal_length: bool,
     /// The share of demonstrations whose answer is flawed, from 0 to 1.
     pub flawed: f64,
+    /// Whether answers come in labelled steps.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub steps: bool,
 }
 
+/// What separates steps.
+const SPACE: &str = " ";
+
 impl DataSource for Synthetic {
-    fn has_rows(&self, kind: RowKind) -> bool {
-        kind != RowKind::Unpaired
+    fn has_rows(&self, _kind: RowKind) -> bool {
+        true
     }
 
     fn usual_kind(&self) -> DataKind {
@@ -69,12 +79,23 @@ impl DataSource for Synthetic {
 
     fn unused(&self, kind: Option<RowKind>) -> Vec<(&'static str, String)> {
         let comes_in = comes_in(kind);
-        let no_pairs = self.equal_length && kind != Some(RowKind::Preference);
-        let no_demonstrations = self.flawed > 0.0 && kind != Some(RowKind::PromptCompletion);
+        let no_pairs = self.equal_length && !matches!(kind, Some(RowKind::Preference | RowKind::Unpaired));
+        let demonstrations = kind == Some(RowKind::PromptCompletion);
+        let no_demonstrations = self.flawed > 0.0 && !demonstrations;
+        let in_steps = match (self.steps, demonstrations) {
+            (true, false) => {
+                Some(("data.steps", format!("unused: this data comes in {comes_in}, not in demonstrations")))
+            }
+            (true, true) if self.flawed > 0.0 => {
+                Some(("data.flawed", "unused: half of the answers in steps are wrong".into()))
+            }
+            _ => None,
+        };
         let of_pairs = ("data.equal_length", format!("unused: this data comes in {comes_in}, not in pairs"));
         let of_demonstrations =
             ("data.flawed", format!("unused: this data comes in {comes_in}, not in demonstrations"));
-        no_pairs.then_some(of_pairs).into_iter().chain(no_demonstrations.then_some(of_demonstrations)).collect()
+        let unused = no_pairs.then_some(of_pairs).into_iter().chain(no_demonstrations.then_some(of_demonstrations));
+        unused.chain(in_steps).collect()
     }
 
     fn holds_out(&self) -> bool {
@@ -92,6 +113,10 @@ impl DataSource for Synthetic {
     fn rows(&self, kind: RowKind, seed: u64) -> Result<RowCorpus> {
         self.options(seed).read_rows(kind)
     }
+
+    fn separator(&self) -> &str {
+        SPACE
+    }
 }
 
 /// Resolves its keys, and refuses those of files.
@@ -100,7 +125,8 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
     let why = "source = \"synthetic\" always holds out a tenth of its texts";
     notes.unused("data.eval_path", &of_files.eval_path, why);
     notes.unused("data.held_out", &of_files.held_out, why);
-    let (rows, equal_length, flawed) = (written.rows(), written.equal_length(), written.flawed());
+    let (rows, equal_length, flawed, steps) =
+        (written.rows(), written.equal_length(), written.flawed(), written.steps());
     let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
     let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
     Synthetic {
@@ -109,18 +135,20 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
         tasks: in_order.map(|task| task.to_string()).collect(),
         equal_length,
         flawed,
+        steps,
     }
 }
 
 impl Synthetic {
     fn options(&self, seed: u64) -> SyntheticOptions {
-        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed } = self;
+        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed, steps } = self;
         SyntheticOptions {
             rows: *rows,
             held_out_rows: *held_out_rows,
             tasks: tasks.iter().filter_map(|name| name.parse().ok()).collect(),
             equal_length: *equal_length,
             flawed: *flawed,
+            steps: *steps,
             seed,
         }
     }
@@ -140,6 +168,8 @@ pub struct SyntheticOptions {
     /// The share of training demonstrations whose answer is flawed, from 0 to 1. Held-out demonstrations are all
     /// right.
     pub flawed: f64,
+    /// Whether demonstrations come in labelled steps.
+    pub steps: bool,
     /// The seed from which every document follows.
     pub seed: u64,
 }
@@ -165,22 +195,23 @@ impl SyntheticOptions {
 
 impl SyntheticOptions {
     /// Generates rows: instructions with an answer (the one right answer, unless `flawed` is set), with a right and
-    /// a flawed one, or alone with the right one in the column `answer`.
+    /// a flawed one, with one of these two and its label, or alone with the right one in the column `answer`.
     ///
     /// # Errors
-    /// No rows to train on; unpaired rows, which the world does not have.
+    /// No rows to train on.
     pub fn read_rows(&self, kind: RowKind) -> Result<RowCorpus> {
         if self.rows == 0 {
             return Err(DataError::Option("synthetic data needs at least one row".into()));
         }
-        if kind == RowKind::Unpaired {
-            return Err(DataError::Option("synthetic data has no labels; give rows of your own (data.source)".into()));
-        }
         let (world, file) = (World::new(self.seed, &self.tasks), Arc::<str>::from("synthetic"));
         let row = |split, index: u64| {
             let place = Place { file: file.clone(), line: index as usize + 1 };
+            if self.steps && kind == RowKind::PromptCompletion {
+                return in_steps(place, world.steps(split, index));
+            }
             let (parts, columns) = self.row(&world, kind, split, index);
-            Row { place, parts: parts.into_iter().map(|(part, text)| (part, Content::Text(text))).collect(), columns }
+            let parts = parts.into_iter().map(|(part, text)| (part, Content::Text(text))).collect();
+            Row { place, parts, columns, segments: Vec::new() }
         };
         let side = |split, rows| -> Vec<Row> { (0..rows).map(|index| row(split, index)).collect() };
         let (train, held_out) = (side(Split::Train, self.rows), side(Split::HeldOut, self.held_out_rows));
@@ -195,6 +226,14 @@ impl SyntheticOptions {
             let parts = vec![(Part::Prompt, pair.prompt), (Part::Chosen, pair.chosen), (Part::Rejected, pair.rejected)];
             return (parts, Map::new());
         }
+        if kind == RowKind::Unpaired {
+            // Two rows of each pair: its chosen answer, which is desirable, then its rejected one.
+            let pair = world.preference(split, index / 2, self.equal_length);
+            let desirable = index.is_multiple_of(2);
+            let answer = if desirable { pair.chosen } else { pair.rejected };
+            let columns = Map::from_iter([(LABEL.to_owned(), desirable.into())]);
+            return (vec![(Part::Prompt, pair.prompt), (Part::Completion, answer)], columns);
+        }
         if kind == RowKind::Prompt {
             let example = world.example(split, index);
             return (
@@ -206,6 +245,18 @@ impl SyntheticOptions {
         let example = world.demonstration(split, index, flawed);
         (vec![(Part::Prompt, example.prompt), (Part::Completion, example.answer)], Map::new())
     }
+}
+
+/// A row whose completion has a segment for each step.
+fn in_steps(place: Place, steps: Steps) -> Row {
+    let text: String = steps.steps.iter().flat_map(|step| [step, SPACE]).collect();
+    let ends = steps.steps.iter().scan(0, |end, step| {
+        *end += step.chars().count() + SPACE.len();
+        Some(*end)
+    });
+    let segments = ends.collect();
+    let parts = [(Part::Prompt, Content::Text(steps.prompt)), (Part::Completion, Content::Text(text))].into();
+    Row { place, parts, columns: Map::from_iter([("labels".to_owned(), steps.labels.into())]), segments }
 }
 
 /// All strings of a row.

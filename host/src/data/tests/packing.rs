@@ -1,7 +1,7 @@
 use plugin_api::batch::names;
 use proptest::prelude::*;
 
-use crate::data::batches::pack::{PackedBatch, Sequence, Window, micro_batches, pack};
+use crate::data::batches::pack::{PackedBatch, Sequence, Window, micro_batches, micro_batches_apart, pack};
 use crate::data::error::DataError;
 
 fn sequence(ids: &[u32], supervised: &[u8], row: u64) -> Sequence {
@@ -91,6 +91,9 @@ fn neighbours_of_one_group_are_never_cut_apart() {
     assert_eq!(micro_batches(&sequences, 5), [0..2, 2..4, 4..6]);
     assert_eq!(micro_batches(&sequences, 1), [0..2, 2..4, 4..6]);
     assert_eq!(micro_batches(&sequences, 9), [0..4, 4..6]);
+    // Where an objective says so, answers to a prompt are cut apart.
+    assert_eq!(micro_batches_apart(&sequences, 5), [0..3, 3..5, 5..6]);
+    assert_eq!(micro_batches_apart(&sequences, 1).len(), 6);
 }
 
 /// Gotcha 13: values at the end of a sequence are computed where its last token has been read, and that position
@@ -117,8 +120,8 @@ fn values_per_position_stay_with_their_sequence_and_match_its_length() {
     assert!(pack(&[with(&[0.5])]).unwrap_err().to_string().contains("reference.logp"));
 }
 
-/// Numbers of tokens, in two columns, that follow their token to the position that predicts it. Catches numbers that stay where the
-/// token is read, that are shifted over the end of a sequence, and a column that is lost.
+/// Numbers of tokens, in two columns, that follow their token to the position that predicts it. Catches numbers that stay where
+/// the token is read, that are shifted over the end of a sequence, and a column that is lost.
 #[test]
 fn gotcha_02_numbers_of_tokens_are_shifted_with_their_tokens() {
     let own = |ids: &[u32], reads_last| Sequence {

@@ -10,6 +10,7 @@ fn options() -> SyntheticOptions {
         tasks: vec![Task::Sort, Task::Add],
         equal_length: false,
         flawed: 0.0,
+        steps: false,
         seed: 3,
     }
 }
@@ -85,7 +86,25 @@ fn pairs_and_prompts_match_the_world() {
         assert!(text.prompt.ends_with('\n'));
         assert_eq!(telos_world::gold(&text.prompt, &text.answer.unwrap()), Some(1.0));
     }
-    assert!(options().read_rows(RowKind::Unpaired).is_err());
+}
+
+/// Catches labels that are exchanged, an answer that is always the same side's, and held-out prompts that were trained on.
+#[test]
+fn labelled_rows_are_the_two_answers_of_each_pair() {
+    let corpus = options().read_rows(RowKind::Unpaired).unwrap();
+    assert_eq!((corpus.kind, corpus.train.len(), corpus.held_out.len()), (RowKind::Unpaired, 300, 40));
+    for rows in [&corpus.train, &corpus.held_out] {
+        for pair in rows.chunks(2) {
+            assert_eq!(pair[0].question(), pair[1].question());
+            for (row, desirable) in pair.iter().zip([true, false]) {
+                let Content::Text(answer) = &row.parts[&Part::Completion] else { panic!("{row:?}") };
+                assert_eq!(row.columns["label"], desirable);
+                assert_eq!(telos_world::gold(&row.question(), answer) == Some(1.0), desirable, "{row:?}");
+            }
+        }
+    }
+    let trained: Vec<String> = corpus.train.iter().map(|row| row.question()).collect();
+    assert!(corpus.held_out.iter().all(|row| !trained.contains(&row.question())));
 }
 
 /// Catches flaws in evaluation data, and a share that is ignored.
@@ -96,4 +115,15 @@ fn only_training_demonstrations_are_flawed() {
     assert_eq!(flawed.held_out, right.held_out);
     let changed = flawed.train.iter().zip(&right.train).filter(|(flawed, right)| flawed.parts != right.parts).count();
     assert!((100..200).contains(&changed), "{changed}");
+}
+
+/// Catches labels that belong to other steps, and an end that is not the space after a word.
+#[test]
+fn steps_of_the_world_are_segments_with_labels() {
+    let corpus = SyntheticOptions { steps: true, ..options() }.read_rows(RowKind::PromptCompletion).unwrap();
+    for row in corpus.train.iter().chain(&corpus.held_out) {
+        let Content::Text(answer) = &row.parts[&Part::Completion] else { panic!("{row:?}") };
+        let spaces: Vec<usize> = answer.match_indices(' ').map(|(at, _)| at + 1).collect();
+        assert_eq!((&row.segments, row.columns["labels"].as_array().unwrap().len()), (&spaces, spaces.len()));
+    }
 }

@@ -11,6 +11,9 @@ pub struct BatchView<'a> {
     pub positions: &'a [i32],
     /// cu_seqlens, `[S + 1]`: sequence s holds tokens `offsets[s]..offsets[s + 1]`.
     pub offsets: &'a [i32],
+    /// How many tokens each sequence's prompt has, `[S]`. Only models whose attention mask is `prefix` read it; it may be empty
+    /// for others.
+    pub prompts: &'a [i32],
 }
 
 /// Which activations the backward pass recomputes instead of keeping them.
@@ -120,6 +123,8 @@ pub(super) struct DeviceBatch {
     pub ids: Tensor,
     pub positions: Tensor,
     pub offsets: Tensor,
+    /// Lengths of the prompts, if the attention mask reads them.
+    pub prompts: Option<Tensor>,
 }
 
 /// The activations that the backward pass reads.

@@ -137,6 +137,8 @@ impl Model {
             lse: lse.view(),
             dy: dattended.view(),
             offsets: batch.offsets.view(),
+            prefix: batch.prompts.as_ref().map(Tensor::view),
+            mask: config.mask(),
             dq: dqkv.cols(0..q),
             dk: dqkv.cols(q..q + k),
             dv: dqkv.cols(q + k..q + 2 * k),

@@ -3,7 +3,7 @@
 //! A layer is computed by filling in all activations that do not exist yet. The backward pass calls the same code on the kept
 //! ones, so a recomputed activation has the same bits as the first one.
 
-use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Embedding, Glu, Norm, Rotary};
+use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Embedding, Glu, MaskKind, Norm, Rotary};
 
 use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kept, Tape};
 use super::cache::{Fill, KvCache};
@@ -51,7 +51,9 @@ impl Model {
 
     pub(super) fn upload_batch(&self, batch: BatchView<'_>) -> Result<DeviceBatch> {
         self.check_batch(batch)?;
+        let reads_prompts = self.config.mask() == MaskKind::PREFIX;
         Ok(DeviceBatch {
+            prompts: reads_prompts.then(|| self.device.ints(batch.prompts)).transpose()?,
             tokens: batch.tokens.len() as u64,
             ids: self.device.ints(batch.tokens)?,
             positions: self.device.ints(batch.positions)?,
@@ -69,6 +71,10 @@ impl Model {
         let ascending = batch.offsets.windows(2).all(|pair| pair[0] <= pair[1]);
         if ends.0 != Some(0) || ends.1.map(|end| end as usize) != Some(tokens) || !ascending {
             return fail(format!("offsets must ascend from 0 to {tokens}, the number of tokens"));
+        }
+        let sequences = batch.offsets.len() - 1;
+        if self.config.mask() == MaskKind::PREFIX && batch.prompts.len() != sequences {
+            return fail(format!("{} lengths of prompts for {sequences} sequences", batch.prompts.len()));
         }
         let outside = |values: &[i32], limit: u64| values.iter().find(|v| **v < 0 || **v as u64 >= limit).copied();
         if let Some(id) = outside(batch.tokens, config.vocab) {
@@ -249,6 +255,8 @@ impl Model {
             k: keys,
             v: values,
             offsets: batch.offsets.view(),
+            prefix: batch.prompts.as_ref().map(Tensor::view),
+            mask: config.mask(),
             y: y.view(),
             lse: lse.as_ref().map(Tensor::view),
             heads: config.heads as i64,

@@ -10,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 
 impl Model {
-    /// Runs packed prompts, sequence s into slot `slots[s]`, and returns the last hidden states, `[N, D]`.
+    /// Runs packed prompts, sequence s into slot `slots[s]`, and returns the last hidden states, `[N, D]`. With the attention mask
+    /// `prefix` a prompt must be whole: its tokens attend to each other, while those that follow are decoded causally, so that the
+    /// cached keys and values stay right.
     ///
     /// # Errors
     /// A prompt longer than the cache's capacity, a slot that does not exist; as [`Model::forward`].
@@ -32,7 +34,7 @@ impl Model {
     }
 
     /// Copies the keys and values of the first `tokens` tokens of slot `from` to slot `to`, with the same result as a prefill
-    /// of these tokens.
+    /// of these tokens (all tokens of a prompt, if the attention mask is `prefix`).
     ///
     /// # Errors
     /// A slot that does not exist, or more tokens than a slot holds; errors of the backend.
@@ -59,6 +61,7 @@ impl Model {
             ids: self.device.ints(tokens)?,
             positions: self.device.ints(lengths)?,
             offsets: self.device.ints(&[])?,
+            prompts: None,
         };
         let slots = self.device.ints(slots)?;
         let attend = Attend::Decode { cache, slots: &slots, lengths: &batch.positions };

@@ -52,6 +52,11 @@ impl Statistics {
         }
     }
 
+    /// Whether any is requested.
+    pub fn any(&self) -> bool {
+        *self != Statistics::default()
+    }
+
     /// Whether the statistic of this name is computed.
     pub fn has(&self, name: &str) -> bool {
         match name {

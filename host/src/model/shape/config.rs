@@ -1,6 +1,7 @@
 //! A decoder's shape and the rules between its values. `config_json` reads and writes it as a file.
 
-use plugin_api::backend::ops::ActivationKind;
+use plugin_api::backend::ops::{ActivationKind, MaskKind};
+use plugin_api::manifest::AttentionMask;
 
 use super::fresh::Shape;
 use crate::data::Source;
@@ -44,6 +45,11 @@ pub struct ModelConfig {
     pub outputs: Outputs,
     /// Mean and standard deviation of the scalar head's scores on held-out answers, if they were measured.
     pub scores: Option<(f64, f64)>,
+    /// What separates the segments that the scalar head scores, if the model was trained as a process reward model: an objective
+    /// read `token_score`. Absent for other reward models, which score whole answers.
+    pub segment_separator: Option<String>,
+    /// Which tokens of its sequence a token attends to.
+    pub attention: AttentionMask,
     /// Whether the attention's projections have biases.
     pub attention_bias: bool,
     /// Whether the feed-forward block's projections have biases.
@@ -123,6 +129,8 @@ impl ModelConfig {
             tied: shape.tied,
             outputs: Outputs::TOKENS,
             scores: None,
+            segment_separator: None,
+            attention: AttentionMask::CAUSAL,
             attention_bias: biases,
             mlp_bias: biases,
             init_std: shape.init_std,
@@ -181,6 +189,20 @@ impl ModelConfig {
             Error::request(format!("activation {:?} is not implemented", self.activation))
                 .with_hint(known_activations())
         })
+    }
+
+    /// Which keys a query attends to.
+    pub(in crate::model) fn mask(&self) -> MaskKind {
+        match &self.attention {
+            mask if *mask == AttentionMask::PREFIX => MaskKind::PREFIX,
+            mask if *mask == AttentionMask::BIDIRECTIONAL => MaskKind::BIDIRECTIONAL,
+            _ => MaskKind::CAUSAL,
+        }
+    }
+
+    /// Whether it can continue a text: a token does not depend on those after it.
+    pub fn continues_texts(&self) -> bool {
+        self.attention != AttentionMask::BIDIRECTIONAL
     }
 
     /// Width of all query heads.

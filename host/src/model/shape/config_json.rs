@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use plugin_api::manifest::AttentionMask;
 use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
@@ -16,6 +17,10 @@ use crate::families::{self, Family};
 const BOTH: &str = "telos_scalar_head";
 /// Key of the mean and standard deviation of the scores.
 const SCORES: &str = "telos_scores";
+/// Key that marks a process reward model: the separator of the segments that it scores.
+const SEGMENTS: &str = "telos_segment_separator";
+/// Key of the attention mask, if it is not causal.
+const ATTENTION: &str = "telos_attention";
 
 impl ModelConfig {
     /// Reads `config.json` of a model folder, and `generation_config.json` if it exists.
@@ -76,6 +81,8 @@ impl ModelConfig {
             tied: read.flag("tie_word_embeddings", defaults.tied)?,
             outputs: read.outputs(family)?,
             scores: read.scores()?,
+            segment_separator: read.text(SEGMENTS)?,
+            attention: read.attention()?,
             attention_bias: biases || read.flag("attention_bias", false)?,
             mlp_bias: biases || read.flag("mlp_bias", false)?,
             init_std: read.float("initializer_range", 0.02)?,
@@ -109,6 +116,12 @@ impl ModelConfig {
         }
         if let Some((mean, deviation)) = self.scores {
             put(SCORES, json!({"mean": mean, "standard_deviation": deviation}));
+        }
+        if let Some(separator) = &self.segment_separator {
+            put(SEGMENTS, json!(separator));
+        }
+        if self.attention != AttentionMask::CAUSAL {
+            put(ATTENTION, json!(self.attention.as_str()));
         }
         put("model_type", json!(family.model_type));
         put(keys.layers, json!(self.layers));
@@ -280,6 +293,18 @@ impl Reader<'_> {
             (Some(mean), Some(deviation)) => Ok(Some((mean, deviation))),
             _ => Err(self.wrong(SCORES, value, "`mean` and `standard_deviation`")),
         }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| self.wrong(key, value, "a string"))
+    }
+
+    fn attention(&self) -> Result<AttentionMask> {
+        let Some(value) = self.get(ATTENTION) else { return Ok(AttentionMask::CAUSAL) };
+        let known = AttentionMask::ALL.iter().find(|known| value.as_str() == Some(**known));
+        let expected = || self.wrong(ATTENTION, value, &format!("one of {}", AttentionMask::ALL.join(", ")));
+        known.map(|known| AttentionMask((*known).into())).ok_or_else(expected)
     }
 
     fn refuse_unimplemented(&self, family: &Family) -> Result<()> {

@@ -27,6 +27,7 @@ impl Setup {
     pub(super) fn read_columns(&self) -> Result<BTreeSet<String>> {
         let experiment = self.experiment();
         let mut read: BTreeSet<String> = experiment.data.source().split_columns().into_iter().collect();
+        read.extend(experiment.context.as_ref().map(|table| table.prompt.clone()));
         for library in &self.rewards {
             let manifest = breadcrumb::within(&library.info().id, "manifest", || library.reward_manifest())?;
             read.extend(manifest.declared_columns().into_iter().map(|column| column.name));

@@ -94,7 +94,8 @@ impl Setup {
         let layout = mistakes.check("data.chat_template", self.layout(chat_template, has_messages))?;
         let Some((layout, file)) = layout else { return Ok(None) };
         let longest = self.longest_row(kind);
-        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation };
+        let context = experiment.context.as_ref().map(|table| table.prompt.as_str());
+        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation, context };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
         let Some(mut data) = mistakes.check("data", encoder.encode(&corpus).map_err(Error::from))? else {
             return Ok(None);

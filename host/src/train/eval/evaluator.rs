@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     generate::GenerateOptions,
     objectives::Objectives,
-    train::{rollout::rewards::Rewards, step::forward::Models},
+    train::{rollout::rewards::Rewards, step::models::Models},
 };
 
 /// Metrics of an evaluation, by name without the prefix `eval/`; `loss` comes first.

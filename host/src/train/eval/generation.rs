@@ -1,6 +1,5 @@
 //! Rewards of the policy's answers to held-out prompts, and how far these answers are from the reference.
 
-use plugin_api::batch::{Scope, names};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -11,18 +10,17 @@ use crate::{
     data::{Sequence, pack},
     error::Result,
     generate::{GenerateOptions, text::SampleText},
-    model::Keep,
-    objectives::Objectives,
+    objectives::{Objectives, batch_arrays::supervised_rows, reads::Frozen},
     train::{
         rollout::{
             rewards::{Rewards, Scores},
             sampling::{Answer, AnswerRecord, Policy},
         },
-        step::forward::{ForwardPass, Models},
+        step::{forward::logps, models::Models},
     },
 };
 
-/// Measures, if the experiment has rewards: `reward/NAME` for every reward, `reward` as in rollouts, `answers/ended` and
+/// Measures, if the experiment has rewards: `reward/NAME` for every reward, `reward/NAME/PART` for its parts, `reward` as in rollouts, `answers/ended` and
 /// `answers/length` (tokens, including the end-of-text token), and, with a reference, `answers/kl` (the objectives' own metrics
 /// called `kl` cover other answers): the sum over an answer's tokens of log-probability minus that of the reference, in nats per
 /// answer.
@@ -34,7 +32,7 @@ impl Evaluator for RewardsOfAnswers {
             return Vec::new();
         }
         let reward = held_out.objectives.needs().rollouts.then(|| "reward".to_owned());
-        let by_reward = held_out.rewards.names().map(|name| format!("reward/{name}"));
+        let by_reward = held_out.rewards.metrics();
         let kl = held_out.has_reference.then(|| "answers/kl".to_owned());
         let of_answers = ["answers/ended", "answers/length"].map(str::to_owned);
         reward.into_iter().chain(by_reward).chain(of_answers).chain(kl).collect()
@@ -91,7 +89,7 @@ impl Scoring<'_> {
         if self.objectives.needs().rollouts {
             values.push(mean(&combined));
         }
-        values.extend(scores.iter().map(|reward| mean(&reward.scores)));
+        values.extend(scores.iter().flat_map(Scores::means).map(|(_, mean)| mean));
         let ended: Vec<f64> = answers.iter().map(|answer| f64::from(u8::from(answer.sample.ended))).collect();
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
         values.extend([mean(&ended), mean(&lengths)]);
@@ -104,14 +102,15 @@ impl Scoring<'_> {
         if !self.has_reference {
             return Ok(None);
         }
-        let pass = ForwardPass { models: self.models, objectives: self.objectives };
+        let (policy, reference) = (self.models.policy, self.models.frozen(Frozen::Reference)?);
+        let temperature = self.objectives.temperature();
         let sequences: Vec<Sequence> = answers.iter().map(|answer| answer.sequence.clone()).collect();
         let mut sum = 0.0;
         for range in pack::micro_batches(&sequences, self.tokens) {
-            let batch = pass.run(&pack::pack(&sequences[range])?, Keep::Nothing)?.batch;
-            debug_assert!(batch.array("logp").is_ok_and(|logp| logp.scope == Scope::TOKEN));
-            let (logp, reference) = (batch.get("logp")?, batch.get(names::REFERENCE_LOGP)?);
-            sum += logp.iter().zip(reference).map(|(own, reference)| own - reference).sum::<f64>();
+            let packed = pack::pack(&sequences[range])?;
+            let rows = supervised_rows(&packed);
+            let logps = |model| logps(model, &packed, &rows, temperature);
+            sum += logps(policy)?.iter().zip(logps(reference)?).map(|(own, reference)| own - reference).sum::<f64>();
         }
         Ok(Some(sum / answers.len().max(1) as f64))
     }

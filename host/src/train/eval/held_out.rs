@@ -22,8 +22,9 @@ use crate::{
     train::{
         memory::largest_rows::forward_tokens,
         step::{
-            forward::{ForwardPass, Models},
+            forward::ForwardPass,
             metrics::MetricAccumulator,
+            models::Models,
             window::{PreparedWindow, prepare},
         },
     },

@@ -173,13 +173,15 @@ mod tests {
             tasks: Vec::new(),
             equal_length: false,
             flawed: 0.0,
+            steps: false,
             seed: 1,
         };
         for kind in [RowKind::PromptCompletion, RowKind::Preference, RowKind::Prompt] {
             let corpus = world.read_rows(kind).unwrap();
             let template = ChatTemplate::new(PLAIN, &tokenizer).unwrap();
             let layout = RowLayout { template, strings: false };
-            let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 128, truncation: None };
+            let encoder =
+                Encoder { tokenizer: &tokenizer, layout: &layout, longest: 128, truncation: None, context: None };
             let data = encoder.encode(&corpus).unwrap();
             let prompts = eval_prompts(&*data.held_out, &tokenizer, 100).unwrap();
             assert_eq!(prompts.len(), 10, "{kind:?}");
@@ -212,7 +214,8 @@ mod tests {
             let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &line, kind, &Default::default()).unwrap();
             let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
             let layout = RowLayout { template: ChatTemplate::new(&template, &tokenizer).unwrap(), strings: false };
-            let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 200, truncation: None };
+            let encoder =
+                Encoder { tokenizer: &tokenizer, layout: &layout, longest: 200, truncation: None, context: None };
             let prompts = eval_prompts(&*encoder.encode(&corpus).unwrap().train, &tokenizer, 100).unwrap();
             prompts.into_iter().map(|prompt| (prompt.answer, prompt.length)).collect::<Vec<_>>()
         };
@@ -240,7 +243,7 @@ mod tests {
         let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &text, kind, &Default::default()).unwrap();
         let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
         let layout = RowLayout { template: ChatTemplate::new(PLAIN, &tokenizer).unwrap(), strings: false };
-        let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 6, truncation: None };
+        let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 6, truncation: None, context: None };
         let data = encoder.encode(&corpus).unwrap();
         assert_eq!(data.rows.unwrap().truncated, 1);
         let prompts = eval_prompts(&*data.train, &tokenizer, 100).unwrap();

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     generate,
     model::{Keep, Model, Statistics},
-    objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view},
+    objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view, reads::Frozen},
     optimizer::{self, kind::Optimizer},
     runs::breadcrumb::CrashMarker,
     setup::Setup,
@@ -19,7 +19,7 @@ use crate::{
         },
         learner::Learner,
         roles::{
-            Roles,
+            ContextModel, Roles,
             critic::Critic,
             reference::Reference,
             reference_pass::{self, cacheable},
@@ -148,7 +148,14 @@ fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
         }
         _ => None,
     };
-    Ok(Roles { reference, critic })
+    let copy = |model: &Model| Model::allocate(device, model.config().clone());
+    let teacher = learner.roles.teacher.as_ref().map(copy).transpose()?;
+    let context = match &learner.roles.context {
+        Some(ContextModel::Frozen(model)) => Some(ContextModel::Frozen(Box::new(copy(model)?))),
+        Some(ContextModel::Policy) => Some(ContextModel::Policy),
+        None => None,
+    };
+    Ok(Roles { reference, teacher, context, critic })
 }
 
 impl Counting<'_> {
@@ -204,13 +211,14 @@ impl Counting<'_> {
         let (needs, statistics, rows) = (pass.needs(), pass.objectives.statistics(), supervised_rows(packed));
         let (per_row, per_position) = (|| vec![0.0; rows.len()], || vec![0.0; packed.len()]);
         let sums = TokenCotangents {
-            score: needs.score.then(per_position),
+            score: (needs.score || needs.token_score).then(per_position),
             value: needs.critic.then(per_position),
             head: Statistics::DIFFERENTIABLE
                 .into_iter()
                 .filter(|name| needs.tokens && statistics.has(name))
                 .map(|name| (name, Some(per_row())))
                 .collect(),
+            ..compared(pass.objectives, rows.len())
         };
         let keep = Keep::ForBackward(self.learner.recompute);
         if pass.objectives.linear() {
@@ -259,6 +267,22 @@ impl Counting<'_> {
             self.note("generation");
         }
         Ok(())
+    }
+}
+
+/// Returns a cotangent for each statistic that compares the policy with a frozen model.
+fn compared(objectives: &Objectives, rows: usize) -> TokenCotangents {
+    let (own, count) =
+        (objectives.reads(None), objectives.candidates().map_or(0, |candidates| candidates.count as usize));
+    TokenCotangents {
+        kl: Frozen::ALL
+            .into_iter()
+            .filter(|role| objectives.reads(Some(*role)).kl)
+            .map(|role| (role, Some(vec![0.0; rows])))
+            .collect(),
+        candidates: own.candidates.then(|| vec![0.0; rows * count]),
+        tail: own.tail.then(|| vec![0.0; rows]),
+        ..TokenCotangents::default()
     }
 }
 

@@ -80,14 +80,18 @@ impl<'a> Rows<'a> {
         // A step's token count does not include the positions that read a last token.
         let sequences = self.read(spans.get(..1).unwrap_or_default()).len();
         let more = if self.reads_last { sequences } else { 0 };
+        let contexts = self.contexts(&spans);
         let (most, counted) = match self.batch {
-            Batch::Tokens(tokens) if tokens < most => (tokens, 0),
+            Batch::Tokens(tokens) if tokens < most && contexts.is_empty() => (tokens, 0),
             _ => (most, more),
         };
-        let sizes: Vec<usize> = spans.iter().map(|span| span.targets() + counted).collect();
+        let own = spans.iter().map(|span| span.targets() + counted);
+        let others = contexts.iter().map(|extents| extents.iter().sum()).chain(std::iter::repeat(0));
+        let sizes: Vec<usize> = own.zip(others).map(|(own, other)| own.max(other)).collect();
         let chosen: Vec<DocumentSpan> = worst(&sizes, most, rows).into_iter().map(|index| spans[index]).collect();
-        let positions = chosen.iter().map(|span| span.targets() + more).sum();
-        (chosen, positions)
+        let positions: usize = chosen.iter().map(|span| span.targets() + more).sum();
+        let behind: usize = self.read(&chosen).iter().map(Sequence::extent).sum();
+        (chosen, if contexts.is_empty() { positions } else { positions.max(behind) })
     }
 
     /// Returns the prompts whose answers make up the worst micro-batch of at most `most` positions, and its number of
@@ -100,8 +104,10 @@ impl<'a> Rows<'a> {
         context: usize,
     ) -> (Vec<DocumentSpan>, usize) {
         let spans = self.spans();
-        let length = |span: &DocumentSpan| samples * (span.targets() + 1).saturating_add(answer).min(context);
-        let sizes: Vec<usize> = spans.iter().map(length).collect();
+        let prompts = spans.iter().map(|span| span.targets() + 1);
+        let others = self.contexts(&spans).into_iter().map(|extents| extents.iter().sum::<usize>());
+        let length = |(own, other): (usize, usize)| samples * own.max(other).saturating_add(answer).min(context);
+        let sizes: Vec<usize> = prompts.zip(others.chain(std::iter::repeat(0))).map(length).collect();
         let prompts = match self.batch {
             Batch::Prompts(prompts) => prompts,
             _ => usize::MAX,
@@ -109,6 +115,13 @@ impl<'a> Rows<'a> {
         let chosen = worst(&sizes, most, prompts);
         let positions = chosen.iter().map(|index| sizes[*index]).sum();
         (chosen.into_iter().map(|index| spans[index]).collect(), positions)
+    }
+
+    /// The positions of the largest pass over each row's sequences; empty if the rows have no other prompts.
+    fn contexts(self, spans: &[DocumentSpan]) -> Vec<Vec<usize>> {
+        let has_other = self.read(spans.get(..1).unwrap_or_default()).iter().any(|row| row.context_prompt.is_some());
+        let own = |span| self.read(std::slice::from_ref(span)).iter().map(Sequence::extent).collect();
+        spans.iter().filter(|_| has_other).map(own).collect()
     }
 
     fn spans(self) -> Vec<DocumentSpan> {

@@ -11,7 +11,7 @@ use crate::{
     data::{PackedBatch, Sequence, Window},
     error::{Error, Result},
     generate,
-    objectives::micro_batch::cut,
+    objectives::micro_batch::{cut, cut_answers},
     runs::breadcrumb::CrashMarker,
     train::{learner::Learner, rollout::RolloutModels, step::gradient::TrainedModels},
 };
@@ -72,7 +72,8 @@ impl Learner {
             &mut RolloutModels { models: roles.models(model), objectives, rewards },
             marker,
         )?;
-        cut(&Window::new(measured)?, most)
+        let whole_groups = objectives.whole_groups();
+        cut_answers(&Window::new(measured)?, most, whole_groups)
     }
 
     /// Returns the worst micro-batch as a window of its own, with the arrays of the data and of `compose`; answers are made up
@@ -83,7 +84,7 @@ impl Learner {
     pub fn worst_micro_batches(&self, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let most = self.settings.micro_batch_tokens;
         match self.rollouts {
-            Some(_) => cut(&Window::new(self.worst_answers(most))?, most),
+            Some(_) => cut_answers(&Window::new(self.worst_answers(most))?, most, self.objectives.whole_groups()),
             None => self.worst_of_rows(most, marker),
         }
     }
@@ -103,13 +104,16 @@ impl Learner {
         cut(&window, most)
     }
 
-    /// Returns made-up answers to the longest prompts, as many as one micro-batch of `most` positions holds.
+    /// Returns made-up answers to the longest prompts, as many as one micro-batch of `most` positions holds; if the answers to a
+    /// prompt may be cut apart, so many more that the first micro-batch is full.
     fn worst_answers(&self, most: usize) -> Vec<Sequence> {
         let Some(rollouts) = &self.rollouts else { return Vec::new() };
         let context = self.model.config().context as usize;
         let rows = Rows::of(&self.batcher, self.longest, false, self.settings.batch);
-        let (chosen, _) = rows.worst_prompts(most, rollouts.samples(), rollouts.max_new_tokens(), context);
-        rollouts.made_up(&rows.read(&chosen), context)
+        let worst = |most| rows.worst_prompts(most, rollouts.samples(), rollouts.max_new_tokens(), context);
+        let more = if self.objectives.whole_groups() { 0 } else { worst(0).1 };
+        let (chosen, _) = worst(most.saturating_add(more));
+        rollouts.made_up(&rows.read(&chosen), context, &self.objectives, &self.rewards)
     }
 
     /// Returns the token ids of the longest prompts of a rollout of `count` prompts.

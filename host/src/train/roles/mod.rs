@@ -1,5 +1,7 @@
-//! The models other than the policy: a frozen reference, which may track the policy, and a separate critic.
+//! The models other than the policy: a frozen reference, which may track the policy, a frozen teacher, a model that reads answers
+//! behind other prompts, and a separate critic.
 
+pub mod attention;
 pub mod critic;
 pub mod reference;
 mod reference_cache;
@@ -8,17 +10,20 @@ mod rows_with_reference;
 
 use std::path::Path;
 
-use plugin_api::backend::ops::{Axpy, Copy, Scale};
+use plugin_api::{
+    backend::ops::{Axpy, Copy, Scale},
+    manifest::DataKind,
+};
 
-use super::step::forward::{CriticModel, Models};
+use super::step::models::{CriticModel, Models};
 use crate::{
     config::{
         Mistakes,
-        experiment::{Follow, SHARED},
+        experiment::{Context, Follow, POLICY, SHARED},
     },
     device::Device,
     error::{Error, Result},
-    model::{Model, Outputs, params::Layout},
+    model::{Model, ModelConfig, Outputs, params::Layout},
     objectives::Objectives,
     optimizer::{self, kind::Gradient, moments},
     setup::Setup,
@@ -31,8 +36,20 @@ use reference::{REFERENCE, Reference};
 pub struct Roles {
     /// The reference model; absent if no objective reads one.
     pub reference: Option<Reference>,
+    /// The teacher; absent if no objective reads one.
+    pub teacher: Option<Model>,
+    /// The model that reads the same answers behind other prompts; absent if no objective reads one.
+    pub context: Option<ContextModel>,
     /// The critic; absent if no objective reads one, or if it shares the policy's trunk.
     pub critic: Option<Critic>,
+}
+
+/// The model of the role `context`.
+pub enum ContextModel {
+    /// The policy, with its current weights.
+    Policy,
+    /// A frozen model.
+    Frozen(Box<Model>),
 }
 
 /// Returns the policy's outputs: those of a language model, of a reward model, or of a language model with a value head on its
@@ -40,7 +57,14 @@ pub struct Roles {
 pub fn policy_outputs(setup: &Setup, objectives: &Objectives) -> Outputs {
     let needs = objectives.needs();
     let shared = needs.critic && setup.experiment().critic.as_ref().is_some_and(|critic| critic.from == SHARED);
-    Outputs { tokens: needs.tokens, scalar: needs.score || shared }
+    Outputs { tokens: needs.tokens, scalar: needs.score || needs.token_score || shared }
+}
+
+/// Writes into the policy's config what the run makes of it: its attention mask, and whether it scores the segments of answers.
+pub fn describe(config: &mut ModelConfig, setup: &Setup, objectives: &Objectives) {
+    config.attention = objectives.attention().clone();
+    let separator = || setup.experiment().data.source().separator().to_owned();
+    config.segment_separator = objectives.needs().token_score.then(separator);
 }
 
 impl Roles {
@@ -49,12 +73,34 @@ impl Roles {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         for (key, given, read, what) in [
             ("reference", experiment.reference.is_some(), needs.reference, "the statistic `reference.logp`"),
+            ("teacher", experiment.teacher.is_some(), needs.teacher, "a statistic such as `teacher.kl`"),
+            ("context", experiment.context.is_some(), needs.context, "a statistic such as `context.kl`"),
             ("critic", experiment.critic.is_some(), needs.critic, "the statistic `critic.value`"),
             ("rollout", experiment.rollout.is_some(), needs.rollouts, "prompts that the policy answers"),
         ] {
             if given && !read && mistakes.are_free(&[key]) {
                 mistakes.refuse(key, format!("unused: no objective reads a {key} ({what}); leave [{key}] out"));
             }
+        }
+        for (key, given, read, remedy) in [
+            ("teacher", experiment.teacher.is_some(), needs.teacher, "[teacher] with from = \"runs/large\""),
+            ("context", experiment.context.is_some(), needs.context, "[context] with prompt = \"prompt_with_hint\""),
+        ] {
+            if read && !given && mistakes.are_free(&[key]) {
+                let (first, of) = objectives.reader_of(key);
+                mistakes.refuse(key, format!("missing: objective \"{first}\" reads {of}; for example {remedy}"));
+            }
+        }
+        if needs.context && setup.data_kind() == DataKind::TEXT.as_str() && mistakes.are_free(&["context"]) {
+            let why =
+                "running text has no prompts that others could replace; choose an objective that learns from rows";
+            mistakes.refuse("context", why);
+        }
+        if let Some(candidates) = objectives.candidates().filter(|ids| ids.count > setup.config.vocab)
+            && mistakes.are_free(&["objective"])
+        {
+            let (count, vocab) = (candidates.count, setup.config.vocab);
+            mistakes.refuse("objective", format!("reads {count} candidates per token of a vocabulary of {vocab} ids"));
         }
         for (key, given) in
             [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
@@ -63,6 +109,7 @@ impl Roles {
                 mistakes.refuse(key, "unused: a reward model scores answers and does not generate any; leave it out");
             }
         }
+        attention::check(setup, objectives, mistakes);
     }
 
     /// Opens the models other than the policy, from the run's `checkpoint` if it contains them. `None` after mistakes, such as a
@@ -80,15 +127,30 @@ impl Roles {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose();
         let reference = mistakes.check("reference", reference)?;
+        let teacher = experiment.teacher.as_ref().filter(|_| needs.teacher);
+        let teacher = teacher.map(|table| setup.role("teacher.from", device, &table.from, Outputs::TOKENS)).transpose();
+        let teacher = mistakes.check("teacher", teacher)?;
+        let context = experiment.context.as_ref().filter(|_| needs.context);
+        let context =
+            mistakes.check("context", context.map(|table| context_model(setup, device, table)).transpose())?;
         let create = |layout: &Layout| optimizer::create(device, layout, &experiment.train.optimizer);
         let critic = needs.critic.then(|| Critic::open(setup, device, checkpoint, create)).transpose();
         let critic = mistakes.check("critic", critic)?;
-        let (Some(reference), Some(critic)) = (reference, critic) else { return Ok(None) };
-        let critic = critic.flatten();
+        let (Some(mut reference), Some(teacher), Some(context), Some(critic)) = (reference, teacher, context, critic)
+        else {
+            return Ok(None);
+        };
+        let mut critic = critic.flatten();
+        // Both are like the policy; other models read a sequence with the mask that they were trained with.
+        let of_reference = reference.iter_mut().filter_map(|reference| reference.model.as_mut());
+        for model in of_reference.chain(critic.iter_mut().map(|critic| &mut critic.model)) {
+            model.config_mut().attention = objectives.attention().clone();
+            model.config_mut().segment_separator = None;
+        }
         if let (Some(critic), Some(checkpoint)) = (&critic, checkpoint) {
             moments::read_moments(critic.optimizer.as_ref(), &checkpoint.join(CRITIC))?;
         }
-        Ok(Some(Roles { reference, critic }))
+        Ok(Some(Roles { reference, teacher, context, critic }))
     }
 
     /// Returns the models of a step whose policy is `policy`.
@@ -96,6 +158,11 @@ impl Roles {
         Models {
             policy,
             reference: self.reference.as_ref().and_then(|reference| reference.model.as_ref()),
+            teacher: self.teacher.as_ref(),
+            context: self.context.as_ref().map(|context| match context {
+                ContextModel::Policy => policy,
+                ContextModel::Frozen(model) => model,
+            }),
             critic: self.critic.as_ref().map(|critic| CriticModel { model: &critic.model, grads: &critic.grads }),
         }
     }
@@ -174,5 +241,15 @@ impl Roles {
             moments::write_moments(critic.optimizer.as_ref(), &own)?;
         }
         Ok(())
+    }
+}
+
+/// Loads the model of the role `context`, unless it is the policy.
+fn context_model(setup: &Setup, device: &Device, table: &Context) -> Result<ContextModel> {
+    match table.from.as_str() {
+        POLICY => Ok(ContextModel::Policy),
+        path => {
+            setup.role("context.from", device, path, Outputs::TOKENS).map(|model| ContextModel::Frozen(Box::new(model)))
+        }
     }
 }

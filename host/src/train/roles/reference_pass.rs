@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use plugin_api::manifest::DataKind;
+use plugin_api::manifest::{AttentionMask, DataKind};
 use sha2::{Digest, Sha256};
 
 use super::{reference::Reference, reference_cache::BlockFile, rows_with_reference::RowsWithReference};
@@ -92,7 +92,8 @@ pub fn open(
 }
 
 /// Returns the reference's model if its log-probabilities of the data can be computed in advance: it does not track the policy,
-/// the data are rows whose sequences no objective composes, and the policy does not answer them itself.
+/// the data are rows whose sequences no objective composes, the policy does not answer them itself, and nothing else is read of the
+/// reference.
 ///
 /// # Errors
 /// Errors of plugins.
@@ -102,7 +103,9 @@ pub(crate) fn cacheable<'r>(
     reference: Option<&'r Reference>,
 ) -> Result<Option<&'r Model>> {
     let frozen = reference.filter(|role| role.follow.is_none()).and_then(|role| role.model.as_ref());
-    let Some(model) = frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts) else {
+    let Some(model) =
+        frozen.filter(|_| data.rows.is_some() && !objectives.needs().rollouts && !objectives.needs().reference_in_step)
+    else {
         return Ok(None);
     };
     let first = data.train.in_order(u32::MAX as usize, false).into_iter().next();
@@ -268,6 +271,10 @@ impl Cache {
         let binary = setup.plugins.first().map(|plugin| &plugin.sha256);
         let backend = (plugin, device, dtype, options, binary, setup.instruction_set());
         hash.update(format!("{temperature:e} {backend:?} {reads_last} {BLOCK}"));
+        // Causal attention is left out, so that caches of earlier versions stay valid.
+        if *objectives.attention() != AttentionMask::CAUSAL {
+            hash.update(objectives.attention().as_str());
+        }
         if let Some(libraries) = setup.plugins.first().and_then(|plugin| plugin.libraries.as_ref()) {
             libraries.iter().for_each(|library| hash.update(&library.sha256));
         }

@@ -13,65 +13,138 @@ use crate::{
     objectives::{
         Objectives,
         active::{broken, failed},
-        batch_arrays::join_batches,
+        batch_arrays::{append, join_batches, select},
         micro_batch::join,
     },
     runs::breadcrumb::CrashMarker,
-    train::step::forward::{ForwardPass, Models},
+    train::step::{forward::ForwardPass, models::Models},
 };
 
-/// Computes the models' statistics over a whole rollout, at most `tokens` positions at a time, calls each objective's `prepare`
-/// with them, and stores the results with the sequences. Returns for each sequence whether the objectives keep it.
+/// Answers with the statistics of all models.
+#[derive(Default)]
+pub(super) struct Measured {
+    sequences: Vec<Sequence>,
+    batch: Batch<'static>,
+}
+
+/// What the objectives' `prepare` returned for answers.
+pub(super) struct Prepared {
+    arrays: Vec<(String, Batch<'static>)>,
+    /// For each answer, whether the objectives keep it.
+    pub(super) keep: Vec<bool>,
+    /// How many more prompts they request.
+    pub(super) request: u64,
+    /// Whether any of them returned `keep` or `request`.
+    pub(super) selects: bool,
+}
+
+impl Measured {
+    /// Adds answers of the same rollout.
+    ///
+    /// # Errors
+    /// Arrays that only one of them has.
+    pub(super) fn add(&mut self, more: Measured) -> Result<()> {
+        self.batch = match self.sequences.is_empty() {
+            true => more.batch,
+            false => append(&self.batch, &more.batch)?,
+        };
+        self.sequences.extend(more.sequences);
+        Ok(())
+    }
+
+    /// Drops the answers for which `keep` is false.
+    ///
+    /// # Errors
+    /// A batch without offsets.
+    pub(super) fn keep(&mut self, keep: &[bool]) -> Result<()> {
+        if keep.contains(&false) {
+            self.batch = select(&self.batch, keep)?;
+            retain(&mut self.sequences, keep);
+        }
+        Ok(())
+    }
+
+    /// Returns the kept answers, each with its part of all arrays.
+    ///
+    /// # Errors
+    /// Arrays that cannot be cut into steps.
+    pub(super) fn finish(self, prepared: Prepared) -> Result<Vec<Sequence>> {
+        let Measured { mut sequences, batch } = self;
+        if let Some(reference) = batch.find(names::REFERENCE_LOGP) {
+            let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
+            attach(&mut sequences, &own, &[])?;
+        }
+        for (id, arrays) in &prepared.arrays {
+            let attached = attach(&mut sequences, arrays, &[names::KEEP, names::REQUEST]);
+            attached.map_err(|e| e.context(format!("objective \"{id}\"")))?;
+        }
+        retain(&mut sequences, &prepared.keep);
+        Ok(sequences)
+    }
+}
+
+fn retain(sequences: &mut Vec<Sequence>, keep: &[bool]) {
+    let mut kept = keep.iter();
+    sequences.retain(|_| *kept.next().unwrap_or(&true));
+}
+
+/// Computes the models' statistics over answers, at most `tokens` positions at a time.
 ///
 /// # Errors
-/// Errors of plugins and of the backend; two objectives that return the same array.
-pub(super) fn measure(
-    sequences: &mut [Sequence],
+/// Errors of the backend.
+pub(super) fn statistics(
+    sequences: Vec<Sequence>,
     models: Models<'_>,
-    objectives: &mut Objectives,
+    objectives: &Objectives,
     tokens: usize,
-    marker: &CrashMarker,
-) -> Result<Vec<bool>> {
+) -> Result<Measured> {
     let pass = ForwardPass { models, objectives };
     let (mut packed, mut batches) = (Vec::new(), Vec::new());
-    for range in pack::micro_batches(sequences, tokens) {
+    for range in pack::micro_batches(&sequences, tokens) {
         let part = pack::pack(&sequences[range])?;
         batches.push(pass.run(&part, Keep::Nothing)?.batch);
         packed.push(part);
     }
-    let whole = join_batches(&batches, &join(&packed));
-    if let Some(reference) = whole.find(names::REFERENCE_LOGP) {
-        let own = Batch::new().with(names::REFERENCE_LOGP, Scope::TOKEN, reference.data.to_vec());
-        attach(sequences, &own, &[])?;
-    }
-    let whole = objectives.given_whole(&whole);
-    let mut keep = vec![true; sequences.len()];
-    let mut answered: Vec<(String, String)> = Vec::new();
+    let batch = join_batches(&batches, &join(&packed));
+    Ok(Measured { sequences, batch })
+}
+
+/// Calls each objective's `prepare` with the answers and their statistics.
+///
+/// # Errors
+/// Errors of plugins; two objectives that return the same array.
+pub(super) fn prepare(measured: &Measured, objectives: &mut Objectives, marker: &CrashMarker) -> Result<Prepared> {
+    let Measured { sequences, batch } = measured;
+    let whole = &objectives.given_whole(batch);
+    let keep = vec![true; sequences.len()];
+    let mut prepared = Prepared { arrays: Vec::new(), keep, request: 0, selects: false };
     for active in objectives.iter_mut() {
         marker.objective(&active.id, "prepare");
-        let answer = active.instance.prepare(&whole).map_err(|e| failed(&active.id, "prepare", e))?;
+        let answer = active.instance.prepare(whole).map_err(|e| failed(&active.id, "prepare", e))?;
         marker.host();
-        contract::prepared(&whole, &answer, true).map_err(|why| {
+        contract::prepared(whole, &answer, true).map_err(|why| {
             let rows: Vec<u64> = sequences.iter().map(|sequence| sequence.row).collect();
             broken(&active.id, "prepare", why, &rows)
         })?;
         let answer = without_hidden(answer, whole.mask()?);
-        for array in answer.arrays().iter().filter(|array| array.name != "keep") {
-            if let Some((first, name)) = answered.iter().find(|(_, name)| *name == array.name) {
-                let both =
-                    format!("the objectives \"{first}\" and \"{}\" both return `{name}` for a rollout", active.id);
+        let is_shared = |name: &str| [names::KEEP, names::REQUEST].contains(&name);
+        for array in answer.arrays().iter().filter(|array| !is_shared(&array.name)) {
+            let of = |(id, arrays): &(String, Batch<'_>)| arrays.find(&array.name).map(|_| id.clone());
+            if let Some(first) = prepared.arrays.iter().find_map(of) {
+                let (name, second) = (&array.name, &active.id);
+                let both = format!("the objectives \"{first}\" and \"{second}\" both return `{name}` for a rollout");
                 return Err(Error::request(both).with_hint("use only one of them with rollouts"));
             }
         }
-        answered.extend(answer.arrays().iter().map(|array| (active.id.clone(), array.name.to_string())));
-        let checked =
-            attach(sequences, &answer, &["keep"]).map_err(|e| e.context(format!("objective \"{}\"", active.id)));
-        checked?;
-        if let Some(kept) = answer.find("keep") {
-            keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
+        if let Some(kept) = answer.find(names::KEEP) {
+            prepared.keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
         }
+        let request = answer.find(names::REQUEST).and_then(|array| array.data.first().copied());
+        prepared.request = prepared.request.max(request.unwrap_or(0.0) as u64);
+        prepared.selects |= answer.arrays().iter().any(|array| is_shared(&array.name));
+        prepared.arrays.push((active.id.clone(), answer));
     }
-    Ok(keep)
+    Ok(prepared)
 }
 
 /// Sets values to 0 where the mask is 0 and the value is not finite: they are never read, and a checkpoint, which is JSON,

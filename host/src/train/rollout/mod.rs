@@ -8,43 +8,39 @@
 //! | file | job |
 //! |---|---|
 //! | `open` | the rollouts of an experiment, with its mistakes |
+//! | [`draw`] | drawing a rollout: answers to prompts, and to more of them as long as the objectives request that |
 //! | [`sampling`] | the policy's answers |
 //! | [`rewards`] | their rewards |
+//! | `spans` | rewards of passages of an answer, laid on its tokens |
+//! | `process` | those of process reward models |
 //! | `measure` | what is computed once for a whole rollout |
 //! | `state` | the current rollout: which answers come next, and its file in a checkpoint |
 //! | `made_up` | made-up answers, for counting memory |
 
+pub mod draw;
 mod made_up;
 mod measure;
 mod open;
+mod process;
 pub mod rewards;
 pub mod sampling;
+mod spans;
 mod state;
 
 use std::{path::Path, sync::Arc};
 
 use plugin_api::batch::names;
-use telos_random::Rng;
 
-use super::step::forward::Models;
+use super::step::models::Models;
 use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window},
-    error::{Error, Result},
-    generate::GenerateOptions,
+    error::Result,
     objectives::Objectives,
-    runs::breadcrumb::CrashMarker,
 };
-use measure::measure;
 use rewards::Rewards;
-use sampling::{Answer, AnswerRecord, Policy};
-use state::State;
-
-/// How many answers of a rollout are recorded.
-const RECORDED: usize = 2;
-
-/// Separates the random stream of answers from all others with the same seed.
-const ANSWERS: u64 = 0xA115;
+use sampling::AnswerRecord;
+use state::{Selection, State};
 
 /// Draws rollouts and returns their windows.
 pub struct Rollouts {
@@ -65,6 +61,10 @@ pub struct Rollouts {
     reward_range: Option<(f64, f64)>,
     /// First answers of the latest rollout until a step records them.
     first_answers: Vec<AnswerRecord>,
+    /// How many answers the latest rollout drew and kept until a step reports it; only for objectives that keep or request.
+    selection: Option<Selection>,
+    /// Whether a rollout took fewer prompts than requested, until a note says so.
+    limit_reached: bool,
 }
 
 /// The models that draw and score a rollout.
@@ -97,7 +97,7 @@ impl Rollouts {
     /// Creates the rollouts; none is drawn yet.
     pub fn new(settings: RolloutSettings) -> Rollouts {
         let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = settings;
-        let (state, committed, mean_rewards, reward_range, first_answers) = Default::default();
+        let (state, committed, mean_rewards, reward_range, first_answers, selection) = Default::default();
         Rollouts {
             settings,
             prompts,
@@ -110,6 +110,8 @@ impl Rollouts {
             mean_rewards,
             reward_range,
             first_answers,
+            selection,
+            limit_reached: false,
         }
     }
 
@@ -123,9 +125,21 @@ impl Rollouts {
         self.state.sequences = Arc::default();
     }
 
-    /// Takes the mean rewards of a rollout drawn since the last call.
-    pub fn take_mean_rewards(&mut self) -> Vec<(String, f64)> {
-        std::mem::take(&mut self.mean_rewards)
+    /// Takes the metrics of a rollout drawn since the last call: mean rewards, and how many answers were drawn and kept.
+    pub fn take_metrics(&mut self) -> Vec<(String, f64)> {
+        let selection = self.selection.take().map(Selection::metrics);
+        std::mem::take(&mut self.mean_rewards).into_iter().chain(selection.into_iter().flatten()).collect()
+    }
+
+    /// Takes the note that is due if a rollout drawn since the last call reached the limit of prompts.
+    pub fn take_note(&mut self) -> Option<String> {
+        let most = self.settings.most_prompts();
+        std::mem::take(&mut self.limit_reached).then(|| {
+            format!(
+                "the objectives requested more prompts than rollout.max_prompts = {most}: a rollout takes the answers that were \
+                 kept until then; raise it, or choose prompts and rewards for which fewer answers are dropped"
+            )
+        })
     }
 
     /// Takes the first answers of a rollout drawn since the last call.
@@ -156,49 +170,6 @@ impl Rollouts {
     /// Returns the positions of a prompt of `prompt` tokens with the longest answer in a context of `context`.
     pub fn longest(&self, prompt: usize, context: usize) -> usize {
         prompt.saturating_add(self.settings.max_new_tokens).min(context)
-    }
-
-    /// Answers `prompts`, scores and measures the answers.
-    ///
-    /// # Errors
-    /// Errors of plugins and of the backend; objectives that keep no answer.
-    pub fn draw(&mut self, prompts: &[Sequence], models: &mut RolloutModels<'_>, marker: &CrashMarker) -> Result<()> {
-        marker.backend("rollout");
-        let policy = Policy { model: models.models.policy, tokenizer: &self.tokenizer, data: &*self.data };
-        let samples = self.settings.samples;
-        let repeated: Vec<Sequence> =
-            prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples)).collect();
-        let seed = Rng::new(&[self.seed, ANSWERS, self.state.drawn]).next_u64();
-        let answers = policy.answer(&repeated, &self.options(seed))?;
-        let scores = models.rewards.score(&answers)?;
-        let combined = models.rewards.combined(&scores, answers.len());
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-        self.mean_rewards = scores.iter().map(|one| (format!("reward/{}", one.name), mean(&one.scores))).collect();
-        let least = combined.iter().copied().fold(f64::INFINITY, f64::min);
-        self.reward_range = Some((least, combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
-        self.first_answers = answers
-            .iter()
-            .zip(&combined)
-            .take(RECORDED)
-            .map(|(answer, reward)| AnswerRecord::new(answer, *reward))
-            .collect();
-        let mut sequences: Vec<Sequence> = answers.into_iter().map(|Answer { sequence, .. }| sequence).collect();
-        for (sequence, reward) in sequences.iter_mut().zip(combined) {
-            sequence.per_sequence.insert(names::REWARD.to_owned(), reward);
-        }
-        let keep = measure(&mut sequences, models.models, models.objectives, self.tokens, marker)?;
-        let mut kept = keep.iter();
-        sequences.retain(|_| *kept.next().unwrap_or(&true));
-        self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        if self.spent() {
-            return Err(Error::run("the objectives keep no answer of a rollout"));
-        }
-        Ok(())
-    }
-
-    fn options(&self, seed: u64) -> GenerateOptions {
-        let Rollout { max_new_tokens, temperature, top_p, top_k, .. } = self.settings;
-        GenerateOptions { max_tokens: max_new_tokens, temperature, top_p, top_k, seed }
     }
 
     /// Returns the next window: the answers to the next prompts of a step, in the current pass's order.
@@ -264,6 +235,7 @@ mod tests {
             temperature: 1.0,
             top_p: 1.0,
             top_k: 0,
+            max_prompts: None,
             clip: None,
         };
         let state = State {

@@ -41,6 +41,13 @@ impl Rollouts {
             let why = "missing: the objective learns from the policy's own answers; for example [rollout] with prompts = 64 and max_new_tokens = 32";
             return refuse("rollout", why.to_owned());
         };
+        for active in objectives.iter().filter(|active| active.requirements.samples > settings.samples as u64) {
+            let (least, given, id) = (active.requirements.samples, settings.samples, &active.id);
+            refuse(
+                "rollout.samples",
+                format!("{given}, but objective \"{id}\" needs at least {least} answers to each prompt"),
+            );
+        }
         if !settings.prompts.is_multiple_of(prompts) {
             let why = format!("{} is not a multiple of train.batch.prompts = {prompts}", settings.prompts);
             refuse("rollout.prompts", why);

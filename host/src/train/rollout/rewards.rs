@@ -1,14 +1,24 @@
 //! Rewards of answers: reward plugins and trained reward models, each with a weight.
 
 use plugin_api::{
+    batch::names,
+    contract,
     error::Code,
-    reward::{Reward, Sample},
+    manifest::RewardManifest,
+    reward::{Rating, Reward, Sample},
 };
 use plugin_api_load::LoadedReward;
 
-use super::sampling::Answer;
+use super::{
+    process::ProcessModel,
+    sampling::{Answer, per_token},
+    spans,
+};
 use crate::{
-    config::{Mistakes, experiment::RewardSource},
+    config::{
+        Mistakes,
+        experiment::{Aggregate, Reward as RewardTable, RewardSource, reward_names},
+    },
     data::{Sequence, pack},
     device::Device,
     error::{Error, Result, refusal_text},
@@ -41,23 +51,77 @@ struct Scorer {
 }
 
 enum Kind {
-    Plugin(LoadedReward),
+    Plugin {
+        plugin: LoadedReward,
+        manifest: RewardManifest,
+    },
     /// A model's scores minus `mean`, divided by `deviation`.
     Model {
         model: Box<Model>,
         mean: f64,
         deviation: f64,
     },
+    /// A process reward model, which scores the segments of answers.
+    Process(ProcessModel),
 }
 
 /// One reward's scores.
 pub struct Scores {
-    /// The reward's name: a plugin's id, or `model`.
+    /// The reward's name.
     pub name: String,
     /// Its weight in the sum.
     pub weight: f64,
     /// One score per answer.
     pub scores: Vec<f64>,
+    /// Its named parts, each with one number per answer.
+    pub parts: Vec<(String, Vec<f64>)>,
+    /// For each answer one number per token, if the reward gives numbers for parts of an answer.
+    pub tokens: Option<Vec<Vec<f64>>>,
+}
+
+impl Scores {
+    fn new(scorer: &Scorer, scores: Vec<f64>) -> Scores {
+        Scores { name: scorer.name.clone(), weight: scorer.weight, scores, parts: Vec::new(), tokens: None }
+    }
+
+    /// Appends the same reward's scores of further answers.
+    pub(super) fn extend(&mut self, more: Scores) {
+        self.scores.extend(more.scores);
+        self.parts.iter_mut().zip(more.parts).for_each(|((_, all), (_, more))| all.extend(more));
+        if let (Some(all), Some(more)) = (&mut self.tokens, more.tokens) {
+            all.extend(more);
+        }
+    }
+
+    /// Returns the means over all answers, of the score and of each part, by the names of their metrics.
+    pub fn means(&self) -> Vec<(String, f64)> {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let parts = self.parts.iter().map(|(part, values)| (part_metric(&self.name, part), mean(values)));
+        [(metric(&self.name), mean(&self.scores))].into_iter().chain(parts).collect()
+    }
+
+    /// Stores in each answer's sequence its score, parts and numbers per token, under the names that objectives read.
+    pub(super) fn attach(&self, sequences: &mut [Sequence]) {
+        let own = format!("{}{}", names::REWARD_OF, self.name);
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            sequence.per_sequence.insert(own.clone(), self.scores[index]);
+            for (part, values) in &self.parts {
+                sequence.per_sequence.insert(format!("{own}.{part}"), values[index]);
+            }
+            if let Some(tokens) = &self.tokens {
+                let values = per_token(sequence, &tokens[index]);
+                sequence.per_token.insert(format!("{own}.token"), values);
+            }
+        }
+    }
+}
+
+fn metric(reward: &str) -> String {
+    format!("reward/{reward}")
+}
+
+fn part_metric(reward: &str, part: &str) -> String {
+    format!("reward/{reward}/{part}")
 }
 
 impl Rewards {
@@ -70,21 +134,20 @@ impl Rewards {
         let experiment = setup.experiment();
         let mut plugins = setup.rewards.iter();
         let mut scorers: Vec<Scorer> = Vec::new();
-        for (index, reward) in experiment.reward.iter().enumerate() {
+        let names = reward_names(&experiment.reward);
+        for ((index, reward), name) in experiment.reward.iter().enumerate().zip(names) {
             let key = setup.loaded.key_of("reward", index);
             let opened = match &reward.source {
                 RewardSource::Plugin { plugin } => {
                     let library = plugins.next().ok_or_else(|| Error::run("a reward plugin was not loaded"))?;
-                    let reward = breadcrumb::within(plugin, "create", || library.reward(&reward.options));
-                    reward.map(|reward| (plugin.clone(), Kind::Plugin(reward))).map_err(Error::from)
+                    let loaded = breadcrumb::within(plugin, "create", || library.reward(&reward.options));
+                    let manifest = breadcrumb::within(plugin, "manifest", || library.reward_manifest());
+                    loaded.and_then(|plugin| Ok(Kind::Plugin { plugin, manifest: manifest? })).map_err(Error::from)
                 }
-                RewardSource::Model { model } => {
-                    open_model(setup, &key, device, model, reward.normalise).map(|kind| ("model".to_owned(), kind))
-                }
+                RewardSource::Model { model } => open_model(setup, &key, device, model, reward),
             };
-            let Some((name, kind)) = mistakes.check(&key, opened)? else { continue };
-            let alike = scorers.iter().filter(|scorer| scorer.name.split('.').next() == Some(name.as_str())).count();
-            let name = if alike > 0 { format!("{name}.{alike}") } else { name };
+            let opened = opened.and_then(|kind| kind.checked(&name));
+            let Some(kind) = mistakes.check(&key, opened)? else { continue };
             scorers.push(Scorer { name, weight: reward.weight, kind });
         }
         if scorers.len() < experiment.reward.len() {
@@ -109,9 +172,12 @@ impl Rewards {
         self.tokens
     }
 
-    /// Returns the rewards' names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.scorers.iter().map(|scorer| scorer.name.as_str())
+    /// Returns the names of all metrics of the rewards, in the order of [`Scores::means`].
+    pub fn metrics(&self) -> impl Iterator<Item = String> {
+        self.scorers.iter().flat_map(|scorer| {
+            let parts = scorer.kind.parts().into_iter().map(|part| part_metric(&scorer.name, part));
+            [metric(&scorer.name)].into_iter().chain(parts)
+        })
     }
 
     /// Returns whether any reward has a non-zero weight.
@@ -127,26 +193,42 @@ impl Rewards {
         let samples: Vec<Sample> = answers.iter().map(|answer| answer.sample.clone()).collect();
         let one = |scorer: &Scorer| {
             let scores = match &scorer.kind {
-                Kind::Plugin(plugin) => {
+                Kind::Plugin { plugin, manifest } if manifest.rates() => {
+                    let ratings = breadcrumb::within(&scorer.name, "rate", || plugin.rate(&samples));
+                    rated(scorer, manifest, answers, &samples, ratings.map_err(|e| refused(scorer, "rate", e))?)?
+                }
+                Kind::Plugin { plugin, .. } => {
                     let scores = breadcrumb::within(&scorer.name, "score", || plugin.score(&samples));
-                    scores.map_err(|e| {
-                        let column = e.code == Code::ARRAY;
-                        let error = failed(&scorer.name, "score", e);
-                        if column { error.with_hint(DECLARE) } else { error }
-                    })?
+                    Scores::new(scorer, scores.map_err(|e| refused(scorer, "score", e))?)
                 }
                 Kind::Model { model, mean, deviation } => {
                     let scores = self.model_scores(model, answers)?;
-                    scores.iter().map(|score| (score - mean) / deviation).collect()
+                    Scores::new(scorer, scores.iter().map(|score| (score - mean) / deviation).collect())
+                }
+                Kind::Process(process) => {
+                    let (scores, tokens) = process.score(answers, self.tokens)?;
+                    Scores { tokens: Some(tokens), ..Scores::new(scorer, scores) }
                 }
             };
-            if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
-                let (name, score, prompt) = (&scorer.name, scores[at], &samples[at].prompt);
+            if let Some(at) = scores.scores.iter().position(|score| !score.is_finite()) {
+                let (name, score, prompt) = (&scorer.name, scores.scores[at], &samples[at].prompt);
                 return Err(Error::run(format!(
                     "reward \"{name}\" returned {score} for an answer to {prompt:?}, expected a finite number"
                 )));
             }
-            Ok(Scores { name: scorer.name.clone(), weight: scorer.weight, scores })
+            Ok(scores)
+        };
+        self.scorers.iter().map(one).collect()
+    }
+
+    /// Returns made-up scores of answers of these lengths in tokens, with every array that the rewards give.
+    pub(super) fn made_up(&self, lengths: &[usize]) -> Vec<Scores> {
+        let some =
+            |step: usize| (0..lengths.len()).map(|answer| (answer * step % 3) as f64 / 2.0).collect::<Vec<f64>>();
+        let one = |scorer: &Scorer| Scores {
+            parts: scorer.kind.parts().into_iter().map(|part| (part.to_owned(), some(2))).collect(),
+            tokens: scorer.kind.gives_tokens().then(|| lengths.iter().map(|length| vec![0.5; *length]).collect()),
+            ..Scores::new(scorer, some(1))
         };
         self.scorers.iter().map(one).collect()
     }
@@ -176,8 +258,79 @@ impl Rewards {
     }
 }
 
-fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: bool) -> Result<Kind> {
-    let key = format!("{key}.model");
+impl Kind {
+    /// The names of its parts.
+    fn parts(&self) -> Vec<&str> {
+        match self {
+            Kind::Plugin { manifest, .. } => manifest.parts.iter().map(|part| part.name.as_str()).collect(),
+            Kind::Model { .. } | Kind::Process(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it gives numbers per token.
+    fn gives_tokens(&self) -> bool {
+        match self {
+            Kind::Plugin { manifest, .. } => manifest.spans,
+            Kind::Model { .. } => false,
+            Kind::Process(_) => true,
+        }
+    }
+
+    /// Checks the declared parts.
+    fn checked(self, name: &str) -> Result<Kind> {
+        if let Kind::Plugin { manifest, .. } = &self
+            && let wrong = contract::reward_parts(manifest)
+            && !wrong.is_empty()
+        {
+            return Err(Error::request(format!("reward \"{name}\": {}", wrong.join("; "))));
+        }
+        Ok(self)
+    }
+}
+
+/// The error of a call that a reward refused.
+fn refused(scorer: &Scorer, call: &str, error: plugin_api::Error) -> Error {
+    let column = error.code == Code::ARRAY;
+    let error = failed(&scorer.name, call, error);
+    if column { error.with_hint(DECLARE) } else { error }
+}
+
+/// Checks ratings, and lays their spans on the answers' tokens.
+fn rated(
+    scorer: &Scorer,
+    manifest: &RewardManifest,
+    answers: &[Answer],
+    samples: &[Sample],
+    ratings: Vec<Rating>,
+) -> Result<Scores> {
+    let broken = |why: &dyn std::fmt::Display, sample: Option<&Sample>| {
+        let error = Error::run(format!("reward \"{}\", call `rate`: {why}", scorer.name));
+        match sample {
+            Some(Sample { prompt, completion, .. }) => {
+                error.with_details([format!("the prompt is {prompt:?}, the answer {completion:?}")])
+            }
+            None => error,
+        }
+    };
+    contract::ratings(manifest, samples, &ratings)
+        .map_err(|why| broken(&why, why.sequence.and_then(|index| samples.get(index))))?;
+    let value =
+        |rating: &Rating, name: &str| rating.parts.iter().find(|(own, _)| own == name).map_or(0.0, |(_, value)| *value);
+    let part = |name: &String| (name.clone(), ratings.iter().map(|rating| value(rating, name)).collect());
+    let parts = manifest.parts.iter().map(|declared| part(&declared.name)).collect();
+    let tokens = |(index, rating): (usize, &Rating)| {
+        spans::lay(&rating.spans, &answers[index].ends)
+            .map_err(|span| broken(&format!("sample {index}: span {span} ends in no token"), samples.get(index)))
+    };
+    let tokens = match manifest.spans {
+        true => Some(ratings.iter().enumerate().map(tokens).collect::<Result<Vec<_>>>()?),
+        false => None,
+    };
+    Ok(Scores { parts, tokens, ..Scores::new(scorer, ratings.iter().map(|rating| rating.score).collect()) })
+}
+
+fn open_model(setup: &Setup, table: &str, device: &Device, path: &str, reward: &RewardTable) -> Result<Kind> {
+    let key = format!("{table}.model");
     let named = setup.named_model(path).map_err(|e| setup.loaded.refuse(&key, refusal_text(&e)))?;
     if !named.config.outputs.scalar {
         let why = format!("{path} is not a reward model: it has no scalar head");
@@ -188,7 +341,19 @@ fn open_model(setup: &Setup, key: &str, device: &Device, path: &str, normalise: 
         return Err(setup.loaded.refuse(&key, why));
     }
     let model = Box::new(setup.role(&key, device, path, Outputs::SCALAR)?);
-    let (mean, deviation) = match (normalise, named.config.scores) {
+    if let Some(separator) = &named.config.segment_separator {
+        if reward.normalise {
+            let why = "unused: a process reward model's scores are probabilities; leave it out";
+            return Err(setup.loaded.refuse(&format!("{table}.normalise"), why));
+        }
+        let aggregate = reward.aggregate.unwrap_or(Aggregate::Min);
+        return Ok(Kind::Process(ProcessModel::new(model, separator, aggregate, &setup.tokenizer)?));
+    }
+    if reward.aggregate.is_some() {
+        let why = format!("unused: {path} scores whole answers; only a process reward model scores steps");
+        return Err(setup.loaded.refuse(&format!("{table}.aggregate"), why));
+    }
+    let (mean, deviation) = match (reward.normalise, named.config.scores) {
         (false, _) => (0.0, 1.0),
         (true, Some((mean, deviation))) if deviation > 0.0 => (mean, deviation),
         (true, _) => {
@@ -205,7 +370,7 @@ mod tests {
     use super::*;
 
     fn scores(name: &str, weight: f64, scores: &[f64]) -> Scores {
-        Scores { name: name.into(), weight, scores: scores.to_vec() }
+        Scores { name: name.into(), weight, scores: scores.to_vec(), parts: Vec::new(), tokens: None }
     }
 
     /// Catches a mean in place of the weighted sum, a reward of weight 0 that still contributes (its NaN would too), a clip of

@@ -16,6 +16,21 @@ pub struct Answer {
     pub sequence: Sequence,
     /// Prompt and answer as text, with the row's columns.
     pub sample: Sample,
+    /// Log-probability of each of the answer's tokens under the distribution that it was drawn from.
+    pub logps: Vec<f64>,
+    /// Entropy of that distribution, for each token.
+    pub entropies: Vec<f64>,
+    /// For each of the answer's tokens the number of characters of the answer's text up to its end. A character that is spread over
+    /// several tokens counts from the last of them on.
+    pub ends: Vec<usize>,
+}
+
+/// Returns `values` of an answer's tokens at the positions that predict them, and 0 at all others.
+pub(super) fn per_token(sequence: &Sequence, values: &[f64]) -> Vec<f64> {
+    let mut all = vec![0.0; sequence.positions()];
+    let targets = sequence.supervised.iter().skip(1).zip(all.iter_mut()).filter(|(supervised, _)| **supervised);
+    targets.zip(values).for_each(|((_, place), value)| *place = *value);
+    all
 }
 
 /// The policy, with what it needs to answer prompts.
@@ -44,7 +59,11 @@ impl Policy<'_> {
             let room = (self.model.config().context as usize).saturating_sub(prompt.ids.len());
             let ended = completion.finish == Finish::EndOfSequence && tokens.len() <= room;
             tokens.truncate(room);
-            answers.push(self.read(prompt, &tokens, ended)?);
+            let mut answer = self.read(prompt, &tokens, ended)?;
+            (answer.logps, answer.entropies) = (completion.kept_logps, completion.kept_entropies);
+            answer.logps.truncate(room);
+            answer.entropies.truncate(room);
+            answers.push(answer);
         }
         Ok(answers)
     }
@@ -55,7 +74,8 @@ impl Policy<'_> {
             Some(row) => (row.prompt.clone(), row.columns.clone()),
             None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
         };
-        let completion = self.text(&prompt.ids, words)?;
+        let (completion, mut ends) = text_of(self.tokenizer, &prompt.ids, words)?;
+        ends.resize(tokens.len(), ends.last().copied().unwrap_or(0));
         let mut numbers = prompt.per_sequence.clone();
         numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ended)));
         let supervised = prompt.ids.iter().map(|_| false).chain(tokens.iter().map(|_| true));
@@ -67,27 +87,39 @@ impl Policy<'_> {
                 row: prompt.row,
                 per_sequence: numbers,
                 reads_last: true,
+                context_prompt: prompt.context_prompt.clone(),
                 ..Default::default()
             },
             sample: Sample { prompt: text, completion, ended, columns },
+            logps: Vec::new(),
+            entropies: Vec::new(),
+            ends,
         })
     }
 }
 
-impl Policy<'_> {
-    /// Returns the text of `words` after `prompt`, without special tokens. The decoder reads the prompt too: at the beginning
-    /// of a text some tokenizers drop a word's leading space, which would make prompt and completion together a different text.
-    fn text(&self, prompt: &[u32], words: &[u32]) -> Result<String> {
-        let mut decoder = self.tokenizer.stream(false);
-        for id in prompt {
-            decoder.push(*id)?;
-        }
-        let mut text = String::new();
-        for id in words.iter().filter(|id| !self.tokenizer.is_special(**id)) {
-            text += &decoder.push(*id)?;
-        }
-        Ok(text + &decoder.finish()?)
+/// Returns the text of `words` after `prompt`, without special tokens, and for each word the number of characters up to its end.
+/// The decoder reads the prompt too: at the beginning of a text some tokenizers drop a word's leading space, which would make
+/// prompt and completion together a different text.
+fn text_of(tokenizer: &Tokenizer, prompt: &[u32], words: &[u32]) -> Result<(String, Vec<usize>)> {
+    let mut decoder = tokenizer.stream(false);
+    for id in prompt {
+        decoder.push(*id)?;
     }
+    let (mut text, mut characters, mut ends) = (String::new(), 0, Vec::with_capacity(words.len()));
+    for id in words {
+        if !tokenizer.is_special(*id) {
+            let piece = decoder.push(*id)?;
+            characters += piece.chars().count();
+            text += &piece;
+        }
+        ends.push(characters);
+    }
+    // What is held back to the end belongs to the last token that has text.
+    let rest = decoder.finish()?;
+    let last = words.iter().rposition(|id| !tokenizer.is_special(*id)).unwrap_or(0);
+    ends.iter_mut().skip(last).for_each(|end| *end += rest.chars().count());
+    Ok((text + &rest, ends))
 }
 
 /// An answer as recorded for the user.
@@ -103,10 +135,41 @@ impl AnswerRecord {
     /// Creates a record of an answer and its reward. Prompts leave room for the longest answer, so an answer that did not end
     /// was truncated at the token limit.
     pub fn new(answer: &Answer, reward: f64) -> AnswerRecord {
-        let Answer { sequence, sample } = answer;
+        let Answer { sequence, sample, .. } = answer;
         let finish = if sample.ended { Finish::EndOfSequence } else { Finish::MaxTokens };
         let (prompt, text) = (sample.prompt.clone(), sample.completion.clone());
         let tokens = sequence.supervised.iter().filter(|supervised| **supervised).count();
         AnswerRecord { text: SampleText { prompt, text, tokens, finish: finish.as_str() }, reward }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches characters that are counted in bytes, and one spread over several tokens that belongs to the first of them.
+    #[test]
+    fn every_token_has_the_end_of_its_text() {
+        let tokenizer = Tokenizer::bytes().unwrap();
+        let (prompt, words) = (tokenizer.encode("a: ").unwrap(), tokenizer.encode("xé!").unwrap());
+        let of = |words: &[u32]| text_of(&tokenizer, &prompt, words).unwrap();
+        assert_eq!(of(&words), ("xé!".to_owned(), vec![1, 1, 2, 3]));
+        // A token without text, and the beginning of a character that never ends.
+        let eos = tokenizer.eos().unwrap();
+        assert_eq!(of(&[words[0], eos, words[1]]), ("x\u{fffd}".to_owned(), vec![1, 1, 2]));
+        assert_eq!(of(&[words[1], eos]), ("\u{fffd}".to_owned(), vec![1, 1]));
+        assert_eq!(of(&[]), (String::new(), vec![]));
+    }
+
+    /// Catches numbers that are laid on the position that reads a token instead of the one that predicts it.
+    #[test]
+    fn numbers_of_an_answer_lie_at_the_positions_of_its_targets() {
+        let answer = Sequence {
+            ids: vec![1, 2, 3, 4, 5],
+            supervised: vec![false, false, true, true, true],
+            reads_last: true,
+            ..Default::default()
+        };
+        assert_eq!(per_token(&answer, &[0.1, 0.2, 0.3]), [0.0, 0.1, 0.2, 0.3, 0.0]);
     }
 }

@@ -50,6 +50,25 @@ mod shared {
     }
 }
 
+/// How many answers a rollout drew and kept; only for objectives that keep or request.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Selection {
+    /// Prompts drawn.
+    pub(super) prompts: usize,
+    /// Answers drawn.
+    pub(super) answers: usize,
+    /// Answers kept.
+    pub(super) kept: usize,
+}
+
+impl Selection {
+    /// Returns the metrics of the step that reports the rollout.
+    pub(super) fn metrics(self) -> [(String, f64); 2] {
+        let share = self.kept as f64 / self.answers.max(1) as f64;
+        [("answers/prompts".to_owned(), self.prompts as f64), ("answers/kept".to_owned(), share)]
+    }
+}
+
 impl State {
     /// Returns the answers to the next `prompts` prompts, in the current pass's order; after `epochs` passes nothing is left.
     ///

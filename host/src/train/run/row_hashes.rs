@@ -86,6 +86,14 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
             for (name, number) in sequence.columns.iter().chain(&sequence.per_sequence) {
                 hash.update(format!("{name} {:x} ", number.to_bits()));
             }
+            for (name, list) in &sequence.lists {
+                hash.update(format!("{name} {} ", list.len()));
+                list.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            }
+            for (name, values) in &sequence.of_tokens {
+                hash.update(name);
+                values.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            }
         }
         hex(hash.finalize().get(..8).unwrap_or_default())
     };

@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plugin_api::{batch::names, contract, manifest::Normaliser, objective::Loss};
+use plugin_api::{
+    batch::names,
+    contract,
+    manifest::Normaliser,
+    objective::{Loss, role_of},
+};
 
 use crate::{
     data::PackedBatch,
     error::{Error, Result},
-    model::{Cotangents, Statistics},
+    model::{CandidateCotangents, Cotangents, Statistics},
     objectives::{
         Objectives,
         active::{Active, broken, failed},
-        batch_arrays::data_arrays,
-        micro_batch::MicroBatchRange,
+        batch_arrays::{data_arrays, gathered},
+        micro_batch::{MicroBatchRange, before_ends},
         prepared_arrays::PreparedArrays,
+        reads::{CANDIDATES, Frozen, KL, TAIL},
     },
     runs::breadcrumb,
 };
@@ -38,12 +44,19 @@ impl Denominators {
 /// Cotangents by statistic: one entry per supervised token for the language-model head, one per position for scalar heads.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenCotangents {
-    /// Cotangents of the score, at each sequence's last position.
+    /// Cotangents of the scalar head's scores: those of a sequence's score at its last position, those of a target's score at the
+    /// position that reads this target.
     pub score: Option<Vec<f64>>,
     /// Cotangents of the critic's values.
     pub value: Option<Vec<f64>>,
     /// Cotangents of the head's statistics by name.
     pub head: BTreeMap<&'static str, Option<Vec<f64>>>,
+    /// Cotangents of the divergences from frozen models.
+    pub kl: BTreeMap<Frozen, Option<Vec<f64>>>,
+    /// Cotangents of the candidates, K per supervised token.
+    pub candidates: Option<Vec<f64>>,
+    /// Cotangents of their tail.
+    pub tail: Option<Vec<f64>>,
 }
 
 impl Objectives {
@@ -145,7 +158,9 @@ impl Objectives {
                 let factor = active.weight * term.coefficient * by.share(index, &term.name, 1.0);
                 for (statistic, values) in &term.cotangents {
                     let of_sequences = statistic == names::SCORE;
-                    let expected = if of_sequences { packed.sequences() } else { packed.len() };
+                    let cols =
+                        if statistic == CANDIDATES { self.candidates().map_or(1, |ids| ids.count as usize) } else { 1 };
+                    let expected = if of_sequences { packed.sequences() } else { packed.len() * cols };
                     if values.len() != expected {
                         let what = if of_sequences { "sequences" } else { "tokens" };
                         return Err(Error::run(format!(
@@ -160,12 +175,19 @@ impl Objectives {
                             active.id
                         ))
                     })?;
-                    let scalar = of_sequences || statistic == names::CRITIC_VALUE;
-                    let target = slot.get_or_insert_with(|| vec![0.0; if scalar { packed.len() } else { rows.len() }]);
+                    let of_targets = statistic == names::TOKEN_SCORE;
+                    let scalar = of_sequences || of_targets || statistic == names::CRITIC_VALUE;
+                    let length = if scalar { packed.len() } else { rows.len() * cols };
+                    let target = slot.get_or_insert_with(|| vec![0.0; length]);
                     if of_sequences {
                         ends.iter().zip(values).for_each(|(end, value)| target[*end as usize] += factor * value);
+                    } else if of_targets {
+                        before_ends(&ends).for_each(|n| target[n + 1] += factor * values[n]);
                     } else if scalar {
                         target.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
+                    } else if cols > 1 {
+                        let own = gathered(rows, cols, values);
+                        target.iter_mut().zip(own).for_each(|(sum, value)| *sum += factor * value);
                     } else {
                         target.iter_mut().zip(rows).for_each(|(sum, row)| *sum += factor * values[*row as usize]);
                     }
@@ -179,13 +201,27 @@ impl Objectives {
 impl TokenCotangents {
     fn slot(&mut self, statistic: &str) -> Option<&mut Option<Vec<f64>>> {
         match statistic {
-            names::SCORE => Some(&mut self.score),
+            statistic if [names::SCORE, names::TOKEN_SCORE].contains(&statistic) => Some(&mut self.score),
             names::CRITIC_VALUE => Some(&mut self.value),
+            CANDIDATES => Some(&mut self.candidates),
+            TAIL => Some(&mut self.tail),
+            _ if role_of(statistic).1 == KL => Some(self.kl.entry(Frozen::of(role_of(statistic).0)?).or_default()),
             _ => {
                 let name = Statistics::DIFFERENTIABLE.into_iter().find(|name| *name == statistic)?;
                 Some(self.head.entry(name).or_default())
             }
         }
+    }
+
+    /// Whether all cotangents are those of comparisons with frozen models, so that the head itself has none.
+    pub fn is_only_compared(&self) -> bool {
+        let compared = self.candidates.is_some() || self.tail.is_some() || self.kl.values().any(Option::is_some);
+        compared && self.head.values().all(Option::is_none)
+    }
+
+    /// Returns the cotangents of the candidates in the model's form.
+    pub fn of_candidates(&self) -> CandidateCotangents<'_> {
+        CandidateCotangents { logps: self.candidates.as_deref(), tail: self.tail.as_deref() }
     }
 
     /// Returns the cotangents in the model's form.

@@ -3,39 +3,21 @@
 
 use plugin_api::batch::{Batch, Scope, names};
 
-use super::cotangents::TokenCotangents;
+use super::{
+    cotangents::TokenCotangents,
+    models::{Comparing, Comparisons, CriticModel, Models},
+};
 use crate::{
     data::PackedBatch,
     device::Buffer,
-    error::{Error, Result},
+    error::Result,
     model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
         Needs, Objectives,
-        batch_arrays::{data_arrays, spread, supervised_rows, with_statistics},
-        micro_batch::{at_ends, view},
+        batch_arrays::{data_arrays, supervised_rows, with_statistics},
+        micro_batch::{after_targets, at_ends, view},
     },
 };
-
-/// The policy and the other models.
-#[derive(Clone, Copy)]
-pub struct Models<'a> {
-    /// The model that learns.
-    pub policy: &'a Model,
-    /// The frozen reference; absent if no objective reads one, and if its log-probabilities were computed before the first
-    /// step.
-    pub reference: Option<&'a Model>,
-    /// A separate value model; absent if no objective reads values, and if they come from the policy's own scalar head.
-    pub critic: Option<CriticModel<'a>>,
-}
-
-/// A value model and where its gradient goes.
-#[derive(Clone, Copy)]
-pub struct CriticModel<'a> {
-    /// The model.
-    pub model: &'a Model,
-    /// The gradient to add to, flat.
-    pub grads: &'a Buffer,
-}
 
 /// The models of an experiment and the objectives that read their statistics.
 #[derive(Clone, Copy)]
@@ -53,6 +35,7 @@ pub struct ForwardOutput {
     forward: Forward,
     head: Option<Head>,
     critic: Option<Forward>,
+    comparisons: Comparisons,
 }
 
 impl<'a> ForwardPass<'a> {
@@ -81,9 +64,15 @@ impl<'a> ForwardPass<'a> {
             Some(head) => with_statistics(packed, &rows, self.objectives.statistics(), Some(&head.stats))?,
             None => data_arrays(packed),
         };
-        if needs.score {
-            let scores = at_ends(packed, &self.models.policy.scalars(&forward)?);
-            batch = batch.with_statistic(names::SCORE, Scope::SEQUENCE, scores);
+        if needs.score || needs.token_score {
+            let scalars = self.models.policy.scalars(&forward)?;
+            if needs.score {
+                batch = batch.with_statistic(names::SCORE, Scope::SEQUENCE, at_ends(packed, &scalars));
+            }
+            if needs.token_score {
+                let scores = after_targets(packed, &scalars);
+                batch = batch.with_statistic(names::TOKEN_SCORE, Scope::TOKEN, scores);
+            }
         }
         let mut critic = None;
         if needs.critic {
@@ -97,18 +86,10 @@ impl<'a> ForwardPass<'a> {
             batch = batch.with(names::CRITIC_VALUE_END, Scope::SEQUENCE, ends);
             critic = own;
         }
-        if needs.reference && batch.find(names::REFERENCE_LOGP).is_none() {
-            batch = batch.with(names::REFERENCE_LOGP, Scope::TOKEN, self.reference(packed, &rows)?);
-        }
+        let comparing = Comparing { models: self.models, objectives: self.objectives, packed, rows: &rows };
+        let (batch, comparisons) = comparing.run(&forward, batch)?;
         batch.check()?;
-        Ok(ForwardOutput { batch, forward, head, critic })
-    }
-
-    /// Returns the frozen reference's log-probabilities of the targets; 0 where they are not supervised.
-    fn reference(&self, packed: &PackedBatch, rows: &[i32]) -> Result<Vec<f64>> {
-        let model = self.models.reference.ok_or_else(|| Error::run("the reference model is missing"))?;
-        let temperature = self.objectives.temperature();
-        Ok(spread(packed.len(), rows, &logps(model, packed, rows, temperature)?))
+        Ok(ForwardOutput { batch, forward, head, critic, comparisons })
     }
 
     /// Adds the gradients, given the cotangents of all statistics: the policy's to `grads`, a critic's to its own.
@@ -116,11 +97,13 @@ impl<'a> ForwardPass<'a> {
     /// # Errors
     /// Errors of the backend. The gradients are then undefined.
     pub fn backward(&self, ran: ForwardOutput, sums: &TokenCotangents, grads: &Buffer) -> Result<()> {
-        let ForwardOutput { forward, head, critic, batch: _ } = ran;
+        let ForwardOutput { forward, head, critic, comparisons, batch: _ } = ran;
         let mut dhidden = match head {
+            Some(_) if sums.is_only_compared() => None,
             Some(head) => Some(self.models.policy.head_backward(head, &sums.as_cotangents(), grads)?),
             None => None,
         };
+        dhidden = comparisons.backward(&self.models, &sums.kl, sums.of_candidates(), dhidden, grads)?;
         let own = self.models.critic.as_ref().zip(critic);
         let shared = own.is_none().then_some(sums.value.as_deref()).flatten();
         for scalars in [sums.score.as_deref(), shared].into_iter().flatten() {

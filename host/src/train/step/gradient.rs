@@ -12,8 +12,9 @@ use plugin_api::{
 
 use super::{
     cotangents::{Denominators, TokenCotangents},
-    forward::{ForwardOutput, ForwardPass, Models},
+    forward::{ForwardOutput, ForwardPass},
     metrics::MetricAccumulator,
+    models::Models,
     window::{PreparedWindow, prepare},
 };
 use crate::{
@@ -111,7 +112,11 @@ impl<'a> WindowPass<'a> {
 
     /// Returns how the objectives' losses let the gradient be computed.
     pub fn route(&self) -> Route {
-        match (self.models.objectives.coupled(), self.models.objectives.linear()) {
+        // Their cotangents are computed before any model runs, so that the batch must have what was read of the reference.
+        let needs = self.models.objectives.needs();
+        let complete =
+            !needs.reference || self.window.iter().all(|packed| packed.per_token.contains_key(names::REFERENCE_LOGP));
+        match (self.models.objectives.coupled(), self.models.objectives.linear() && complete) {
             (true, _) => Route::Coupled,
             (false, true) => Route::KnownCotangents,
             (false, false) => Route::StatisticsFirst,
@@ -196,7 +201,7 @@ impl<'a> WindowPass<'a> {
         let batch = join_batches(&batches, packed);
         let losses = self.losses(&batch, &MicroBatch { packed, range: MicroBatchRange::whole(packed) })?;
         for micro_batch in self.micro_batches() {
-            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, micro_batch.range)).collect();
+            let own: Vec<Loss> = losses.iter().map(|loss| slice(loss, &batch, micro_batch.range)).collect();
             let forward = self.forward(&micro_batch)?;
             self.backward(forward, &self.cotangents(&own, &micro_batch)?)?;
         }
@@ -228,12 +233,13 @@ impl<'a> WindowPass<'a> {
 }
 
 /// Returns a loss with only the cotangents of one micro-batch.
-fn slice(loss: &Loss, part: MicroBatchRange) -> Loss {
+fn slice(loss: &Loss, whole: &Batch<'_>, part: MicroBatchRange) -> Loss {
     let mut own = loss.clone();
     for term in &mut own.terms {
         for (statistic, values) in &mut term.cotangents {
             let (first, count) = if statistic == names::SCORE { part.sequences() } else { part.tokens() };
-            *values = values.iter().skip(first).take(count).copied().collect();
+            let cols = whole.find(statistic).map_or(1, |array| array.cols);
+            *values = values.iter().skip(first * cols).take(count * cols).copied().collect();
         }
     }
     own
@@ -282,8 +288,10 @@ mod tests {
             ],
         };
         let loss = Loss { terms: vec![term], ..Loss::default() };
-        let cut: Vec<_> =
-            MicroBatchRange::all(&packed).into_iter().map(|own| slice(&loss, own).terms.remove(0).cotangents).collect();
+        let cut: Vec<_> = MicroBatchRange::all(&packed)
+            .into_iter()
+            .map(|own| slice(&loss, &joined, own).terms.remove(0).cotangents)
+            .collect();
         assert_eq!((cut[0][0].1.len(), &cut[0][1].1), (5, &vec![10.0, 20.0]));
         assert_eq!((&cut[1][0].1, &cut[1][1].1), (&vec![5.0, 6.0, 7.0, 8.0], &vec![30.0]));
     }

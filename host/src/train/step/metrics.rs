@@ -10,8 +10,8 @@ use crate::{data::PackedBatch, objectives::Objectives};
 pub struct MetricAccumulator {
     terms: Vec<(usize, String, f64, f64)>,
     metrics: Vec<(usize, String, f64, f64)>,
-    /// Number of supervised tokens whose target has the largest logit, if the batches report it. As `supervised`, of the sequences that
-    /// count.
+    /// Number of supervised tokens whose target has the largest logit, if the batches report it. As `supervised`, of the
+    /// sequences that count.
     correct: Option<f64>,
     supervised: f64,
     sequences: u64,

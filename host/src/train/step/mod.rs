@@ -5,6 +5,7 @@ pub mod cotangents;
 pub mod forward;
 pub mod gradient;
 pub(crate) mod metrics;
+pub mod models;
 #[cfg(test)]
 mod tests;
 pub mod window;

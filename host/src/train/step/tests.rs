@@ -70,8 +70,8 @@ fn denominators(own: &[(&str, Normaliser, f64)], window: &[PackedBatch]) -> [f64
     TERMS.map(|(name, _)| 1.0 / found.share(0, name, 1.0))
 }
 
-/// Catches a term that is divided by the manifest's normaliser although the options choose another, a constant that is ignored, and
-/// `weigh` that is asked for the wrong term. The step is 5, and there are two micro-batches.
+/// Catches a term that is divided by the manifest's normaliser although the options choose another, a constant that is ignored,
+/// and `weigh` that is asked for the wrong term. The step is 5, and there are two micro-batches.
 #[test]
 fn gotcha_01_terms_are_divided_by_what_the_options_choose() {
     let all = window([1.0; 2]);

@@ -2,7 +2,7 @@
 
 use plugin_api::batch::Batch;
 
-use super::forward::{ForwardPass, Models};
+use super::{forward::ForwardPass, models::Models};
 use crate::{
     data::PackedBatch,
     error::Result,
@@ -19,8 +19,8 @@ pub struct PreparedWindow {
     pub batches: Option<Vec<Batch<'static>>>,
 }
 
-/// Calls the objectives' `prepare` with the window `parts`. If one reads the statistics of the window, all micro-batches run forward
-/// first. Nothing is kept for a backward pass.
+/// Calls the objectives' `prepare` with the window `parts`. If one reads the statistics of the window, all micro-batches run
+/// forward first. Nothing is kept for a backward pass.
 ///
 /// # Errors
 /// Errors of plugins and of the backend.

@@ -8,7 +8,7 @@ use super::{
 };
 use plugin_api::{
     Result,
-    batch::Batch,
+    batch::{Batch, names},
     manifest::{DataKind, ObjectiveManifest, Requirements},
     objective::{Loss, Objective},
     options::OptionMap,
@@ -79,7 +79,11 @@ impl<'a> Case<'a> {
 
     /// The same data with statistics of `values`.
     pub(super) fn fill(&self, data: &Batch<'_>, values: Values) -> Result<Batch<'static>> {
-        self.generator().fill(data, &self.requirements.statistics, values)
+        let generator = match &self.requirements.candidates {
+            Some(candidates) => self.generator().clone().with_candidates(candidates.count as usize),
+            None => self.generator().clone(),
+        };
+        generator.fill(data, &self.requirements.statistics, values)
     }
 
     /// An instance and a batch that is ready for its `loss`.
@@ -98,7 +102,8 @@ impl<'a> Case<'a> {
         Ok((objective, moved))
     }
 
-    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows only if the requirements say so.
+    /// `window` with the arrays from `prepare`: a rollout has its statistics before, a window of rows only if the requirements
+    /// say so.
     pub(super) fn prepared(&self, objective: &mut dyn Objective, window: &Batch<'_>) -> Result<Batch<'static>> {
         let seen = self.arrays_for_prepare(window);
         sequences::prepared(objective, &seen, window, self.rollouts())
@@ -106,7 +111,11 @@ impl<'a> Case<'a> {
 
     /// The arrays of a window that `prepare` gets.
     pub(super) fn arrays_for_prepare(&self, window: &Batch<'_>) -> Batch<'static> {
-        let is_statistic = |name: &str| self.requirements.statistics.iter().any(|s| s == name);
+        let ids = self.requirements.candidates.is_some() && self.requirements.composed_candidates().is_none();
+        // The ids that a role finds are computed with the statistics.
+        let is_statistic = |name: &str| {
+            self.requirements.statistics.iter().any(|s| s == name) || (ids && name == names::CANDIDATE_IDS)
+        };
         let seen = window.arrays().iter().filter(|a| self.prepares_statistics() || !is_statistic(&a.name));
         seen.fold(Batch::new(), |all, a| all.with_array(sequences::with_data(a, a.data.to_vec())))
     }
@@ -114,6 +123,14 @@ impl<'a> Case<'a> {
     /// Whether `prepare` gets statistics: those of a rollout, or of a window where the requirements say so.
     pub(super) fn prepares_statistics(&self) -> bool {
         self.rollouts() || self.requirements.window_statistics
+    }
+
+    /// Sequences that stay in one micro-batch when the host splits windows.
+    pub(super) fn units(&self, batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
+        match self.rollouts() && !self.requirements.whole_groups {
+            true => Ok((0..batch.sequences()?).map(|s| vec![s]).collect()),
+            false => sequences::units(batch),
+        }
     }
 
     /// Whether the objective learns from rollouts.

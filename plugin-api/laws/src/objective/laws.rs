@@ -94,7 +94,7 @@ impl Laws {
     }
 
     /// The names of data columns that the objective reads and the generator does not provide yet. An objective does not declare
-    /// columns, so they are found from its errors.
+    /// columns, so they are found from its errors. `NAME.length` stands for the column NAME if its values are lists.
     pub fn columns_asked_for(&self) -> Vec<String> {
         let mut generator = self.generator.clone();
         let mut found: Vec<String> = Vec::new();
@@ -106,7 +106,13 @@ impl Laws {
                 (refusal.code == Code::ARRAY).then_some(name)
             };
             while let Some(name) = missing(&generator).filter(|name| !found.contains(name)) {
-                generator = generator.with_column(&name);
+                match name.strip_suffix(names::LENGTH) {
+                    Some(list) => {
+                        found.retain(|known| known != list);
+                        generator = generator.with_list(list, 0.0..=1.0);
+                    }
+                    None => generator = generator.with_column(&name),
+                }
                 found.push(name);
             }
         }
@@ -118,6 +124,8 @@ impl Laws {
         let mut objective = (self.create)(options)?;
         let requirements = objective.requirements()?;
         let statistics = requirements.statistics;
+        let count = requirements.candidates.map(|candidates| candidates.count as usize);
+        let generator = &count.map_or(generator.clone(), |count| generator.clone().with_candidates(count));
         let composed = objective.compose(&generator.rows(&self.manifest, 0), 0)?;
         let composed = composed.filter(|_| self.manifest.data != DataKind::PROMPT);
         let data = match composed {

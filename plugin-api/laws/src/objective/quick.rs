@@ -108,9 +108,12 @@ impl Quick<'_> {
         Ok(self.manifest.coupled || self.objective.requirements()?.coupled)
     }
 
-    /// Sequences that stay together in a micro-batch: those of one group.
+    /// Sequences that stay together in a micro-batch: those of one group, unless the answers to a prompt may be cut apart.
     fn units(&self) -> Result<Vec<Vec<usize>>> {
-        sequences::units(self.batch)
+        match self.manifest.data == DataKind::PROMPT && !self.objective.requirements()?.whole_groups {
+            true => Ok((0..self.batch.sequences()?).map(|s| vec![s]).collect()),
+            false => sequences::units(self.batch),
+        }
     }
 
     /// The part of the batch that the laws check: for each term the first unit with a cotangent other than 0, then further units

@@ -2,7 +2,7 @@
 
 use super::{
     case::Case,
-    checks::{derivatives, description, expectations, instance, mathematics, options, rows},
+    checks::{derivatives, description, expectations, instance, mathematics, options, requests, rows},
     laws::Laws,
     outcome::{Fault, Outcome},
     shrink,
@@ -34,6 +34,7 @@ pub const LAWS: &[(&str, &str)] = &[
     ("repeatable", "the same call twice, and on two instances, gives the same bits; `loss` changes no state"),
     ("state", "a restored instance continues like the saved one; invalid bytes and unknown verdicts are refused"),
     ("prepare", "its arrays fit the window, do not replace the host's and follow their sequences; `keep` is 0 or 1"),
+    ("request", "if `prepare` requests prompts: the same answers and state give the same on any instance, and it ends"),
     ("compose", "its sequences are valid, come from the rows given, and repeat for the same seed"),
     ("expectations", "equal models with uniform logits give the manifest's expected numbers (default options)"),
 ];
@@ -176,7 +177,7 @@ impl Laws {
 type Law = fn(&Case<'_>) -> Outcome;
 
 /// The laws of an instance's computations, in their order.
-const MATHEMATICS: [(&str, Law); 12] = [
+const MATHEMATICS: [(&str, Law); 13] = [
     ("cotangents", derivatives::cotangents),
     ("stop-gradients", derivatives::stop_gradients),
     ("additivity", mathematics::additivity),
@@ -188,5 +189,6 @@ const MATHEMATICS: [(&str, Law); 12] = [
     ("repeatable", instance::repeatable),
     ("state", instance::state),
     ("prepare", rows::prepare),
+    ("request", requests::request),
     ("compose", rows::compose),
 ];

@@ -5,7 +5,11 @@ use super::{
     fault::{Fault, Outcome, same},
 };
 use crate::options::{checked, required, within};
-use plugin_api::{Code, export::guard, reward::Sample};
+use plugin_api::{
+    Code, contract,
+    export::guard,
+    reward::{Rating, Reward, Sample},
+};
 
 /// Text that programs often mishandle.
 const UNUSUAL: &[(&str, &str)] = &[
@@ -32,6 +36,10 @@ impl Laws {
             if name.trim().is_empty() || m.columns[..i].contains(name) {
                 wrong.push(format!("column {name:?} has no name or is declared twice"));
             }
+        }
+        wrong.extend(contract::reward_parts(m));
+        for part in m.parts.iter().filter(|part| part.meaning.trim().is_empty()) {
+            wrong.push(format!("part `{}` has no meaning", part.name));
         }
         for option in &m.options {
             if option.meaning.trim().is_empty() {
@@ -157,6 +165,66 @@ impl Laws {
             }
         }
         Ok(format!("{scored} scored, {refused} refused"))
+    }
+
+    pub(super) fn ratings(&self) -> Outcome {
+        if !self.manifest.rates() {
+            return self.nothing_undeclared();
+        }
+        let (reward, samples) = (self.instance()?, self.rated_samples());
+        let together = self.rated(reward.as_ref(), &samples)?;
+        let scores: Vec<f64> = together.iter().map(|rating| rating.score).collect();
+        same(&samples, &self.scores(reward.as_ref(), &samples)?, &scores, "`rate` and `score` differ")?;
+        let one = |sample| Ok(self.rated(reward.as_ref(), std::slice::from_ref(sample))?.remove(0));
+        let alone: Vec<Rating> = samples.iter().map(one).collect::<std::result::Result<_, Fault>>()?;
+        let reversed: Vec<Sample> = samples.iter().rev().cloned().collect();
+        let mut backwards = self.rated(reward.as_ref(), &reversed)?;
+        backwards.reverse();
+        let other = self.rated(self.instance()?.as_ref(), &samples)?;
+        for (what, found) in
+            [("rated alone", alone), ("rated in reverse order", backwards), ("another instance", other)]
+        {
+            if let Some(at) = together.iter().zip(&found).position(|(a, b)| a != b) {
+                let text = format!("{what}: the rating is {:?}, it was {:?}", found[at], together[at]);
+                return Err(Fault::of(samples.get(at), text));
+            }
+        }
+        let spans: usize = together.iter().map(|rating| rating.spans.len()).sum();
+        Ok(format!("{} parts, {spans} spans", self.manifest.parts.len()))
+    }
+
+    /// Refuses parts and spans that the manifest does not declare: the host would never ask for them.
+    fn nothing_undeclared(&self) -> Outcome {
+        let samples = self.samples();
+        // The laws of `score` report its errors.
+        let ratings = self.instance()?.rate(&samples).unwrap_or_default();
+        match ratings.iter().position(|rating| !rating.parts.is_empty() || !rating.spans.is_empty()) {
+            Some(at) => {
+                let text = "`rate` returns parts or spans, but the manifest declares neither `parts` nor `spans`";
+                Err(Fault::of(samples.get(at), text.to_owned()))
+            }
+            None => Ok(String::new()),
+        }
+    }
+
+    /// The samples, and completions whose characters have several bytes each.
+    fn rated_samples(&self) -> Vec<Sample> {
+        let samples = self.samples();
+        let wide = samples
+            .iter()
+            .take(COMPLETIONS.len())
+            .map(|sample| Sample { completion: format!("é👩 {} 👩é", sample.completion), ..sample.clone() });
+        let wide: Vec<Sample> = wide.collect();
+        samples.into_iter().chain(wide).collect()
+    }
+
+    /// The ratings, which the host would accept.
+    fn rated(&self, reward: &dyn Reward, samples: &[Sample]) -> std::result::Result<Vec<Rating>, Fault> {
+        let ratings = reward.rate(samples).map_err(|e| Fault::of(samples.first(), e.to_string()))?;
+        match contract::ratings(&self.manifest, samples, &ratings) {
+            Ok(()) => Ok(ratings),
+            Err(why) => Err(Fault::of(why.sequence.and_then(|at| samples.get(at)), format!("`rate`: {}", why.text))),
+        }
     }
 
     /// The first sample with `text` as its prompt, or as its completion.

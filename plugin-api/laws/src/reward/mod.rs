@@ -11,6 +11,7 @@
 //! | `independent` | a sample's score depends neither on the other samples nor on their order | a rank within the batch |
 //! | `columns` | the declared columns suffice; a missing one is refused by name | a column that is read and not declared |
 //! | `empty` | an empty completion, ended or cut off, has a score | a first word that is not there |
+//! | `ratings` | `rate` returns the scores of `score`, the declared parts, and spans in the text; it does not depend on the other samples | a span in bytes, a rank within the batch |
 //! | `unusual` | text of any script, length and control characters is scored, or refused with an error | a panic inside a character |
 //!
 //! A reward may refuse prompts of an unknown form: give it one that it accepts ([`Laws::with_prompt`]).
@@ -37,6 +38,7 @@ pub const LAWS: &[(&str, &str)] = &[
     ("independent", "a sample's score depends neither on the other samples nor on their order"),
     ("columns", "the declared columns suffice; a missing one is refused by name"),
     ("empty", "an empty completion, ended or cut off, has a score"),
+    ("ratings", "`rate` returns the scores, the declared parts and spans in the text, whatever the other samples are"),
     ("unusual", "text of any script, length and control characters is scored, or refused with an error"),
 ];
 
@@ -119,7 +121,7 @@ impl Laws {
     /// Checks every law.
     pub fn verify(&self) -> Report {
         let mut report = Report::default();
-        let laws: [(&str, Law); 8] = [
+        let laws: [(&str, Law); 9] = [
             ("manifest", Laws::manifest),
             ("options", Laws::legal),
             ("finite", Laws::finite),
@@ -127,6 +129,7 @@ impl Laws {
             ("independent", Laws::independent),
             ("columns", Laws::columns),
             ("empty", Laws::empty),
+            ("ratings", Laws::ratings),
             ("unusual", Laws::unusual),
         ];
         for (law, check) in laws {

@@ -1,7 +1,12 @@
 //! Each law of rewards catches the mistake it is there for, and lets right rewards pass.
 
 use super::*;
-use plugin_api::{Code, Error, options::refuse_unknown};
+use plugin_api::{
+    Code, Error,
+    manifest::RewardPart,
+    options::refuse_unknown,
+    reward::{Rating, Span},
+};
 use std::cell::Cell;
 
 /// A reward put together for a test.
@@ -127,6 +132,79 @@ const MISTAKES: &[Mistake] = &[
         &["finite", "repeatable", "independent", "columns", "empty", "unusual"],
     ),
 ];
+
+/// A reward with parts and spans: the length, whether there is a digit, and a number for each word.
+struct Rated(Wrong);
+
+/// The mistake of such a reward.
+#[derive(Clone, Copy, PartialEq)]
+enum Wrong {
+    Nothing,
+    OtherScore,
+    PartIsARank,
+    PartMissing,
+    SpansInBytes,
+    SpansOverlap,
+    Undeclared,
+}
+
+impl Reward for Rated {
+    fn score(&self, samples: &[Sample]) -> Result<Vec<f64>> {
+        each(samples, |s| s.completion.len() as f64)
+    }
+
+    fn rate(&self, samples: &[Sample]) -> Result<Vec<Rating>> {
+        let rank = |s: &Sample| samples.iter().filter(|other| other.completion < s.completion).count() as f64;
+        let rating = |(s, score): (&Sample, f64)| {
+            let digit = f64::from(s.completion.contains(|c: char| c.is_ascii_digit()));
+            let digit = if self.0 == Wrong::PartIsARank { rank(s) } else { digit };
+            let parts =
+                if self.0 == Wrong::PartMissing && digit == 0.0 { vec![] } else { vec![("digit".to_owned(), digit)] };
+            let place = |byte: usize| match self.0 == Wrong::SpansInBytes {
+                true => byte,
+                false => s.completion[..byte].chars().count(),
+            };
+            let more = 2 * usize::from(self.0 == Wrong::SpansOverlap);
+            let words = s.completion.split(' ').scan(0, |at, word| {
+                let start = *at;
+                *at += word.len() + 1;
+                Some((start, start + word.len()))
+            });
+            let spans = words
+                .filter(|(start, end)| start < end)
+                .map(|(start, end)| Span { start: place(start).saturating_sub(more), end: place(end), value: 0.5 })
+                .collect();
+            Rating { score: if self.0 == Wrong::OtherScore { score + 1.0 } else { score }, parts, spans }
+        };
+        Ok(samples.iter().zip(self.score(samples)?).map(rating).collect())
+    }
+}
+
+/// Catches ratings whose score is another one than the one that is reported, parts that depend on the other samples or are
+/// missing for some, characters that are counted in bytes, and parts that the host would never ask for.
+#[test]
+fn mistakes_of_ratings_break_their_law_and_no_other() {
+    for (wrong, broken) in [
+        (Wrong::Nothing, false),
+        (Wrong::OtherScore, true),
+        (Wrong::PartIsARank, true),
+        (Wrong::PartMissing, true),
+        (Wrong::SpansInBytes, true),
+        (Wrong::SpansOverlap, true),
+        (Wrong::Undeclared, true),
+    ] {
+        let declared = wrong != Wrong::Undeclared;
+        let parts = if declared { vec![RewardPart::new("digit", "Whether there is a digit")] } else { Vec::new() };
+        let manifest = RewardManifest { summary: "For a test".into(), parts, spans: declared, ..Default::default() };
+        let report = Laws::new(manifest, move |options| {
+            refuse_unknown(&[], options)?;
+            Ok(Rated(wrong))
+        })
+        .verify();
+        let found: Vec<&str> = report.failures().map(|line| line.group.as_str()).collect();
+        assert_eq!(found, if broken { &["ratings"][..] } else { &[] }, "{report}");
+    }
+}
 
 #[test]
 fn each_mistake_breaks_its_laws_and_no_other() {

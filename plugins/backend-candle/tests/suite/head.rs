@@ -172,7 +172,9 @@ fn candidates_case(
     r.check(back);
     r.check(HeadCandidatesBackward { tail, dtail, dw, dbias, ..back });
     r.check(HeadCandidatesBackward { tail, dtail, dlogp: None, ..back });
-    let found = candidate_ids(r, n, k, vocabulary);
+    // Few: of many ids some are so near that f32 exchanges them.
+    let k = k.min(5);
+    let (found, logp) = (candidate_ids(r, n, k, vocabulary), r.mat(n, k));
     r.check(HeadTopk { x, w, bias, ids: found, logp, tail, temperature, softcap, scale });
 }
 
@@ -188,7 +190,7 @@ fn candidates_and_the_most_probable_ids_match_across_chunks() {
     });
     let mut r = Rig::new(5);
     r.tolerance = 1e-4;
-    candidates_case(&mut r, (65, 2, 65_537, 130), HeadCandidates::default(), false);
+    candidates_case(&mut r, (65, 2, 65_537, 30_000), HeadCandidates::default(), false);
 }
 
 #[test]

@@ -26,8 +26,13 @@ pub fn sample(s: &mut Reference, op: &ops::Sample) -> Result<()> {
         token.data[b] = drawn as f64;
         logp.data[b] = z[drawn] - lse;
         if op.temperature > 0.0 {
-            let mut shares: Vec<f64> = kept.iter().map(|&v| z[v]).collect();
-            let kept_lse = softmax(&mut shares);
+            // By id: down the ranking equal terms are added next to each other, and their roundings have one direction.
+            let mut kept = kept.to_vec();
+            kept.sort_unstable();
+            // Without truncation the two distributions are the same, to the bit.
+            let whole = kept.len() == z.len();
+            let mut shares: Vec<f64> = kept.iter().map(|&v| if whole { p[v] } else { z[v] }).collect();
+            let kept_lse = if whole { lse } else { softmax(&mut shares) };
             kept_logp.data[b] = z[drawn] - kept_lse;
             let surprises = kept.iter().map(|&v| kept_lse - z[v]);
             let likely = surprises.zip(&shares).filter(|(_, share)| **share > 0.0);

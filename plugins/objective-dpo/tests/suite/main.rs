@@ -4,6 +4,8 @@ mod gotchas;
 mod laws;
 mod options;
 mod oracle;
+#[path = "../../../../tests/plugins/pairs.rs"]
+mod pairs;
 #[path = "../../../../tests/plugins/support.rs"]
 mod support;
 

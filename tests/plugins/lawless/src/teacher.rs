@@ -1,8 +1,8 @@
-//! Distillation from a model that the host does not have.
+//! A loss that reads a model in a role that the host does not have.
 
 use plugin_api::prelude::*;
 
-/// Cross-entropy minus the teacher's.
+/// Cross-entropy minus the tutor's.
 pub struct Taught;
 
 impl ObjectivePlugin for Taught {
@@ -10,8 +10,8 @@ impl ObjectivePlugin for Taught {
 
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
-            summary: "Cross-entropy less that of a teacher, for tests".into(),
-            formula: "sum over supervised tokens of teacher.logp - logp".into(),
+            summary: "Cross-entropy less that of a tutor, for tests".into(),
+            formula: "sum over supervised tokens of tutor.logp - logp".into(),
             terms: vec![TermSpec::new("excess", Normaliser::SUPERVISED_TOKENS, "In nats")],
             ..Default::default()
         }
@@ -24,12 +24,12 @@ impl ObjectivePlugin for Taught {
 
 impl Objective for Taught {
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements::reading(["logp", "teacher.logp"]))
+        Ok(Requirements::reading(["logp", "tutor.logp"]))
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
         let tape = batch.tape()?;
-        let excess = (batch.var(&tape, "teacher.logp")? - batch.var(&tape, "logp")?).masked_sum(batch.mask()?);
+        let excess = (batch.var(&tape, "tutor.logp")? - batch.var(&tape, "logp")?).masked_sum(batch.mask()?);
         Loss::new().term(&tape, "excess", 1.0, excess)
     }
 }

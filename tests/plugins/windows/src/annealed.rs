@@ -21,7 +21,7 @@ impl ObjectivePlugin for Annealed {
                 mean("factor", "The factor of the step, as `loss` reads it"),
                 mean("prepared", "The same, as `prepare` reads it"),
             ],
-            ..super::manifest(
+            ..crate::description::manifest(
                 "Cross-entropy with a falling weight",
                 "-(1 - (step - 1) / steps) logp",
                 DataKind::TEXT,

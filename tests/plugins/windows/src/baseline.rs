@@ -1,5 +1,6 @@
-//! The squared distance of each log-probability from the mean of the window: `1/2 (logp - b)^2 - logp` per supervised token, where b is
-//! the mean `logp` of the window, without gradient. With `coupled` the host computes the same loss in one call for the window.
+//! The squared distance of each log-probability from the mean of the window: `1/2 (logp - b)^2 - logp` per supervised token,
+//! where b is the mean `logp` of the window, without gradient. With `coupled` the host computes the same loss in one call for the
+//! window.
 
 use plugin_api::{groups::Moments, prelude::*};
 
@@ -22,7 +23,7 @@ impl ObjectivePlugin for Baseline {
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
             metrics: vec![MetricSpec::new("baseline", Reduction::MEAN, "The mean log-probability of the window")],
-            ..super::manifest(
+            ..crate::description::manifest(
                 "Log-probabilities near the window's mean",
                 "1/2 (logp - mean logp of the window)^2 - logp",
                 DataKind::TEXT,

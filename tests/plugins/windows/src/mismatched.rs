@@ -6,8 +6,8 @@
 //! loss = 1 - sigmoid(s (r - z) / 10)                           s 1 where the label is 1, else -1; per sequence that counts
 //! ```
 //!
-//! `compose` returns each row, and each prompt with the next row's answer, which has `counted` 0. It attaches `weight` to each token, a
-//! number that depends on the token alone, so that `loss` can tell whether it stands beside its own target.
+//! `compose` returns each row, and each prompt with the next row's answer, which has `counted` 0. It attaches `weight` to each
+//! token, a number that depends on the token alone, so that `loss` can tell whether it stands beside its own target.
 
 use plugin_api::{batch::names, groups::sequence_sum, prelude::*};
 
@@ -33,8 +33,11 @@ impl ObjectivePlugin for Mismatched {
 
     fn manifest() -> ObjectiveManifest {
         ObjectiveManifest {
-            metrics: vec![MetricSpec::new("z", Reduction::MEAN, "The constant, in weighted nats")],
-            ..super::manifest(
+            metrics: vec![
+                MetricSpec::new("z", Reduction::MEAN, "The constant, in weighted nats"),
+                MetricSpec::new("mean_loss", Reduction::MEAN, "The loss per sequence that counts"),
+            ],
+            ..crate::description::manifest(
                 "Labelled answers compared with mismatched ones",
                 "1 - sigmoid(s (r - z) / 10), z the mean r of mismatched answers",
                 DataKind::UNPAIRED,
@@ -92,6 +95,11 @@ impl Objective for Mismatched {
         let sign: Vec<f64> = batch.column("label")?.iter().map(|label| 2.0 * label - 1.0).collect();
         let loss = (1.0 - (0.1 * tape.constant(sign) * (r - z)).sigmoid()).masked_sum(counted);
         let sequences: f64 = counted.iter().sum();
-        Ok(Loss::new().term(&tape, "nll", 1.0, loss)?.metric("z", z * sequences, sequences))
+        let sum = loss.scalar()?;
+        Ok(Loss::new().term(&tape, "nll", 1.0, loss)?.metric("z", z * sequences, sequences).metric(
+            "mean_loss",
+            sum,
+            sequences,
+        ))
     }
 }

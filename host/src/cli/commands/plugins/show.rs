@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use plugin_api::{
     manifest::{
-        BackendManifest, ObjectiveManifest, OptionSpec, Requirements, RewardColumn, RewardManifest, TermSpec, kind,
+        BackendManifest, Candidates, Divergence, ObjectiveManifest, OptionSpec, Requirements, RewardColumn,
+        RewardManifest, TermSpec, kind,
     },
     objective::{Objective, role_of, trains},
     options::OptionMap,
@@ -19,7 +20,7 @@ use crate::plugins::Registry;
 use crate::runs::breadcrumb;
 
 /// What an objective requires under its default options, or why it cannot be created with those.
-type Read = std::result::Result<Requirements, String>;
+type Read = std::result::Result<Box<Requirements>, String>;
 
 /// A plugin's manifest.
 enum Manifest {
@@ -69,7 +70,7 @@ fn requirements(library: &Library) -> Read {
     let id = &library.info().id;
     let required = breadcrumb::within(id, "create", || library.objective(&OptionMap::new()))
         .and_then(|instance| breadcrumb::within(id, "requirements", || instance.requirements()));
-    required.map_err(|error| error.message)
+    required.map(Box::new).map_err(|error| error.message)
 }
 
 pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -80,6 +81,12 @@ pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
             if let Manifest::Objective(described) = &manifest {
                 let required = described.1.as_ref().ok();
                 shown["statistics"] = json!(required.map(|required| &required.statistics));
+                if let Some(divergence) = required.and_then(|required| required.divergence) {
+                    shown["divergence"] = json!(divergence);
+                }
+                if let Some(candidates) = required.and_then(|required| required.candidates.as_ref()) {
+                    shown["candidates"] = json!(candidates);
+                }
                 if let Some(required) = required.filter(|required| !required.normalisers.is_empty()) {
                     shown["normalisers"] = json!(required.normalisers);
                 }
@@ -106,7 +113,7 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     line(&mut text, "data", m.data.as_str());
     line(&mut text, "coupled", if m.coupled { "yes: its loss needs the whole window at once" } else { "" });
     options(&mut text, &m.options);
-    let required = requirements.as_ref().ok();
+    let required = requirements.as_deref().ok();
     let terms = m.terms.iter().map(|term| [term.name.clone(), per(term, required), term.meaning.clone()]);
     section(&mut text, "Terms (each a sum, divided by its normaliser)", ["NAME", "PER", "MEANING"], terms.collect());
     let metrics = m.metrics.iter().map(|metric| {
@@ -115,9 +122,13 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     });
     section(&mut text, "Metrics", ["NAME", "REDUCTION", "HEALTHY", "MEANING"], metrics.collect());
     match requirements {
-        Ok(Requirements { statistics, .. }) => {
+        Ok(required) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
-            section(&mut text, "Models (with the default options)", head, models(statistics));
+            section(&mut text, "Models (with the default options)", head, models(&required.statistics));
+            if required.divergence.is_some() || required.candidates.is_some() {
+                text.push('\n');
+            }
+            compared(required).iter().for_each(|(label, value)| line(&mut text, label, value));
         }
         Err(why) => {
             line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
@@ -148,10 +159,33 @@ fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
     }
 }
 
+/// Which divergence and which ids the statistics are about.
+fn compared(required: &Requirements) -> Vec<(&'static str, String)> {
+    let divergence = required.divergence.map(|Divergence { weight, temperature }| {
+        let which = match weight {
+            0.0 => "forward, KL(role || policy)".to_owned(),
+            1.0 => "reverse, KL(policy || role)".to_owned(),
+            weight => format!("generalised Jensen-Shannon of weight {weight}"),
+        };
+        let at = if temperature == 1.0 { String::new() } else { format!(", at temperature {temperature}") };
+        ("kl", format!("{which}{at}"))
+    });
+    let candidates = required.candidates.as_ref().map(|Candidates { from, count }| {
+        let from = match from.as_str() {
+            Candidates::COMPOSED => "that `compose` returns".to_owned(),
+            role => format!("that the {role} finds most probable"),
+        };
+        ("ids", format!("the {count} per token {from}"))
+    });
+    divergence.into_iter().chain(candidates).collect()
+}
+
 /// Each role with whether it is trained and what is read from it.
 fn models(statistics: &[String]) -> Vec<[String; 3]> {
     let mut roles: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (role, name) in statistics.iter().map(|statistic| role_of(statistic)) {
+    // What the sampler computed belongs to the answers, not to a model.
+    let of_models = statistics.iter().map(|statistic| role_of(statistic)).filter(|(role, _)| *role != "sampler");
+    for (role, name) in of_models {
         match roles.iter_mut().find(|(known, _)| *known == role) {
             Some((_, names)) => names.push(name),
             None => roles.push((role, vec![name])),
@@ -178,6 +212,9 @@ fn reward(m: &RewardManifest) -> String {
     let named = |c: RewardColumn| if c.option.is_empty() { c.name } else { format!("named by option `{}`", c.option) };
     let columns: Vec<String> = m.declared_columns().into_iter().map(named).collect();
     line(&mut text, "columns", &columns.join(", "));
+    line(&mut text, "spans", if m.spans { "numbers for passages of an answer: reward.NAME.token" } else { "" });
+    let parts = m.parts.iter().map(|part| [part.name.clone(), part.meaning.clone()]);
+    section(&mut text, "Parts", ["NAME", "MEANING"], parts.collect());
     options(&mut text, &m.options);
     text
 }
@@ -257,6 +294,26 @@ mod tests {
         ] {
             assert_eq!(per(&term, required.as_ref()), expected);
         }
+    }
+
+    /// Catches a direction that is named the wrong way round, a temperature that is left out, and ids without their origin.
+    #[test]
+    fn comparisons_are_named_with_their_direction() {
+        let required = |weight: f64, temperature: f64, from: &str| Requirements {
+            divergence: Some(Divergence { weight, temperature }),
+            candidates: Some(Candidates { from: from.into(), count: 8 }),
+            ..Requirements::default()
+        };
+        let shown = |weight, temperature, from| compared(&required(weight, temperature, from));
+        let ids = "the 8 per token that the teacher finds most probable";
+        assert_eq!(
+            shown(0.0, 1.0, "teacher"),
+            [("kl", "forward, KL(role || policy)".to_owned()), ("ids", ids.to_owned())]
+        );
+        assert_eq!(shown(1.0, 2.0, "compose")[0].1, "reverse, KL(policy || role), at temperature 2");
+        assert_eq!(shown(0.5, 1.0, "compose")[0].1, "generalised Jensen-Shannon of weight 0.5");
+        assert_eq!(shown(0.5, 1.0, "compose")[1].1, "the 8 per token that `compose` returns");
+        assert!(compared(&Requirements::default()).is_empty());
     }
 
     /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.

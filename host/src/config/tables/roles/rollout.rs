@@ -12,6 +12,8 @@ table! {
     pub struct Written at "rollout": Form::Table, example { prompts = 64, max_new_tokens = 32 } {
         /// prompts of one rollout; a multiple of train.batch.prompts
         prompts: usize, Form::ROWS, example 64;
+        /// most prompts drawn for one rollout, if an objective drops answers and requests more prompts
+        max_prompts: usize, Form::ROWS, default "4 times rollout.prompts", example 256;
         /// answers to each prompt
         samples: usize = 1, Form::Int(1, 65536), example 4;
         /// passes over a rollout, each in its own order, with train.batch.prompts prompts per step
@@ -34,6 +36,9 @@ table! {
 pub struct Rollout {
     /// Number of prompts in a rollout.
     pub prompts: usize,
+    /// The most prompts drawn for one rollout; absent: [`Rollout::most_prompts`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_prompts: Option<usize>,
     /// Number of answers to each.
     pub samples: usize,
     /// Passes over a rollout.
@@ -51,6 +56,13 @@ pub struct Rollout {
     pub clip: Option<f64>,
 }
 
+impl Rollout {
+    /// The most prompts that are drawn for one rollout if an objective requests more.
+    pub fn most_prompts(&self) -> usize {
+        self.max_prompts.unwrap_or(self.prompts.saturating_mul(4))
+    }
+}
+
 /// Resolves `[rollout]`.
 pub fn resolve(written: Written, notes: &mut Notes<'_>) -> Option<Rollout> {
     if written.prompts.is_none() {
@@ -62,8 +74,15 @@ pub fn resolve(written: Written, notes: &mut Notes<'_>) -> Option<Rollout> {
             "the longest answer in tokens is needed; for example max_new_tokens = 32",
         );
     }
+    if let (Some(prompts), Some(most)) = (written.prompts, written.max_prompts.filter(|_| !notes.reported("rollout")))
+        && most < prompts
+    {
+        let why = format!("{most} is less than rollout.prompts = {prompts}, which every rollout draws");
+        notes.refuse("rollout.max_prompts", why);
+    }
     Some(Rollout {
         prompts: written.prompts?,
+        max_prompts: written.max_prompts,
         samples: written.samples(),
         epochs: written.epochs(),
         max_new_tokens: written.max_new_tokens?,

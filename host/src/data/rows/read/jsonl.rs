@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::items::{Item, items};
 use super::messages::{is_message, message};
 use super::refusal::{refuse, what};
-use super::{pair, shapes};
+use super::{pair, segments, shapes};
 use crate::data::error::{DataError, Result};
 use crate::data::reading::format::Purpose;
 use crate::data::reading::format::refusal::from_to;
@@ -33,6 +33,8 @@ pub struct RowOptions {
     pub split: Split,
     /// Columns that have other names in the files.
     pub columns: Columns,
+    /// What follows each segment of a completion that is a list of texts.
+    pub separator: String,
 }
 
 impl RowOptions {
@@ -68,11 +70,13 @@ impl RowOptions {
 
     fn parse_files(&self, files: &[TextFile], kind: RowKind) -> Result<Vec<Row>> {
         let rows = files.iter().map(|file| parse(&file.source.path, &file.text, kind, &self.columns));
-        rows.collect::<Result<Vec<_>>>().map(|files| files.concat())
+        let mut rows = rows.collect::<Result<Vec<_>>>()?.concat();
+        rows.iter_mut().try_for_each(|row| segments::separate(row, &self.separator))?;
+        Ok(rows)
     }
 }
 
-/// Returns the rows of a file: one object per line, a list of objects, or objects that span several lines. Empty
+/// Returns the rows of a file, segments of a completion still without separators: one object per line, a list of objects, or objects that span several lines. Empty
 /// lines are skipped.
 ///
 /// # Errors
@@ -87,6 +91,7 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
     };
     rename(&mut columns, names);
     name_conversation(&mut columns, kind);
+    let segments = segments::take(&place, &mut columns, kind)?;
     // A key with the value null counts as missing, because exporters of tables write it that way.
     let has = |part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
     let Some(shape) = kind.shapes().iter().find(|shape| shape.iter().all(has)) else {
@@ -113,7 +118,7 @@ fn row(Item { place, text, value }: Item<'_>, kind: RowKind, names: &Columns) ->
         RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
         RowKind::PromptCompletion => {}
     }
-    Ok(Row { place, parts, columns })
+    Ok(Row { place, parts, columns, segments })
 }
 
 /// Keys that hold a conversation in data sets of ShareGPT's shape and in others.

@@ -3,7 +3,7 @@
 //! | step | file |
 //! |---|---|
 //! | read JSON into values, with file and line, strictly | [`items`], [`json`], with [`integers`] for large numbers |
-//! | turn them into parts and columns | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`shapes`] of other tools |
+//! | turn them into parts and columns | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`segments`] for answers that are lists of texts, [`shapes`] of other tools |
 //! | refuse a row | `refusal` |
 
 pub mod integers;
@@ -13,4 +13,5 @@ pub mod jsonl;
 pub mod messages;
 pub mod pair;
 mod refusal;
+pub mod segments;
 pub mod shapes;

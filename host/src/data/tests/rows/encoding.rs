@@ -10,10 +10,10 @@ use crate::data::batches::pack::{Sequence, pack};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::{Examples, TrainingData};
 use crate::data::rows::encode::Encoder;
-use crate::data::rows::read::jsonl;
+use crate::data::rows::read::{jsonl, segments::separate};
 use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::PLAIN;
-use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind, Truncation};
+use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind, SEPARATOR, Truncation};
 use crate::data::tests::references;
 use crate::data::tokenizer::Tokenizer;
 
@@ -33,12 +33,13 @@ pub(in crate::data::tests) struct Case<'a> {
 impl Case<'_> {
     pub(in crate::data::tests) fn data(&self, lines: &[Value]) -> Result<TrainingData> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let train = jsonl::parse("rows.jsonl".as_ref(), &text, self.kind, &Columns::new()).unwrap();
+        let mut train = jsonl::parse("rows.jsonl".as_ref(), &text, self.kind, &Columns::new()).unwrap();
+        train.iter_mut().try_for_each(|row| separate(row, SEPARATOR))?;
         let template = ChatTemplate::new(self.template.unwrap_or(PLAIN), self.tokenizer)?;
         let layout = RowLayout { template, strings: self.template.is_some() };
         let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
         let corpus = RowCorpus { name: "rows.jsonl".into(), kind: self.kind, train, ..RowCorpus::default() };
-        Encoder { tokenizer, layout: &layout, longest, truncation }.encode(&corpus)
+        Encoder { tokenizer, layout: &layout, longest, truncation, context: None }.encode(&corpus)
     }
 
     /// All sequences in order, and the counts.

@@ -2,11 +2,13 @@
 
 mod answers;
 mod chats;
+mod contexts;
 pub(super) mod encoding;
 mod left_out;
 mod marks;
 mod pairs;
 mod prompts;
+mod segments;
 mod shapes;
 mod splitting;
 mod templates;

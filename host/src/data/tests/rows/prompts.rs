@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::encoding::{Case, bytes, with_bos};
 use crate::data::batches::batcher::{BatchSize, Batcher, BatcherOptions};
+use crate::data::batches::pack::Sequence;
 use crate::data::error::{DataError, Result};
 use crate::data::rows::read::jsonl;
 use crate::data::rows::split::Split;
@@ -44,6 +45,36 @@ fn gotcha_03_a_prompt_ends_where_the_answer_begins() {
     assert_eq!(sequences.iter().map(|s| s.ids.len()).sum::<usize>(), 3);
     assert!(sequences.iter().all(|s| !s.supervised.contains(&true) && s.per_sequence.is_empty()));
     assert!(batcher.next_sequences(64).unwrap().is_none());
+}
+
+/// Catches prompts that are skipped or read twice when a number of them other than a window is taken, and a place in the order that a
+/// checkpoint cannot restore after it.
+#[test]
+fn any_number_of_prompts_follows_in_the_order_of_the_data() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let lines: Vec<Value> = (0..10).map(|i| json!({"prompt": format!("{i}")})).collect();
+    let data = prompts(&tokenizer).data(&lines).unwrap().train;
+    let batcher = |epochs| {
+        let options = BatcherOptions { seed: 1, batch: BatchSize::Sequences(4), prefix: None, epochs };
+        Batcher::new(data.clone(), options).unwrap()
+    };
+    let rows = |sequences: Vec<Sequence>| sequences.iter().map(|sequence| sequence.row).collect::<Vec<u64>>();
+    let mut whole = batcher(None);
+    let order: Vec<u64> = (0..5).flat_map(|_| rows(whole.next_sequences(64).unwrap().unwrap())).collect();
+    let mut other = batcher(None);
+    let mut read = rows(other.next_sequences(64).unwrap().unwrap());
+    read.extend(rows(other.next_few(64, 1).unwrap()));
+    let place = other.state().clone();
+    let next = rows(other.next_few(64, 7).unwrap());
+    other.restore(place).unwrap();
+    assert_eq!(rows(other.next_few(64, 7).unwrap()), next);
+    read.extend(next);
+    assert_eq!(read, order[..12]);
+    // With a limited number of epochs, what is left of an epoch is taken.
+    let mut one = batcher(Some(1));
+    assert_eq!(one.next_few(64, 8).unwrap().len(), 8);
+    assert_eq!(one.next_few(64, 8).unwrap().len(), 2);
+    assert!(one.next_few(64, 8).unwrap().is_empty() && one.has_ended());
 }
 
 /// Gotcha 15: the prompt given to a policy, and the text that a reward model reads before an answer, are the same
@@ -193,7 +224,9 @@ fn no_kind_of_row_has_a_prompt_on_both_sides() {
         for split in [Split::Share(0.3), Split::Groups { share: 0.3, column: "qid".into() }] {
             let paths = vec![path.display().to_string()];
             let corpus =
-                RowOptions { paths, eval_paths: Vec::new(), split, columns: Columns::new() }.read(kind).unwrap();
+                RowOptions { paths, eval_paths: Vec::new(), split, columns: Columns::new(), separator: String::new() }
+                    .read(kind)
+                    .unwrap();
             assert_eq!((corpus.kind, corpus.train.len() + corpus.held_out.len() + corpus.leaks), (kind, 400));
             let held_out: Vec<String> = corpus.held_out.iter().map(Row::question).collect();
             assert!(

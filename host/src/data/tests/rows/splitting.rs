@@ -130,7 +130,8 @@ fn prompts_of_evaluation_files_are_not_trained_on() {
     let read = |paths: &[&String], eval: &[&String], share| {
         let own = |paths: &[&String]| paths.iter().map(|path| (*path).clone()).collect();
         let (paths, eval_paths, split) = (own(paths), own(eval), Split::Share(share));
-        RowOptions { paths, eval_paths, split, columns: Columns::new() }.read(RowKind::PromptCompletion)
+        RowOptions { paths, eval_paths, split, columns: Columns::new(), separator: String::new() }
+            .read(RowKind::PromptCompletion)
     };
     let corpus = read(&[&train], &[&eval], 0.0).unwrap();
     assert_eq!((corpus.train.len(), corpus.held_out.len(), corpus.leaks, corpus.sources.len()), (2, 2, 1, 2));
@@ -151,7 +152,8 @@ fn requested_sides_and_columns_that_do_not_exist_are_refused() {
     fs::write(&path, (0..40).map(line).collect::<String>()).unwrap();
     let read = |split: Split, columns: Columns| {
         let paths = vec![path.display().to_string()];
-        RowOptions { paths, eval_paths: Vec::new(), split, columns }.read(RowKind::PromptCompletion)
+        RowOptions { paths, eval_paths: Vec::new(), split, columns, separator: String::new() }
+            .read(RowKind::PromptCompletion)
     };
     let refused = |split: Split, columns: Columns| read(split, columns).map(|_| ()).unwrap_err().to_string();
     assert!(refused(Split::Column("side".into()), Columns::new()).ends_with("has no row to evaluate on"));

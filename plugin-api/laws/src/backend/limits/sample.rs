@@ -37,17 +37,18 @@ fn sample(o: &Operands<'_>) -> Result<Outputs> {
     Ok(rows.map(|(name, row)| (name, Matrix::of_row(row))).into())
 }
 
-/// The logits that top-k and top-p keep. The cases leave no doubt about their number.
+/// The logits that top-k and top-p keep, by id. The cases leave no doubt about their number.
 fn kept(z: &[Bounded], lse: f64, top_k: usize, top_p: f64) -> Vec<Bounded> {
-    let mut ranked = z.to_vec();
-    ranked.sort_by(|a, b| b.value.total_cmp(&a.value));
+    let mut ranked: Vec<usize> = (0..z.len()).collect();
+    ranked.sort_by(|&a, &b| z[b].value.total_cmp(&z[a].value));
     let mut reached = 0.0;
-    let enough = |z: &Bounded| {
-        reached += (z.value - lse).exp();
+    let enough = |&v: &usize| {
+        reached += (z[v].value - lse).exp();
         reached >= top_p
     };
     let by_share = if top_p < 1.0 { ranked.iter().position(enough) } else { None };
     let by_count = if top_k > 0 { top_k } else { ranked.len() };
     ranked.truncate(by_share.map_or(ranked.len(), |last| last + 1).min(by_count));
-    ranked
+    ranked.sort_unstable();
+    ranked.into_iter().map(|v| z[v]).collect()
 }

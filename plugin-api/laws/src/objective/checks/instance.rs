@@ -36,7 +36,7 @@ pub(in crate::objective) fn normalisers(case: &Case<'_>) -> Outcome {
                 continue;
             }
             let mut sum = 0.0;
-            for piece in sequences::units(&data)? {
+            for piece in case.units(&data)? {
                 sum += weight_of(&objective.weigh(&sequences::select(&data, &piece)?)?, name)?;
             }
             if !Alike::Rounding.holds(weight, sum) {

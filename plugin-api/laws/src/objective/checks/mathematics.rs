@@ -22,7 +22,7 @@ pub(in crate::objective) fn additivity(case: &Case<'_>) -> Outcome {
     for draw in case.windows() {
         let (objective, batch) = case.ready(draw)?;
         let whole = case.loss(objective.as_ref(), &batch)?;
-        let units = sequences::units(&batch)?;
+        let units = case.units(&batch)?;
         let (front, back) = units.split_at(units.len() / 3);
         for cut in [units.clone(), vec![front.concat(), back.concat()]] {
             let losses = cut.iter().map(|piece| {

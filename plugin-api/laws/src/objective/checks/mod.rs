@@ -6,4 +6,5 @@ pub(super) mod expectations;
 pub(super) mod instance;
 pub(super) mod mathematics;
 pub(super) mod options;
+pub(super) mod requests;
 pub(super) mod rows;

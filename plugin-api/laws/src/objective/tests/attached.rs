@@ -1,5 +1,5 @@
-//! Arrays that `compose` adds to its sequences, sequences that do not count, and `prepare` with the statistics of the window: right
-//! objectives pass, and each mistake is found.
+//! Arrays that `compose` adds to its sequences, sequences that do not count, and `prepare` with the statistics of the window:
+//! right objectives pass, and each mistake is found.
 
 use super::{check, composing::joined};
 use crate::{
@@ -100,8 +100,8 @@ fn cross_entropy(batch: &Batch<'_>) -> Result<Loss> {
     Loss::new().term(&tape, "nll", 1.0, nll)
 }
 
-/// Catches a window of the laws that shifts numbers per token in another direction than the host, or not at all, and an author that
-/// shifts by himself: with a number for each token, and with one for each target.
+/// Catches a window of the laws that shifts numbers per token in another direction than the host, or not at all, and an author
+/// that shifts by himself: with a number for each token, and with one for each target.
 #[test]
 fn gotcha_02_numbers_per_token_belong_to_their_token() {
     check("none", verify(composing(|rows| weighted(rows, |t, i| t[i]), reads_weights), Some("ln_vocab")), &[]);
@@ -152,8 +152,8 @@ fn half(rows: &Batch<'_>) -> Result<Option<Batch<'static>>> {
     per_sequence(rows, names::COUNTED, |s| (s % 2) as f64)
 }
 
-/// Catches normalisers of the laws that count all sequences, and a loss that ignores `counted`: its sum over all sequences is divided
-/// by the tokens of some.
+/// Catches normalisers of the laws that count all sequences, and a loss that ignores `counted`: its sum over all sequences is
+/// divided by the tokens of some.
 #[test]
 fn sequences_that_do_not_count_are_in_no_normaliser() {
     let counts: fn(&Batch<'_>) -> Result<Loss> = |batch| {
@@ -213,8 +213,8 @@ fn mean_logp(batch: &Batch<'_>) -> Result<f64> {
     Ok(Moments::of(batch.get("logp")?, batch.mask()?).mean)
 }
 
-/// Catches laws that give `prepare` no statistics, or differentiate through what it returns; a `prepare` that reads statistics without
-/// requiring them for the window; and a baseline of the micro-batch instead of the window.
+/// Catches laws that give `prepare` no statistics, or differentiate through what it returns; a `prepare` that reads statistics
+/// without requiring them for the window; and a baseline of the micro-batch instead of the window.
 #[test]
 fn prepare_reads_the_window_where_the_requirements_say_so() {
     let prepare: Prepare = |window| Ok(Batch::new().with("baseline", Scope::BATCH, vec![mean_logp(window)?]));

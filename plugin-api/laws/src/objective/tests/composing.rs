@@ -115,10 +115,10 @@ fn results_of_prepare_are_checked() {
             "1 numbers as `keep`, expected",
         ),
         (
-            "request",
+            "a request per answer",
             DataKind::PROMPT,
-            |_| Ok(Batch::new().with("request", Scope::BATCH, vec![4.0])),
-            "`request`; asking for more prompts is not supported",
+            |b| per_sequence(b, "request", |_| 4.0),
+            "numbers as `request`, per sequence, expected one number per batch",
         ),
         (
             "one short",
@@ -216,4 +216,17 @@ fn results_of_compose_are_checked() {
         Ok(Some(kept.fold(Batch::new(), Batch::with_array)))
     };
     breaks("no rows", &composed(without), "compose", "no array `row`");
+}
+
+/// Catches rows that the host never gives `compose`: a text without a target, or whose first token is supervised.
+#[test]
+fn generated_texts_have_a_target_and_a_first_token_that_is_only_read() {
+    for draw in 0..20 {
+        let rows = Generator::new(9).rows(&ObjectiveManifest::default(), draw);
+        let mask = rows.mask().expect("a mask");
+        for bounds in rows.offsets().expect("offsets").windows(2) {
+            assert!(bounds[1] - bounds[0] >= 2, "{rows:?}");
+            assert!(mask[bounds[0]] == 0.0 && mask[bounds[0] + 1..bounds[1]].iter().all(|m| *m == 1.0), "{rows:?}");
+        }
+    }
 }

@@ -3,12 +3,15 @@
 //! A row of a table is one mistake and the laws that it breaks; if any other law breaks, the test fails too.
 
 mod attached;
+mod compared;
 mod composing;
 mod faults;
 mod host;
 mod labelled;
+mod lists;
 mod paired;
 mod quick;
+mod requests;
 mod rollouts;
 mod tokens;
 mod windows;

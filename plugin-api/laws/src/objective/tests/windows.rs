@@ -63,8 +63,8 @@ impl Objective for Annealing {
     }
 }
 
-/// Catches a generator without the step, windows that are all at one step, and a loss or a `prepare` that counts its own calls: with
-/// more micro-batches it would anneal faster, and a resumed run would begin again.
+/// Catches a generator without the step, windows that are all at one step, and a loss or a `prepare` that counts its own calls:
+/// with more micro-batches it would anneal faster, and a resumed run would begin again.
 #[test]
 fn a_step_is_read_from_the_batch_and_not_counted() {
     let verify = |annealed| {

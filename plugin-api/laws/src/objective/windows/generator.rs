@@ -1,35 +1,24 @@
 //! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
 //!
 //! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
-//! answers with `reward` and `ended` (in one group all rewards are equal, one group has a single answer), running text has
-//! sequences without tokens and sequences without supervised ones. Every window has `step` and `steps`, and is at another step than
-//! the window before. The author adds arrays that only one objective uses, and columns of the data.
+//! answers with `reward`, `reward.first` and `reward.second`, whose sum it is, `ended` and `sampler.step` (in one group all rewards
+//! are equal, one group has a single answer), running text has sequences without tokens and sequences without supervised ones. Every
+//! window has `step` and `steps`, and is at another step than the window before. The author adds arrays that only one objective uses,
+//! and columns of the data.
 
-use super::sequences;
+use super::{
+    candidates::{self, CANDIDATES, Distributions, TAIL, is_frozen},
+    sequences,
+    values::{Values, base_of, draw, within},
+};
 use plugin_api::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
-    manifest::{DataKind, ObjectiveManifest, Statistic, StatisticSpec},
-    objective::{has_gradient, role_of, trains},
+    manifest::{DataKind, ObjectiveManifest, Statistic},
+    objective::{has_gradient, role_of},
 };
 use std::ops::RangeInclusive;
 use telos_random::SplitMix64;
-
-/// The content of the statistics.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Values {
-    /// New random values, drawn by this number.
-    Random(u64),
-    /// Trained models: the given values, moved a little, drawn by this number. Frozen models: the given values.
-    Near(u64),
-    /// Trained models: the given values, moved a little, drawn by this number, and all shifted by that amount. Frozen models: the
-    /// given values.
-    Shifted(u64, f64),
-    /// 0 everywhere.
-    Zero,
-    /// Those of equal models whose logits are all 0 and whose scalar heads return 0.
-    Uniform,
-}
 
 /// Generates batches. The same seed and the same draw give the same batch.
 #[derive(Debug, Clone)]
@@ -38,6 +27,8 @@ pub struct Generator {
     units: usize,
     longest: usize,
     vocabulary: usize,
+    /// Candidates per token.
+    candidates: usize,
     extras: Vec<Extra>,
 }
 
@@ -56,13 +47,13 @@ const LABEL: &str = "column.label";
 /// Optimizer steps of a run, as `steps` says.
 const STEPS: u64 = 8;
 
-/// Candidates per token in generated batches.
+/// Candidates per token, unless the requirements say otherwise.
 const COLUMNS: usize = 3;
 
 impl Generator {
     /// Six units (sequences, pairs, or groups of answers) of up to seven tokens over a vocabulary of 50.
     pub fn new(seed: u64) -> Self {
-        Self { seed, units: 6, longest: 7, vocabulary: 50, extras: Vec::new() }
+        Self { seed, units: 6, longest: 7, vocabulary: 50, candidates: COLUMNS, extras: Vec::new() }
     }
 
     /// Sets the number of sequences, pairs or groups (at least 3), and the greatest length (at least 2).
@@ -76,6 +67,13 @@ impl Generator {
     #[must_use]
     pub fn with_vocabulary(mut self, tokens: usize) -> Self {
         self.vocabulary = tokens.max(1);
+        self
+    }
+
+    /// Sets the number of candidates per token, at least 1: that of [`Requirements::candidates`](plugin_api::manifest::Requirements).
+    #[must_use]
+    pub fn with_candidates(mut self, count: usize) -> Self {
+        self.candidates = count.max(1);
         self
     }
 
@@ -95,6 +93,24 @@ impl Generator {
     #[must_use]
     pub fn with_integers(self, name: &str, scope: Scope, range: RangeInclusive<i32>) -> Self {
         self.extra(name, scope, f64::from(*range.start())..=f64::from(*range.end()), true)
+    }
+
+    /// Adds segments: `segment_end`, 1 at some tokens. Add lists that belong to them afterwards.
+    #[must_use]
+    pub fn with_segments(self) -> Self {
+        self.with_integers(names::SEGMENT_END, Scope::TOKEN, 0..=1)
+    }
+
+    /// Adds a column of lists: for every segment of a sequence a value, and sometimes one more, as for a truncated answer; without
+    /// segments up to three values.
+    #[must_use]
+    pub fn with_list(self, column: &str, range: RangeInclusive<f64>) -> Self {
+        self.with_array(&format!("{}{column}", names::COLUMN), Scope::LIST, range)
+    }
+
+    /// The same with another number of sequences, pairs or groups.
+    pub(in crate::objective) fn with_units(&self, units: usize) -> Self {
+        Self { units, ..self.clone() }
     }
 
     fn extra(mut self, name: &str, scope: Scope, range: RangeInclusive<f64>, whole: bool) -> Self {
@@ -163,7 +179,17 @@ impl Generator {
                 reward[s] = reward[0];
             }
         }
-        batch.with(names::REWARD, Scope::SEQUENCE, reward).with(names::ENDED, Scope::SEQUENCE, ended)
+        // A share of each reward, the same for equal rewards.
+        let first: Vec<f64> = reward.iter().map(|reward| 0.25 * reward * (1.0 + reward)).collect();
+        let second: Vec<f64> = reward.iter().zip(&first).map(|(reward, first)| reward - first).collect();
+        let step = vec![(10 * draw) as f64; groups.len()];
+        let named = |name: &str| format!("{}{name}", names::REWARD_OF);
+        batch
+            .with(names::REWARD, Scope::SEQUENCE, reward)
+            .with(names::ENDED, Scope::SEQUENCE, ended)
+            .with(named("first"), Scope::SEQUENCE, first)
+            .with(named("second"), Scope::SEQUENCE, second)
+            .with(names::SAMPLER_STEP, Scope::SEQUENCE, step)
     }
 
     /// A window's rows as `compose` reads them: `offsets` over parts, `token` and `mask` per token, `row` and `part` per part, and
@@ -180,11 +206,13 @@ impl Generator {
         let (mut part, mut row) = (Vec::new(), Vec::new());
         for unit in 0..self.units {
             for kind in parts {
-                for _ in 0..1 + rng.below(self.longest) {
+                // A row has a target: running text is alone in its row, other parts have neighbours.
+                let least = if *kind == 0.0 { 2 } else { 1 };
+                for _ in 0..least + rng.below(self.longest + 1 - least) {
                     token.push(rng.below(self.vocabulary) as f64);
-                    // A completion starts with its first supervised token.
+                    // A completion starts with its first supervised token; the first token of a text is only read.
                     let first = offsets.last() == Some(&((token.len() - 1) as f64));
-                    let may = *kind == 0.0 || (*kind >= 2.0 && (first || rng.unit() < 0.8));
+                    let may = if *kind == 0.0 { !first } else { *kind >= 2.0 && (first || rng.unit() < 0.8) };
                     mask.push(f64::from(may));
                 }
                 offsets.push(token.len() as f64);
@@ -207,7 +235,8 @@ impl Generator {
             }
             false => batch,
         };
-        let columns = self.extras.iter().filter(|extra| extra.name.starts_with(names::COLUMN));
+        let of_rows = |extra: &&Extra| extra.name.starts_with(names::COLUMN) || extra.name == names::SEGMENT_END;
+        let columns = self.extras.iter().filter(of_rows);
         columns.fold(batch, |batch, extra| extra.add(batch, &mut rng))
     }
 
@@ -253,7 +282,7 @@ impl Generator {
         mask
     }
 
-    /// `data` with statistics of `values`.
+    /// `data` with statistics of `values`, and with the ids of candidates if the statistics are about some.
     ///
     /// # Errors
     /// [`Code::ARRAY`] for a statistic that this minor version and earlier ones do not have.
@@ -264,32 +293,59 @@ impl Generator {
             Values::Zero | Values::Uniform => self.rng(4, 0),
         };
         let mut batch = sequences::owned(data);
+        if statistics.iter().any(|name| is_of_candidates(name)) && batch.find(names::CANDIDATE_IDS).is_none() {
+            let ids = candidates::ids(&batch, self.candidates, self.vocabulary, &mut self.rng(8, 0))?;
+            batch = batch.with_array(ids);
+        }
+        let before = batch.clone();
         for name in statistics {
+            if is_of_candidates(name) {
+                let array = self.of_candidates(&before, name, values)?;
+                batch = batch.with_array(array);
+                continue;
+            }
             let unknown = || Error::new(Code::ARRAY, format!("`{name}` is not a statistic of this contract"));
             let form = Statistic::form(name).ok_or_else(unknown)?;
-            let cols = if form.wide { COLUMNS } else { 1 };
             let rows = if form.scope == Scope::TOKEN { batch.tokens()? } else { batch.sequences()? };
             let old = batch.find(name).map(|a| a.data.to_vec());
-            let new: Vec<f64> = (0..rows * cols)
+            let new: Vec<f64> = (0..rows)
                 .map(|i| match (values, old.as_ref().and_then(|old| old.get(i))) {
                     (Values::Zero, _) => 0.0,
                     (Values::Uniform, _) => self.uniform(form.name),
-                    (Values::Near(_) | Values::Shifted(..), Some(old)) if !trains(role_of(name).0) => *old,
+                    (Values::Near(_) | Values::Shifted(..), Some(old)) if is_frozen(name, role_of(name).0) => *old,
                     (Values::Near(_), Some(old)) => within(form, old + rng.between(-0.3, 0.3)),
                     (Values::Shifted(_, by), Some(old)) => within(form, old + by + rng.between(-0.3, 0.3)),
                     _ => draw(form, base_of(&batch, name, i), &mut rng),
                 })
                 .collect();
             let differentiable = has_gradient(name);
-            let array = Array { name: name.clone().into(), scope: form.scope, differentiable, cols, data: new.into() };
+            let array =
+                Array { name: name.clone().into(), scope: form.scope, differentiable, cols: 1, data: new.into() };
             batch = batch.with_array(array);
         }
         Ok(batch)
     }
 
+    /// The log-probabilities of candidates, or their tail. Both of one role are drawn alike, so that they fit each other.
+    fn of_candidates(&self, before: &Batch<'_>, name: &str, values: Values) -> Result<Array<'static>> {
+        let (role, base) = name.rsplit_once('.').unwrap_or(("", name));
+        let draw = match values {
+            Values::Random(draw) | Values::Near(draw) | Values::Shifted(draw, _) => draw,
+            Values::Zero | Values::Uniform => 0,
+        };
+        let purpose = role.bytes().fold(9, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let mut rng = self.rng(purpose, draw);
+        let Distributions { candidates, tail } =
+            candidates::distributions(before, role, values, self.vocabulary, &mut rng)?;
+        let cols = before.array(names::CANDIDATE_IDS)?.cols;
+        let (cols, data) = if base == CANDIDATES { (cols, candidates) } else { (1, tail) };
+        let (name, differentiable) = (name.to_owned().into(), has_gradient(name));
+        Ok(Array { name, scope: Scope::TOKEN, differentiable, cols, data: data.into() })
+    }
+
     fn uniform(&self, base: &str) -> f64 {
         match base {
-            "logp" | "candidates" => -self.ln_vocab(),
+            "logp" => -self.ln_vocab(),
             "lse" | "entropy" => self.ln_vocab(),
             "top1" => f64::from(self.vocabulary == 1),
             _ => 0.0,
@@ -297,24 +353,14 @@ impl Generator {
     }
 }
 
+fn is_of_candidates(name: &str) -> bool {
+    [CANDIDATES, TAIL].contains(&role_of(name).1)
+}
+
 /// The window of the number `draw`, at a step of its own: 1, 4, 7, 2, 5, 8, 3, 6.
 fn at_step(window: Batch<'static>, draw: u64) -> Batch<'static> {
     let steps = window.with(names::STEPS, Scope::BATCH, vec![STEPS as f64]);
     steps.with(names::STEP, Scope::BATCH, vec![(1 + 3 * (draw % STEPS) % STEPS) as f64])
-}
-
-/// The value that a drawn one should be near: for another model's log-probability the policy's; for the mean logit the
-/// log-sum-exp.
-fn base_of(batch: &Batch<'_>, name: &str, i: usize) -> Option<f64> {
-    let (role, base) = name.rsplit_once('.').map_or(("", name), |(role, base)| (role, base));
-    let near = match (role, base) {
-        ("", "logp") => return None,
-        (_, "logp") => "logp".to_owned(),
-        ("", "mean_logit") => "lse".to_owned(),
-        (role, "mean_logit") => format!("{role}.lse"),
-        _ => return None,
-    };
-    batch.find(&near)?.data.get(i).copied()
 }
 
 #[derive(Clone)]
@@ -335,6 +381,9 @@ impl Member {
 
 impl Extra {
     fn add(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
+        if self.scope == Scope::LIST {
+            return self.add_list(batch, rng);
+        }
         let rows = match self.scope {
             Scope::TOKEN => batch.tokens().unwrap_or(0),
             Scope::SEQUENCE => batch.sequences().unwrap_or(0),
@@ -356,26 +405,26 @@ impl Extra {
         }
         batch.with(self.name.clone(), self.scope, values)
     }
-}
 
-/// Draws the value of a statistic; `near` is what it should be near.
-fn draw(form: &StatisticSpec, near: Option<f64>, rng: &mut SplitMix64) -> f64 {
-    match (form.name, form.range, near) {
-        ("logp", _, Some(policy)) => within(form, policy + rng.between(-0.8, 0.8)),
-        ("lse", ..) => rng.between(1.0, 5.0),
-        ("mean_logit", _, near) => near.unwrap_or(3.0) - rng.between(1.0, 4.0),
-        (_, (_, 0.0), _) => rng.between(-4.0, -0.05),
-        (_, (0.0, 1.0), _) => f64::from(rng.unit() < 0.5),
-        (_, (0.0, _), _) => rng.between(0.05, 3.0),
-        _ => rng.between(-2.0, 2.0),
-    }
-}
-
-/// Log-probabilities stay at most 0, entropies and divergences at least 0.
-fn within(form: &StatisticSpec, value: f64) -> f64 {
-    match form.range {
-        (_, 0.0) => value.min(-0.01 + 1e-3 * value.min(0.0)),
-        (0.0, f64::INFINITY) => value.abs().max(0.01),
-        _ => value,
+    fn add_list(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
+        let (offsets, ends) = (batch.offsets().unwrap_or_default(), batch.find(names::SEGMENT_END));
+        let owner = batch.find(names::GROUP).or_else(|| batch.find("row")).map(|owner| owner.data.to_vec());
+        let own = |s: usize, t: usize| s == t || owner.as_ref().is_some_and(|owner| owner[s] == owner[t]);
+        let sequences = offsets.len().saturating_sub(1);
+        let segments = |s: usize| match ends {
+            Some(ends) => ends.data[offsets[s]..offsets[s + 1]].iter().filter(|end| **end == 1.0).count(),
+            None => 2,
+        };
+        let mut lists: Vec<Vec<f64>> = Vec::new();
+        for s in 0..sequences {
+            // The parts of a row share its list, which is as long as the longest of them needs.
+            let longest = (0..sequences).filter(|t| own(s, *t)).map(segments).max().unwrap_or(0);
+            let drawn = (0..longest + rng.below(2)).map(|_| rng.between(self.low, self.high)).collect();
+            let first = (0..s).find(|t| own(s, *t)).map(|t| lists[t].clone());
+            lists.push(first.unwrap_or(drawn));
+        }
+        let lengths = lists.iter().map(|list| list.len() as f64).collect::<Vec<_>>();
+        let batch = batch.with(format!("{}{}", self.name, names::LENGTH), Scope::SEQUENCE, lengths);
+        batch.with(self.name.clone(), Scope::LIST, lists.concat())
     }
 }

@@ -1,10 +1,13 @@
 //! The windows that laws use: generated, split, described in words.
 
+mod candidates;
 mod cut;
 mod describe;
 mod generator;
 pub(super) mod sequences;
+mod values;
 
 pub(super) use cut::Cut;
 pub(super) use describe::describe;
-pub use generator::{Generator, Values};
+pub use generator::Generator;
+pub use values::Values;

@@ -42,7 +42,30 @@ pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Re
             }
             (_, Scope::TOKEN) => sequences.iter().flat_map(|s| rows(bounds(*s)).to_vec()).collect(),
             (_, Scope::SEQUENCE) => sequences.iter().flat_map(|s| rows((*s, *s + 1)).to_vec()).collect(),
+            (name, Scope::LIST) => {
+                let lengths = batch.lengths(name)?;
+                let begin = |s: usize| lengths[..s].iter().sum::<usize>();
+                sequences.iter().flat_map(|s| rows((begin(*s), begin(*s + 1))).to_vec()).collect()
+            }
             _ => array.data.to_vec(),
+        };
+        all = all.with_array(with_data(array, data));
+    }
+    Ok(all)
+}
+
+/// The sequences of `first` and then those of `second`.
+///
+/// # Errors
+/// An array that only `first` has.
+pub(in crate::objective) fn append(first: &Batch<'_>, second: &Batch<'_>) -> Result<Batch<'static>> {
+    let (mut all, tokens) = (Batch::new(), first.tokens()? as f64);
+    for array in first.arrays() {
+        let more = second.array(&array.name)?.data.iter().copied();
+        let data = match (array.name.as_ref(), array.scope) {
+            (names::OFFSETS, _) => array.data.iter().copied().chain(more.skip(1).map(|start| start + tokens)).collect(),
+            (_, Scope::BATCH) => array.data.to_vec(),
+            _ => array.data.iter().copied().chain(more).collect(),
         };
         all = all.with_array(with_data(array, data));
     }
@@ -51,6 +74,9 @@ pub(in crate::objective) fn select(batch: &Batch<'_>, sequences: &[usize]) -> Re
 
 /// Sequences that stay in one micro-batch when the host splits windows: those of one `group`, or each alone if there is no
 /// `group`.
+///
+/// # Errors
+/// A batch without offsets.
 pub(in crate::objective) fn units(batch: &Batch<'_>) -> Result<Vec<Vec<usize>>> {
     let group = batch.find(names::GROUP).map(|a| a.data.to_vec());
     let mut units: Vec<(Option<u64>, Vec<usize>)> = Vec::new();
@@ -141,7 +167,9 @@ pub(in crate::objective) fn prepared(
     rollouts: bool,
 ) -> Result<Batch<'static>> {
     let made = objective.prepare(seen)?;
-    let batch = made.arrays().iter().fold(owned(window), |all, a| all.with_array(with_data(a, a.data.to_vec())));
+    // What is requested is for the host alone.
+    let own = made.arrays().iter().filter(|array| array.name != names::REQUEST);
+    let batch = own.fold(owned(window), |all, a| all.with_array(with_data(a, a.data.to_vec())));
     batch.check()?;
     let Some(keep) = batch.find("keep").filter(|_| rollouts).map(|a| a.data.to_vec()) else {
         return Ok(batch);

@@ -4,7 +4,7 @@ use super::{Gradients, Logits, column, log_sum_exp, logits, write_row};
 use crate::{
     check,
     generic::context::{Generic, Outcome},
-    kernels::head::largest,
+    kernels::head::candidates::largest,
 };
 use candle_core::{Result, Tensor};
 use plugin_api::{

@@ -3,11 +3,9 @@
 //!
 //! This file holds what all operations share, and a file per group holds the operations.
 
-mod candidates;
+pub mod candidates;
 mod divergence;
 mod stats;
-
-pub use candidates::largest;
 
 use super::linear::add_column_sums;
 use crate::kernels::primitives::{

@@ -1,0 +1,4 @@
+//! Objectives on whole models.
+
+mod dpo;
+mod roles;

@@ -1,0 +1,27 @@
+//! Options of fill-in-the-middle, as declared.
+
+use plugin_api::prelude::*;
+
+options! {
+    /// Options of fill-in-the-middle.
+    pub struct Config {
+        /// Share of the sequences that are rewritten; the paper finds that 0.5 to 0.9 costs nothing in ordinary order.
+        rate: f64 = 0.5, in 0.0..=1.0;
+        /// Share of the rewritten sequences in the order SPM; the others are in the order PSM.
+        spm_rate: f64 = 0.5, in 0.0..=1.0;
+        /// Id of the sentinel before a prefix. The three ids differ, are within the model's vocabulary (`model.vocab`)
+        /// and do not occur in texts.
+        prefix_id: i64 = 257, from 0;
+        /// Id of the sentinel before a suffix.
+        suffix_id: i64 = 258, from 0;
+        /// Id of the sentinel before a middle.
+        middle_id: i64 = 259, from 0;
+        /// Id of the end-of-text token, which stays last; -1 if sequences have none. The tokenizer `bytes` has 256.
+        end_id: i64 = 256, from -1;
+        /// Id of the token that sequences begin with, which stays first; -1 if there is none.
+        begin_id: i64 = -1, from -1;
+        /// The most tokens of a sequence: model.context + 1. A text that would have more, because of its sentinels,
+        /// loses its last tokens before it is cut. 0: a rewritten sequence is never longer than it was.
+        longest: i64 = 0, from 0;
+    }
+}

@@ -1,0 +1,70 @@
+//! Advantages of answers from their rewards, `[S]` to `[S]`.
+//!
+//! ```text
+//! advantage[s] = (reward[s] - baseline[s]) / (deviation[s] + 1e-4)
+//! ```
+//!
+//! | method | baseline | scale |
+//! |---|---|---|
+//! | GRPO (Shao et al. 2024, arXiv 2402.03300) | group | group |
+//! | Dr. GRPO (Liu et al. 2025, arXiv 2503.20783) | group | none |
+//! | RLOO (Ahmadian et al. 2024, arXiv 2402.14740) | leave-one-out | none |
+//! | REINFORCE++ (Hu 2025, arXiv 2501.03262) | batch | batch; its variant with a group baseline: group, batch |
+//!
+//! Deviations have Bessel's correction and are those of the rewards, not of the differences; a divisor of `none` is
+//! exactly 1. Answers with equal rewards have an advantage of exactly 0 under the group's baselines.
+
+use plugin_api::groups::{group_mean, group_std, leave_one_out};
+
+/// Keeps a quotient finite if all rewards are equal; as in TRL.
+const LEAST_DEVIATION: f64 = 1e-4;
+
+/// A row of a table: a number per answer from rewards and groups, `[S]` each.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name in the option.
+    pub name: &'static str,
+    /// Computes it.
+    pub of: fn(&[f64], &[f64]) -> Vec<f64>,
+}
+
+/// What is subtracted from a reward.
+pub const BASELINES: &[Row] = &[
+    Row { name: "group", of: group_mean },
+    Row { name: "leave-one-out", of: leave_one_out },
+    Row { name: "batch", of: |reward, _| group_mean(reward, &one_group(reward)) },
+    Row { name: "none", of: |reward, _| vec![0.0; reward.len()] },
+];
+
+/// What divides the difference.
+pub const SCALES: &[Row] = &[
+    Row { name: "group", of: |reward, group| at_least(group_std(reward, group)) },
+    Row { name: "batch", of: |reward, _| at_least(group_std(reward, &one_group(reward))) },
+    Row { name: "none", of: |reward, _| vec![1.0; reward.len()] },
+];
+
+/// The advantages of `reward` by a baseline and a scale.
+pub fn advantages(baseline: &Row, scale: &Row, reward: &[f64], group: &[f64]) -> Vec<f64> {
+    let (baseline, scale) = ((baseline.of)(reward, group), (scale.of)(reward, group));
+    reward.iter().zip(baseline).zip(scale).map(|((reward, baseline), scale)| (reward - baseline) / scale).collect()
+}
+
+/// The advantages of several rewards, each with its weight: normalised by group, added, and normalised over the rollout
+/// (Liu et al. 2026, GDPO, arXiv 2601.05242, as TRL 1.16 computes it).
+pub fn decoupled(rewards: &[(&[f64], f64)], group: &[f64]) -> Vec<f64> {
+    let mut sum = vec![0.0; group.len()];
+    for (reward, weight) in rewards {
+        let own = advantages(&BASELINES[0], &SCALES[0], reward, group);
+        sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += weight * own);
+    }
+    advantages(&BASELINES[2], &SCALES[1], &sum, group)
+}
+
+/// The whole rollout as a group.
+fn one_group(reward: &[f64]) -> Vec<f64> {
+    vec![0.0; reward.len()]
+}
+
+fn at_least(deviation: Vec<f64>) -> Vec<f64> {
+    deviation.into_iter().map(|deviation| deviation + LEAST_DEVIATION).collect()
+}
