@@ -1,8 +1,8 @@
 //! `cargo xtask dist`: a folder that runs on another machine of the same kind, without Rust and without this workspace.
 //!
-//! Programs and plugins are copied from a build and stripped of their debug tables, together with files to run with them:
-//! experiments, the GPU script, the PyTorch peers, and the SDK (`sdk`), with which a plugin is built. libtorch is never included:
-//! each machine has its own, linked as `plugins/libtorch`.
+//! Programs and plugins are copied from a build and stripped of their debug tables, together with files to run with
+//! them: experiments, the GPU script, the PyTorch peers, and the SDK (`sdk`), with which a plugin is built. libtorch is
+//! never included: each machine has its own, linked as `plugins/libtorch`.
 
 use crate::{
     build,
@@ -138,8 +138,8 @@ fn fill(folder: &Path, built: &Path, workspace: &Workspace, name: &str) -> Resul
     Ok(files)
 }
 
-/// The plugins of this project in the build's folder: all of the workspace's, and torch's if it was built. A user's own plugins
-/// are not included.
+/// The plugins of this project in the build's folder: all of the workspace's, and torch's if it was built. A user's own
+/// plugins are not included.
 fn libraries(folder: &Path, workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let path = |package: &str| {
         let (before, after) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);

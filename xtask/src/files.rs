@@ -1,10 +1,10 @@
-//! Copies and writes files, with errors that name them.
+//! Files, with errors that name them.
 
 use crate::errors::Result;
 use std::{fs, path::Path};
 
 /// Copies a file, or a folder with its content except Python's caches.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     if !from.is_dir() {
         return copy_file(from, to);
     }
@@ -17,8 +17,8 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file, and creates the folders above it.
-pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file and creates the folder that it goes into.
+pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
     }
@@ -26,6 +26,6 @@ pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes a text.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+pub fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }

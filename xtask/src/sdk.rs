@@ -1,17 +1,18 @@
-//! The SDK of a distribution: the sources with which a plugin is built, so that its author needs the distribution and Rust alone.
+//! The SDK of a distribution: the sources with which a plugin is built, so that its author needs the distribution and
+//! Rust alone.
 //!
-//! It has the layout of this repository. Its Cargo.toml has the workspace's tables, with the dependencies that these crates use;
-//! its Cargo.lock is this workspace's, so that a plugin is built with the versions that were tested.
+//! It has the layout of this repository. Its Cargo.toml has the workspace's tables, with the dependencies that these
+//! crates use; its Cargo.lock is this workspace's, so that a plugin is built with the versions that were tested.
 
 use crate::{
     errors::Result,
-    files::{copy, copy_file, write as write_text},
+    files::{self, copy, copy_file},
 };
 use std::{collections::BTreeSet, fs, path::Path};
 use toml::{Table, Value};
 
-/// The crates, relative to the root: the contract, its laws, what those draw numbers with, and the backend that others are compared
-/// with, which is also the template of a backend.
+/// The crates, relative to the root: the contract, its laws, what those draw numbers with, and the backend that others
+/// are compared with, which is also the template of a backend.
 const CRATES: [&str; 4] = ["plugin-api", "plugin-api/laws", "random", "plugins/backend-reference"];
 
 /// Tables of a manifest that name dependencies.
@@ -32,7 +33,7 @@ pub fn write(root: &Path, out: &Path) -> Result<()> {
     copy_file(&root.join("Cargo.lock"), &out.join("Cargo.lock"))?;
     let manifest = workspace(table(&root.join(MANIFEST))?, &used)?;
     let text = toml::to_string(&manifest).map_err(|e| format!("cannot write the SDK's {MANIFEST}: {e}"))?;
-    write_text(&out.join(MANIFEST), &text)
+    files::write(&out.join(MANIFEST), &text)
 }
 
 const MANIFEST: &str = "Cargo.toml";
@@ -67,8 +68,8 @@ fn workspace(mut whole: Table, used: &BTreeSet<String>) -> Result<Table> {
 mod tests {
     use super::*;
 
-    /// Catches a crate that takes a dependency, a lint or a field from the workspace which the SDK's lacks, a path dependency that
-    /// leads out of the SDK, and dependencies that only the rest of the project uses.
+    /// Catches a crate that takes a dependency, a lint or a field from the workspace which the SDK's lacks, a path
+    /// dependency that leads out of the SDK, and dependencies that only the rest of the project uses.
     #[test]
     fn the_workspace_has_what_its_crates_use_and_no_more() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

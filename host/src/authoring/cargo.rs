@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Runs `cargo build --release` in `folder`, with its output on standard error, and returns the dynamic library that it built. Cargo
-/// itself names the file, so that every way to choose a target folder is honoured.
+/// Runs `cargo build --release` in `folder`, with its output on standard error, and returns the dynamic library that it
+/// built. Cargo itself names the file, so that every way to choose a target folder is honoured.
 ///
 /// # Errors
 /// A request error if the folder is not a crate, the build fails, or it makes no dynamic library or several.
@@ -89,7 +89,10 @@ mod tests {
             folder.join("Cargo.toml")
         });
         let so = format!("/t/libown.{}", env::consts::DLL_EXTENSION);
-        let message = |reason: &str, manifest: &Path, types: &[&str]| json!({"reason": reason, "manifest_path": manifest, "target": {"crate_types": types}, "filenames": ["/t/libown.rlib", so]});
+        let message = |reason: &str, manifest: &Path, types: &[&str]| {
+            let target = json!({"crate_types": types});
+            json!({"reason": reason, "manifest_path": manifest, "target": target, "filenames": ["/t/libown.rlib", so]})
+        };
         let both = ["cdylib", "rlib"];
         assert_eq!(built(&message("compiler-artifact", &own, &both), &own), [PathBuf::from(&so)]);
         assert!(built(&message("compiler-artifact", &other, &both), &own).is_empty());

@@ -44,12 +44,12 @@ pub struct Installed {
 }
 
 impl Candidate {
-    /// Reads the headers of `library`, which is to go into `folder`, and compares them with what is installed in `folder` and in
-    /// `folders`.
+    /// Reads the headers of `library`, which is to go into `folder`, and compares them with what is installed in
+    /// `folder` and in `folders`.
     ///
     /// # Errors
-    /// A request error: the file is not a library with a plugin that this host can load; a plugin of the same kind and id comes from
-    /// a library of another name; the file that it would replace holds other plugins.
+    /// A request error: the file is not a library with a plugin that this host can load; a plugin of the same kind and
+    /// id comes from a library of another name; the file that it would replace holds other plugins.
     pub fn read(library: &Path, folder: &Path, folders: &[PathBuf]) -> Result<Candidate> {
         let named = library.file_name().filter(|_| library.is_file());
         let Some(name) = named else {
@@ -91,12 +91,12 @@ impl Candidate {
         Ok(Candidate { library, plugins, target, replaced })
     }
 
-    /// Puts it in place: writes beside the target, then renames, so that a process that has mapped the old file keeps it. `verified`
-    /// is the hash of the bytes that were verified.
+    /// Puts it in place: writes beside the target, then renames, so that a process that has mapped the old file keeps
+    /// it. `verified` is the hash of the bytes that were verified.
     ///
     /// # Errors
-    /// A failed run: the bytes differ from the verified ones, or the file system failed, such as for a folder that may not be
-    /// written.
+    /// A failed run: the bytes differ from the verified ones, or the file system failed, such as for a folder that may
+    /// not be written.
     pub fn place(&self, verified: Option<&str>) -> Result<Vec<Installed>> {
         let bytes = fs::read(&self.library)
             .map_err(|cause| Error::run(format!("cannot read {}", self.library.display())).with_cause(cause))?;

@@ -1,5 +1,5 @@
-//! For authors of plugins: a crate to start from ([`new_crate`]), built and put in place ([`install`]), and an objective tried beside a
-//! known one ([`trial`]). [`sdk`] finds the sources that such a crate is built with.
+//! For authors of plugins: a crate to start from ([`new_crate`]), built and put in place ([`install`]), and an
+//! objective tried beside a known one ([`trial`]). [`sdk`] finds the sources that such a crate is built with.
 
 pub mod cargo;
 pub mod install;

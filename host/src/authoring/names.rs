@@ -6,7 +6,8 @@ use super::sdk::Sdk;
 use crate::error::{Error, Result};
 use crate::plugins::Registry;
 
-/// Names that cargo refuses, or that would hide a crate of every program: keywords, crates of the standard library, cargo's folders.
+/// Names that cargo refuses, or that would hide a crate of every program: keywords, crates of the standard library,
+/// cargo's folders.
 const RESERVED: &[&str] = &[
     "abstract",
     "alloc",
@@ -73,7 +74,8 @@ const RESERVED: &[&str] = &[
 /// The longest name.
 const LONGEST: usize = 64;
 
-/// Refuses a name that is not legal or that is taken: by a package that the SDK is built with, or by a plugin that is installed.
+/// Refuses a name that is not legal or that is taken: by a package that the SDK is built with, or by a plugin that is
+/// installed.
 ///
 /// # Errors
 /// A request error that says why, and what a legal name looks like.
@@ -121,7 +123,8 @@ fn illegal(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Catches a name that cargo, the file system or the export macro would refuse later, and a legal one that is refused.
+    /// Catches a name that cargo, the file system or the export macro would refuse later, and a legal one that is
+    /// refused.
     #[test]
     fn names_are_legal_packages_crates_and_ids() {
         for name in ["penalty-ce", "x", "l2", "focal-2-b"] {

@@ -52,8 +52,8 @@ pub struct Created {
 /// Makes the crate. The folder appears with all its files or not at all.
 ///
 /// # Errors
-/// A request error for a name that is illegal or taken, a folder that has content, a kind of data that no template has, or an SDK
-/// that is not found; a failed run if the file system fails.
+/// A request error for a name that is illegal or taken, a folder that has content, a kind of data that no template has,
+/// or an SDK that is not found; a failed run if the file system fails.
 pub fn create(request: &Request, registry: &Registry) -> Result<Created> {
     let sdk = Sdk::find(request.sdk.as_deref())?;
     names::check(&request.name, &sdk, registry)?;
@@ -165,7 +165,8 @@ mod tests {
         DATA.iter().map(|data| (kind::OBJECTIVE, *data)).chain([(kind::REWARD, ""), (kind::BACKEND, "")]).collect()
     }
 
-    /// Catches a placeholder that is not filled in, an experiment that cannot be read, and a text objective of more than 40 lines.
+    /// Catches a placeholder that is not filled in, an experiment that cannot be read, and a text objective of more
+    /// than 40 lines.
     #[test]
     fn every_template_is_filled_in_and_its_experiment_is_valid() {
         let lab = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The SDK: the folder with the sources of the contract and its laws, which crates of authors depend on by path. It has the layout of
-//! this repository, whether it is the repository or the folder `sdk` of a distribution.
+//! The SDK: the folder with the sources of the contract and its laws, which crates of authors depend on by path. It has
+//! the layout of this repository, whether it is the repository or the folder `sdk` of a distribution.
 
 use std::env;
 use std::fs;
@@ -26,8 +26,8 @@ pub struct Sdk {
 }
 
 impl Sdk {
-    /// Finds it: the folder `given`, else the one that [`VARIABLE`] names, else `sdk` next to this program (a distribution), else
-    /// the repository that this program was built in.
+    /// Finds it: the folder `given`, else the one that [`VARIABLE`] names, else `sdk` next to this program (a
+    /// distribution), else the repository that this program was built in.
     ///
     /// # Errors
     /// A request error: the named folder is not an SDK, or none was found.
@@ -78,7 +78,7 @@ fn choose(given: Option<&Path>, variable: Option<&Path>, program: Option<&Path>)
             let tried: Vec<String> = places.iter().map(|folder| format!("searched: {}", folder.display())).collect();
             Err(Error::request("the SDK, with the sources that a plugin is built with, was not found")
                 .with_details(tried)
-                .with_hint("name it with --sdk DIR or TELOS_SDK: the folder `sdk` of a distribution, or a copy of the repository"))
+                .with_hint("name it with --sdk DIR or TELOS_SDK: `sdk` in a distribution, or a copy of the repository"))
         }
     }
 }
@@ -108,8 +108,8 @@ mod tests {
         fs::canonicalize(folder).unwrap()
     }
 
-    /// Catches a search that prefers a found folder to a named one, takes a folder that lacks a part, or silently falls back from a
-    /// named folder to a found one.
+    /// Catches a search that prefers a found folder to a named one, takes a folder that lacks a part, or silently falls
+    /// back from a named folder to a found one.
     #[test]
     fn a_named_folder_comes_first_and_is_never_replaced() {
         let lab = tempfile::tempdir().unwrap();

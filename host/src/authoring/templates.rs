@@ -1,5 +1,5 @@
-//! The texts that a new crate is made of. Placeholders are `@NAME@` (package and id), `@CRATE@` (the crate in Rust), and paths of the
-//! SDK as strings of TOML.
+//! The texts that a new crate is made of. Placeholders are `@NAME@` (package and id), `@CRATE@` (the crate in Rust),
+//! and paths of the SDK as strings of TOML.
 
 /// `src/lib.rs`, `tests/laws.rs`, `experiment.toml` and what the README says of them.
 pub struct Template {

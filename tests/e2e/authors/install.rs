@@ -12,8 +12,8 @@ fn install(lab: &Lab, file: &Path, more: &[&str]) -> Answer {
     Answer::of(command.args(["plugins", "install"]).arg(file).args(["--into", "mine"]).args(more))
 }
 
-/// Catches a library that is overwritten in place (a run that has mapped it would crash), one that is placed without its laws, a
-/// replaced version that is not named, and a folder that is left with half a file.
+/// Catches a library that is overwritten in place (a run that has mapped it would crash), one that is placed without
+/// its laws, a replaced version that is not named, and a folder that is left with half a file.
 #[test]
 fn a_library_is_verified_and_replaced_by_a_rename() {
     let lab = Lab::new();
@@ -54,7 +54,7 @@ fn a_broken_plugin_and_a_taken_id_are_refused() {
     let mut command = telos(lab.path());
     let taken = Answer::of(command.args(["plugins", "install"]).arg(&sft).arg("--into").arg(plugins()));
     taken.refuses(2, &["holds the objective `ce`, not the objective `weighted-sft`"]);
-    let lawless = install(&lab, &library(&test_plugins(), "test-plugin-lawless"), &["--vocabulary", "50"]);
+    let lawless = install(&lab, &library(&test_plugins(), "test-plugin-lawless"), &[]);
     lawless.refuses(1, &["breaks laws", "nothing was installed", "--unverified"]);
     install(&lab, Path::new("nothing.so"), &[]).refuses(2, &["there is no file"]);
     fs::create_dir(lab.at("empty")).expect("a folder");

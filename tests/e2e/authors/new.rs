@@ -40,7 +40,8 @@ fn every_new_crate_builds_and_keeps_the_laws() {
     }
 }
 
-/// Catches a name that cargo or the host would refuse later, a folder of the user that is overwritten, and a shipped plugin's id.
+/// Catches a name that cargo or the host would refuse later, a folder of the user that is overwritten, and a shipped
+/// plugin's id.
 #[test]
 fn names_that_are_illegal_or_taken_are_refused() {
     let lab = Lab::new();

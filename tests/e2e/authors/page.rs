@@ -25,8 +25,8 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     found
 }
 
-/// A shell in `folder` that finds the distribution's telos, and builds with the machine's registry alone. Builds of authors' crates share
-/// a target folder, since most of their time goes into the packages that the contract depends on.
+/// A shell in `folder` that finds the distribution's telos, and builds with the machine's registry alone. Builds of
+/// authors' crates share a target folder, since most of their time goes into the packages that the contract depends on.
 pub fn shell(folder: &Path, distribution: &Path) -> Command {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = [distribution.to_owned()].into_iter().chain(env::split_paths(&path));
@@ -44,8 +44,8 @@ pub fn shell(folder: &Path, distribution: &Path) -> Command {
     command
 }
 
-/// Catches a page with a command that fails or a file that is not the one that `new` makes; a distribution whose SDK lacks a source,
-/// needs the network or its old place; a plot or a receipt that is not written.
+/// Catches a page with a command that fails or a file that is not the one that `new` makes; a distribution whose SDK
+/// lacks a source, needs the network or its old place; a plot or a receipt that is not written.
 #[test]
 fn the_commands_of_the_page_lead_from_an_idea_to_a_plot() {
     let lab = tempfile::tempdir().expect("a temporary folder");

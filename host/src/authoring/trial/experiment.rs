@@ -9,7 +9,8 @@ use plugin_api::manifest::DataKind;
 pub struct Recipe {
     /// The known objectives to compare with, the nearest first.
     pub known: &'static [&'static str],
-    /// An objective that is measured in both runs, with weight 0; for the others the answers' true reward is what compares.
+    /// An objective that is measured in both runs, with weight 0; for the others the answers' true reward is what
+    /// compares.
     pub measure: Option<&'static str>,
     /// Whether a small model is tuned first.
     pub needs_start: bool,
@@ -137,8 +138,9 @@ impl Stages {
         if let Some(stage) = &self.start {
             _ = write!(
                 text,
-                "\n# The start of both: fine-tuned from scratch, on demonstrations of which two in five are flawed.\n[[stage]]\n\
-                 name = {}\n{MODEL}\nobjective = {{ plugin = \"sft\" }}\n{gold}data = {{ rows = 12800, flawed = 0.4 }}\n\n\
+                "\n# The start of both: tuned from scratch, on demonstrations of which two in five are flawed.\n\
+                 [[stage]]\nname = {}\n{MODEL}\nobjective = {{ plugin = \"sft\" }}\n{gold}\
+                 data = {{ rows = 12800, flawed = 0.4 }}\n\n\
                  [stage.train]\nsteps = {start}\nbatch = {{ sequences = 32 }}\n{}\n",
                 quoted(stage),
                 from_scratch(start)

@@ -47,8 +47,8 @@ impl TrialFolder {
         Ok(TrialFolder { path: path.to_owned(), runs_dir: runs_dir.to_owned(), name: name.to_owned() })
     }
 
-    /// Removes the runs of an earlier trial and writes the new experiment; keeps the earlier experiment under another name if it
-    /// differs.
+    /// Removes the runs of an earlier trial and writes the new experiment; keeps the earlier experiment under another
+    /// name if it differs.
     ///
     /// # Errors
     /// Another process writes one of the runs, or the file system failed.
@@ -89,7 +89,8 @@ impl TrialFolder {
 mod tests {
     use super::*;
 
-    /// Catches a trial that removes a folder of the user, a file of the user in its own folder, or an edited experiment.
+    /// Catches a trial that removes a folder of the user, a file of the user in its own folder, or an edited
+    /// experiment.
     #[test]
     fn only_what_a_trial_made_is_replaced() {
         let lab = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! An objective beside the nearest known one, in the quickstart world: the same start, data, seeds and steps.
 //!
-//! [`experiment`] has the pipeline, [`pace`] chooses its length by a short run of it, [`folder`] replaces an earlier trial, and
-//! [`figures`] reads the result.
+//! [`experiment`] has the pipeline, [`pace`] chooses its length by a short run of it, [`folder`] replaces an earlier
+//! trial, and [`figures`] reads the result.
 
 pub mod experiment;
 pub mod figures;
@@ -46,8 +46,9 @@ pub struct Request {
 /// Trains both objectives, draws their curves and returns the table. An earlier trial in the same folder is replaced.
 ///
 /// # Errors
-/// A request error: an unknown objective, one of a kind of data that the quickstart world lacks, nothing to compare it with, an
-/// objective that cannot be trained with its default options, a folder that is not a trial's. Failures of the runs.
+/// A request error: an unknown objective, one of a kind of data that the quickstart world lacks, nothing to compare it
+/// with, an objective that cannot be trained with its default options, a folder that is not a trial's. Failures of the
+/// runs.
 pub fn run(request: &Request, interrupt: &Interrupt, note: &mut dyn FnMut(&str)) -> Result<Trial> {
     let registry = Registry::discover(&request.folders);
     let data = data_kind(objective(&registry, &request.id)?)?;
@@ -74,7 +75,8 @@ pub fn run(request: &Request, interrupt: &Interrupt, note: &mut dyn FnMut(&str))
     let (id, seconds) = (&request.id, request.seconds);
     let run_again = format!("telos run {}/{EXPERIMENT} --name NAME --dev", out.display());
     let head = format!(
-        "{HEAD}{id} --against {against} --seconds {seconds}\n# {steps}{start}. Edit it and run it again under another name:\n\
+        "{HEAD}{id} --against {against} --seconds {seconds}\n# {steps}{start}. \
+         Edit it and run it again under another name:\n\
          #   {run_again}\n"
     );
     folder.replace(&format!("{head}{text}"))?;

@@ -46,11 +46,12 @@ pub fn length(recipe: &Recipe, stages: &Stages, folder: &Path, seconds: u64) -> 
     ))
 }
 
-/// How many times longer an evaluation of answers is than in the short run; in truth less, since they are drawn a few at a time.
+/// How many times longer an evaluation of answers is than in the short run; in truth less, since they are drawn a few
+/// at a time.
 const MORE: f64 = ANSWERS as f64 / PROBE.answers as f64;
 
-/// The length that fits, by the costs of the start in the short run, of the two objectives in the trial, and of measuring the true
-/// reward in the short run.
+/// The length that fits, by the costs of the start in the short run, of the two objectives in the trial, and of
+/// measuring the true reward in the short run.
 fn fit(most: u64, start: Option<Cost>, runs: [Cost; 2], gold: &[Cost], seconds: f64) -> Length {
     let mut left = seconds - gold.iter().map(|gold| MORE * gold.evaluation).sum::<f64>();
     let mut start_steps = 0;

@@ -19,10 +19,10 @@ use crate::{
 
 /// Build a plugin, verify it and put it in place.
 ///
-/// PATH is the folder of a crate, which `cargo build --release` builds, or the file of a library. The library is checked against the
-/// laws of its kind, as by `telos plugins verify`, and put into the first folder of --into, --plugins, TELOS_PLUGINS and `plugins`
-/// next to this program. An older build of the same plugin is replaced; runs that have its file open keep it. Plugins of other
-/// libraries are never replaced.
+/// PATH is the folder of a crate, which `cargo build --release` builds, or the file of a library. The library is
+/// checked against the laws of its kind, as by `telos plugins verify`, and put into the first folder of --into,
+/// --plugins, TELOS_PLUGINS and `plugins` next to this program. An older build of the same plugin is replaced; runs
+/// that have its file open keep it. Plugins of other libraries are never replaced.
 #[derive(Debug, Args)]
 pub struct Install {
     /// The folder of a crate, or the file of a library.
@@ -96,8 +96,8 @@ fn line(plugin: &Installed, folder: &Path, is_searched: bool) -> String {
     if replaces.is_some() && !unchanged {
         _ = writeln!(
             text,
-            "A folder of runs that pinned the replaced build refuses this one: add --dev while you write the plugin, or \
-             --update-lock to pin it."
+            "A folder of runs that pinned the replaced build refuses this one: add --dev while you write the plugin, \
+             or --update-lock to pin it."
         );
     }
     text

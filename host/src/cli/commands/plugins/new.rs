@@ -15,8 +15,8 @@ use crate::{
 
 /// Make a small crate to start a plugin from, outside of this repository.
 ///
-/// It builds with `cargo build --release`, and has the plugin with its description and options, a test of the laws, an experiment
-/// of less than a minute, and a README. The commands from there to a run are printed.
+/// It builds with `cargo build --release`, and has the plugin with its description and options, a test of the laws, an
+/// experiment of less than a minute, and a README. The commands from there to a run are printed.
 #[derive(Debug, Subcommand)]
 pub enum New {
     /// A loss: cross-entropy with a confidence penalty, to be replaced.
@@ -47,8 +47,8 @@ pub struct Place {
     /// The crate's folder. Default: NAME in the current folder.
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
-    /// The folder of the SDK, with the sources that the crate is built with. Default: TELOS_SDK, `sdk` next to this program, or the
-    /// repository that this program was built in.
+    /// The folder of the SDK, with the sources that the crate is built with. Default: TELOS_SDK, `sdk` next to this
+    /// program, or the repository that this program was built in.
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
     /// Print what was made as JSON.
@@ -98,7 +98,8 @@ fn text(created: &Created, shown: &Path, telos: &str) -> String {
     let folder = quoted(shown);
     let commands: String = commands.into_iter().map(|command| format!("    {command}\n")).collect();
     format!(
-        "made the {kind} `{name}` in {}: {lines} lines in src/lib.rs; built with the SDK {}\n\n    cd {folder}\n{commands}{then}",
+        "made the {kind} `{name}` in {}: {lines} lines in src/lib.rs; built with the SDK {}\n\n    \
+         cd {folder}\n{commands}{then}",
         shown.display(),
         sdk.display()
     )

@@ -24,7 +24,7 @@ type Read = std::result::Result<Box<Requirements>, String>;
 
 /// A plugin's manifest.
 enum Manifest {
-    Objective(ObjectiveManifest, Read),
+    Objective(Box<(ObjectiveManifest, Read)>),
     Backend(BackendManifest),
     Reward(RewardManifest),
 }
@@ -37,7 +37,7 @@ impl Manifest {
 
     fn of_library(library: &Library, info: &PluginInfo) -> Result<Manifest> {
         Ok(match info.kind.as_str() {
-            kind::OBJECTIVE => Manifest::Objective(library.objective_manifest()?, requirements(library)),
+            kind::OBJECTIVE => Manifest::Objective(Box::new((library.objective_manifest()?, requirements(library)))),
             kind::BACKEND => Manifest::Backend(library.backend_manifest()?),
             kind::REWARD => Manifest::Reward(library.reward_manifest()?),
             other => {
@@ -50,7 +50,7 @@ impl Manifest {
 
     fn json(&self) -> Value {
         match self {
-            Manifest::Objective(m, _) => json!(m),
+            Manifest::Objective(described) => json!(described.0),
             Manifest::Backend(m) => json!(m),
             Manifest::Reward(m) => json!(m),
         }
@@ -58,7 +58,7 @@ impl Manifest {
 
     fn text(&self) -> String {
         match self {
-            Manifest::Objective(m, requirements) => objective(m, requirements),
+            Manifest::Objective(described) => objective(&described.0, &described.1),
             Manifest::Backend(m) => backend(m),
             Manifest::Reward(m) => reward(m),
         }
@@ -78,8 +78,8 @@ pub(super) fn show(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
         let manifest = Manifest::of(info)?;
         if as_json {
             let mut shown = json!({"plugin": entry_json(info), "manifest": manifest.json()});
-            if let Manifest::Objective(_, requirements) = &manifest {
-                let required = requirements.as_ref().ok();
+            if let Manifest::Objective(described) = &manifest {
+                let required = described.1.as_ref().ok();
                 shown["statistics"] = json!(required.map(|required| &required.statistics));
                 if let Some(divergence) = required.and_then(|required| required.divergence) {
                     shown["divergence"] = json!(divergence);
@@ -240,8 +240,8 @@ fn range(option: &OptionSpec) -> String {
 
 /// A page with the manifest of every objective, as Markdown.
 pub(super) fn page(registry: &Registry) -> Result<String> {
-    let mut text = "# Objectives\n\nWhat `telos plugins show` prints for each objective of this version. Written by `cargo xtask test \
-                    --accept`; a test compares it.\n"
+    let mut text = "# Objectives\n\nWhat `telos plugins show` prints for each objective of this version. Written by \
+                    `cargo xtask test --accept`; a test compares it.\n"
         .to_owned();
     for info in registry.plugins().iter().filter(|info| info.kind == kind::OBJECTIVE) {
         let shown = Manifest::of(info)?.text();

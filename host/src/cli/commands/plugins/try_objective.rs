@@ -13,9 +13,10 @@ use crate::{
 
 /// Try an objective beside a known one for a minute, in the quickstart world.
 ///
-/// Both learn from the same start, with the same data, seeds and number of steps: a short run first measures how many steps fit into
-/// the time. Prints their held-out losses and the true reward of their answers, and draws their curves. The pipeline is kept as
-/// try.toml in the trial's folder; the next trial of the objective replaces it. Plugins are not pinned.
+/// Both learn from the same start, with the same data, seeds and number of steps: a short run first measures how many
+/// steps fit into the time. Prints their held-out losses and the true reward of their answers, and draws their curves.
+/// The pipeline is kept as try.toml in the trial's folder; the next trial of the objective replaces it. Plugins are not
+/// pinned.
 #[derive(Debug, Args)]
 pub struct Try {
     /// Id of the objective.
