@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     kills::{kill_often, start_or_resume, with_enough_steps},
-    lab::{Dice, Lab, ROWS, Run, SMALL, close},
+    lab::{Dice, Lab, ROWS, Run, SMALL},
 };
 
 /// A larger model that has learned the rows.
@@ -134,11 +134,16 @@ fn a_policy_learns_from_a_larger_teacher() {
 #[test]
 fn comparisons_train_the_same_on_candle_and_reference_and_in_any_cut() {
     for objective in [STUDENT, SELF] {
-        let losses = |sets: &[&str]| trains(&lab(objective), &[&["train.steps=4"], sets].concat()).train("loss");
+        let losses = |sets: &[&str]| {
+            let lab = lab(objective);
+            trains(&lab, &[&["train.steps=4"], sets].concat()).train("loss")
+        };
         let expected = losses(&[]);
-        for sets in [["backend.plugin=reference"], ["train.micro_batch_tokens=32"], ["train.micro_batch_tokens=64"]] {
+        for sets in [["backend.plugin=reference"], ["train.micro_batch_tokens=48"], ["train.micro_batch_tokens=96"]] {
             for (found, expected) in losses(&sets).into_iter().zip(&expected) {
-                close(found, *expected, 2e-4, &format!("{sets:?}"));
+                // Behind other prompts a model with fresh weights predicts nearly the same: the losses are about 2e-5.
+                let error = (found - expected).abs();
+                assert!(error < 2e-4 * expected + 1e-7, "{sets:?}: {found}, expected {expected}");
             }
         }
     }
@@ -169,7 +174,8 @@ fn a_context_with_the_own_prompts_teaches_nothing() {
     let run = lab.tiny_run();
     assert!(run.train("loss").iter().all(|loss| loss.abs() < 1e-6), "{:?}", run.train("loss"));
     assert!(run.train("grad_norm").iter().all(|norm| *norm < 1e-4), "{:?}", run.train("grad_norm"));
-    let run = trains(&self::lab(SELF), &[]);
+    let other = self::lab(SELF);
+    let run = trains(&other, &[]);
     assert!(run.train("loss").iter().all(|loss| *loss > 1e-6), "{:?}", run.train("loss"));
 }
 
@@ -177,8 +183,8 @@ fn a_context_with_the_own_prompts_teaches_nothing() {
 #[test]
 fn roles_that_are_missing_or_unused_are_refused_before_the_first_step() {
     let lab = lab(SELF);
-    let bad = row(0).to_string() + "\n" + &json!({"prompt": "a", "completion": "b"}).to_string() + "\n";
-    lab.write("bad.jsonl", bad.repeat(20));
+    let bad = (0..60).map(|i| if i == 1 { json!({"prompt": "a", "completion": "b"}) } else { row(i) });
+    lab.write("bad.jsonl", bad.map(|row| row.to_string() + "\n").collect::<String>());
     lab.run(&["data.path=bad.jsonl"]).refuses(2, &["bad.jsonl:2", "hint", "[context] prompt"]);
     lab.run(&["context.prompt=other"]).refuses(2, &["rows.jsonl:1", "`other`"]);
     lab.run(&["teacher.from=runs/none"]).refuses(2, &["teacher", "unused: no objective reads a teacher"]);
