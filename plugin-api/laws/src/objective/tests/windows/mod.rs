@@ -36,9 +36,9 @@ fn scaled(batch: &Batch<'_>, factor: f64) -> Result<Loss> {
 /// A loss that falls from 1 to 0 over the run, whose step comes from a batch, from a counter in `loss`, or from one in `prepare`.
 #[derive(Clone, Copy)]
 enum Annealed {
-    ByStep,
-    ByCallsOfLoss,
-    ByCallsOfPrepare,
+    Step,
+    CallsOfLoss,
+    CallsOfPrepare,
 }
 
 struct Annealing(Annealed, Cell<f64>);
@@ -47,18 +47,18 @@ impl Objective for Annealing {
     fn prepare(&mut self, window: &Batch<'_>) -> Result<Batch<'static>> {
         let [step, steps] = [names::STEP, names::STEPS].map(|name| window.get(name).map(<[f64]>::to_vec));
         assert_eq!([step?.len(), steps?.len()], [1, 1]);
-        if matches!(self.0, Annealed::ByCallsOfPrepare) {
+        if matches!(self.0, Annealed::CallsOfPrepare) {
             self.1.set(self.1.get() + 1.0);
         }
         Ok(Batch::new())
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
-        if matches!(self.0, Annealed::ByCallsOfLoss) {
+        if matches!(self.0, Annealed::CallsOfLoss) {
             self.1.set(self.1.get() + 1.0);
         }
         let counted = self.1.get();
-        let step = if matches!(self.0, Annealed::ByStep) { batch.get(names::STEP)?[0] } else { counted };
+        let step = if matches!(self.0, Annealed::Step) { batch.get(names::STEP)?[0] } else { counted };
         scaled(batch, 1.0 - (step - 1.0) / batch.get(names::STEPS)?[0])
     }
 }
@@ -74,11 +74,11 @@ fn a_step_is_read_from_the_batch_and_not_counted() {
         };
         Laws::new(manifest("ln_vocab"), create).with_generator(Generator::new(3)).verify()
     };
-    check("none", verify(Annealed::ByStep), &[]);
-    let by_loss = verify(Annealed::ByCallsOfLoss);
+    check("none", verify(Annealed::Step), &[]);
+    let by_loss = verify(Annealed::CallsOfLoss);
     let broken = |law: &str| by_loss.failures().any(|line| line.group == law);
     assert!(broken("additivity") && broken("repeatable"), "{by_loss}");
-    check("a counter in prepare that is not part of the state", verify(Annealed::ByCallsOfPrepare), &["state"]);
+    check("a counter in prepare that is not part of the state", verify(Annealed::CallsOfPrepare), &["state"]);
     let steps: Vec<f64> =
         (0..3).map(|draw| Generator::new(3).data(&manifest("0"), draw).get(names::STEP).unwrap()[0]).collect();
     assert!(steps.windows(2).all(|pair| pair[0] != pair[1]), "{steps:?}");
