@@ -108,7 +108,8 @@ fn gotcha_34_a_prefix_is_read_at_once_and_continued_causally() {
             }
         }
         let bidirectional = self::model(backend, "llama", AttentionMask::BIDIRECTIONAL);
-        let error = generate(&bidirectional, std::slice::from_ref(&prompt), &GenerateOptions::default(), &mut |_| {}).unwrap_err();
+        let error = generate(&bidirectional, std::slice::from_ref(&prompt), &GenerateOptions::default(), &mut |_| {})
+            .unwrap_err();
         assert!(error.message().contains("bidirectional"), "{}", error.report());
     }
 }
