@@ -107,8 +107,8 @@ pub fn unknown_role(requirements: &Requirements) -> Option<String> {
     let known = || Frozen::ALL.map(Frozen::name).join(", ");
     for name in &requirements.statistics {
         let (role, _) = role_of(name);
-        if ![POLICY, "critic"].contains(&role) && Frozen::of(role).is_none() {
-            return Some(format!("reads `{name}` of an unknown role `{role}`; there are {}, critic", known()));
+        if ![POLICY, "critic", "sampler"].contains(&role) && Frozen::of(role).is_none() {
+            return Some(format!("reads `{name}` of an unknown role `{role}`; there are {}, critic, sampler", known()));
         }
     }
     let from = &requirements.candidates.as_ref()?.from;
@@ -143,6 +143,7 @@ mod tests {
         let reading = |name: &str| Requirements::reading([name]);
         assert_eq!(unknown_role(&reading("teacher.kl")), None);
         assert_eq!(unknown_role(&reading("logp")), None);
+        assert_eq!(unknown_role(&reading("sampler.logp")), None);
         let why = unknown_role(&reading("tutor.kl")).unwrap();
         assert!(why.contains("`tutor`") && why.contains("reference, teacher, context"), "{why}");
         let from = |from: &str| Requirements {

@@ -85,7 +85,7 @@ fn a_broken_law_is_reported_with_its_meaning_error_and_smallest_case() {
         answer.out.contains("smallest counterexample: 1 sequence of 2 tokens; mask [1, 0]; logp [-"),
         "{answer:#?}"
     );
-    assert!(answer.out.lines().last().is_some_and(|line| line.starts_with("FAILED: 1 of 17 laws")), "{answer:#?}");
+    assert!(answer.out.lines().last().is_some_and(|line| line.starts_with("FAILED: 1 of 18 laws")), "{answer:#?}");
 }
 
 /// Catches a wrong sign that is not reported where a value is expected, and a mean that counts as a sum.

@@ -79,7 +79,7 @@ fn gotcha_57_wrong_results_of_prepare_are_refused_by_array() {
         ("prepare-scope", &["`own` per scope 7"]),
         ("prepare-nan", &["`own` is NaN at sequence 0"]),
         ("prepare-keep", &["`keep`", "rollouts"]),
-        ("prepare-request", &["`request`", "not supported"]),
+        ("prepare-request", &["`request`", "rollouts"]),
     ] {
         let (_, answer) = odd(fault, &[]);
         answer.refuses(1, parts);
@@ -97,7 +97,7 @@ fn wrong_results_of_compose_are_refused_by_place() {
         ("compose-short", &["has 1 tokens, expected at least 2"]),
         ("compose-mask", &["`mask` is 0.5"]),
         ("compose-row", &["row 1000000000, which was not given"]),
-        ("compose-unknown", &["`weight`, which is not read"]),
+        ("compose-reward", &["`reward`, an array of the host"]),
         ("compose-nothing", &["no array `token`"]),
         ("compose-descending", &["`offsets` must ascend from 0"]),
         ("compose-offset-nan", &["`offsets`[1] is NaN"]),
@@ -241,7 +241,7 @@ fn gotcha_57_wrong_results_of_prepare_for_rollouts_are_refused_by_array() {
     for (fault, parts) in [
         ("keep-half", &["`keep` is 0.5 for sequence 1, expected 0 or 1", "is row "][..]),
         ("keep-nan", &["`keep` is NaN at sequence 1"]),
-        ("request", &["`request`", "not supported"]),
+        ("request", &["0.5 as `request`", "a whole number"]),
         ("group", &["`group`, an array of the host"]),
         ("reward", &["`reward`, an array of the host"]),
         ("ended", &["`ended`, an array of the host"]),

@@ -174,8 +174,7 @@ impl Objective for TopDistilling {
         let tape = batch.tape()?;
         let var = |name: &str| batch.var(&tape, name);
         let (policy, teacher) = (var("candidates")?, var("teacher.candidates")?);
-        let own = teacher.exp() * (teacher - policy);
-        let own = if self.0.count == 1 { own } else { own.sum_last() };
+        let own = (teacher.exp() * (teacher - policy)).sum_last();
         let (policy, teacher) = (var("tail")?, var("teacher.tail")?);
         let sum = (own + teacher.exp() * (teacher - policy)).masked_sum(batch.mask()?);
         Loss::new().term(&tape, TERM, 1.0, sum)

@@ -114,7 +114,7 @@ impl Objective for OddText {
             "compose-mask" => sequence(ids, 0.5, row),
             "compose-unsupervised" => sequence(ids, 0.0, row),
             "compose-row" => sequence(ids, 1.0, 1e9),
-            "compose-unknown" => sequence(ids, 1.0, row).with("weight", Scope::SEQUENCE, vec![1.0]),
+            "compose-reward" => sequence(ids, 1.0, row).with("reward", Scope::SEQUENCE, vec![1.0]),
             "compose-descending" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![0.0, 8.0, 4.0]),
             "compose-offset-nan" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![0.0, f64::NAN]),
             "compose-offset-huge" => sequence(ids, 1.0, row).with(names::OFFSETS, Scope::BATCH, vec![0.0, 1e300]),
@@ -311,7 +311,7 @@ impl Objective for OddRollouts {
                 keep[1] = 0.0;
                 made.with("keep", Scope::SEQUENCE, keep)
             }
-            "request" => made.with("request", Scope::BATCH, vec![4.0]),
+            "request" => made.with("request", Scope::BATCH, vec![0.5]),
             "group" => made.with(names::GROUP, Scope::SEQUENCE, vec![0.0; sequences]),
             "reward" => made.with(names::REWARD, Scope::SEQUENCE, vec![0.0; sequences]),
             "ended" => made.with(names::ENDED, Scope::SEQUENCE, vec![0.0; sequences]),
