@@ -91,7 +91,7 @@ fn groups_are_cut_apart_where_the_objective_says_so() {
     // Eight answers to a prompt have at least 40 positions, so two prompts never fit together.
     let (narrow, many) = ("train.micro_batch_tokens=48", "rollout.samples=8");
     let count = |sets: &[&str]| lab.check("tiny.toml", sets)["micro_batches"].as_u64().expect("a number");
-    let (apart, whole) = (count(&[narrow, many]), count(&[narrow, many, "objective.plugin=grpo"]));
+    let (apart, whole) = (count(&[narrow, many]), count(&[narrow, many, "objective.plugin=online-dpo"]));
     assert!(apart > whole, "{apart} micro-batches, {whole} with whole groups");
     lab.run(&[narrow, many, "name=narrow"]).succeeds();
     lab.run(&[many, "name=wide"]).succeeds();
