@@ -194,6 +194,17 @@ fn roles_that_are_missing_or_unused_are_refused_before_the_first_step() {
     lab.run(&["objective.plugin=distilling"]).refuses(2, &["teacher: missing", "`teacher.kl`", "[teacher] with from"]);
 }
 
+/// Catches a teacher whose ids are other words, or more of them: the divergence would compare unrelated ids.
+#[test]
+fn a_teacher_of_another_vocabulary_is_refused_by_name() {
+    let lab = lab(STUDENT);
+    let larger = ["teacher.toml", "--set", "model.vocab=300", "--set", "name=larger", "--set", "train.steps=1"];
+    lab.ask(&[&["run"], &larger[..]].concat()).succeeds();
+    let why = ["teacher.from", "runs/larger has a vocabulary of 300 ids"];
+    lab.run(&["teacher.from=runs/larger"]).refuses(2, &why);
+    lab.run(&["teacher.from=runs/none"]).refuses(2, &["teacher.from", "runs/none"]);
+}
+
 /// Kills the run a few times. Fails unless it leaves the bits of an undisturbed one.
 fn check_kills(objective: &str, sets: &[&str], files: &[&str]) {
     with_enough_steps(30, |steps| {

@@ -24,7 +24,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     model::{Model, ModelConfig, Outputs, params::Layout},
-    objectives::Objectives,
+    objectives::{Objectives, reads::Frozen},
     optimizer::{self, kind::Gradient, moments},
     setup::Setup,
 };
@@ -127,8 +127,16 @@ impl Roles {
         let (experiment, needs) = (setup.experiment(), objectives.needs());
         let reference = needs.reference.then(|| Reference::open(setup, device, checkpoint)).transpose();
         let reference = mistakes.check("reference", reference)?;
+        let read = objectives.reads(Some(Frozen::Reference));
+        let compared = read.kl || read.of_candidates();
+        let vocab = reference.as_ref().and_then(|role| Some(role.as_ref()?.model.as_ref()?.config().vocab));
+        if let Some(vocab) = vocab.filter(|vocab| compared && *vocab != setup.config.vocab) {
+            let own = setup.config.vocab;
+            let why = format!("a vocabulary of {vocab} ids, the policy's has {own}; they are compared id by id");
+            mistakes.refuse("reference.from", why);
+        }
         let teacher = experiment.teacher.as_ref().filter(|_| needs.teacher);
-        let teacher = teacher.map(|table| setup.role("teacher.from", device, &table.from, Outputs::TOKENS)).transpose();
+        let teacher = teacher.map(|table| frozen_role(setup, "teacher.from", device, &table.from)).transpose();
         let teacher = mistakes.check("teacher", teacher)?;
         let context = experiment.context.as_ref().filter(|_| needs.context);
         let context =
@@ -244,12 +252,22 @@ impl Roles {
     }
 }
 
+/// Loads a frozen language model whose distributions are compared with the policy's, id by id.
+fn frozen_role(setup: &Setup, key: &str, device: &Device, path: &str) -> Result<Model> {
+    let model = setup.role(key, device, path, Outputs::TOKENS)?;
+    let (own, policy) = (model.config().vocab, setup.config.vocab);
+    if own != policy {
+        let why =
+            format!("{path} has a vocabulary of {own} ids, the policy's has {policy}; they are compared id by id");
+        return Err(setup.loaded.refuse(key, why));
+    }
+    Ok(model)
+}
+
 /// Loads the model of the role `context`, unless it is the policy.
 fn context_model(setup: &Setup, device: &Device, table: &Context) -> Result<ContextModel> {
     match table.from.as_str() {
         POLICY => Ok(ContextModel::Policy),
-        path => {
-            setup.role("context.from", device, path, Outputs::TOKENS).map(|model| ContextModel::Frozen(Box::new(model)))
-        }
+        path => frozen_role(setup, "context.from", device, path).map(|model| ContextModel::Frozen(Box::new(model))),
     }
 }
