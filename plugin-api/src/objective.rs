@@ -53,13 +53,14 @@ pub trait Objective {
     /// evaluated; the state is restored afterwards.
     ///
     /// With rollouts two more arrays have a meaning. `keep` (per sequence, 0 or 1) drops answers; if nothing is left in the end,
-    /// the run fails. `request` ([`Scope::BATCH`](crate::batch::Scope::BATCH), one whole number from 0) asks for so many more prompts. The host then draws
-    /// answers to that many further prompts, puts the instance back into the state that it had before the rollout, and calls
-    /// `prepare` again with the kept answers and the new ones, as if all had been drawn at once: their statistics are those of the
-    /// same policy, and their groups have different numbers. This repeats until nothing is requested, the experiment's
-    /// `rollout.max_prompts` have been drawn, or the data has ended; the last call's results then count, so every call must return
-    /// results for what it was given. If several objectives request prompts, the largest number counts. Answers that were dropped
-    /// do not come back.
+    /// the run fails. `request` ([`Scope::BATCH`](crate::batch::Scope::BATCH), one whole number from 0) asks for so many more
+    /// prompts. The host then draws answers to that many further prompts, puts the instance back into the state that it had before
+    /// the rollout, and calls `prepare` again, as if all had been drawn at once: with the answers to each prompt of which one answer
+    /// was kept, and with the new ones. Their statistics are those of the same policy, and their groups have different numbers. A
+    /// prompt of which no answer was kept does not come back; the others come back with all of their answers, so that means over
+    /// groups do not change. This repeats until nothing is requested, the experiment's `rollout.max_prompts` have been drawn, or
+    /// the data has ended; the last call's results then count, so every call must return results for what it was given. If several
+    /// objectives request prompts, the largest number counts.
     ///
     /// ```
     /// use plugin_api::prelude::*;

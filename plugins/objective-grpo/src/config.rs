@@ -25,6 +25,10 @@ options! {
         rewards: Vec<String> = Vec::new();
         /// The weight of each of `rewards`, in their order; empty: 1 each.
         reward_weights: Vec<f64> = Vec::new();
+        /// Names of rewards whose numbers per token are rewards of steps, such as a process reward model's: numbers other
+        /// than 0, each at the token where a step ends. They add to the advantages of the tokens up to there, normalised
+        /// over all steps of the group; a reward's weight in the experiment concerns its number per answer alone.
+        token_rewards: Vec<String> = Vec::new();
         /// The surrogate, from the ratio of probabilities now and at the rollout: `clip` clips it (PPO, GRPO), `cispo`
         /// weights the log-probability by the ratio, capped and held constant, `sapo` replaces the clip by a sigmoid,
         /// `reinforce` uses no ratio.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! reward[s]     = reward - overlong_penalty clamp((length - (max_length - overlong_buffer)) / overlong_buffer, 0, 1)
-//! advantage[t]  = that of the token's answer: [`advantages`](crate::advantages)
+//! advantage[t]  = that of the token's answer, and of the steps that end there or later: [`advantages`](crate::advantages)
 //! importance[t] = exp(logp - sampler.logp)       policy to sampler, both at the time of the rollout
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! rollout, also those that are dropped.
 
 use crate::{
-    advantages::{advantages, decoupled},
+    advantages::{advantages, decoupled, of_steps},
     config::Config,
     kl::LOG_RATIO_CAP,
     settings::Settings,
@@ -50,16 +50,14 @@ pub mod names {
 /// counts.
 pub fn prepare(settings: &Settings, batch: &Batch<'_>) -> Result<Batch<'static>> {
     let rollout = Rollout::of(settings, batch)?;
-    let advantage = rollout.advantages(batch)?;
+    let (advantage, steps) = (rollout.advantages(batch)?, rollout.steps(batch)?);
     let spread = group_std(&rollout.reward, rollout.group);
     let equal: Vec<f64> = rollout.equal().into_iter().map(|equal| f64::from(u8::from(equal))).collect();
     let truncated: Vec<f64> = rollout.ended.iter().map(|ended| 1.0 - ended).collect();
     let count = rollout.sequences.len();
-    let mut prepared = Batch::new().with(names::ADVANTAGE, Scope::TOKEN, rollout.tokens(|s, _| advantage[s])).with(
-        names::OLD_LOGP,
-        Scope::TOKEN,
-        rollout.tokens(|_, t| rollout.logp[t]),
-    );
+    let mut prepared = Batch::new()
+        .with(names::ADVANTAGE, Scope::TOKEN, rollout.tokens(|s, t| advantage[s] + steps[t]))
+        .with(names::OLD_LOGP, Scope::TOKEN, rollout.tokens(|_, t| rollout.logp[t]));
     if settings.reads_sampler() {
         let sampler = numbers(batch, SAMPLER_LOGP, rollout.mask.len(), |t| rollout.mask[t] == 1.0)?;
         let ratio = |t: usize| (rollout.logp[t] - sampler[t]).clamp(-LOG_RATIO_CAP, LOG_RATIO_CAP).exp();
@@ -76,6 +74,9 @@ pub fn prepare(settings: &Settings, batch: &Batch<'_>) -> Result<Batch<'static>>
     }
     Ok(rollout.kept(prepared))
 }
+
+/// Ends the name of a reward's numbers per token.
+const OF_TOKENS: &str = ".token";
 
 /// A rollout's arrays, checked.
 struct Rollout<'b> {
@@ -128,6 +129,18 @@ impl<'b> Rollout<'b> {
         };
         let rewards = config.rewards.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
         Ok(decoupled(&rewards, self.group))
+    }
+
+    /// `[N]`: what the rewards of steps add to the advantages.
+    fn steps(&self, batch: &Batch<'_>) -> Result<Vec<f64>> {
+        let mut all = vec![0.0; self.mask.len()];
+        for name in &self.settings.config.token_rewards {
+            let name = format!("{REWARD_OF}{name}{OF_TOKENS}");
+            let given = numbers(batch, &name, self.mask.len(), |t| self.mask[t] == 1.0)?;
+            let own = of_steps(&self.tokens(|_, t| given[t]), &self.sequences, self.group);
+            all.iter_mut().zip(own).for_each(|(all, own)| *all += own);
+        }
+        Ok(all)
     }
 
     /// `[S]`: whether all rewards of the answer's group are equal.

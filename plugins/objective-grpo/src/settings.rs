@@ -151,6 +151,11 @@ impl Settings {
             ),
             (
                 "dynamic",
+                !c.dynamic || c.token_rewards.is_empty(),
+                "with `token_rewards`, answers with equal rewards can still teach something",
+            ),
+            (
+                "dynamic",
                 !c.dynamic || self.compares(),
                 "answers with equal rewards teach nothing only with `baseline = \"group\"` or `\"leave-one-out\"`",
             ),
@@ -198,11 +203,13 @@ impl Settings {
             ("sampler.logp", self.reads_sampler()),
         ];
         let read = statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name);
-        let grouped = self.compares() || self.scale.name == "group";
+        let grouped = self.compares() || self.scale.name == "group" || !self.config.token_rewards.is_empty();
         Requirements {
             normalisers: self.normalisers(),
             samples: if grouped { 2 } else { 1 },
             whole_groups: false,
+            // Rewards per token are enough.
+            rewards: self.config.token_rewards.is_empty(),
             ..Requirements::reading(read)
         }
     }

@@ -22,6 +22,9 @@ options! {
         /// How the penalty changes the score of a truncated answer: `subtract` subtracts it (TRL 0.16), `replace` replaces the
         /// score by minus the penalty (torchtune, and the "EOS trick" of N+).
         missing_eos: String = "subtract".into(), of ["subtract", "replace"];
+        /// Names of rewards whose numbers per token are added to the token rewards, such as a process reward model's: each with
+        /// weight 1, whatever its weight in the experiment is, which concerns its number per answer alone.
+        token_rewards: Vec<String> = Vec::new();
         /// Return after the last token of a truncated answer: `terminal` is 0 (TRL, torchtune), `bootstrap` is the
         /// critic's value of the state after it.
         truncated: String = "terminal".into(), of ["terminal", "bootstrap"];
@@ -125,7 +128,9 @@ impl Settings {
             ("critic.value", true),
             ("critic.value_end", self.bootstraps()),
         ];
-        Requirements::reading(statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name))
+        let read = statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name);
+        // Rewards per token are enough.
+        Requirements { rewards: self.config.token_rewards.is_empty(), ..Requirements::reading(read) }
     }
 }
 

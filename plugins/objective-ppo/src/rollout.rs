@@ -3,6 +3,7 @@
 //! ```text
 //! score  = reward; for a truncated answer reward - missing_eos_penalty, or -missing_eos_penalty
 //! reward[t] = -kl_coef kl_penalty(logp[t] - reference.logp[t])      + score at the answer's last supervised token
+//!             + reward.NAME.token[t] of each of `token_rewards`
 //! return[t] = advantage[t] + critic.value[t]                        before advantages are whitened
 //! ```
 //!
@@ -13,7 +14,7 @@ use crate::{
     config::Settings,
     gae::{explained_variance, gae},
 };
-use plugin_api::{groups::whiten, prelude::*};
+use plugin_api::{batch::names::REWARD_OF, groups::whiten, prelude::*};
 use std::ops::Range;
 
 /// The arrays that [`prepare`] returns and `loss` reads.
@@ -43,6 +44,9 @@ pub const REWARD: &str = "reward";
 /// Per sequence from the host: 1 if the answer ended with an end token, 0 if it was truncated.
 pub const ENDED: &str = "ended";
 
+/// Ends the name of a reward's numbers per token.
+const OF_TOKENS: &str = ".token";
+
 /// A rollout's arrays, checked, and the results so far.
 struct Rollout<'b> {
     settings: &'b Settings,
@@ -65,6 +69,7 @@ pub fn prepare(settings: &Settings, kl_coef: f64, rollouts: &Batch<'_>) -> Resul
     let penalty = rollout.tokens(|t| -kl_coef * (settings.estimator.of)(rollout.log_ratio(t)));
     let mut reward = penalty.clone();
     rollout.add_scores(&mut reward);
+    rollout.add_token_rewards(&mut reward, rollouts)?;
     if settings.config.whiten_rewards {
         whiten(&mut reward, rollout.mask, true);
     }
@@ -123,6 +128,15 @@ impl<'b> Rollout<'b> {
                 reward[last] += score;
             }
         }
+    }
+
+    fn add_token_rewards(&self, reward: &mut [f64], batch: &Batch<'_>) -> Result<()> {
+        for name in &self.settings.config.token_rewards {
+            let name = format!("{REWARD_OF}{name}{OF_TOKENS}");
+            let given = numbers(batch, &name, self.mask.len(), |t| self.mask[t] == 1.0)?;
+            reward.iter_mut().zip(self.tokens(|t| given[t])).for_each(|(reward, own)| *reward += own);
+        }
+        Ok(())
     }
 
     fn advantages(&self, reward: &[f64], batch: &Batch<'_>) -> Result<Vec<f64>> {

@@ -44,7 +44,7 @@ struct Drawn {
 
 impl Rollouts {
     /// Answers prompts, scores and measures the answers. As long as the objectives request more prompts, answers those too and
-    /// measures all kept answers again, from the states that the objectives had before; at most `rollout.max_prompts` prompts are
+    /// calls `prepare` again with all answers to prompts of which one is kept, from the states that the objectives had before; at most `rollout.max_prompts` prompts are
     /// drawn. `step`: the optimizer steps done so far.
     ///
     /// # Errors
@@ -73,14 +73,14 @@ impl Rollouts {
                 break (prepared, is_limited);
             }
             models.objectives.put_back(before.clone())?;
-            pool.keep(&prepared.keep)?;
+            pool.keep_groups(&prepared.keep)?;
         };
         let selects = prepared.selects;
         let sequences = pool.finish(prepared)?;
         self.limit_reached |= is_limited;
         self.selection =
             selects.then_some(Selection { prompts: count, answers: all.combined.len(), kept: sequences.len() });
-        self.report(all);
+        self.report(all, models.rewards.any_weighted());
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
         if self.spent() {
             return Err(Error::run(format!("the objectives keep no answer of a rollout of {count} prompts")));
@@ -132,11 +132,12 @@ impl Rollouts {
         GenerateOptions { max_tokens, temperature, top_p: self.settings.top_p, top_k: self.settings.top_k, seed }
     }
 
-    /// Keeps what the next step reports of the rollout.
-    fn report(&mut self, all: Drawn) {
+    /// Keeps what the next step reports of the rollout. Without a reward to learn from, all rewards are 0 and have no range.
+    fn report(&mut self, all: Drawn, is_scored: bool) {
         self.mean_rewards = all.scores.iter().flat_map(Scores::means).collect();
         let least = all.combined.iter().copied().fold(f64::INFINITY, f64::min);
-        self.reward_range = Some((least, all.combined.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
+        let most = all.combined.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        self.reward_range = is_scored.then_some((least, most));
         self.first_answers = all.first_answers;
     }
 }

@@ -1,6 +1,8 @@
 //! What is computed for a whole rollout before it is split into steps: the models' statistics and each objective's `prepare`, whose
 //! results are stored with the sequences.
 
+use std::collections::BTreeSet;
+
 use plugin_api::{
     batch::{Batch, Scope, names},
     contract,
@@ -52,14 +54,16 @@ impl Measured {
         Ok(())
     }
 
-    /// Drops the answers for which `keep` is false.
+    /// Drops the answers to prompts of which `keep` is false for all answers. The other prompts keep all of theirs, so that the
+    /// statistics of their groups stay the same.
     ///
     /// # Errors
     /// A batch without offsets.
-    pub(super) fn keep(&mut self, keep: &[bool]) -> Result<()> {
+    pub(super) fn keep_groups(&mut self, keep: &[bool]) -> Result<()> {
+        let keep = with_whole_groups(&self.sequences, keep);
         if keep.contains(&false) {
-            self.batch = select(&self.batch, keep)?;
-            retain(&mut self.sequences, keep);
+            self.batch = select(&self.batch, &keep)?;
+            retain(&mut self.sequences, &keep);
         }
         Ok(())
     }
@@ -81,6 +85,14 @@ impl Measured {
         retain(&mut sequences, &prepared.keep);
         Ok(sequences)
     }
+}
+
+/// Returns `keep`, true for all answers to a prompt if it is true for one of them.
+fn with_whole_groups(sequences: &[Sequence], keep: &[bool]) -> Vec<bool> {
+    let group = |sequence: &Sequence| sequence.per_sequence.get(names::GROUP).map(|group| group.to_bits());
+    let kept: BTreeSet<Option<u64>> =
+        sequences.iter().zip(keep).filter(|(_, keep)| **keep).map(|(sequence, _)| group(sequence)).collect();
+    sequences.iter().map(|sequence| kept.contains(&group(sequence))).collect()
 }
 
 fn retain(sequences: &mut Vec<Sequence>, keep: &[bool]) {
@@ -200,6 +212,17 @@ mod tests {
 
     fn sequence(row: u64, length: usize) -> Sequence {
         Sequence { ids: vec![1; length], supervised: vec![true; length], row, reads_last: true, ..Default::default() }
+    }
+
+    /// Catches a group that loses an answer between two calls of `prepare`, so that its mean reward changes.
+    #[test]
+    fn a_prompt_with_a_kept_answer_keeps_all_of_its_answers() {
+        let grouped = |group: f64| Sequence {
+            per_sequence: [(names::GROUP.to_owned(), group)].into(),
+            ..sequence(group as u64, 2)
+        };
+        let answers = [0.0, 0.0, 1.0, 1.0].map(grouped);
+        assert_eq!(with_whole_groups(&answers, &[false, true, false, false]), [true, true, false, false]);
     }
 
     /// Catches values that are stored with other answers than their own.

@@ -241,7 +241,8 @@ impl Rewards {
                 .iter()
                 .filter(|scorer| scorer.weight != 0.0)
                 .map(|scorer| scorer.weight * scorer.scores[answer])
-                .sum()
+                // A sum without terms would be -0.
+                .fold(0.0, |sum, score| sum + score)
         };
         let clip = self.clip.unwrap_or(f64::INFINITY);
         (0..answers).map(|answer| sum(answer).clamp(-clip, clip)).collect()
@@ -391,6 +392,7 @@ mod tests {
         let rewards = |clip| Rewards { scorers: Vec::new(), clip, tokens: 1 };
         assert_eq!(rewards(None).combined(&scored, 3), [0.0, -10.0, 0.0]);
         assert_eq!(rewards(Some(3.0)).combined(&scored, 3), [0.0, -3.0, 0.0]);
+        assert!(rewards(None).combined(&scored[2..], 2).iter().all(|sum| sum.to_bits() == 0.0_f64.to_bits()));
         assert_eq!(rewards(None).combined(&[], 2), [0.0, 0.0]);
         assert!(rewards(None).is_empty() && !rewards(None).any_weighted());
     }

@@ -265,8 +265,8 @@ impl Comparing<'_> {
 }
 
 impl Comparisons {
-    /// Adds the gradients of the comparisons to `grads`, given the cotangents of the divergences and of the candidates, and their part of the cotangent of the policy's last hidden states to
-    /// `dhidden`.
+    /// Adds the gradients of the comparisons to `grads`, given the cotangents of the divergences and of the candidates. Returns
+    /// `dhidden` with their part of the cotangent of the policy's last hidden states.
     ///
     /// # Errors
     /// Errors of the backend. The gradients are then undefined.

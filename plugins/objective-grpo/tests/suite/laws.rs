@@ -20,6 +20,7 @@ fn cases() -> Vec<OptionMap> {
         json!({"loss": "cispo", "normaliser": "token", "clip_high": 0.05}),
         json!({"loss": "cispo", "level": "sequence", "clip_high": 0.05}),
         json!({"loss": "sapo", "tau_positive": 2.0}),
+        json!({"token_rewards": ["steps"], "baseline": "none", "scale": "none"}),
         json!({"overlong_buffer": 3, "max_length": 6, "mask_truncated": true}),
         json!({"importance": "truncate", "importance_cap": 1.1}),
         json!({"importance": "mask", "importance_cap": 1.1, "level": "sequence"}),
@@ -34,7 +35,8 @@ fn cases() -> Vec<OptionMap> {
 /// The rewards by name, which the host adds to the reward itself.
 fn generator(seed: u64) -> Generator {
     let rewards = ["reward.exact", "reward.length"];
-    rewards.iter().fold(Generator::new(seed), |all, name| all.with_array(name, Scope::SEQUENCE, -1.0..=1.0))
+    let all = Generator::new(seed).with_array("reward.steps.token", Scope::TOKEN, -1.0..=1.0);
+    rewards.iter().fold(all, |all, name| all.with_array(name, Scope::SEQUENCE, -1.0..=1.0))
 }
 
 /// They catch among others: statistics over a micro-batch instead of the rollout (`additivity`), a mean over tokens
@@ -68,13 +70,33 @@ fn prepared_arrays_are_per_token_or_per_answer() {
         case.remove("aggregation");
         case.remove("rewards");
         case.remove("reward_weights");
-        let prepared = create(case.into()).unwrap().prepare(&rollout(&answers)).unwrap();
+        let rollout = rollout(&answers).with("reward.steps.token", Scope::TOKEN, vec![0.5; 4]);
+        let prepared = create(case.into()).unwrap().prepare(&rollout).unwrap();
         for array in prepared.arrays() {
             let rows = if array.scope == Scope::TOKEN { 4 } else { 2 };
             assert!([Scope::TOKEN, Scope::SEQUENCE].contains(&array.scope), "{}", array.name);
             assert_eq!(array.data.len(), rows, "{}", array.name);
         }
     }
+}
+
+/// By hand. Catches a step that is normalised over answers or over the rollout instead of over the group's steps, tokens after a step
+/// that get its reward, and answers that get another one's.
+#[test]
+fn rewards_of_steps_reach_the_tokens_before_their_ends() {
+    let answers = [
+        Answer::new(0.0, &[-1.0, -2.0, -0.5]).reward(1.0),
+        Answer::new(0.0, &[-1.5]).reward(1.0),
+        Answer::new(7.0, &[-1.5, -1.0]),
+    ];
+    let steps = rollout(&answers).with("reward.steps.token", Scope::TOKEN, vec![0.0, 3.0, 1.0, 2.0, 5.0, 0.0]);
+    let prepared = create(json!({"token_rewards": ["steps"]})).unwrap().prepare(&steps).unwrap();
+    // The first group's steps have the rewards 3, 1 and 2: mean 2, deviation 1.
+    let one = 1.0 / (1.0 + 1e-4);
+    let found = prepared.get(names::ADVANTAGE).unwrap();
+    super::all_near("advantage", found, &[0.0, 0.0, -one, 0.0, 0.0, 0.0], 1e-12);
+    let refused = create(json!({"token_rewards": ["steps"], "dynamic": true})).err().unwrap();
+    assert!(refused.message.contains("`dynamic`"), "{refused}");
 }
 
 /// Sums and means: per answer or per token, each with its own weight.

@@ -130,7 +130,9 @@ fn gotcha_21_every_option_changes_something() {
         let mut grpo = create(given).unwrap();
         let named =
             [sequences("a", [1.0, 0.0, 0.5, 0.25, 0.0, 1.0, 1.0]), sequences("b", [0.0, 0.5, 0.5, 1.0, 2.0, 1.0, 0.0])];
-        let batch = named.into_iter().fold(rollout(&answers), |batch, (n, v)| batch.with(n, Scope::SEQUENCE, v));
+        let steps = vec![0.0, 0.5, 1.0, 0.25, 1.0, 0.5, 0.5, 1.0, 0.5, 0.25];
+        let answered = rollout(&answers).with("reward.steps.token", Scope::TOKEN, steps);
+        let batch = named.into_iter().fold(answered, |batch, (n, v)| batch.with(n, Scope::SEQUENCE, v));
         let first = window(&mut grpo, &batch);
         let [keep, request] = ["keep", "request"].map(|name| first.find(name).map(|array| array.data.to_vec()));
         let moved =
@@ -182,6 +184,7 @@ fn gotcha_21_every_option_changes_something() {
         json!({"importance": "mask", "importance_cap": 3.0}),
         json!({"report_entropy": true}),
         json!({"target_kl": 0.1}),
+        json!({"token_rewards": ["steps"]}),
     ];
     let outcomes: Vec<_> = given.iter().map(|given| outcome(given.clone())).collect();
     for (i, one) in outcomes.iter().enumerate() {

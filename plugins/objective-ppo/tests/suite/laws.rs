@@ -16,6 +16,7 @@ fn cases() -> Vec<OptionMap> {
         json!({"kl_control": "adaptive", "kl_target": 0.3, "kl_horizon": 50.0, "target_kl": 0.5}),
         json!({"whiten_rewards": true, "whiten_advantages": false, "gae_lambda": 0.0}),
         json!({"value_clip_range": 0.0, "clip_range": 0.05}),
+        json!({"token_rewards": ["steps"], "gamma": 0.9}),
     ]
     .map(options)
     .to_vec()
@@ -23,11 +24,8 @@ fn cases() -> Vec<OptionMap> {
 
 /// What the host adds to the statistics of a rollout.
 fn generator(seed: u64) -> Generator {
-    Generator::new(seed).with_array("reward", Scope::SEQUENCE, -1.0..=1.0).with_integers(
-        "ended",
-        Scope::SEQUENCE,
-        0..=1,
-    )
+    let rewards = Generator::new(seed).with_array("reward", Scope::SEQUENCE, -1.0..=1.0);
+    rewards.with_array("reward.steps.token", Scope::TOKEN, -1.0..=1.0).with_integers("ended", Scope::SEQUENCE, 0..=1)
 }
 
 /// They catch among others: whitening over masked tokens (`masked`), a mean or a ratio threshold over a micro-batch
@@ -45,7 +43,8 @@ fn prepared_arrays_are_per_token_or_per_answer() {
     let answers = [Answer::new(&[-1.0, -2.0, -0.5]).reward(1.0), Answer::new(&[-1.5]).cut(0.3)];
     for case in cases() {
         let mut ppo = create(case.into()).unwrap();
-        let prepared = ppo.prepare(&rollout(&answers)).unwrap();
+        let rollout = rollout(&answers).with("reward.steps.token", Scope::TOKEN, vec![0.5; 4]);
+        let prepared = ppo.prepare(&rollout).unwrap();
         for array in prepared.arrays() {
             let rows = if array.scope == Scope::TOKEN { 4 } else { 2 };
             assert!([Scope::TOKEN, Scope::SEQUENCE].contains(&array.scope), "{}", array.name);
@@ -64,6 +63,24 @@ fn advantages_are_whitened_over_the_whole_rollout() {
     let (whole, half) = (whole.get(names::ADVANTAGE).unwrap(), half.get(names::ADVANTAGE).unwrap());
     assert!(whole[..2].iter().all(|a| *a > 0.5) && whole[2..].iter().all(|a| *a < -0.5), "{whole:?}");
     assert!(half[0] < 0.0 && half[1] > 0.0, "{half:?}");
+}
+
+/// Catches a token reward that is added to another token, to the last one, or behind the mask, and a name that is not found in
+/// silence.
+#[test]
+fn token_rewards_are_rewards_of_their_own_tokens() {
+    let answers = [Answer::new(&[-1.0, -2.0, -0.5]).reward(2.0), Answer::new(&[-1.5])];
+    let given = json!({"token_rewards": ["a", "b"], "kl_coef": 0.0, "gae_lambda": 1.0, "whiten_advantages": false});
+    let mut ppo = create(given).unwrap();
+    let named =
+        |batch: Batch<'static>, name: &'static str, values: [f64; 4]| batch.with(name, Scope::TOKEN, values.to_vec());
+    let one = named(rollout(&answers), "reward.a.token", [0.25, 0.5, 0.0, 1.0]);
+    let missing = ppo.prepare(&one).unwrap_err();
+    assert!(missing.message.contains("`reward.b.token`") && missing.message.contains("reward.a.token"), "{missing}");
+    let prepared = ppo.prepare(&named(one, "reward.b.token", [1.0, 0.0, 0.0, 0.0])).unwrap();
+    // Undiscounted sums of what follows, the answer's reward included.
+    assert_eq!(prepared.get(names::RETURN).unwrap(), [3.75, 2.5, 2.0, 1.0]);
+    assert!(!ppo.requirements().unwrap().rewards && create(json!({})).unwrap().requirements().unwrap().rewards);
 }
 
 /// Sums and means: per answer or per token, each with its own weight.

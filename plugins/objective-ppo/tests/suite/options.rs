@@ -58,7 +58,8 @@ fn gotcha_21_every_option_changes_something() {
     // KL of 1.25 and -0.25 nats: within a fifth of the target 0.6, so that the controller's cap does not hide it.
     let outcome = |given: serde_json::Value| {
         let mut ppo = create(given).unwrap();
-        let first = window(&mut ppo, &rollout(&answers));
+        let steps = vec![0.0, 0.5, 1.0, 0.25, 1.0];
+        let first = window(&mut ppo, &rollout(&answers).with("reward.steps.token", Scope::TOKEN, steps));
         let moved = first.with_statistic("logp", Scope::TOKEN, vec![-0.5, -1.8, -1.0, -2.6, -1.1]).with_statistic(
             "critic.value",
             Scope::TOKEN,
@@ -91,6 +92,7 @@ fn gotcha_21_every_option_changes_something() {
         json!({"entropy_coef": 0.3}),
         json!({"report_entropy": false}),
         json!({"target_kl": 0.1}),
+        json!({"token_rewards": ["steps"]}),
     ];
     let outcomes: Vec<_> = given.iter().map(|given| outcome(given.clone())).collect();
     for (i, one) in outcomes.iter().enumerate() {

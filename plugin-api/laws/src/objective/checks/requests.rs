@@ -11,6 +11,7 @@ use plugin_api::{
     contract,
     objective::Objective,
 };
+use std::collections::BTreeSet;
 
 /// Rounds of answers with different rewards after which nothing may be requested any more.
 const ROUNDS: u64 = 16;
@@ -59,7 +60,10 @@ fn rollout(case: &Case<'_>, draw: u64, first: Batch<'static>) -> Result<(usize, 
         put_back(objective.as_mut(), &before)?;
         let keep = made.find(names::KEEP).map(|array| array.data.to_vec());
         let kept = |s: &usize| keep.as_ref().is_none_or(|keep| keep[*s] != 0.0);
-        let kept: Vec<usize> = (0..window.sequences()?).filter(kept).collect();
+        // A prompt of which one answer is kept comes back with all of them.
+        let group = window.get(names::GROUP)?;
+        let groups: BTreeSet<u64> = (0..group.len()).filter(kept).map(|s| group[s].to_bits()).collect();
+        let kept: Vec<usize> = (0..group.len()).filter(|s| groups.contains(&group[*s].to_bits())).collect();
         let more = more(case, draw, round, wanted.min(MOST))?;
         window = sequences::append(&sequences::select(&window, &kept)?, &more)?;
         prompts += wanted.min(MOST);
