@@ -64,6 +64,8 @@ pub mod names {
     pub const CANDIDATE_IDS: &str = "candidate_ids";
     /// Per token: 1 at the last token of each segment of an answer that the data gives as a list of texts.
     pub const SEGMENT_END: &str = "segment_end";
+    /// In `compose`, one number: the greatest number of tokens of a sequence that it may return.
+    pub const LONGEST: &str = "longest";
     /// Suffix of the array with the number of rows per sequence of an array of [`Scope::LIST`](super::Scope::LIST).
     pub const LENGTH: &str = ".length";
 }

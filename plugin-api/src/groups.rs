@@ -8,6 +8,7 @@
 //! | [`sequence_length`] | `[N]`, `[S]` | supervised tokens of a sequence |
 //! | [`sequence_sum`], [`sequence_mean`] | `[N]`, `[S]` | sum and mean over a sequence's supervised tokens |
 //! | [`whiten`] | `[N]` in place | scales the supervised tokens to variance 1 |
+//! | [`tie_break`] | `[N]`, to `[S]` | a number of a sequence's tokens alone, to order equal ones |
 //!
 //! A loss that needs a gradient writes them on its [tape](crate::tape): `x.group_mean(group).group_broadcast(group)` for
 //! [`group_mean`], `x.seq_sum(mask)` and `x.seq_mean(mask)` for the sums and means of sequences.
@@ -135,6 +136,18 @@ fn per_sequence(values: &[f64], mask: &[f64], offsets: &[usize]) -> impl Iterato
         let add = |(sum, count): (f64, f64), x: &f64| (sum + x, count + 1.0);
         tokens.filter(|(_, m)| **m == 1.0).map(|(x, _)| x).fold((0.0, 0.0), add)
     })
+}
+
+/// Per sequence, a number that depends on its tokens alone: the FNV-1a hash of the ids in `target`. It orders answers with equal
+/// rewards without a preference, and whatever the order of the answers is; only equal answers have the same number.
+///
+/// ```
+/// let lots = plugin_api::groups::tie_break(&[5.0, 6.0, 6.0, 5.0, 5.0, 6.0], &[0, 2, 4, 6]);
+/// assert!(lots[0] == lots[2] && lots[0] != lots[1]);
+/// ```
+pub fn tie_break(target: &[f64], offsets: &[usize]) -> Vec<u64> {
+    let fold = |hash: u64, id: &f64| (hash ^ id.to_bits()).wrapping_mul(0x0100_0000_01b3);
+    offsets.windows(2).map(|ends| target[ends[0]..ends[1]].iter().fold(0xcbf2_9ce4_8422_2325, fold)).collect()
 }
 
 /// Scales the supervised `values` to variance 1, and to mean 0 unless the mean is kept: `(x - mean) / sqrt(variance + 1e-8)`,

@@ -106,11 +106,12 @@
 //!
 //! *compose*: `in` is given, `out` may be returned; its sequences are parts of rows. *prepare* gets the whole window or rollout,
 //! *loss* a micro-batch. *weigh* gets what *loss* gets, without the statistics. An entry per token belongs to the token that it
-//! stands beside in `compose`, and to the target everywhere else; the host shifts. *Rows* are all data kinds but prompts.
+//! stands beside in `compose`, and to the target everywhere else; the host shifts. `compose` is not called for prompts. *Rows* are all data kinds but prompts.
 //!
 //! | array | scope | unit | data kinds | compose | prepare | loss | meaning |
 //! |---|---|---|---|---|---|---|---|
 //! | `offsets` | batch | tokens | all | in, out | yes | yes | first token of each sequence (given to `compose`: of each part), and N |
+//! | `longest` | batch | tokens | rows | in | | | the greatest number of tokens of a sequence that `compose` may return; one number |
 //! | `step` | batch | steps | all | | yes | yes | the optimizer step that is being computed, from 1; one number |
 //! | `steps` | batch | steps | all | | yes | yes | the optimizer steps of the whole run; one number |
 //! | `token` | token | id | rows | in, out | | | the token's id |

@@ -28,15 +28,12 @@ pub trait Objective {
 
     /// Makes sequences from tokenised rows, before the forward pass; `None` selects the host's default for the data kind.
     ///
-    /// A table in the [crate's documentation](crate#which-arrays-there-are) lists the arrays. In: `offsets` over parts; per token
-    /// `token` and `mask` (whether the host would supervise it); per sequence `row` (the row that a part belongs to), `part`
-    /// (0 text, 1 prompt, 2 completion from its first supervised token on, 3 chosen, 4 rejected), and the row's columns. Out:
-    /// `offsets`; per token `token` and `mask` (whether that token is supervised as a target); per sequence `row`, columns, for
-    /// data kinds that have them `group` and `side`, and `counted` (0: in no normaliser). Further arrays per token or sequence
-    /// reach `prepare`, `weigh` and `loss` by their names; entry i per token belongs to token i, and the host shifts. Ids are
-    /// within the vocabulary, sequences have at least two tokens and fit the model's context, `mask`, `side` and `counted` are 0
-    /// or 1, each `row` is one of those given. Not called for prompts. The host refuses everything that
-    /// [`crate::contract::composed`] lists.
+    /// A table in the [crate's documentation](crate#which-arrays-there-are) lists the arrays that go in and come out. The sequences
+    /// that go in are parts of rows: `part` is 0 for a text, 1 for a prompt, 2 for a completion from its first supervised token on,
+    /// 3 for a chosen and 4 for a rejected answer. Arrays of other names than the host's reach `prepare`, `weigh` and `loss`; entry i
+    /// per token belongs to token i, and the host shifts. Ids are within the vocabulary; sequences have at least two tokens and at
+    /// most as many as the array `longest` says; `mask`, `side` and `counted` are 0 or 1; each `row` is one of those given. Not
+    /// called for prompts. The host refuses everything that [`crate::contract::composed`] lists.
     ///
     /// # Errors
     /// The plugin's own.

@@ -35,6 +35,8 @@ pub struct RowsToEvaluate {
     pub columns: Columns,
     /// About how many prompts to answer; `None`: all.
     pub generate: Option<u64>,
+    /// What follows each segment of an answer that is a list of texts; `None`: a line break.
+    pub separator: Option<String>,
 }
 
 /// Results of evaluating a model on rows.
@@ -84,7 +86,7 @@ impl Opened {
             eval_paths: Vec::new(),
             split: Split::Share(0.0),
             columns: wanted.columns.clone(),
-            separator: SEPARATOR.to_owned(),
+            separator: wanted.separator.clone().unwrap_or_else(|| SEPARATOR.to_owned()),
         };
         let corpus = read(&options)?;
         let layout =

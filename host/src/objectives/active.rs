@@ -89,17 +89,21 @@ impl Active {
     }
 
     /// Restores a state of the instance and checks that the instance then returns the same state. Empty bytes mean that it had
-    /// none.
+    /// none, and has none now.
     ///
     /// # Errors
     /// Errors of the plugin; a state that it refuses, or does not return afterwards: a resumed run would be a different run.
     pub fn restore_exactly(&mut self, state: &[u8]) -> Result<()> {
+        let now = |own: &Active| {
+            let now = breadcrumb::within(&own.id, "state", || own.instance.state());
+            now.map_err(|e| failed(&own.id, "state", e))
+        };
         if state.is_empty() {
-            return Ok(());
+            let now = now(self)?;
+            return if now.is_empty() { Ok(()) } else { Err(self.had_no_state(now.len())) };
         }
         self.restore(state)?;
-        let now = breadcrumb::within(&self.id, "state", || self.instance.state());
-        if now.map_err(|e| failed(&self.id, "state", e))? != state {
+        if now(self)? != state {
             return Err(Error::run(format!(
                 "objective \"{}\", call `restore`: after a state of {} bytes was restored, `state` returns a different one, \
                  so a resumed run would be a different run",
@@ -108,6 +112,15 @@ impl Active {
             )));
         }
         Ok(())
+    }
+
+    /// The error of an instance that cannot be put back: it had no state, and has one now.
+    fn had_no_state(&self, bytes: usize) -> Error {
+        let what = format!(
+            "objective \"{}\", call `state`: it returned no bytes before and returns {bytes} now, so that it cannot be put back",
+            self.id
+        );
+        Error::run(what).with_hint("an objective with a state returns it from the beginning")
     }
 
     /// Whether its loss couples the whole window, with its options.

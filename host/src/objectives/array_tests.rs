@@ -61,7 +61,7 @@ fn sequences_are_unchanged_by_packing_and_by_compose() {
     let sequences = unpack(&packed);
     assert_eq!(pack(&sequences).unwrap(), PackedBatch { max_len: 3, ..packed });
     let masks = sequences.iter().flat_map(|s| s.supervised.iter().map(|m| f64::from(u8::from(*m))));
-    let answer = rows_of(&sequences, &DataKind::TEXT).with(names::MASK, Scope::TOKEN, masks.collect::<Vec<_>>());
+    let answer = rows_of(&sequences, &DataKind::TEXT, 64).with(names::MASK, Scope::TOKEN, masks.collect::<Vec<_>>());
     assert_eq!(sequences_of(&answer).unwrap(), sequences);
     assert!(sequences_of(&answer.with("token", Scope::TOKEN, vec![0.5; 7])).is_err());
 }
@@ -77,7 +77,7 @@ fn compose_reads_prompts_and_completions_as_separate_parts() {
         ..Default::default()
     };
     let sequences = [sequence(4, &[false, false, true]), sequence(7, &[false, true, false, true])];
-    let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION);
+    let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION, 64);
     assert!(rows.check().is_ok());
     assert_eq!(rows.offsets().unwrap(), [0, 2, 3, 4, 7]);
     assert_eq!(rows.get("part").unwrap(), [1.0, 2.0, 1.0, 2.0]);
@@ -186,10 +186,10 @@ fn lists_and_segments_follow_their_sequences() {
     let arrays: Vec<_> = parts.iter().map(data_arrays).collect();
     assert_eq!(join_batches(&arrays, &whole), batch);
     // Each part of a row has the row's list, and what `compose` returns is read back.
-    let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION);
+    let rows = rows_of(&sequences, &DataKind::PROMPT_COMPLETION, 64);
     assert!(rows.check().is_ok());
     assert_eq!(rows.lengths("column.labels").unwrap(), [2, 2, 0, 0, 1, 1]);
-    let rows = rows_of(&sequences, &DataKind::TEXT);
+    let rows = rows_of(&sequences, &DataKind::TEXT, 64);
     let limits = contract::Limits { vocab: 9, longest: 9, candidates: None };
     assert_eq!(contract::composed(&rows, &rows, limits), Ok(()));
     assert_eq!(sequences_of(&rows).unwrap(), sequences);

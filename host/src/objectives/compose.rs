@@ -1,19 +1,84 @@
-//! The rows that `compose` reads, and the sequences that it composes.
+//! The call `compose`: the rows that it reads, and the sequences that it returns.
 
 use plugin_api::{
     batch::{Array, Batch, Scope, names},
+    contract::{self, Limits},
     manifest::DataKind,
 };
 
-use crate::{
-    data::{Sequence, pack::Lists},
-    error::{Error, Result},
+use super::{
+    Objectives,
+    active::{broken, failed},
 };
+use crate::{
+    data::{Sequence, Window, pack::Lists},
+    error::{Error, Result},
+    runs::breadcrumb::CrashMarker,
+};
+
+impl Objectives {
+    /// Returns the window with the sequences that an objective composes from its rows; unchanged if no objective composes.
+    ///
+    /// # Errors
+    /// Errors of plugins, with the plugin's name; an objective that composes although it is not the only one, since all
+    /// objectives share the data.
+    pub fn compose(&self, window: Window, seed: u64, marker: &CrashMarker) -> Result<Window> {
+        let mut composed = None;
+        for active in &self.0 {
+            marker.objective(&active.id, "compose");
+            let rows = rows_of(window.sequences(), &active.manifest.data, self.2.longest);
+            let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
+            marker.host();
+            let Some(batch) = composed_now else {
+                if active.requirements.composed_candidates().is_some() {
+                    return Err(Error::run(format!(
+                        "objective \"{}\", call `compose`: it returned no sequences, but its requirements name candidates from \
+                         `compose`, which come with them",
+                        active.id
+                    )));
+                }
+                continue;
+            };
+            if self.0.len() > 1 {
+                return Err(Error::request(format!(
+                    "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
+                    active.id
+                )));
+            }
+            if self.needs().context {
+                return Err(Error::request(format!(
+                    "objective \"{}\" composes its own sequences, which have no other prompt to read `context` behind",
+                    active.id
+                )));
+            }
+            let limits = Limits { candidates: active.requirements.composed_candidates(), ..self.2 };
+            contract::composed(&rows, &batch, limits).map_err(|why| {
+                let rows = batch.get("row").unwrap_or_default().iter().map(|row| *row as u64).collect::<Vec<_>>();
+                broken(&active.id, "compose", why, &rows)
+            })?;
+            let window = Window::new(sequences_of(&batch)?);
+            composed = Some(
+                window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
+            );
+        }
+        self.with_last_read(composed.unwrap_or(window))
+    }
+
+    /// Sets `reads_last` on every sequence of the window if an objective needs it. Composed sequences do not have it set.
+    fn with_last_read(&self, window: Window) -> Result<Window> {
+        if !self.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
+            return Ok(window);
+        }
+        let mut sequences = window.sequences().to_vec();
+        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
+        Ok(Window::new(sequences)?)
+    }
+}
 
 /// Returns sequences as the rows that `compose` reads. Running text and prompts have one part each; rows of prompts and
 /// completions have two, and the completion begins at the first supervised token; for pairs, each answer has its own copy of
 /// the prompt. `mask` marks the supervised tokens within a part.
-pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
+pub fn rows_of(sequences: &[Sequence], kind: &DataKind, longest: usize) -> Batch<'static> {
     let (mut offsets, mut tokens, mut mask) = (vec![0.0], Vec::new(), Vec::new());
     let (mut parts, mut owners) = (Vec::new(), Vec::new());
     for sequence in sequences {
@@ -38,6 +103,7 @@ pub fn rows_of(sequences: &[Sequence], kind: &DataKind) -> Batch<'static> {
     }
     let mut batch = Batch::new()
         .with(names::OFFSETS, Scope::BATCH, offsets)
+        .with(names::LONGEST, Scope::BATCH, vec![longest as f64])
         .with("token", Scope::TOKEN, tokens)
         .with(names::MASK, Scope::TOKEN, mask)
         .with("part", Scope::SEQUENCE, parts)

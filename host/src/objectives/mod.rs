@@ -6,69 +6,31 @@ mod array_tests;
 pub mod batch_arrays;
 pub mod clock;
 pub mod compose;
+#[cfg(test)]
+mod compose_tests;
 pub mod micro_batch;
+pub mod needs;
 pub mod prepared_arrays;
 pub mod reads;
 
 use plugin_api::{
-    batch::{Batch, names},
+    batch::Batch,
     contract::{self, Limits},
-    manifest::{AttentionMask, Candidates, DataKind, Divergence},
-    objective::{Loss, role_of},
+    manifest::AttentionMask,
+    objective::Loss,
 };
 
 use crate::{
-    data::{PackedBatch, Window},
+    data::PackedBatch,
     error::{Error, Result},
-    model::Statistics,
     runs::breadcrumb::{self, CrashMarker},
 };
 use active::{Active, broken, failed};
 use batch_arrays::{data_arrays, join_batches};
 use clock::Clock;
-use compose::{rows_of, sequences_of};
 use micro_batch::{MicroBatchRange, join};
+pub use needs::Needs;
 use prepared_arrays::{PreparedArrays, borrowed};
-use reads::{Frozen, RoleReads};
-
-/// Which models the objectives need, and which of the policy's outputs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Any statistic of the language-model head; a reward model or a critic has no such head.
-    pub tokens: bool,
-    /// The scalar head's score of a sequence.
-    pub score: bool,
-    /// The scalar head's scores of tokens.
-    pub token_score: bool,
-    /// A statistic of the frozen reference.
-    pub reference: bool,
-    /// More of the reference than its log-probabilities of the targets, so that it runs in every step.
-    pub reference_in_step: bool,
-    /// A statistic of the teacher.
-    pub teacher: bool,
-    /// A statistic of the model that reads the same answers behind other prompts.
-    pub context: bool,
-    /// A critic's values.
-    pub critic: bool,
-    /// Rollouts: rows are prompts, and the policy answers them first.
-    pub rollouts: bool,
-}
-
-impl Needs {
-    /// Whether an objective reads at the end of a sequence, so that its last token is read too.
-    pub fn reads_last(self) -> bool {
-        self.score || self.token_score || self.critic
-    }
-
-    /// Whether a statistic of this frozen role is read.
-    pub fn frozen(self, role: Frozen) -> bool {
-        match role {
-            Frozen::Reference => self.reference,
-            Frozen::Teacher => self.teacher,
-            Frozen::Context => self.context,
-        }
-    }
-}
 
 /// All objectives of an experiment, the temperature that divides the logits for all their statistics, the limits of the sequences
 /// that they compose, and the optimizer step that their calls belong to.
@@ -153,154 +115,6 @@ impl Objectives {
     /// answers.
     pub fn set_temperature(&mut self, temperature: f64) {
         self.1 = temperature;
-    }
-
-    /// Whether all cotangents are known before the head runs.
-    pub fn linear(&self) -> bool {
-        let needs = self.needs();
-        let alone = needs.tokens && !needs.score && !needs.token_score && !needs.critic && !needs.rollouts;
-        let in_step = needs.reference_in_step || needs.teacher || needs.context || self.reads(None).of_candidates();
-        alone && !in_step && self.0.iter().all(|a| a.requirements.linear && !a.couples() && !a.reads("entropy"))
-    }
-
-    /// Returns which models and outputs the objectives need.
-    pub fn needs(&self) -> Needs {
-        let any = |name: &str| self.0.iter().any(|a| a.reads(name));
-        let (policy, [reference, teacher, context]) =
-            (self.reads(None), Frozen::ALL.map(|role| (self.reads(Some(role)), self.candidates_from(role))));
-        let compares = [reference.0, teacher.0, context.0].iter().any(|reads| reads.kl);
-        let own_ids = self.candidates().is_some_and(|candidates| candidates.from == reads::POLICY);
-        let beyond_logp = RoleReads { head: false, ..reference.0 }.any() || reference.0.statistics.any() || reference.1;
-        Needs {
-            tokens: policy.any() || compares || own_ids,
-            score: any(names::SCORE),
-            token_score: any(names::TOKEN_SCORE),
-            reference: reference.0.any() || reference.1,
-            reference_in_step: beyond_logp,
-            teacher: teacher.0.any() || teacher.1,
-            context: context.0.any() || context.1,
-            critic: any(names::CRITIC_VALUE) || any(names::CRITIC_VALUE_END),
-            rollouts: self.0.iter().any(|a| a.manifest.data == DataKind::PROMPT),
-        }
-    }
-
-    /// Whether any objective requires the statistic of this name.
-    pub fn requires(&self, statistic: &str) -> bool {
-        self.0.iter().any(|active| active.reads(statistic))
-    }
-
-    /// Whether all answers to a prompt must be in one micro-batch.
-    pub fn whole_groups(&self) -> bool {
-        self.0.iter().any(|active| active.requirements.whole_groups)
-    }
-
-    /// Returns what the objectives read of a frozen role; `None`: of the policy.
-    pub fn reads(&self, role: Option<Frozen>) -> RoleReads {
-        let any = |name: &str| self.0.iter().any(|active| active.reads(name));
-        match role {
-            None => RoleReads::of(any),
-            Some(role) => RoleReads::of(|base| any(&role.statistic(base))),
-        }
-    }
-
-    /// Returns which divergence the statistics `ROLE.kl` are.
-    pub fn divergence(&self) -> Option<Divergence> {
-        self.0.iter().find_map(|active| active.requirements.divergence)
-    }
-
-    /// Returns which ids the statistics `candidates` and `tail` are about.
-    pub fn candidates(&self) -> Option<&Candidates> {
-        self.0.iter().find_map(|active| active.requirements.candidates.as_ref())
-    }
-
-    /// Returns the first objective that reads this role, and what it reads; empty if none does.
-    pub fn reader_of(&self, role: &str) -> (String, String) {
-        let read = |active: &Active| {
-            let own = active.requirements.statistics.iter().find(|name| role_of(name).0 == role);
-            let from = active.requirements.candidates.as_ref().filter(|candidates| candidates.from == role);
-            let what = own.map(|name| format!("`{name}`")).or(from.map(|_| "candidates of that role".to_owned()))?;
-            Some((active.id.clone(), what))
-        };
-        self.0.iter().find_map(read).unwrap_or_default()
-    }
-
-    /// Whether the candidates are the ids that this role finds most probable.
-    fn candidates_from(&self, role: Frozen) -> bool {
-        self.candidates().is_some_and(|candidates| candidates.from == role.name())
-    }
-
-    /// Whether any loss couples the whole window.
-    pub fn coupled(&self) -> bool {
-        self.0.iter().any(Active::couples)
-    }
-
-    /// Returns the statistics that the head must compute. The largest logit is always included, since every run reports token
-    /// accuracy.
-    pub fn statistics(&self) -> Statistics {
-        let read = Statistics::of(|name| self.0.iter().any(|a| a.reads(name)));
-        Statistics { top1: true, ..read }
-    }
-
-    /// Returns the window with the sequences that an objective composes from its rows; unchanged if no objective composes.
-    ///
-    /// # Errors
-    /// Errors of plugins, with the plugin's name; an objective that composes although it is not the only one, since all
-    /// objectives share the data.
-    pub fn compose(&self, window: Window, seed: u64, marker: &CrashMarker) -> Result<Window> {
-        let mut composed = None;
-        for active in &self.0 {
-            marker.objective(&active.id, "compose");
-            let rows = rows_of(window.sequences(), &active.manifest.data);
-            let composed_now = active.instance.compose(&rows, seed).map_err(|e| failed(&active.id, "compose", e))?;
-            marker.host();
-            let Some(batch) = composed_now else {
-                if active.requirements.composed_candidates().is_some() {
-                    return Err(Error::run(format!(
-                        "objective \"{}\", call `compose`: it returned no sequences, but its requirements name candidates from \
-                         `compose`, which come with them",
-                        active.id
-                    )));
-                }
-                continue;
-            };
-            if self.0.len() > 1 {
-                return Err(Error::request(format!(
-                    "objective \"{}\" composes its own sequences, which is only possible if it is the only objective",
-                    active.id
-                )));
-            }
-            if self.needs().context {
-                return Err(Error::request(format!(
-                    "objective \"{}\" composes its own sequences, which have no other prompt to read `context` behind",
-                    active.id
-                )));
-            }
-            let limits = Limits { candidates: active.requirements.composed_candidates(), ..self.2 };
-            contract::composed(&rows, &batch, limits).map_err(|why| {
-                let rows = batch.get("row").unwrap_or_default().iter().map(|row| *row as u64).collect::<Vec<_>>();
-                broken(&active.id, "compose", why, &rows)
-            })?;
-            let window = Window::new(sequences_of(&batch)?);
-            composed = Some(
-                window.map_err(|e| Error::from(e).context(format!("objective \"{}\", call `compose`", active.id)))?,
-            );
-        }
-        self.with_last_read(composed.unwrap_or(window))
-    }
-
-    /// Sets `reads_last` on every sequence of the window if an objective needs it. Composed sequences do not have it set.
-    fn with_last_read(&self, window: Window) -> Result<Window> {
-        if !self.needs().reads_last() || window.sequences().iter().all(|sequence| sequence.reads_last) {
-            return Ok(window);
-        }
-        let mut sequences = window.sequences().to_vec();
-        sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
-        Ok(Window::new(sequences)?)
-    }
-
-    /// Whether an objective's `prepare` reads the statistics of the whole window.
-    pub fn reads_window(&self) -> bool {
-        self.0.iter().any(|active| active.requirements.window_statistics)
     }
 
     /// Calls each objective's `prepare` with the whole window, before it is cut: with the data, and with the statistics of the
@@ -401,87 +215,5 @@ fn same<'a, T: PartialEq + 'a>(what: &str, all: &'a [Active], of: impl Fn(&'a Ac
             Err(Error::request(format!("objectives \"{first}\" and \"{other}\" require different {what}")))
         }
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use plugin_api::{
-        manifest::{ObjectiveManifest, Requirements},
-        objective::Objective,
-    };
-
-    use super::*;
-    use crate::data::Sequence;
-    use plugin_api::batch::Scope;
-
-    /// Composes the reverse of every row.
-    struct Backwards;
-
-    impl Objective for Backwards {
-        fn compose(&self, rows: &Batch<'_>, _: u64) -> plugin_api::Result<Option<Batch<'static>>> {
-            let (tokens, offsets) = (rows.get("token")?, rows.offsets()?);
-            let turned: Vec<f64> =
-                offsets.windows(2).flat_map(|w| tokens[w[0]..w[1]].iter().rev().copied().collect::<Vec<_>>()).collect();
-            let mask = vec![1.0; turned.len()];
-            let same = |name: &str| rows.get(name).map(<[f64]>::to_vec);
-            let batch = Batch::new()
-                .with(names::OFFSETS, Scope::BATCH, same(names::OFFSETS)?)
-                .with("row", Scope::SEQUENCE, same("row")?)
-                .with("token", Scope::TOKEN, turned)
-                .with(names::MASK, Scope::TOKEN, mask);
-            Ok(Some(batch))
-        }
-
-        fn loss(&self, _: &Batch<'_>) -> plugin_api::Result<Loss> {
-            Ok(Loss::new())
-        }
-    }
-
-    fn objectives(count: usize) -> Objectives {
-        let active = || {
-            let manifest = ObjectiveManifest::default();
-            Active::new("backwards", 1.0, String::new(), manifest, Box::new(Backwards), "text").unwrap()
-        };
-        Objectives::new((0..count).map(|_| active()).collect()).unwrap()
-    }
-
-    fn window() -> Window {
-        let ids = [vec![1, 2, 3], vec![4, 5]];
-        let sequence = |(row, ids): (usize, &Vec<u32>)| Sequence {
-            ids: ids.clone(),
-            supervised: vec![true; ids.len()],
-            row: row as u64,
-            ..Default::default()
-        };
-        Window::new(ids.iter().enumerate().map(sequence).collect()).unwrap()
-    }
-
-    /// Catches a host that ignores the sequences that an objective composes.
-    #[test]
-    fn an_objective_that_composes_receives_its_own_sequences() {
-        let marker = CrashMarker::default();
-        let composed = objectives(1).compose(window(), 7, &marker).unwrap();
-        let ids: Vec<_> = composed.sequences().iter().map(|s| s.ids.clone()).collect();
-        assert_eq!(ids, [vec![3, 2, 1], vec![5, 4]]);
-    }
-
-    /// Catches composed sequences whose last token is not read, so that a score is computed one token too early.
-    #[test]
-    fn composed_sequences_are_read_to_their_end_if_an_objective_reads_scores() {
-        let mut objectives = objectives(1);
-        let read = |objectives: &Objectives| {
-            let composed = objectives.compose(window(), 7, &CrashMarker::default()).unwrap();
-            composed.sequences().iter().map(|sequence| sequence.reads_last).collect::<Vec<_>>()
-        };
-        assert_eq!(read(&objectives), [false, false]);
-        objectives.0[0].requirements = Requirements::reading(["score"]);
-        assert_eq!(read(&objectives), [true, true]);
-    }
-
-    #[test]
-    fn two_objectives_cannot_compose_the_same_rows() {
-        let error = objectives(2).compose(window(), 7, &CrashMarker::default()).unwrap_err();
-        assert!(error.message().contains("the only objective"), "{}", error.report());
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     config::experiment::{Batch, Objective},
     data::{BatchSize, Batcher, BatcherOptions, PackedBatch, Source, TextOptions, Window},
     error::{Error, Result},
-    objectives::{Objectives, active::Active},
-    runs::breadcrumb,
+    objectives::{Objectives, active::Active, micro_batch::cut},
+    runs::breadcrumb::{self, CrashMarker},
     setup::Setup,
 };
 
@@ -27,6 +27,7 @@ pub struct AuxiliaryObjective {
     /// Tokens per step.
     tokens: usize,
     micro_batch: usize,
+    seed: u64,
 }
 
 impl AuxiliaryObjective {
@@ -68,10 +69,11 @@ impl AuxiliaryObjective {
             });
             let objectives = mistakes.check(&setup.loaded.key_of("objective", index), objectives)?;
             let text = mistakes.check(&key("text"), text_of(setup, own, &key("text"), tokens))?;
-            let (Some(objectives), Some((batcher, sources))) = (objectives, text) else {
+            let (Some(mut objectives), Some((batcher, sources))) = (objectives, text) else {
                 complete = false;
                 continue;
             };
+            objectives.limit(setup.config.vocab, setup.config.context as usize);
             all.push(AuxiliaryObjective {
                 objectives,
                 batcher,
@@ -79,6 +81,7 @@ impl AuxiliaryObjective {
                 context: setup.config.context as usize,
                 tokens,
                 micro_batch: setup.experiment().train.micro_batch_tokens,
+                seed: setup.experiment().seed,
             });
         }
         Ok(complete.then_some(all))
@@ -88,12 +91,13 @@ impl AuxiliaryObjective {
     /// the text does not change.
     ///
     /// # Errors
-    /// Text that cannot be packed.
+    /// Text that cannot be packed; errors of plugins.
     pub fn worst_window(&self, most: usize) -> Result<Vec<PackedBatch>> {
         let most = most.min(self.micro_batch);
         let reads_last = self.objectives.needs().reads_last();
         let rows = Rows::of(&self.batcher, self.context, reads_last, Batch::Tokens(self.tokens));
-        crate::objectives::micro_batch::cut(&Window::new(rows.worst(most))?, most)
+        let window = Window::new(rows.worst(most))?;
+        cut(&self.objectives.compose(window, self.seed, &CrashMarker::default())?, most)
     }
 
     /// Returns the next window in micro-batches without advancing the place in the text.
@@ -102,7 +106,7 @@ impl AuxiliaryObjective {
     /// As [`AuxiliaryObjective::window`].
     pub fn peek(&mut self) -> Result<Vec<PackedBatch>> {
         let place = self.batcher.state().clone();
-        let micro_batches = self.window()?;
+        let micro_batches = self.window(&CrashMarker::default())?;
         self.batcher.restore(place)?;
         Ok(micro_batches)
     }
@@ -110,11 +114,13 @@ impl AuxiliaryObjective {
     /// The next window, in micro-batches.
     ///
     /// # Errors
-    /// Text that cannot be read or packed.
-    pub fn window(&mut self) -> Result<Vec<PackedBatch>> {
+    /// Text that cannot be read or packed; errors of plugins.
+    pub fn window(&mut self, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
         let window = self.batcher.next_window(self.context)?;
         let window = window.ok_or_else(|| Error::run("the objective's own text has ended"))?;
-        crate::objectives::micro_batch::cut(&window, self.micro_batch)
+        // The place in the text, which a resumed run has too, tells windows apart.
+        let seed = self.seed ^ self.batcher.state().positions;
+        cut(&self.objectives.compose(window, seed, marker)?, self.micro_batch)
     }
 }
 

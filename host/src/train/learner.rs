@@ -236,7 +236,7 @@ impl Learner {
         let (model, roles, grads) = (&self.model, &self.roles, &self.grads);
         let trained = TrainedModels { models: roles.models(model), recompute: self.recompute, grads };
         for one in &mut self.auxiliary {
-            let window = one.window()?;
+            let window = one.window(marker)?;
             let own = trained.accumulate(&mut one.objectives, &window, marker)?;
             out.loss += own.loss;
             out.tokens += own.tokens;

@@ -188,7 +188,8 @@ fn single_answers(experiment: &Experiment, objectives: &Objectives) -> Vec<Strin
         terms.any(|term| *active.requirements.normaliser(term).0 == Normaliser::GROUPS)
     };
     let (prompts, needs) = (rollout.prompts, objectives.needs());
-    if !needs.rollouts || (needs.critic && !objectives.iter().any(by_groups)) {
+    let ranks = objectives.iter().any(|active| active.requirements.rewards);
+    if !needs.rollouts || !ranks || (needs.critic && !objectives.iter().any(by_groups)) {
         return Vec::new();
     }
     vec![format!(

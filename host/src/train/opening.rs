@@ -90,6 +90,7 @@ pub fn open_or_mistakes(
         let table = own.objectives.iter().next().map_or(0, |active| active.table);
         let key = setup.loaded.key_of("objective", table);
         check_own_text(&objectives, &own.objectives, &key, mistakes);
+        Roles::check_own_text(&own.objectives, &key, mistakes);
     }
     let reads_weights = setup.model_folder.is_some() || !setup.role_paths().is_empty() || checkpoint.is_some();
     let (Some(device), true) = (device, fits && (mistakes.are_none() || !reads_weights)) else { return Ok(None) };

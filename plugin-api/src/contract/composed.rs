@@ -99,7 +99,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
 fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
     let (name, found, cols) = (array.name.as_ref(), array.scope, array.cols);
     let (scope, columns) = match name {
-        names::OFFSETS => (Scope::BATCH, 1),
+        names::OFFSETS | names::LONGEST => (Scope::BATCH, 1),
         "token" | names::MASK | names::SEGMENT_END => (Scope::TOKEN, 1),
         "row" | "part" | names::GROUP | names::SIDE | names::COUNTED => (Scope::SEQUENCE, 1),
         names::CANDIDATE_IDS => match limits.candidates {

@@ -35,6 +35,7 @@ const OWN_ARRAYS: &[&str] = &[
     names::COUNTED,
     names::CANDIDATE_IDS,
     names::SEGMENT_END,
+    names::LONGEST,
     "token",
     "row",
     "part",

@@ -119,6 +119,12 @@ fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result
         return fault("it requires 0 answers to a prompt, expected at least 1");
     }
     if manifest.data == DataKind::PROMPT {
+        let temperature = requirements.temperature;
+        if temperature != 1.0 {
+            return fault(format!(
+                "it requires the temperature {temperature}; with rollouts statistics are read at `rollout.temperature`"
+            ));
+        }
         return match requirements.window_statistics {
             true => fault("it requires `window_statistics`; with rollouts `prepare` always reads the statistics"),
             false => Ok(()),
@@ -213,6 +219,8 @@ mod tests {
             assert!(why.contains(part), "{part} is missing in {why}");
         }
         let window = Requirements { window_statistics: true, ..Default::default() };
-        assert!(refused(prompt, window).contains("always reads"));
+        assert!(refused(prompt.clone(), window).contains("always reads"));
+        let warm = Requirements { temperature: 2.0, ..Default::default() };
+        assert!(refused(prompt, warm).contains("`rollout.temperature`"));
     }
 }

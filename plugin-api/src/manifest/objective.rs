@@ -125,7 +125,8 @@ pub struct Requirements {
     /// The loss is linear in its statistics, so that cotangents depend only on data: the host requests them with statistics of
     /// zero before the head runs, and the head computes loss and gradient in one pass.
     pub linear: bool,
-    /// Temperature: the logits are divided by it before any statistic but `kl` is computed.
+    /// Temperature: the logits are divided by it before any statistic but `kl` is computed. With rollouts it must be 1: there all
+    /// statistics but `kl` are read at the temperature of the sampling, `rollout.temperature`.
     #[serde(default = "one")]
     pub temperature: f64,
     /// Under these options the loss couples the whole batch, which [`ObjectiveManifest::coupled`] declares for every instance:
@@ -158,8 +159,9 @@ pub struct Requirements {
     /// Which tokens of its sequence a token attends to, in training, evaluation and generation. The prompt of a sequence is what
     /// precedes its first supervised token. With [`AttentionMask::PREFIX`] a prompt is read at once and its continuation decoded
     /// causally; with [`AttentionMask::BIDIRECTIONAL`] the policy cannot generate, and `compose` must not let a sequence hold the
-    /// tokens that it predicts, except as its last one, which is not read. Reference, teacher and critic read with the policy's mask.
-    /// The saved model records it.
+    /// tokens that it predicts, except as its last one, which is not read. Reference and critic read with
+    /// the policy's mask; a teacher and a context of its own read with the mask that they were trained with. The saved model records
+    /// its mask.
     #[serde(default)]
     pub attention: AttentionMask,
 }

@@ -67,7 +67,8 @@ statistics! {
     KL = "kl", StatisticSpec { range: (0.0, f64::INFINITY), ..TOKEN };
     /// Log-probabilities of given ids, per token and candidate.
     CANDIDATES = "candidates", StatisticSpec { wide: true, range: (f64::NEG_INFINITY, 0.0), ..TOKEN };
-    /// Logarithm of the probability of all ids that are not candidates, per token.
+    /// Logarithm of the probability of all ids that are not candidates, per token. There is at least one: the host refuses
+    /// candidates that are the whole vocabulary.
     TAIL = "tail", StatisticSpec { range: (f64::NEG_INFINITY, 0.0), ..TOKEN };
     /// The critic's value of the state before a token, per token.
     VALUE = "value", TOKEN;

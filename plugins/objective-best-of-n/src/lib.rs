@@ -15,6 +15,7 @@
 
 use plugin_api::{
     batch::names::{ENDED, GROUP, REWARD, TARGET},
+    groups::tie_break,
     prelude::*,
 };
 
@@ -112,17 +113,11 @@ impl Objective for BestOfN {
 /// Per answer 1 if fewer than `count` answers to its prompt are better, else 0.
 fn best(rollout: &Batch<'_>, count: usize) -> Result<Vec<f64>> {
     let (reward, group, offsets) = (rollout.get(REWARD)?, rollout.get(GROUP)?, rollout.offsets()?);
-    let target = rollout.get(TARGET)?;
-    let lots: Vec<u64> = offsets.windows(2).map(|ends| lot(&target[ends[0]..ends[1]])).collect();
+    let lots = tie_break(rollout.get(TARGET)?, &offsets);
     // A number for equal answers too, so that exactly `count` are kept.
     let rank = |s: usize| (reward[s], lots[s], s);
     let better = |s: usize| (0..reward.len()).filter(|o| group[*o] == group[s] && rank(*o) > rank(s)).count();
     Ok((0..reward.len()).map(|s| f64::from(u8::from(better(s) < count))).collect())
-}
-
-/// A number that depends on the tokens alone, without a preference: the FNV-1a hash of their ids.
-fn lot(tokens: &[f64]) -> u64 {
-    tokens.iter().fold(0xcbf2_9ce4_8422_2325, |hash, id| (hash ^ id.to_bits()).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Names of the metrics.

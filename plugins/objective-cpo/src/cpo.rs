@@ -55,10 +55,11 @@ impl ObjectivePlugin for Cpo {
     }
 
     fn create(options: Config) -> Result<Self> {
-        let Config { loss, beta, label_smoothing, .. } = &options;
+        let Config { loss, beta, label_smoothing, sft_weight, sft_per } = &options;
         let ignored = (*label_smoothing > 0.0 && loss != "sigmoid")
             .then(|| format!("option `label_smoothing`: `loss = \"{loss}\"` does not use it; leave it at 0"));
-        pairs::refuse(pairs::positive_beta(*beta).into_iter().chain(ignored))?;
+        let unused = pairs::unused_sft_per(*sft_weight, sft_per);
+        pairs::refuse(pairs::positive_beta(*beta).into_iter().chain(ignored).chain(unused))?;
         Ok(Self(options))
     }
 }

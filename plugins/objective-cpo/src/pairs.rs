@@ -62,8 +62,9 @@ impl<'a> Pairs<'a> {
 
     /// The loss: the pairs' values `[P]`, the likelihood of the chosen answers unless its weight is 0, and the metrics.
     ///
-    /// # Errors [`Code::SHAPE`] for lengths that disagree, a pair without exactly one answer on each side, and a mask
-    /// or side that is not 0 or 1.
+    /// # Errors
+    /// [`Code::SHAPE`] for lengths that disagree, a pair without exactly one answer on each side, and a mask or side that is not
+    /// 0 or 1.
     pub fn loss(&self, pairs: Var<'a>, sft_weight: f64, rewards: Sides<'a>) -> Result<Loss> {
         let chosen = Mask::from(self.mask).and(self.tape.constant(self.side).to_tokens().gt(0.5));
         let nll = -self.logp.masked_sum(&chosen);
@@ -85,6 +86,12 @@ impl<'a> Pairs<'a> {
         loss = loss.metric(metric::ACCURACY, margin.gt(0.0).count() as f64, count);
         Ok(loss.metric(metric::NLL, nll.scalar()?, chosen.count() as f64))
     }
+}
+
+/// Why `sft_per` has no effect, if it was given without a weight of the term.
+pub(crate) fn unused_sft_per(sft_weight: f64, sft_per: &str) -> Option<String> {
+    (sft_weight == 0.0 && sft_per != SFT_PER[0])
+        .then(|| "option `sft_per`: it has no effect with `sft_weight = 0`".to_owned())
 }
 
 /// A micro-batch's share of what the term `sft` is divided by: the supervised tokens of the chosen answers, or the

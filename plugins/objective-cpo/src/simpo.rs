@@ -1,5 +1,5 @@
-//! Simple preference optimisation (Meng et al. 2024, arXiv 2405.14734, equation 6). With `m = beta (mean(c) - mean(r))
-//! - gamma`:
+//! Simple preference optimisation (Meng et al. 2024, arXiv 2405.14734, equation 6). With
+//! `m = beta (mean(c) - mean(r)) - gamma`:
 //!
 //! ```text
 //! preference = -(1 - eps) log sigmoid(m) - eps log sigmoid(-m)          eps = label_smoothing
@@ -54,7 +54,8 @@ impl ObjectivePlugin for SimPo {
     }
 
     fn create(options: Config) -> Result<Self> {
-        pairs::refuse(pairs::positive_beta(options.beta))?;
+        let unused = pairs::unused_sft_per(options.sft_weight, &options.sft_per);
+        pairs::refuse(pairs::positive_beta(options.beta).into_iter().chain(unused))?;
         Ok(Self(options))
     }
 }

@@ -20,8 +20,9 @@ fn manifest(data: DataKind, summary: &str) -> ObjectiveManifest {
     ObjectiveManifest {
         summary: summary.into(),
         formula:
-            "sum over supervised tokens of the generalised Jensen-Shannon divergence between teacher q and policy p \
-                  (weight 0: KL(q || p); 1: KL(p || q)) - nll logp"
+            "sum over supervised tokens of the generalised Jensen-Shannon divergence between teacher q and policy p at \
+                  `temperature` (weight 0: KL(q || p); 1: KL(p || q)), over the vocabulary or over the teacher's `top_k` ids and \
+                  all others as one; plus the coefficient `nll` times the sum of -logp"
                 .into(),
         paper:
             "Agarwal et al. 2024, arXiv 2306.13649, equations 1 and 2; Hinton et al. 2015, arXiv 1503.02531, section 2"
@@ -71,6 +72,11 @@ impl ObjectivePlugin for OnPolicyDistillation {
     }
 
     fn create(options: Config) -> Result<Self> {
+        if options.top_k > 0 && options.temperature != 1.0 {
+            let why = "options `top_k` and `temperature`: candidates are compared at the temperature of the sampling; set \
+                       rollout.temperature, or use top_k = 0";
+            return Err(Error::new(Code::OPTION, why));
+        }
         Ok(Self(Settings::new(options)?))
     }
 }

@@ -20,7 +20,8 @@
 //!
 //! and the mixture form in the same way. Joining parts never makes a divergence larger: the result is a lower bound of the whole one.
 //!
-//! With `nll` > 0 the term `nll` adds the negative log-likelihood of the tokens at temperature 1. All arrays are `[N]` tokens, or
+//! With `nll` > 0 the term `nll` adds the negative log-likelihood of the tokens, at temperature 1 (`distill`) or at that of the sampling
+//! (`on-policy-distill`). All arrays are `[N]` tokens, or
 //! `[N, K]`, aligned to the target; in nats. Both terms are sums over supervised tokens, and the host divides by their number in the
 //! optimizer window. Other tokens add nothing, and their cotangents are exactly 0.
 

@@ -8,8 +8,6 @@ pub const PLACE: &str = "place";
 
 /// Sentinels of a rewritten sequence.
 const SENTINELS: usize = 3;
-/// The shortest limit that leaves room for the sentinels, a begin and an end of text, and a token.
-pub const SHORTEST: usize = SENTINELS + 3;
 
 /// What a token belongs to: the values of the array `place`.
 mod place {
@@ -29,12 +27,13 @@ mod place {
 /// [`Code::ARRAY`] for an array that is missing.
 pub fn rewritten(config: &Config, rows: &Batch<'_>, seed: u64) -> Result<Batch<'static>> {
     let (offsets, token, mask, row) = (rows.offsets()?, rows.get("token")?, rows.mask()?, rows.get("row")?);
+    let longest = rows.get(names::LONGEST)?.first().map_or(usize::MAX, |longest| *longest as usize);
     let mut made = Sequences { offsets: vec![0.0], ..Sequences::default() };
     for (bounds, row) in offsets.windows(2).zip(row) {
         let (own, supervised) = (&token[bounds[0]..bounds[1]], &mask[bounds[0]..bounds[1]]);
         let mut draws = Draws::new(seed, *row, own);
         let chosen = draws.unit() < config.rate && supervised.iter().skip(1).all(|m| *m == 1.0);
-        match chosen.then(|| Parts::cut(config, own, &mut draws)).flatten() {
+        match chosen.then(|| Parts::cut(config, own, longest, &mut draws)).flatten() {
             Some(parts) => made.push_rewritten(config, &parts, draws.unit() < config.spm_rate),
             None => made.push(own, supervised, place::PLAIN),
         }
@@ -62,11 +61,10 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Drops the last tokens of a text that does not fit with its sentinels, and cuts the rest at two places, each
     /// anywhere between tokens with the same probability. `None` if no token fits.
-    fn cut(config: &Config, own: &'a [f64], draws: &mut Draws) -> Option<Self> {
-        let most = if config.longest == 0 { own.len() } else { usize::try_from(config.longest).ok()? };
+    fn cut(config: &Config, own: &'a [f64], longest: usize, draws: &mut Draws) -> Option<Self> {
         let (begin, rest) = own.split_at(usize::from(own.first() == Some(&(config.begin_id as f64))));
         let (text, end) = rest.split_at(rest.len() - usize::from(rest.last() == Some(&(config.end_id as f64))));
-        let room = most.checked_sub(begin.len() + SENTINELS + end.len())?;
+        let room = longest.checked_sub(begin.len() + SENTINELS + end.len())?;
         let text = &text[..text.len().min(room)];
         let (one, two) = (draws.below(text.len() + 1), draws.below(text.len() + 1));
         let (first, second) = (one.min(two), one.max(two));

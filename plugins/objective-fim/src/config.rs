@@ -20,8 +20,5 @@ options! {
         end_id: i64 = 256, from -1;
         /// Id of the token that sequences begin with, which stays first; -1 if there is none.
         begin_id: i64 = -1, from -1;
-        /// The most tokens of a sequence: model.context + 1. A text that would have more, because of its sentinels,
-        /// loses its last tokens before it is cut. 0: a rewritten sequence is never longer than it was.
-        longest: i64 = 0, from 0;
     }
 }

@@ -43,8 +43,8 @@ impl ObjectivePlugin for FillInTheMiddle {
                 .into(),
             formula: "-sum over all tokens of logp; a share `rate` of the sequences is rewritten to <prefix> prefix <suffix> suffix \
                       <middle> middle (PSM), of these a share `spm_rate` to <prefix> <suffix> suffix <middle> prefix middle (SPM); \
-                      cut between tokens, after the division into contexts; a text that would be too long loses its last tokens \
-                      before it is cut"
+                      cut between tokens, after the division into contexts; a text that would be longer than the model's \
+                      context loses its last tokens before it is cut"
                 .into(),
             paper: "Bavarian et al. 2022, arXiv 2207.14255, sections 3 and 3.1; there cut between characters".into(),
             data: DataKind::TEXT,
@@ -72,7 +72,7 @@ impl ObjectivePlugin for FillInTheMiddle {
     }
 
     fn create(options: Config) -> Result<Self> {
-        let Config { prefix_id, suffix_id, middle_id, end_id, begin_id, longest, .. } = &options;
+        let Config { prefix_id, suffix_id, middle_id, end_id, begin_id, .. } = &options;
         let sentinels = [("prefix_id", prefix_id), ("suffix_id", suffix_id), ("middle_id", middle_id)];
         let ids = [&sentinels[..], &[("end_id", end_id), ("begin_id", begin_id)]].concat();
         for (i, (key, id)) in ids.iter().enumerate() {
@@ -82,12 +82,6 @@ impl ObjectivePlugin for FillInTheMiddle {
                     format!("option `{key}`: {id} is also the value of `{other}`; sentinels have ids of their own");
                 return Err(Error::new(Code::OPTION, why));
             }
-        }
-        let least = compose::SHORTEST as i64;
-        if (1..least).contains(longest) {
-            let why =
-                format!("option `longest`: {longest} tokens do not hold the sentinels; give 0, or at least {least}");
-            return Err(Error::new(Code::OPTION, why));
         }
         Ok(Self(options))
     }

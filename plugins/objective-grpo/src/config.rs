@@ -61,7 +61,8 @@ options! {
         /// so that it restrains nothing), `k2` d^2 / 2 (on policy its gradient is the KL's), `k3` exp(-d) - 1 + d
         /// (GRPO).
         kl: String = "k3".into(), of ESTIMATORS.iter().map(|row| row.name);
-        /// Multiply the estimate by the ratio (DeepSeek-V3.2): with `k3` its gradient is then the KL's.
+        /// Multiply the estimate by the ratio (DeepSeek-V3.2): with `k3` and `level = "token"` its gradient is then the
+        /// KL's.
         kl_weighted: bool = false;
         /// Answers longer than `max_length` minus this number of tokens lose reward, up to `overlong_penalty` at
         /// `max_length` (DAPO's soft overlong punishment); 0: none.
@@ -74,7 +75,8 @@ options! {
         /// Drop the answers to a prompt if all their rewards are equal, and ask for as many new prompts (DAPO's dynamic
         /// sampling).
         dynamic: bool = false;
-        /// Corrects for a sampler with other probabilities than the policy's (temperature, top-p, rounding) by the
+        /// Corrects for a sampler with other probabilities than the policy's (top-p, top-k, rounding; the policy's are read
+        /// at the sampler's temperature) by the
         /// weight exp(old_logp - sampler.logp) of each token: `truncate` caps it, `mask` gives tokens above the cap no
         /// gradient, `none` reads no sampler.
         importance: String = "none".into(), of ["none", "truncate", "mask"];

@@ -8,7 +8,8 @@
 //! | k2 | d^2 / 2, biased | the KL's |
 //! | k3 | exp(-d) - 1 + d, unbiased, never negative | that of the KL in the other direction |
 //!
-//! Multiplied by the ratio to the policy that sampled, k1 and k3 have the gradient of the KL (`kl_weighted`).
+//! Multiplied by the token's ratio to the policy that sampled, k1 and k3 have the gradient of the KL (`kl_weighted`). In k3 `d` is at
+//! least -20: below that the estimate is constant and has no gradient.
 
 use plugin_api::tape::Var;
 
@@ -25,8 +26,12 @@ pub struct Estimator {
 pub const ESTIMATORS: &[Estimator] = &[
     Estimator { name: "k1", of: |d| d },
     Estimator { name: "k2", of: |d| 0.5 * d.square() },
-    Estimator { name: "k3", of: |d| (-d).clamp(f64::NEG_INFINITY, LOG_RATIO_CAP).exp() - 1.0 + d },
+    Estimator { name: "k3", of: |d| k3(d.clamp(-LOG_RATIO_CAP, f64::INFINITY)) },
 ];
+
+fn k3(d: Var<'_>) -> Var<'_> {
+    (-d).exp() - 1.0 + d
+}
 
 /// Above this log-ratio of one token an exponential is meaningless, and soon infinite.
 pub const LOG_RATIO_CAP: f64 = 20.0;

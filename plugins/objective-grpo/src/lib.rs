@@ -84,14 +84,18 @@ fn metrics() -> Vec<MetricSpec> {
     let mean = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
     let healthy = |name, meaning, range| MetricSpec { healthy: Some(range), ..mean(name, meaning) };
     vec![
-        mean(metric::REWARD, "Reward of an answer, less the penalty of long ones, over the whole rollout"),
+        mean(
+            metric::REWARD,
+            "Reward of an answer, less the penalty of long ones, over the rollout without prompts that `dynamic` replaced",
+        ),
         mean(
             metric::SPREAD,
-            "Standard deviation of the rewards within a group, over the whole rollout; at 0 nothing is learned",
+            "Standard deviation of the rewards within a group, over the same rollout; at 0 nothing is learned",
         ),
         healthy(
             metric::EQUAL,
-            "Share of groups whose rewards are all equal, over the whole rollout; the group's baselines teach nothing there",
+            "Share of groups whose rewards are all equal, over the same rollout; the group's baselines teach nothing there. \
+             With `dynamic` the host's `answers/kept` tells how many answers were dropped",
             (0.0, 0.9),
         ),
         healthy(
@@ -131,7 +135,7 @@ fn metrics() -> Vec<MetricSpec> {
         mean(metric::LENGTH, "Supervised tokens per answer, the end-of-text token included"),
         healthy(
             metric::TRUNCATED,
-            "Share of answers that were cut off rather than ended, over the whole rollout",
+            "Share of answers that were cut off rather than ended, over the same rollout",
             (0.0, 0.75),
         ),
         healthy(

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! (The penalty: Yu et al. 2025, DAPO, arXiv 2503.14476, equation 13. The weight: Yao et al. 2025, "Your efficient RL
-//! framework secretly brings you off-policy RL training".) Baselines and deviations include every answer of the
-//! rollout, also those that are dropped.
+//! framework secretly brings you off-policy RL training".) Baselines and deviations include every answer that
+//! `prepare` gets, also those that it drops.
 
 use crate::{
     advantages::{advantages, decoupled, of_steps},
@@ -162,10 +162,14 @@ impl<'b> Rollout<'b> {
         let equal = self.equal();
         let drops = |s: usize| (dynamic && equal[s]) || (mask_truncated && self.ended[s] == 0.0);
         let keep: Vec<f64> = (0..equal.len()).map(|s| f64::from(u8::from(!drops(s)))).collect();
+        let of = |drops: bool| -> BTreeSet<u64> {
+            (0..equal.len()).filter(|s| (keep[*s] == 0.0) == drops).map(|s| self.group[s].to_bits()).collect()
+        };
+        // Prompts of which no answer is left.
+        let dropped = of(true).difference(&of(false)).count();
         let prepared = prepared.with("keep", Scope::SEQUENCE, keep);
-        let dropped: BTreeSet<u64> = (0..equal.len()).filter(|s| equal[*s]).map(|s| self.group[s].to_bits()).collect();
         match dynamic {
-            true => prepared.with("request", Scope::BATCH, vec![dropped.len() as f64]),
+            true => prepared.with("request", Scope::BATCH, vec![dropped as f64]),
             false => prepared,
         }
     }

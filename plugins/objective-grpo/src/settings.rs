@@ -156,6 +156,11 @@ impl Settings {
             ),
             (
                 "dynamic",
+                !c.dynamic || !self.decouples(),
+                "with `aggregation = \"normalize-then-sum\"`, answers with equal sums of rewards can still teach something",
+            ),
+            (
+                "dynamic",
                 !c.dynamic || self.compares(),
                 "answers with equal rewards teach nothing only with `baseline = \"group\"` or `\"leave-one-out\"`",
             ),

@@ -8,22 +8,29 @@ pub const MISMATCHED: &str = "mismatched";
 /// The column of labelled rows.
 const LABEL: &str = "label";
 
-/// The rows, then their mismatched sequences; a single row has none.
+/// The rows, then their mismatched sequences; a single row has none. A mismatched sequence that would be too long for the model loses
+/// the beginning of its prompt, and then the end of its answer.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that is missing.
 pub fn with_mismatched(rows: &Batch<'_>) -> Result<Batch<'static>> {
     let (offsets, token, mask) = (rows.offsets()?, rows.get("token")?, rows.mask()?);
     let (row, label) = (rows.get("row")?, rows.column(LABEL)?);
+    let longest = rows.get(names::LONGEST)?.first().map_or(usize::MAX, |longest| *longest as usize);
     // Two parts per row: the prompt, then the answer.
     let count = rows.sequences()? / 2;
     let mut made = Sequences { offsets: vec![0.0], ..Sequences::default() };
     for mismatched in [false, true].into_iter().take(if count > 1 { 2 } else { 1 }) {
         for index in 0..count {
             let answer = (index + usize::from(mismatched)) % count;
-            for part in [2 * index, 2 * answer + 1] {
-                made.token.extend(&token[offsets[part]..offsets[part + 1]]);
-                made.mask.extend(&mask[offsets[part]..offsets[part + 1]]);
+            let [mut prompt, mut written] = [2 * index, 2 * answer + 1].map(|part| offsets[part]..offsets[part + 1]);
+            // One token of the prompt stays, so that every token of the answer is predicted.
+            let over = (prompt.len() + written.len()).saturating_sub(longest);
+            prompt.start += over.min(prompt.len().saturating_sub(1));
+            written.end -= (prompt.len() + written.len()).saturating_sub(longest).min(written.len());
+            for part in [prompt, written] {
+                made.token.extend(&token[part.clone()]);
+                made.mask.extend(&mask[part]);
             }
             made.offsets.push(made.token.len() as f64);
             made.row.push(row[2 * index]);

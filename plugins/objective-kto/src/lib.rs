@@ -10,7 +10,7 @@
 //! ```
 //!
 //! per labelled answer of the optimizer window (Ethayarajh et al. 2024, arXiv 2402.01306, equation 8). z estimates the
-//! divergence from the reference: y' is an answer to another prompt of the window. As in TRL the answers are rotated
+//! divergence from the reference: y' is the answer of the window's next row. As in TRL the answers are rotated
 //! by one row: [`compose`] adds to the rows a *mismatched* sequence (x, y') for each of them, y' being the answer of
 //! the next row. A window of one row has none, so that z is 0. TRL takes the mean over a micro-batch, here it is over
 //! the whole window, so that the cut does not matter.

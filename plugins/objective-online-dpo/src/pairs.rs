@@ -6,7 +6,7 @@
 
 use plugin_api::{
     batch::names::{GROUP, REFERENCE_LOGP, REWARD, TARGET},
-    groups::sequence_sum,
+    groups::{sequence_sum, tie_break},
     prelude::*,
 };
 use std::collections::BTreeMap;
@@ -32,8 +32,8 @@ pub fn prepare(rollout: &Batch<'_>) -> Result<Batch<'static>> {
     if let Some(s) = reward.iter().position(|reward| !reward.is_finite()) {
         return Err(Error::new(Code::ARRAY, format!("`reward`[{s}] of the rollout is {}", reward[s])));
     }
-    let target = rollout.get(TARGET)?;
-    let rank = |s: usize| (reward[s], lot(&target[offsets[s]..offsets[s + 1]]), s);
+    let lots = tie_break(rollout.get(TARGET)?, &offsets);
+    let rank = |s: usize| (reward[s], lots[s], s);
     let mut prompts: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     (0..reward.len()).for_each(|s| prompts.entry((group[s] + 0.0).to_bits()).or_default().push(s));
     let (mut keep, mut ranks, mut pairs) = (vec![0.0; reward.len()], vec![0.0; reward.len()], 0.0);
@@ -81,9 +81,4 @@ pub fn pairs(batch: &Batch<'_>) -> Result<(Vec<usize>, Vec<usize>)> {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// A number that depends on the tokens alone, without a preference: the FNV-1a hash of their ids.
-fn lot(tokens: &[f64]) -> u64 {
-    tokens.iter().fold(0xcbf2_9ce4_8422_2325, |hash, id| (hash ^ id.to_bits()).wrapping_mul(0x0100_0000_01b3))
 }

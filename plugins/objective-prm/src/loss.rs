@@ -23,7 +23,8 @@ pub const BCE: &str = "bce";
 /// The data's column of labels.
 pub const LABELS: &str = "labels";
 
-/// Returns 1 at the last token of each step that is learned, else 0; `last_only`: only at the last step of each answer.
+/// Returns 1 at the last token of each step that is learned, else 0; `last_only`: only at the last step of each answer, and not in a
+/// truncated one, which has lost its last step.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for answers without steps.
@@ -35,10 +36,13 @@ pub fn steps(batch: &Batch<'_>, last_only: bool) -> Result<Vec<f64>> {
     })?;
     let mut steps: Vec<f64> = ends.iter().zip(batch.mask()?).map(|(end, mask)| end * mask).collect();
     if last_only {
-        for bounds in batch.offsets()?.windows(2) {
+        let labels = batch.lengths(&format!("{}{LABELS}", names::COLUMN))?;
+        for (bounds, labels) in batch.offsets()?.windows(2).zip(labels) {
+            let found = ends[bounds[0]..bounds[1]].iter().filter(|end| **end == 1.0).count();
             let own = &mut steps[bounds[0]..bounds[1]];
             let last = own.iter().rposition(|step| *step != 0.0).unwrap_or(0);
-            own.iter_mut().take(last).for_each(|step| *step = 0.0);
+            let others = if found < labels { own.len() } else { last };
+            own.iter_mut().take(others).for_each(|step| *step = 0.0);
         }
     }
     Ok(steps)

@@ -26,7 +26,7 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
         (&["ce"][..], 3),
         (&["sft"], 1),
         (&["dpo"], 15),
-        (&["simpo"], 6),
+        (&["simpo"], 5),
         (&["cpo"], 7),
         (&["orpo"], 3),
         (&["kto"], 5),

@@ -98,7 +98,6 @@ fn fim_trains_with_sentinels_of_the_models_vocabulary() {
     let fim = r#"
 [objective]
 plugin = "fim"
-longest = 49
 
 [train]
 steps = 8

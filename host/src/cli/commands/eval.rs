@@ -33,6 +33,10 @@ pub struct Eval {
     /// With --rows: a column that has another name in the file, as data.columns does: --column answer=solution.
     #[arg(long, value_name = "KEY=NAME", requires = "rows", value_parser = column)]
     column: Vec<(String, String)>,
+    /// With --rows: what follows each segment of a completion that is a list of texts, as data.segment_separator does;
+    /// default: a line break.
+    #[arg(long, value_name = "TEXT", requires = "rows")]
+    segment_separator: Option<String>,
     /// With --rows: about how many prompts to answer; 0: none; default: all.
     #[arg(long, value_name = "N", requires = "rows")]
     generate: Option<u64>,
@@ -72,7 +76,19 @@ pub struct EvalRequest {
 }
 
 pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let Eval { model, data, rows, chat_template, column, generate, out, backend, json, per_token } = args;
+    let Eval {
+        model,
+        data,
+        rows,
+        chat_template,
+        column,
+        segment_separator: separator,
+        generate,
+        out,
+        backend,
+        json,
+        per_token,
+    } = args;
     if per_token && !rows.is_empty() {
         return Err(Error::request("--per-token is for text, not for --rows").with_hint("leave one of them out"));
     }
@@ -81,7 +97,8 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
             .with_hint("leave one of them out"));
     }
     let columns = column.into_iter().collect();
-    let rows = (!rows.is_empty()).then_some(RowsToEvaluate { paths: rows, chat_template, columns, generate });
+    let rows =
+        (!rows.is_empty()).then_some(RowsToEvaluate { paths: rows, chat_template, columns, generate, separator });
     perform(EvalRequest { model, data, rows, out, backend, plugin_folders, json, per_token })
 }
 

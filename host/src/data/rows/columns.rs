@@ -35,15 +35,16 @@ pub(super) fn list_columns(rows: &[&Row]) -> Result<(Vec<String>, Vec<String>)> 
     let every: BTreeSet<&str> = columns.map(|(name, _)| name.as_str()).collect();
     let (mut whole, mut ragged) = (Vec::new(), Vec::new());
     for name in every {
+        if let Some(without) = rows.iter().find(|row| list(row, name).is_none()) {
+            ragged.push(format!("{name} (not in {})", without.place));
+            continue;
+        }
         let length = format!("{name}{}", names::LENGTH);
         if let Some(row) = rows.iter().find(|row| row.columns.contains_key(&length)) {
             let what = format!("the name of the number of values of the list `{name}`; rename one of them");
             return Err(DataError::Json { place: row.place.clone(), key: length, what });
         }
-        match rows.iter().find(|row| list(row, name).is_none()) {
-            None => whole.push(name.to_owned()),
-            Some(without) => ragged.push(format!("{name} (not in {})", without.place)),
-        }
+        whole.push(name.to_owned());
     }
     Ok((whole, ragged))
 }

@@ -99,13 +99,14 @@ pub fn held_out(setup: &Setup, objectives: &Objectives, data: &TrainingData) -> 
     Ok(all.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// Returns a batch with the sequences that the objectives compose from it, packed; if they are longer than the batch, in
-/// micro-batches of `tokens` positions.
+/// Returns a batch with the sequences that the objectives compose from it, packed; if they or their sequences behind other prompts
+/// are longer than the batch, in micro-batches of `tokens` positions.
 fn composed(objectives: &Objectives, sequences: Vec<Sequence>, seed: u64, tokens: usize) -> Result<Vec<PackedBatch>> {
     let window = Window::new(sequences)?;
     let positions = window.positions();
     let composed = objectives.compose(window, seed, &CrashMarker::default())?;
-    if composed.positions() > positions {
+    let extent: usize = composed.sequences().iter().map(Sequence::extent).sum();
+    if composed.positions() > positions || extent > tokens.max(positions) {
         return cut(&composed, tokens);
     }
     Ok(vec![pack(composed.sequences())?])

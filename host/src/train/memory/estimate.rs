@@ -221,7 +221,7 @@ impl Counting<'_> {
             ..compared(pass.objectives, rows.len())
         };
         let keep = Keep::ForBackward(self.learner.recompute);
-        if pass.objectives.linear() {
+        if pass.objectives.knows_cotangents(std::slice::from_ref(packed)) {
             let forward = pass.models.policy.forward(view(packed), keep)?;
             let (_, dhidden) =
                 pass.models.policy.head_fused(&forward, &pass.request(packed, &rows), &sums.as_cotangents(), grads)?;

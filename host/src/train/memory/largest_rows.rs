@@ -88,10 +88,22 @@ impl<'a> Rows<'a> {
         let own = spans.iter().map(|span| span.targets() + counted);
         let others = contexts.iter().map(|extents| extents.iter().sum()).chain(std::iter::repeat(0));
         let sizes: Vec<usize> = own.zip(others).map(|(own, other)| own.max(other)).collect();
-        let chosen: Vec<DocumentSpan> = worst(&sizes, most, rows).into_iter().map(|index| spans[index]).collect();
+        let mut chosen: Vec<DocumentSpan> = worst(&sizes, most, rows).into_iter().map(|index| spans[index]).collect();
+        if let Batch::Tokens(tokens) = self.batch {
+            // A step has no more targets than this, however long the other prompts are.
+            let mut sums = chosen.iter().scan(0, |sum, span| {
+                *sum += span.targets();
+                Some(*sum)
+            });
+            let fitting = sums.position(|sum| sum > tokens).unwrap_or(chosen.len());
+            chosen.truncate(fitting.max(1));
+        }
         let positions: usize = chosen.iter().map(|span| span.targets() + more).sum();
+        if contexts.is_empty() {
+            return (chosen, positions);
+        }
         let behind: usize = self.read(&chosen).iter().map(Sequence::extent).sum();
-        (chosen, if contexts.is_empty() { positions } else { positions.max(behind) })
+        (chosen, positions.max(behind))
     }
 
     /// Returns the prompts whose answers make up the worst micro-batch of at most `most` positions, and its number of

@@ -1,6 +1,7 @@
 //! The attention mask that the objectives require of the policy, and what it rules out.
 //!
-//! The reference and the critic of a run read sequences with the policy's mask. Reward models keep their own.
+//! The reference and the critic of a run read sequences with the policy's mask. Teachers, a context of its own and reward models keep
+//! the mask that they were trained with.
 
 use plugin_api::manifest::AttentionMask;
 
@@ -29,6 +30,15 @@ pub fn check(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
                        after it, so that the policy cannot continue a text; leave it out";
             mistakes.refuse(key, why);
         }
+    }
+}
+
+/// Refuses a reference or critic that was trained with another mask than the policy's, which it is to read with.
+pub fn check_role(key: &str, own: &AttentionMask, objectives: &Objectives, mistakes: &mut Mistakes) {
+    let wanted = objectives.attention();
+    if *own != AttentionMask::CAUSAL && own != wanted && mistakes.are_free(&[key]) {
+        let why = format!("trained with the attention mask {own}, but reads with the policy's, {wanted}");
+        mistakes.refuse(key, why);
     }
 }
 

@@ -96,11 +96,16 @@ impl Roles {
                 "running text has no prompts that others could replace; choose an objective that learns from rows";
             mistakes.refuse("context", why);
         }
-        if let Some(candidates) = objectives.candidates().filter(|ids| ids.count > setup.config.vocab)
+        // The whole vocabulary leaves nothing for the tail, whose logarithm would be infinite.
+        let most = setup.config.vocab - u64::from(objectives.reads_tail());
+        if let Some(candidates) = objectives.candidates().filter(|ids| ids.count > most)
             && mistakes.are_free(&["objective"])
         {
             let (count, vocab) = (candidates.count, setup.config.vocab);
-            mistakes.refuse("objective", format!("reads {count} candidates per token of a vocabulary of {vocab} ids"));
+            let why = format!(
+                "reads {count} candidates per token of a vocabulary of {vocab} ids; at most {most} are possible"
+            );
+            mistakes.refuse("objective", why);
         }
         for (key, given) in
             [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
@@ -110,6 +115,25 @@ impl Roles {
             }
         }
         attention::check(setup, objectives, mistakes);
+    }
+
+    /// Refuses an objective with its own text that reads another model than the policy, since only rows have those.
+    pub fn check_own_text(own_text: &Objectives, key: &str, mistakes: &mut Mistakes) {
+        let needs = own_text.needs();
+        let others = [
+            ("reference", needs.reference),
+            ("teacher", needs.teacher),
+            ("context", needs.context),
+            ("critic", needs.critic),
+        ];
+        for (role, _) in others.into_iter().filter(|(_, read)| *read) {
+            if mistakes.are_free(&[key]) {
+                let why = format!(
+                    "reads a {role}, which an objective with its own text does not have; use it alone, on rows"
+                );
+                mistakes.refuse(key, why);
+            }
+        }
     }
 
     /// Opens the models other than the policy, from the run's `checkpoint` if it contains them. `None` after mistakes, such as a
@@ -151,7 +175,10 @@ impl Roles {
         let mut critic = critic.flatten();
         // Both are like the policy; other models read a sequence with the mask that they were trained with.
         let of_reference = reference.iter_mut().filter_map(|reference| reference.model.as_mut());
-        for model in of_reference.chain(critic.iter_mut().map(|critic| &mut critic.model)) {
+        let of_critic = critic.iter_mut().map(|critic| &mut critic.model);
+        let models = of_reference.map(|model| ("reference.from", model));
+        for (key, model) in models.chain(of_critic.map(|model| ("critic.from", model))) {
+            attention::check_role(key, &model.config().attention, objectives, mistakes);
             model.config_mut().attention = objectives.attention().clone();
             model.config_mut().segment_separator = None;
         }

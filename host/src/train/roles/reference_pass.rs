@@ -112,7 +112,7 @@ pub(crate) fn cacheable<'r>(
     let sequences = first.map_or_else(Vec::new, |first| data.train.sequences(first, None, 0));
     for active in objectives.iter() {
         let kind = DataKind(active.manifest.data.0.clone());
-        let rows = rows_of(&sequences, &kind);
+        let rows = rows_of(&sequences, &kind, usize::MAX);
         let composed = breadcrumb::within(&active.id, "compose", || active.instance.compose(&rows, 0));
         if composed.map_err(|e| failed(&active.id, "compose", e))?.is_some() {
             return Ok(None);

@@ -83,7 +83,10 @@ impl Rollouts {
         self.report(all, models.rewards.any_weighted());
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
         if self.spent() {
-            return Err(Error::run(format!("the objectives keep no answer of a rollout of {count} prompts")));
+            let what = format!("the objectives keep no answer of a rollout of {count} prompts");
+            return Err(Error::run(what).with_hint(
+                "raise rollout.samples or rollout.max_prompts, or change the options by which the objective drops answers",
+            ));
         }
         Ok(())
     }

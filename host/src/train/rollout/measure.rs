@@ -112,7 +112,12 @@ pub(super) fn statistics(
 ) -> Result<Measured> {
     let pass = ForwardPass { models, objectives };
     let (mut packed, mut batches) = (Vec::new(), Vec::new());
-    for range in pack::micro_batches(&sequences, tokens) {
+    // As training cuts them, so that both need the same memory.
+    let ranges = match objectives.whole_groups() {
+        true => pack::micro_batches(&sequences, tokens),
+        false => pack::micro_batches_apart(&sequences, tokens),
+    };
+    for range in ranges {
         let part = pack::pack(&sequences[range])?;
         batches.push(pass.run(&part, Keep::Nothing)?.batch);
         packed.push(part);

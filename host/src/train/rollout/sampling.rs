@@ -84,6 +84,7 @@ impl Policy<'_> {
                 ids: prompt.ids.iter().chain(tokens).copied().collect(),
                 supervised: supervised.collect(),
                 columns: prompt.columns.clone(),
+                lists: prompt.lists.clone(),
                 row: prompt.row,
                 per_sequence: numbers,
                 reads_last: true,

@@ -22,7 +22,7 @@ use crate::{
 /// A change that is not reported here: if it may change a result, the receipt records it.
 const SILENT: &str = "backend.threads";
 /// Keys whose values may be runs in the same runs folder.
-const MODELS: [&str; 4] = ["model.from", "reference.from", "critic.from", "reward"];
+const MODELS: [&str; 6] = ["model.from", "reference.from", "teacher.from", "context.from", "critic.from", "reward"];
 /// Keys that set a run's length.
 const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 

@@ -90,6 +90,9 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
                 hash.update(format!("{name} {} ", list.len()));
                 list.iter().for_each(|number| hash.update(number.to_le_bytes()));
             }
+            for id in sequence.context_prompt.iter().flatten() {
+                hash.update(id.to_le_bytes());
+            }
             for (name, values) in &sequence.of_tokens {
                 hash.update(name);
                 values.iter().for_each(|number| hash.update(number.to_le_bytes()));

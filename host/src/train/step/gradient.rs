@@ -112,11 +112,7 @@ impl<'a> WindowPass<'a> {
 
     /// Returns how the objectives' losses let the gradient be computed.
     pub fn route(&self) -> Route {
-        // Their cotangents are computed before any model runs, so that the batch must have what was read of the reference.
-        let needs = self.models.objectives.needs();
-        let complete =
-            !needs.reference || self.window.iter().all(|packed| packed.per_token.contains_key(names::REFERENCE_LOGP));
-        match (self.models.objectives.coupled(), self.models.objectives.linear() && complete) {
+        match (self.models.objectives.coupled(), self.models.objectives.knows_cotangents(self.window)) {
             (true, _) => Route::Coupled,
             (false, true) => Route::KnownCotangents,
             (false, false) => Route::StatisticsFirst,

@@ -62,7 +62,8 @@ impl MetricAccumulator {
         let parts = self.terms.iter().map(|(index, name, coefficient, sum)| {
             objectives.weight(*index) * coefficient * by.share(*index, name, *sum)
         });
-        parts.sum()
+        // A sum without terms would be -0.
+        parts.fold(0.0, |sum, part| sum + part)
     }
 
     /// Returns metrics by name, including token accuracy, and terms if the loss has several.

@@ -149,8 +149,7 @@ impl Comparing<'_> {
         }
         let rows = (all_rows.len() < packed.len()).then_some(all_rows.as_slice());
         let forward = model.forward(view(packed), Keep::Nothing)?;
-        // Evaluations read how far the policy is from the reference.
-        if reads.head || role == Frozen::Reference {
+        if reads.head {
             let request = HeadRequest {
                 rows,
                 temperature: self.objectives.temperature(),

@@ -236,7 +236,7 @@ fn statistics_of_roles_are_those_of_their_models() {
     let (model, roles) = (policy(&device), roles(&device));
     let packed = pack(&sequences()).unwrap();
     let objectives = top(r#"{"count": 4}"#);
-    assert!(!objectives.linear());
+    assert!(!objectives.knows_cotangents(&[]));
     let pass = ForwardPass { models: roles.models(&model), objectives: &objectives };
     let batch = pass.run(&packed, Keep::Nothing).unwrap().batch;
     let (ids, own) = (batch.array(names::CANDIDATE_IDS).unwrap(), batch.array("candidates").unwrap());

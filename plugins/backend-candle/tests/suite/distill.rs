@@ -180,3 +180,18 @@ fn the_mixture_lies_between_its_ends() {
         }
     }
 }
+
+/// Catches a model that has diverged and seems to be equal to its teacher: a comparison with NaN is false.
+#[test]
+fn a_divergence_of_nan_is_nan() {
+    let (good, lost) = (vec![0.5, -1.0, 2.0], vec![0.5, f64::NAN, 2.0]);
+    for mut desk in desks() {
+        for weight in [0.0, 0.3, 1.0] {
+            for models in [[&lost, &good], [&good, &lost]] {
+                let [student, teacher] = models.map(|logits| [logits.clone(), good.clone()]);
+                let (found, _) = desk.divergence([&student, &teacher], (weight, 1.0), &[1.0, 1.0]);
+                assert!(found[0].is_nan() && found[1].abs() < 1e-6, "{weight}: {found:?}");
+            }
+        }
+    }
+}

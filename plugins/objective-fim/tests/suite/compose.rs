@@ -19,6 +19,7 @@ fn rows(sequences: &[Vec<f64>]) -> Batch<'static> {
     }
     Batch::new()
         .with("offsets", Scope::BATCH, offsets)
+        .with("longest", Scope::BATCH, vec![99.0])
         .with("token", Scope::TOKEN, sequences.concat())
         .with("mask", Scope::TOKEN, mask)
         .with("part", Scope::SEQUENCE, vec![0.0; sequences.len()])
@@ -52,7 +53,7 @@ fn parts(tokens: &[f64], begin: usize) -> (bool, [Vec<f64>; 3]) {
 /// and a first token that is.
 #[test]
 fn psm_is_the_text_in_another_order() {
-    let given = json!({"rate": 1.0, "spm_rate": 0.0, "longest": 99});
+    let given = json!({"rate": 1.0, "spm_rate": 0.0});
     let mut cuts = BTreeSet::new();
     for seed in 0..200 {
         let [tokens, mask, place] = composed(given.clone(), &rows(&[text(6)]), seed).swap_remove(0);
@@ -71,7 +72,7 @@ fn psm_is_the_text_in_another_order() {
 /// Catches a prefix after its own sentinel, and a middle that is apart from its prefix.
 #[test]
 fn spm_writes_the_prefix_directly_before_the_middle() {
-    let given = json!({"rate": 1.0, "spm_rate": 1.0, "longest": 99});
+    let given = json!({"rate": 1.0, "spm_rate": 1.0});
     for seed in 0..50 {
         let [tokens, _, place] = composed(given.clone(), &rows(&[text(6)]), seed).swap_remove(0);
         let (spm, [_, suffix, rest]) = parts(&tokens, 0);
@@ -86,9 +87,10 @@ fn spm_writes_the_prefix_directly_before_the_middle() {
 /// Catches a sequence that outgrows the model's context, and one that is shortened without need.
 #[test]
 fn a_text_that_is_too_long_loses_its_last_tokens() {
-    for (longest, kept) in [(0, 17), (12, 8), (22, 18), (24, 20), (99, 20)] {
-        let given = json!({"rate": 1.0, "spm_rate": 0.0, "longest": longest});
-        let [tokens, ..] = composed(given, &rows(&[text(20)]), 3).swap_remove(0);
+    for (longest, kept) in [(21.0, 17), (12.0, 8), (22.0, 18), (24.0, 20), (99.0, 20)] {
+        let given = json!({"rate": 1.0, "spm_rate": 0.0});
+        let limited = rows(&[text(20)]).with("longest", Scope::BATCH, vec![longest]);
+        let [tokens, ..] = composed(given, &limited, 3).swap_remove(0);
         let (_, [prefix, suffix, middle]) = parts(&tokens, 0);
         assert_eq!(
             [&prefix, &middle[..middle.len() - 1], &suffix, &[END]].concat(),
@@ -102,7 +104,7 @@ fn a_text_that_is_too_long_loses_its_last_tokens() {
 #[test]
 fn the_token_that_texts_begin_with_stays_first() {
     let with_begin = [vec![255.0], text(6)].concat();
-    let given = json!({"rate": 1.0, "begin_id": 255, "longest": 99});
+    let given = json!({"rate": 1.0, "begin_id": 255});
     for seed in 0..20 {
         let [tokens, mask, _] = composed(given.clone(), &rows(std::slice::from_ref(&with_begin)), seed).swap_remove(0);
         assert_eq!((tokens[0], tokens[1], mask[0], mask[1]), (255.0, PREFIX, 0.0, 1.0));
@@ -117,7 +119,7 @@ fn the_token_that_texts_begin_with_stays_first() {
 fn the_rates_are_shares_of_the_sequences() {
     let many: Vec<Vec<f64>> = (0..1000).map(|_| text(8)).collect();
     for (rate, spm_rate) in [(0.0, 0.5), (0.5, 0.5), (0.9, 0.2), (1.0, 1.0)] {
-        let made = composed(json!({"rate": rate, "spm_rate": spm_rate, "longest": 99}), &rows(&many), 5);
+        let made = composed(json!({"rate": rate, "spm_rate": spm_rate}), &rows(&many), 5);
         let rewritten: Vec<_> = made.iter().filter(|[tokens, ..]| tokens.contains(&PREFIX)).collect();
         let spm = rewritten.iter().filter(|[tokens, ..]| tokens[1] == SUFFIX && tokens[2] != MIDDLE).count() as f64;
         let count = rewritten.len() as f64;
@@ -130,7 +132,7 @@ fn the_rates_are_shares_of_the_sequences() {
 /// Catches draws that are the same for every sequence, in every pass, or that depend on the order of the rows.
 #[test]
 fn draws_depend_on_the_seed_the_row_and_its_tokens_only() {
-    let given = || json!({"rate": 1.0, "longest": 99});
+    let given = || json!({"rate": 1.0});
     let (two, swapped) =
         (rows(&[text(30), text(31)]), rows(&[text(31), text(30)]).with("row", Scope::SEQUENCE, vec![3.0, 0.0]));
     let made = composed(given(), &two, 1);
@@ -155,5 +157,6 @@ fn sequences_with_unsupervised_tokens_and_short_ones_stay_as_they_are() {
     let masked = rows(&[text(6)]).with("mask", Scope::TOKEN, mask.clone());
     let given = json!({"rate": 1.0});
     assert_eq!(composed(given.clone(), &masked, 1), [[text(6), mask, vec![0.0; 7]]]);
-    assert_eq!(composed(given, &rows(&[text(3)]), 1), [[text(3), vec![0.0, 1.0, 1.0, 1.0], vec![0.0; 4]]]);
+    let short = rows(&[text(3)]).with("longest", Scope::BATCH, vec![4.0]);
+    assert_eq!(composed(given, &short, 1), [[text(3), vec![0.0, 1.0, 1.0, 1.0], vec![0.0; 4]]]);
 }

@@ -266,3 +266,30 @@ fn a_nan_is_refused_by_name_and_place() {
     let unprepared = create(json!({})).unwrap().loss(&rollout(&[fine])).unwrap_err();
     assert!(unprepared.code == Code::ARRAY && unprepared.message.contains("advantage"), "{unprepared}");
 }
+
+/// Catches an estimate whose gradient turns round far below the reference, so that a step moves the policy further away.
+#[test]
+fn gotcha_33_far_below_the_reference_no_estimate_pushes_the_policy_away() {
+    for logp in [-1.0, -5.0, -20.0, -22.0, -60.0] {
+        let answers = [Answer::new(0.0, &[logp]).reference(&[-1.0]), Answer::new(0.0, &[logp]).reference(&[-1.0])];
+        let mut grpo = create(json!({"kl_coef": 0.1, "kl": "k3"})).unwrap();
+        let first = window(&mut grpo, &rollout(&answers));
+        let loss = grpo.loss(&first).unwrap();
+        assert!(cotangent(&loss, "kl").iter().all(|slope| *slope <= 0.0), "{logp}: {:?}", cotangent(&loss, "kl"));
+    }
+}
+
+/// Catches a prompt that lost all of its answers and is not replaced.
+#[test]
+fn a_prompt_without_an_answer_is_replaced() {
+    let answers = [
+        Answer::new(0.0, &[-1.0]).reward(1.0).cut(),
+        Answer::new(0.0, &[-1.0]).reward(0.0).cut(),
+        Answer::new(5.0, &[-1.0]).reward(1.0).cut(),
+        Answer::new(5.0, &[-1.0]).reward(0.0),
+    ];
+    let given = json!({"dynamic": true, "mask_truncated": true});
+    let prepared = create(given).unwrap().prepare(&rollout(&answers)).unwrap();
+    assert_eq!(prepared.get("keep").unwrap(), [0.0, 0.0, 0.0, 1.0]);
+    assert_eq!(prepared.get("request").unwrap(), [1.0]);
+}

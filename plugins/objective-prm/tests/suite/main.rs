@@ -63,6 +63,16 @@ fn only_the_last_step_is_learned_on_request() {
     assert!(cotangents[1] == 0.0 && cotangents[2] != 0.0 && cotangents[4] != 0.0, "{cotangents:?}");
 }
 
+/// Catches a truncated answer whose last step that is left is learned as its outcome.
+#[test]
+fn the_outcome_of_a_truncated_answer_is_not_learned() {
+    // The first answer had three steps, two of which are left.
+    let (given, last) = (batch(&[1.0, 1.0, 0.0, 0.0], [3.0, 1.0]), create(json!({"last_only": true})).unwrap());
+    assert_eq!(last.weigh(&given).unwrap(), [("bce".to_owned(), 1.0)]);
+    let cotangents = last.loss(&given).unwrap().terms[0].cotangents[0].1.clone();
+    assert!(cotangents[..3] == [0.0; 3] && cotangents[4] != 0.0, "{cotangents:?}");
+}
+
 /// Catches `log(1 - sigmoid)`, which is infinite here.
 #[test]
 fn gotcha_14_scores_of_thousands_stay_finite() {

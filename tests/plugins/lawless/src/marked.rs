@@ -1,6 +1,6 @@
 //! Fine-tuning on rows that are composed with a mark of id 300 before each answer.
 
-use plugin_api::prelude::*;
+use plugin_api::{batch::names, prelude::*};
 
 const MARK: f64 = 300.0;
 
@@ -29,6 +29,7 @@ impl Objective for Marked {
     fn compose(&self, rows: &Batch<'_>, _: u64) -> Result<Option<Batch<'static>>> {
         let (token, mask, offsets) = (rows.get("token")?, rows.mask()?, rows.offsets()?);
         let (row, part) = (rows.get("row")?, rows.get("part")?);
+        let longest = rows.get(names::LONGEST)?.first().copied().unwrap_or(f64::MAX);
         let (mut ids, mut supervised, mut ends, mut owners) = (Vec::new(), Vec::new(), vec![0.0], Vec::new());
         for (n, bounds) in offsets.windows(2).enumerate() {
             let is_prompt = part[n] == 1.0;
@@ -39,6 +40,12 @@ impl Objective for Marked {
             ids.extend_from_slice(&token[bounds[0]..bounds[1]]);
             supervised.extend_from_slice(&mask[bounds[0]..bounds[1]]);
             if !is_prompt {
+                // A sequence that is too long loses its first token.
+                let start = ends.last().map_or(0, |end: &f64| *end as usize);
+                if (ids.len() - start) as f64 > longest {
+                    ids.remove(start);
+                    supervised.remove(start);
+                }
                 ends.push(ids.len() as f64);
                 owners.push(row[n]);
             }

@@ -83,9 +83,9 @@ pub(in crate::objective) fn compose(case: &Case<'_>) -> Outcome {
 }
 
 fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), Fault> {
-    // The length limit depends on the model, so none is checked here.
+    let longest = rows.get(names::LONGEST)?.first().map_or(usize::MAX, |longest| *longest as usize);
     let vocab = case.generator().vocabulary() as u64;
-    let limits = Limits { vocab, longest: usize::MAX, candidates: case.requirements.composed_candidates() };
+    let limits = Limits { vocab, longest, candidates: case.requirements.composed_candidates() };
     contract::composed(rows, composed, limits).map_err(|why| {
         let beyond = composed.get("token").is_ok_and(|tokens| tokens.iter().any(|id| *id >= limits.vocab as f64));
         let remedy =

@@ -8,6 +8,7 @@
 
 use super::{
     candidates::{self, CANDIDATES, Distributions, TAIL, is_frozen},
+    extra::Extra,
     sequences,
     values::{Values, base_of, draw, within},
 };
@@ -30,15 +31,6 @@ pub struct Generator {
     /// Candidates per token.
     candidates: usize,
     extras: Vec<Extra>,
-}
-
-#[derive(Debug, Clone)]
-struct Extra {
-    name: String,
-    scope: Scope,
-    low: f64,
-    high: f64,
-    whole: bool,
 }
 
 /// The column of labelled rows.
@@ -192,8 +184,8 @@ impl Generator {
             .with(names::SAMPLER_STEP, Scope::SEQUENCE, step)
     }
 
-    /// A window's rows as `compose` reads them: `offsets` over parts, `token` and `mask` per token, `row` and `part` per part, and
-    /// the columns that were added.
+    /// A window's rows as `compose` reads them: `offsets` over parts, `token` and `mask` per token, `row` and `part` per part,
+    /// `longest`, and the columns that were added. In every second window no sequence may be longer than the longest row.
     pub fn rows(&self, manifest: &ObjectiveManifest, draw: u64) -> Batch<'static> {
         let mut rng = self.rng(6, draw);
         let parts: &[f64] = match manifest.data.as_str() {
@@ -221,8 +213,10 @@ impl Generator {
                 row.push((5 * unit + 2) as f64);
             }
         }
+        let longest = longest(&offsets, parts.len(), draw);
         let batch = Batch::new()
             .with(names::OFFSETS, Scope::BATCH, offsets)
+            .with(names::LONGEST, Scope::BATCH, vec![longest])
             .with("token", Scope::TOKEN, token)
             .with(names::MASK, Scope::TOKEN, mask)
             .with("part", Scope::SEQUENCE, part)
@@ -363,6 +357,15 @@ fn at_step(window: Batch<'static>, draw: u64) -> Batch<'static> {
     steps.with(names::STEP, Scope::BATCH, vec![(1 + 3 * (draw % STEPS) % STEPS) as f64])
 }
 
+/// The greatest length of a composed sequence: that of the longest row, or of all rows together.
+fn longest(offsets: &[f64], parts: usize, draw: u64) -> f64 {
+    let rows = offsets.windows(parts + 1).step_by(parts).map(|ends| ends[parts] - ends[0]);
+    match draw.is_multiple_of(2) {
+        true => offsets.last().copied().unwrap_or(0.0),
+        false => rows.fold(0.0, f64::max),
+    }
+}
+
 #[derive(Clone)]
 struct Member {
     group: Option<f64>,
@@ -376,55 +379,5 @@ impl Member {
 
     fn side(&self) -> Option<f64> {
         self.side
-    }
-}
-
-impl Extra {
-    fn add(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
-        if self.scope == Scope::LIST {
-            return self.add_list(batch, rng);
-        }
-        let rows = match self.scope {
-            Scope::TOKEN => batch.tokens().unwrap_or(0),
-            Scope::SEQUENCE => batch.sequences().unwrap_or(0),
-            _ => 1,
-        };
-        let one = |_| match self.whole {
-            true => self.low + rng.below((self.high - self.low) as usize + 1) as f64,
-            false => rng.between(self.low, self.high),
-        };
-        let mut values: Vec<f64> = (0..rows).map(one).collect();
-        // A column belongs to the row: the answers of a pair or group share it.
-        let owner = batch.find(names::GROUP).or_else(|| batch.find("row"));
-        if let Some(group) = owner.filter(|_| self.name.starts_with(names::COLUMN)) {
-            for s in 1..values.len() {
-                if let Some(first) = group.data[..s].iter().position(|g| *g == group.data[s]) {
-                    values[s] = values[first];
-                }
-            }
-        }
-        batch.with(self.name.clone(), self.scope, values)
-    }
-
-    fn add_list(&self, batch: Batch<'static>, rng: &mut SplitMix64) -> Batch<'static> {
-        let (offsets, ends) = (batch.offsets().unwrap_or_default(), batch.find(names::SEGMENT_END));
-        let owner = batch.find(names::GROUP).or_else(|| batch.find("row")).map(|owner| owner.data.to_vec());
-        let own = |s: usize, t: usize| s == t || owner.as_ref().is_some_and(|owner| owner[s] == owner[t]);
-        let sequences = offsets.len().saturating_sub(1);
-        let segments = |s: usize| match ends {
-            Some(ends) => ends.data[offsets[s]..offsets[s + 1]].iter().filter(|end| **end == 1.0).count(),
-            None => 2,
-        };
-        let mut lists: Vec<Vec<f64>> = Vec::new();
-        for s in 0..sequences {
-            // The parts of a row share its list, which is as long as the longest of them needs.
-            let longest = (0..sequences).filter(|t| own(s, *t)).map(segments).max().unwrap_or(0);
-            let drawn = (0..longest + rng.below(2)).map(|_| rng.between(self.low, self.high)).collect();
-            let first = (0..s).find(|t| own(s, *t)).map(|t| lists[t].clone());
-            lists.push(first.unwrap_or(drawn));
-        }
-        let lengths = lists.iter().map(|list| list.len() as f64).collect::<Vec<_>>();
-        let batch = batch.with(format!("{}{}", self.name, names::LENGTH), Scope::SEQUENCE, lengths);
-        batch.with(self.name.clone(), Scope::LIST, lists.concat())
     }
 }

@@ -3,6 +3,7 @@
 mod candidates;
 mod cut;
 mod describe;
+mod extra;
 mod generator;
 pub(super) mod sequences;
 mod values;

@@ -29,7 +29,7 @@ struct Logs {
 fn weighted(logp: &Tensor, d: &Tensor) -> Result<Tensor> {
     let p = logp.exp()?;
     let zero = p.zeros_like()?;
-    p.gt(&zero)?.where_cond(&(&p * d)?, &zero)
+    p.ne(&zero)?.where_cond(&(&p * d)?, &zero)
 }
 
 impl Logs {

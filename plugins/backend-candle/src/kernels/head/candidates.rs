@@ -48,10 +48,11 @@ impl Outputs {
         let Some(tail) = self.tail else { return };
         ids.for_each(|id| z[id] = f32::NEG_INFINITY);
         let rest = max(z);
-        let of_rest = if rest > f32::NEG_INFINITY {
+        let of_rest = if rest != f32::NEG_INFINITY {
             let total = sum([&*z], |[z]| exp_nonpositive(z - rest)).ln();
             // A probability is at most 1, whatever the rounding of the two sums.
-            ((rest - largest) + (total - log)).min(0.0)
+            let of_rest = (rest - largest) + (total - log);
+            if of_rest > 0.0 { 0.0 } else { of_rest }
         } else {
             f32::NEG_INFINITY
         };

@@ -95,7 +95,7 @@ fn mixture(p: f32, q: f32) -> f32 {
 /// `p d`, and 0 if `p` is 0 and `d` infinite.
 #[inline(always)]
 fn weighted(p: f32, d: f32) -> f32 {
-    if p > 0.0 { p * d } else { 0.0 }
+    if p != 0.0 { p * d } else { 0.0 }
 }
 
 impl Kind {

@@ -46,7 +46,7 @@ fn logs(weight: f64, (z, lse): (&[f64], f64), (z2, lse2): (&[f64], f64)) -> Vec<
 
 /// `sum exp(a) (a - b)`: a probability of 0 adds nothing.
 fn kl(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
-    pairs.filter(|(a, _)| a.exp() > 0.0).map(|(a, b)| a.exp() * (a - b)).sum()
+    pairs.filter(|(a, _)| a.exp() != 0.0).map(|(a, b)| a.exp() * (a - b)).sum()
 }
 
 /// The divergence of a token; rounding may take a tiny one below 0.
@@ -59,7 +59,8 @@ fn of_token(weight: f64, logs: &[Logs]) -> f64 {
         let (q_m, p_m) = (kl(logs.iter().map(|l| (l.q, l.m))), kl(logs.iter().map(|l| (l.p, l.m))));
         weight * q_m + (1.0 - weight) * p_m
     };
-    divergence.max(0.0)
+    // NaN stays NaN.
+    if divergence < 0.0 { 0.0 } else { divergence }
 }
 
 /// The derivative of a token's divergence by each `z`.
@@ -68,7 +69,7 @@ fn slopes(weight: f64, logs: &[Logs]) -> Vec<f64> {
         return logs.iter().map(|l| l.p.exp() - l.q.exp()).collect();
     }
     let by_p = |l: &Logs| if weight == 1.0 { l.p - l.q } else { (1.0 - weight) * (l.p - l.m) };
-    let likely = |l: &&Logs| l.p.exp() > 0.0;
+    let likely = |l: &&Logs| l.p.exp() != 0.0;
     let mean: f64 = logs.iter().filter(likely).map(|l| l.p.exp() * by_p(l)).sum();
     logs.iter().map(|l| if likely(&l) { l.p.exp() * (by_p(l) - mean) } else { 0.0 }).collect()
 }
