@@ -165,6 +165,23 @@ mod tests {
         DATA.iter().map(|data| (kind::OBJECTIVE, *data)).chain([(kind::REWARD, ""), (kind::BACKEND, "")]).collect()
     }
 
+    /// Catches a new backend without the line of a newer group of operations, which does not compile.
+    #[test]
+    fn the_new_backend_names_every_group_of_operations() {
+        let lab = tempfile::tempdir().unwrap();
+        let folder = lab.path().join("made");
+        create(&request(kind::BACKEND, "", &folder), &Registry::default()).unwrap();
+        let made = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+        let sdk = fs::read_to_string(repository().join("plugin-api/src/backend/ops/mod.rs")).unwrap();
+        let (_, groups) = sdk.split_once("\ngroups! {\n").expect("the list of groups");
+        let groups = groups.lines().take_while(|line| *line != "}");
+        let missing: Vec<&str> = groups
+            .filter_map(|line| line.trim().trim_end_matches(',').split(' ').nth(1))
+            .filter(|group| !made.contains(&format!("{group} for Device")))
+            .collect();
+        assert_eq!(missing, [""; 0]);
+    }
+
     /// Catches a placeholder that is not filled in, an experiment that cannot be read, and a text objective of more
     /// than 40 lines.
     #[test]

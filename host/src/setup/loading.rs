@@ -97,28 +97,31 @@ impl Plugins {
             };
             let info = library.info().clone();
             breadcrumb::entering(&info.id, "manifest");
-            let specs: Vec<OptionSpec>;
+            let (specs, wrong): (Vec<OptionSpec>, Vec<String>);
             match wanted.slot {
                 Slot::Backend => {
                     let manifest = library.backend_manifest()?;
+                    wrong = contract::option_names(&manifest.options, contract::BACKEND_KEYS);
                     specs = manifest.options.clone();
                     backend = Some((library, manifest));
                 }
                 Slot::Objective(_) => {
                     let manifest = library.objective_manifest()?;
-                    for why in contract::manifest(&manifest) {
-                        draft.refuse(&wanted.key(), format!("objective \"{}\", call `manifest`: {why}", wanted.id));
-                    }
+                    wrong = contract::manifest(&manifest);
                     specs = manifest.options.clone();
                     objectives.push((library, manifest));
                 }
                 Slot::Reward(_) => {
                     let manifest = library.reward_manifest()?;
+                    wrong = contract::option_names(&manifest.options, contract::REWARD_KEYS);
                     specs = manifest.options.clone();
                     rewards.push(library);
                 }
             }
             breadcrumb::left();
+            for why in wrong {
+                draft.refuse(&wanted.key(), format!("{kind} \"{}\", call `manifest`: {why}", wanted.id));
+            }
             draft.check_options(wanted.slot, &specs);
             plugins.push(PluginUse { libraries: Some(libraries), ..used(&info, sha256) });
         }

@@ -1,6 +1,7 @@
 //! Checks of an objective's manifest when it is loaded, and the names that belong to the host.
 
 use super::fault::twice;
+use super::option_names::{OBJECTIVE_KEYS, option_names};
 use crate::{
     batch::names,
     manifest::{Normaliser, ObjectiveManifest, Reduction, Statistic},
@@ -62,7 +63,7 @@ pub fn host_owns_array(name: &str) -> bool {
 
 /// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty if there are none.
 pub fn manifest(manifest: &ObjectiveManifest) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut wrong = option_names(&manifest.options, OBJECTIVE_KEYS);
     if manifest.terms.is_empty() {
         wrong.push("it declares no term, so that there is nothing to minimise".to_owned());
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One option of a plugin.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OptionSpec {
     /// Its key in the experiment file.
     pub name: String,

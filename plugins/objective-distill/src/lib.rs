@@ -21,7 +21,7 @@ fn manifest(data: DataKind, summary: &str) -> ObjectiveManifest {
         summary: summary.into(),
         formula:
             "sum over supervised tokens of the generalised Jensen-Shannon divergence between teacher q and policy p at \
-                  `temperature` (weight 0: KL(q || p); 1: KL(p || q)), over the vocabulary or over the teacher's `top_k` ids and \
+                  `temperature` (`beta` 0: KL(q || p); 1: KL(p || q)), over the vocabulary or over the teacher's `top_k` ids and \
                   all others as one; plus the coefficient `nll` times the sum of -logp"
                 .into(),
         paper:

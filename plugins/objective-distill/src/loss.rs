@@ -1,5 +1,5 @@
 //! Knowledge distillation. At each supervised token, with the policy's distribution p and the teacher's q over the vocabulary,
-//! both at temperature T, the term `divergence` is the generalised Jensen-Shannon divergence of weight w:
+//! both at temperature T, the term `divergence` is the generalised Jensen-Shannon divergence of weight w = `beta`:
 //!
 //! ```text
 //! w = 0          KL(q || p)                          forward: the policy covers what the teacher may say
@@ -7,7 +7,7 @@
 //! otherwise      w KL(q || m) + (1 - w) KL(p || m)   m = w q + (1 - w) p
 //! ```
 //!
-//! (Agarwal et al. 2024, generalised knowledge distillation, arXiv 2306.13649, equations 1 and 2, whose beta is w; forward at
+//! (Agarwal et al. 2024, generalised knowledge distillation, arXiv 2306.13649, equations 1 and 2; forward at
 //! temperature T: Hinton et al. 2015, arXiv 1503.02531, section 2, here without its factor T^2.) As w approaches 0 or 1 the
 //! mixture form approaches 0, so that at the ends the two divergences themselves stand, as in TRL.
 //!
@@ -43,7 +43,7 @@ pub fn loss(settings: &Settings, batch: &Batch<'_>) -> Result<Loss> {
     let (tape, mask) = (batch.tape()?, Mask::from(batch.mask()?));
     let per_token = match settings.top_k {
         0 => batch.var(&tape, "teacher.kl")?,
-        _ => over_candidates(settings.weight, batch, &tape)?,
+        _ => over_candidates(settings.beta, batch, &tape)?,
     };
     let mut loss = Loss::new().term(&tape, DIVERGENCE, 1.0, per_token.masked_sum(&mask))?;
     if settings.nll > 0.0 {

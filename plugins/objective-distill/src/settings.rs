@@ -5,8 +5,8 @@ use plugin_api::prelude::*;
 options! {
     /// Options of distillation.
     pub struct Config {
-        /// The divergence: 0 is forward, KL(teacher || policy); 1 is reverse, KL(policy || teacher); between them the generalised Jensen-Shannon divergence of this weight.
-        weight: f64 = 0.0, in 0.0..=1.0;
+        /// The divergence: 0 is forward, KL(teacher || policy); 1 is reverse, KL(policy || teacher); between them the generalised Jensen-Shannon divergence in which the teacher has this weight.
+        beta: f64 = 0.0, in 0.0..=1.0;
         /// Divides the logits of both models before they are compared.
         temperature: f64 = 1.0, in 0.01..=100.0;
         /// Compare only the probabilities of the teacher's most probable ids, this many, and that of all others together; 0: the whole distributions.
@@ -18,8 +18,8 @@ options! {
 
 /// Checked options.
 pub struct Settings {
-    /// The divergence's weight.
-    pub weight: f64,
+    /// The divergence, from forward (0) to reverse (1).
+    pub beta: f64,
     /// The temperature of both models.
     pub temperature: f64,
     /// Ids to compare; 0: all.
@@ -34,14 +34,14 @@ impl Settings {
     /// # Errors
     /// [`Code::OPTION`] for a likelihood beside candidates at a temperature other than 1: both would be read at that temperature.
     pub fn new(config: Config) -> Result<Self> {
-        let Config { weight, temperature, top_k, nll } = config;
+        let Config { beta, temperature, top_k, nll } = config;
         if top_k > 0 && nll > 0.0 && temperature != 1.0 {
             let why = "options `top_k`, `nll` and `temperature`: with candidates, the likelihood would be that at this \
                        temperature; use temperature = 1, top_k = 0 or nll = 0";
             return Err(Error::new(Code::OPTION, why));
         }
         let top_k = u64::try_from(top_k).unwrap_or_default();
-        Ok(Self { weight, temperature, top_k, nll })
+        Ok(Self { beta, temperature, top_k, nll })
     }
 
     /// What an instance reads. A whole divergence has its own temperature; candidates are read at the instance's.
@@ -52,7 +52,7 @@ impl Settings {
         let likelihood = ["logp"].into_iter().filter(|_| self.nll > 0.0);
         let reads = Requirements::reading(compared.iter().copied().chain(likelihood));
         if self.top_k == 0 {
-            let divergence = Divergence { weight: self.weight, temperature: self.temperature };
+            let divergence = Divergence { weight: self.beta, temperature: self.temperature };
             return Requirements { divergence: Some(divergence), ..reads };
         }
         let candidates = Candidates { from: "teacher".into(), count: self.top_k };

@@ -189,3 +189,17 @@ proptest! {
         prop_assert_eq!(load(&resolved, &[]).to_toml().unwrap(), resolved);
     }
 }
+
+/// Catches a host's key that an option of a plugin could have as its name, so that the plugin never receives it.
+#[test]
+fn the_hosts_keys_beside_options_are_those_of_the_contract() {
+    for (table, taken) in [
+        ("objective", plugin_api::contract::OBJECTIVE_KEYS),
+        ("reward", plugin_api::contract::REWARD_KEYS),
+        ("backend", plugin_api::contract::BACKEND_KEYS),
+    ] {
+        let of_table = |key: &crate::keys::Key| key.path.strip_prefix(table)?.strip_prefix('.');
+        let own: Vec<&str> = KEYS.iter().filter_map(of_table).collect();
+        assert_eq!(own, taken, "[{table}]");
+    }
+}

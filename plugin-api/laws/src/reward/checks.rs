@@ -38,6 +38,7 @@ impl Laws {
             }
         }
         wrong.extend(contract::reward_parts(m));
+        wrong.extend(contract::option_names(&m.options, contract::REWARD_KEYS));
         for part in m.parts.iter().filter(|part| part.meaning.trim().is_empty()) {
             wrong.push(format!("part `{}` has no meaning", part.name));
         }

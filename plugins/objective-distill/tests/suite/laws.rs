@@ -26,7 +26,7 @@ fn requirements(given: &Value) -> Requirements {
 /// statistic.
 #[test]
 fn only_what_the_options_use_is_read_at_the_temperature_that_they_say() {
-    let whole = requirements(&json!({"weight": 0.3, "temperature": 2.0, "nll": 1.0}));
+    let whole = requirements(&json!({"beta": 0.3, "temperature": 2.0, "nll": 1.0}));
     assert_eq!(whole.statistics, ["teacher.kl", "logp"]);
     assert_eq!(whole.divergence, Some(Divergence { weight: 0.3, temperature: 2.0 }));
     assert_eq!((whole.temperature, whole.candidates), (1.0, None));
@@ -69,7 +69,7 @@ fn supervised_tokens_alone_are_compared_and_the_rest_of_the_vocabulary_counts() 
         part(0.9, 0.5) + part(0.1, 0.5)
     };
     for (weight, expected) in [(0.0, forward), (1.0, reverse), (0.2, mixed(0.2))] {
-        let term = sum(json!({"top_k": 1, "weight": weight}));
+        let term = sum(json!({"top_k": 1, "beta": weight}));
         assert!((term.sum - 3.0 * expected).abs() < 1e-12, "{weight}: {} is not 3 x {expected}", term.sum);
         for (statistic, values) in &term.cotangents {
             assert_eq!([values[0], values[2]], [0.0, 0.0], "{statistic}");

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 fn all_options() -> [Value; 7] {
     [
         json!({}),
-        json!({"weight": 0.3, "temperature": 2.0}),
-        json!({"weight": 1.0}),
+        json!({"beta": 0.3, "temperature": 2.0}),
+        json!({"beta": 1.0}),
         json!({"nll": 0.5}),
         json!({"top_k": 3}),
-        json!({"top_k": 3, "weight": 1.0, "nll": 0.5}),
-        json!({"top_k": 3, "weight": 0.7, "temperature": 0.5}),
+        json!({"top_k": 3, "beta": 1.0, "nll": 0.5}),
+        json!({"top_k": 3, "beta": 0.7, "temperature": 0.5}),
     ]
 }

@@ -71,7 +71,7 @@ fn ours(tokens: &Tokens, weight: f64, temperature: f64) -> (f64, Vec<Vec<f64>>) 
         .with_array(wide("teacher.candidates", candidates(&log_q), false))
         .with_statistic("tail", Scope::TOKEN, tail(&log_p))
         .with("teacher.tail", Scope::TOKEN, tail(&log_q));
-    let options = json!({"weight": weight, "temperature": temperature, "top_k": k});
+    let options = json!({"beta": weight, "temperature": temperature, "top_k": k});
     let term = create::<Distillation>(options).unwrap().loss(&batch).unwrap().terms.remove(0);
     let cotangents = |name: &str| &term.cotangents.iter().find(|(own, _)| own == name).unwrap().1;
     let (of_ids, of_tail) = (cotangents("candidates"), cotangents("tail"));

@@ -52,11 +52,6 @@ pub(in crate::objective) fn manifest(laws: &Laws) -> Outcome {
             format!("the expectation of `{}` does not state its condition (`when`)", e.quantity),
         );
     }
-    let options: Vec<&str> = m.options.iter().map(|option| option.name.as_str()).collect();
-    for (i, name) in options.iter().enumerate() {
-        want(!name.trim().is_empty(), "an option has no name".into());
-        want(!options[..i].contains(name), format!("option `{name}` is declared twice"));
-    }
     if wrong.is_empty() { holds() } else { fault(wrong.join("; ")) }
 }
 

@@ -88,7 +88,7 @@ pub(in crate::objective) fn check_batch(
     Ok(worst)
 }
 
-/// A normalised quantity; `None` if this instance does not return it.
+/// A normalised quantity; `None` if this instance does not return it, or if nothing that it is divided by counts in this batch.
 fn quantity(
     (manifest, requirements): (&ObjectiveManifest, &Requirements),
     loss: &Loss,
@@ -103,10 +103,14 @@ fn quantity(
             continue;
         };
         let by = denominator(requirements.normaliser(spec), batch, weights, term)?;
+        if by == 0.0 {
+            // Nothing counts here, so that there is no mean to expect.
+            continue;
+        }
         terms.push((term, sum / by, raw.sum / by));
     }
     if name == "loss" {
-        return Ok(Some(terms.iter().map(|(_, weighted, _)| weighted).sum()));
+        return Ok((!terms.is_empty()).then(|| terms.iter().map(|(_, weighted, _)| weighted).sum()));
     }
     let term = terms.iter().find(|(term, ..)| *term == name).map(|(.., mean)| *mean);
     let mean = |m: &MetricPart| {

@@ -194,3 +194,15 @@ fn detached_values_and_weights_are_checked_too() {
         assert_eq!(by(wrong), ["normalisers"]);
     }
 }
+
+/// Catches a wrong sign that is shown on a batch without supervised tokens, where the mean is 0 / 0.
+#[test]
+fn a_wrong_sign_is_shown_with_its_value() {
+    let laws = crate::objective::Laws::new(manifest(DataKind::TEXT), |options| {
+        plugin_api::options::refuse_unknown(&[], options)?;
+        Ok(Sketch::new(&["logp"], false, |batch| nll(batch, -1.0)))
+    });
+    let report = laws.verify();
+    let line = report.failures().find(|line| line.group == "expectations").expect("the sign is found");
+    assert!(line.detail.contains("it is -3.912"), "{}", line.detail);
+}
