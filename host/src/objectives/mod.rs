@@ -12,6 +12,7 @@ pub mod micro_batch;
 pub mod needs;
 pub mod prepared_arrays;
 pub mod reads;
+mod required;
 
 use plugin_api::{
     batch::Batch,
