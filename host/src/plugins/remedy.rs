@@ -22,7 +22,9 @@ fn advice(id: &str, program_folder: Option<&Path>) -> &'static str {
         (true, "torch") => {
             "this distribution was made without it: in the source tree, `cargo xtask torch` and then `cargo xtask dist` make one with it"
         }
-        (true, _) => "install it (`telos plugins install PATH`), or name its folder with --plugins DIR or TELOS_PLUGINS",
+        (true, _) => {
+            "install it (`telos plugins install PATH`), or name its folder with --plugins DIR or TELOS_PLUGINS"
+        }
     }
 }
 

@@ -54,12 +54,10 @@ fn divergence(requirements: &Requirements) -> Result<(), Fault> {
     }
     match (&requirements.divergence, reads(requirements, &Statistic::KL)) {
         (None, None) => Ok(()),
-        (None, Some(name)) => {
-            fault(format!(
+        (None, Some(name)) => fault(format!(
             "it requires the statistic `{name}`, but no divergence; add to its Requirements, for example, `divergence: \
                  Some(Divergence {{ weight: 0.0, temperature: 1.0 }})`: weight 0 is KL(role || policy), 1 is KL(policy || role)"
-        ))
-        }
+        )),
         (Some(_), None) => fault("it requires a `divergence`, but no statistic `ROLE.kl`"),
         (Some(divergence), Some(_)) => {
             temperature("temperature of the divergence", divergence.temperature)?;
@@ -78,12 +76,10 @@ fn candidates(requirements: &Requirements) -> Result<(), Fault> {
     let read = reads(requirements, &Statistic::CANDIDATES).or_else(|| reads(requirements, &Statistic::TAIL));
     match (&requirements.candidates, read) {
         (None, None) => Ok(()),
-        (None, Some(name)) => {
-            fault(format!(
+        (None, Some(name)) => fault(format!(
             "it requires the statistic `{name}`, but no candidates; add to its Requirements, for example, `candidates: \
                  Some(Candidates {{ from: \"teacher\".into(), count: 20 }})`: the 20 ids that the teacher finds most probable"
-        ))
-        }
+        )),
         (Some(_), None) => fault("it requires `candidates`, but no statistic `candidates` or `tail`"),
         (Some(Candidates { count, .. }), Some(_)) if !(1..=MOST_CANDIDATES).contains(count) => {
             fault(format!("it requires {count} candidates per token, expected 1 to {MOST_CANDIDATES}"))
@@ -141,9 +137,10 @@ fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result
         return fault(format!("it requires {samples} answers to a prompt, but it learns from {data} data"));
     }
     match requirements.statistics.iter().find(|name| role_of(name).0 == "sampler") {
-        Some(name) => {
-            fault(format!("it requires `{name}`, but it learns from {} data, and only answers to prompts are sampled", manifest.data))
-        }
+        Some(name) => fault(format!(
+            "it requires `{name}`, but it learns from {} data, and only answers to prompts are sampled",
+            manifest.data
+        )),
         None => Ok(()),
     }
 }
