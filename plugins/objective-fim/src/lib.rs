@@ -44,7 +44,7 @@ impl ObjectivePlugin for FillInTheMiddle {
             formula: "-sum over all tokens of logp; a share `rate` of the sequences is rewritten to <prefix> prefix <suffix> suffix \
                       <middle> middle (PSM), of these a share `spm_rate` to <prefix> <suffix> suffix <middle> prefix middle (SPM); \
                       the cuts are between tokens, in sequences that already fit into the model's context length; a sequence that the \
-                      sentinels would make longer than it loses its last tokens before it is cut"
+                      sentinels would make longer than that loses its last tokens before it is cut"
                 .into(),
             paper: "Bavarian et al. 2022, arXiv 2207.14255, sections 3 and 3.1; there cut between characters".into(),
             data: DataKind::TEXT,

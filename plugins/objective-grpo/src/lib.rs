@@ -90,12 +90,12 @@ fn metrics() -> Vec<MetricSpec> {
         ),
         mean(
             metric::SPREAD,
-            "Standard deviation of the rewards in an answer's group; mean over the same answers; at 0 nothing is learned with the \
-             group's baselines",
+            "Standard deviation of the rewards in an answer's group; mean over the answers that `rewards/mean` counts; at 0 nothing is \
+             learned with the group's baselines",
         ),
         healthy(
             metric::EQUAL,
-            "Share of the same answers in whose group all rewards are equal: the group's baselines teach nothing there. With `dynamic` the \
+            "Share of the answers that `rewards/mean` counts in whose group all rewards are equal: the group's baselines teach nothing there. With `dynamic` the \
              host's `answers/kept` is the share of answers that were kept",
             (0.0, 0.9),
         ),
@@ -136,7 +136,7 @@ fn metrics() -> Vec<MetricSpec> {
         mean(metric::LENGTH, "Supervised tokens per answer, the end-of-text token included"),
         healthy(
             metric::TRUNCATED,
-            "Share of the same answers that were truncated and did not end by themselves",
+            "Share of the answers that `rewards/mean` counts that were truncated and did not end by themselves",
             (0.0, 0.75),
         ),
         healthy(

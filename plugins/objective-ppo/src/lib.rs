@@ -103,8 +103,8 @@ fn metrics() -> Vec<MetricSpec> {
         mean(metric::VALUE_ERROR, "Mean square error of the critic, unclipped and unhalved"),
         mean(
             metric::EXPLAINED_VARIANCE,
-            "Share of the returns' variance that the critic predicted, over the rollout and before learning from it; 1 is all of \
-             it, below 0 worse than a constant",
+            "Share of the returns' variance that the critic predicted, over the rollout, before the first step on it; 1 is all of it, \
+             below 0 worse than predicting a constant",
         ),
         mean(metric::LENGTH, "Supervised tokens per answer, the end-of-text token included"),
         mean(metric::ENDED, "Share of answers that ended by themselves rather than being cut off"),

@@ -65,7 +65,7 @@ fn the_commands_of_the_page_lead_from_an_idea_to_a_plot() {
     // The page gives them a minute.
     let [rows, rollouts] = [
         "--set train.steps=20 --set train.schedule=constant",
-        "--set stage.start.train.steps=20 --set stage.start.train.schedule=constant --set stage.start.eval.generate=0 \
+        "--set stage.start.train.steps=20 --set stage.start.train.schedule=constant \
          --set stage.tuned.train.steps=2 --set stage.tuned.eval.generate=20",
     ];
     let short = |line: &str, sets: &str| match line.split_whitespace().take(3).collect::<Vec<_>>().as_slice() {
