@@ -210,8 +210,8 @@
 //! or a list with something else, the column is left out, and the notes before step 1 name the row's file and line. Rewards get lists
 //! of every kind as their JSON.
 //!
-//! An answer of the data kind prompt-completion may be a list of texts, its segments: `{"prompt": "..", "completions": ["step 1",
-//! "step 2"], "labels": [true, false]}`. The host puts the separator of `[data]` after every segment, the last one too, and tokenises
+//! An answer of the data kind prompt-completion may be a list of texts, its segments: `{"prompt": "..", "completions": ["x = 2",
+//! "y = 5"], "labels": [true, false]}`. The host puts the separator of `[data]` after every segment, the last one too, and tokenises
 //! the whole as one text. `segment_end` is 1 at the token that holds the last character of a segment's separator. A row that is
 //! truncated has fewer segment ends; its lists stay whole. [`Batch::at_segment_ends`](batch::Batch::at_segment_ends) lays a list on the
 //! ends that are left. `token_score` there is the score of a segment.

@@ -55,7 +55,7 @@ impl Sample {
     }
 }
 
-/// A number for a passage of a completion: a step of a solution, a turn, a word.
+/// A number for a passage of a completion: a segment, a turn, a word.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
     /// Its first character, counted from 0 in Unicode scalar values (`chars()`) of [`Sample::completion`].

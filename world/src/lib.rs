@@ -8,7 +8,7 @@
 //! | [`World::example`] | an instruction and its one right, terse answer | prompts for reinforcement learning, evaluation |
 //! | [`World::demonstration`] | the same, but a share of the answers is flawed | instruction tuning |
 //! | [`World::preference`] | a right answer over a wrong or a rambling one | reward models, DPO; each alone: labelled answers |
-//! | [`World::steps`] | an answer in steps, right up to some step, with a label per step | process reward models |
+//! | [`World::segments`] | an answer in segments, right up to some segment, with a label per segment | process reward models |
 //! | [`gold()`] | the true reward of any completion, from only the prompt's text | evaluation |
 //!
 //! Everything is a pure function of (seed, split, index), without state, clock or dependence on the platform. A prompt belongs to
@@ -23,7 +23,7 @@ mod task;
 mod words;
 
 pub use gold::{gold, right_so_far};
-pub use preference::{Flaw, Preference, Steps};
+pub use preference::{Flaw, Preference, Segments};
 pub use prose::MAX_DOCUMENT_BYTES;
 pub use split::Split;
 pub use task::{Example, Task};
@@ -79,10 +79,10 @@ impl World {
         preference::draw(&problem, equal_length, &mut rng)
     }
 
-    /// Labelled steps `index` of `split`: the right answer, or a wrong one of the same length, word by word.
-    pub fn steps(&self, split: Split, index: u64) -> Steps {
-        let (problem, mut rng) = self.problem(split, index, Purpose::Steps);
-        preference::steps(&problem, &mut rng)
+    /// An answer in labelled segments, `index` of `split`: the right answer, or a wrong one of the same length, word by word.
+    pub fn segments(&self, split: Split, index: u64) -> Segments {
+        let (problem, mut rng) = self.problem(split, index, Purpose::Segments);
+        preference::segments(&problem, &mut rng)
     }
 
     /// Document `index` of `split`: one to three lines of running text, at most [`MAX_DOCUMENT_BYTES`] bytes.
@@ -110,5 +110,5 @@ enum Purpose {
     Example,
     Preference,
     Document,
-    Steps,
+    Segments,
 }

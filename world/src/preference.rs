@@ -31,25 +31,25 @@ pub struct Preference {
     pub task: Task,
 }
 
-/// An instruction with an answer in steps, each labelled by whether it and all steps before it are right.
+/// An instruction with an answer in segments, each labelled by whether it and all segments before it are right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Steps {
+pub struct Segments {
     /// The instruction, ending in a newline.
     pub prompt: String,
     /// The answer's words.
-    pub steps: Vec<String>,
+    pub segments: Vec<String>,
     /// For each of them, whether the answer so far is the beginning of the right one.
     pub labels: Vec<bool>,
 }
 
-/// An answer to `problem` in steps: with equal chances the right one, or a wrong one of the same length.
-pub(crate) fn steps(problem: &Problem, rng: &mut Rng) -> Steps {
+/// An answer to `problem` in segments: with equal chances the right one, or a wrong one of the same length.
+pub(crate) fn segments(problem: &Problem, rng: &mut Rng) -> Segments {
     let right = problem.answer();
     let answer = if rng.chance(0.5) { wrong(problem, rng) } else { right.clone() };
     let right: Vec<&str> = right.split(' ').collect();
-    let steps: Vec<&str> = answer.split(' ').collect();
-    let labels = (1..=steps.len()).map(|end| steps.get(..end) == right.get(..end)).collect();
-    Steps { prompt: problem.prompt(), steps: steps.into_iter().map(str::to_owned).collect(), labels }
+    let segments: Vec<&str> = answer.split(' ').collect();
+    let labels = (1..=segments.len()).map(|end| segments.get(..end) == right.get(..end)).collect();
+    Segments { prompt: problem.prompt(), segments: segments.into_iter().map(str::to_owned).collect(), labels }
 }
 
 /// A pair for `problem`. With `equal_length` the rejected answer is wrong and as long as the chosen one.

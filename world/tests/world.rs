@@ -146,18 +146,18 @@ const EXPECTED: [&str; 5] = [
 ];
 const EXPECTED_DOCUMENT: &str = "line up owl pig bee gnu: bee gnu owl pig.\ncopy: koi tup ant yak\nkoi tup ant yak";
 
-/// Catches labels that are right again after a wrong word, answers that are all right or all wrong, and a label of a wrong step.
+/// Catches labels that are right again after a wrong word, answers that are all right or all wrong, and a label of a wrong segment.
 #[test]
-fn steps_are_labelled_by_whether_the_answer_so_far_is_right() {
+fn segments_are_labelled_by_whether_the_answer_so_far_is_right() {
     let world = World::new(5, &[]);
     let (mut right, mut mixed) = (0, 0);
     for index in 0..1000 {
-        let steps = world.steps(Split::Train, index);
-        assert_eq!((steps.steps.len(), steps.labels.is_sorted_by(|a, b| a >= b)), (steps.labels.len(), true));
-        let whole = gold(&steps.prompt, &steps.steps.join(" ")).unwrap();
-        assert_eq!(whole == 1.0, *steps.labels.last().unwrap(), "{steps:?}");
+        let answer = world.segments(Split::Train, index);
+        assert_eq!((answer.segments.len(), answer.labels.is_sorted_by(|a, b| a >= b)), (answer.labels.len(), true));
+        let whole = gold(&answer.prompt, &answer.segments.join(" ")).unwrap();
+        assert_eq!(whole == 1.0, *answer.labels.last().unwrap(), "{answer:?}");
         right += usize::from(whole == 1.0);
-        mixed += usize::from(steps.labels.first() != steps.labels.last());
+        mixed += usize::from(answer.labels.first() != answer.labels.last());
     }
     assert!((400..600).contains(&right) && mixed > 100, "{right} {mixed}");
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: a folder that runs on another machine of the same kind, without Rust and without this workspace.
 //!
 //! Programs and plugins are copied from a build and stripped of their debug tables, together with files to run with
-//! them: experiments, the GPU script, the PyTorch peers, and the SDK (`sdk`), with which a plugin is built. libtorch is
+//! them: experiments, documents, the GPU script, the PyTorch peers, and the SDK (`sdk`), with which a plugin is built. libtorch is
 //! never included: each machine has its own, linked as `plugins/libtorch`.
 
 use crate::{
@@ -24,9 +24,22 @@ const PROGRAMS: &[&str] = &["telos", "telos-step"];
 /// Built outside the workspace, if there is a libtorch; included if it was built.
 const TORCH: &str = "backend-torch";
 
-/// Copied unchanged: files, or folders with their content.
-const TEXTS: &[&str] =
-    &["experiments", "benches/gpu.sh", "benches/gpu.py", "benches/peers", "README.md", "LICENSE-APACHE", "LICENSE-MIT"];
+/// Copied unchanged: files, or folders with their content. They include every file that the README names, so that it holds in a
+/// distribution too.
+const TEXTS: &[&str] = &[
+    "experiments",
+    "benches/gpu.sh",
+    "benches/gpu.py",
+    "benches/peers",
+    "benches/results",
+    "docs",
+    "tests/results",
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+];
 
 /// Marks a folder as a distribution, and names its version.
 const CARD: &str = "DIST.txt";
@@ -129,7 +142,8 @@ fn fill(folder: &Path, built: &Path, workspace: &Workspace, name: &str) -> Resul
         copy(&cargo::root()?.join(text), &folder.join(text))?;
     }
     sdk::write(&cargo::root()?, &folder.join("sdk"))?;
-    write(&folder.join(CARD), &card(name))?;
+    let has_torch = library(&folder.join("plugins"), TORCH).is_file();
+    write(&folder.join(CARD), &card(name, has_torch))?;
     let mut files = Vec::new();
     list(folder, folder, &mut files)?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -141,10 +155,7 @@ fn fill(folder: &Path, built: &Path, workspace: &Workspace, name: &str) -> Resul
 /// The plugins of this project in the build's folder: all of the workspace's, and torch's if it was built. A user's own
 /// plugins are not included.
 fn libraries(folder: &Path, workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let path = |package: &str| {
-        let (before, after) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-        folder.join(format!("{before}{}{after}", package.replace('-', "_")))
-    };
+    let path = |package: &str| library(folder, package);
     let mut libraries = Vec::new();
     for plugin in workspace.cdylibs_under("plugins")? {
         let library = path(&plugin.name);
@@ -160,6 +171,12 @@ fn libraries(folder: &Path, workspace: &Workspace) -> Result<Vec<PathBuf>> {
     libraries.sort();
     libraries.dedup();
     Ok(libraries)
+}
+
+/// The file of a package's library in a folder.
+fn library(folder: &Path, package: &str) -> PathBuf {
+    let (before, after) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+    folder.join(format!("{before}{}{after}", package.replace('-', "_")))
 }
 
 /// A copy without debug tables. Everything that the dynamic linker and the host read from a plugin is kept.
@@ -212,7 +229,17 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn card(name: &str) -> String {
+fn card(name: &str, has_torch: bool) -> String {
+    let torch = if has_torch {
+        "The torch backend needs a libtorch 2.11.0, which is not included: link it to `plugins/libtorch` (its folder holds `lib`),
+for example a Python's:
+    ln -s \"$(python3 -c 'import torch, os; print(os.path.dirname(torch.__file__))')\" plugins/libtorch
+benches/gpu.sh does that by itself.
+"
+    } else {
+        "This distribution was made without the torch backend.
+"
+    };
     format!(
         "{name}
 
@@ -222,11 +249,11 @@ fn card(name: &str) -> String {
 bash benches/gpu.sh --out result.json         on a machine with a GPU and PyTorch 2.11.0: verify, compare, GPT-2 step
 sha256sum --check {SUMS}                  checks that no file was changed in transit
 
-The folder works at any path; `telos` finds `plugins` next to itself. The torch backend needs a libtorch 2.11.0, which is
-not included: link it to `plugins/libtorch` (its folder holds `lib`), for example a Python's:
-    ln -s \"$(python3 -c 'import torch, os; print(os.path.dirname(torch.__file__))')\" plugins/libtorch
-benches/gpu.sh does that by itself.
-"
+README.md describes all commands. The folder works at any path; `telos` finds `plugins` next to itself, and `telos plugins install`
+puts plugins of yours there, or into the folder that TELOS_PLUGINS names, if it is set. {SUMS} lists the files that came with the
+distribution and no others: the check still passes after you installed plugins, made runs or linked libtorch.
+
+{torch}"
     )
 }
 
@@ -280,6 +307,16 @@ mod tests {
         assert_eq!(only.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         fs::remove_dir_all(from).unwrap();
         fs::remove_dir_all(to).unwrap();
+    }
+
+    /// Catches advice about libtorch in a distribution without the backend that needs it, none in one with it, and sums that are said
+    /// to cover what a user adds.
+    #[test]
+    fn the_card_says_what_the_distribution_has() {
+        let (with, without) = (card("telos-1", true), card("telos-1", false));
+        assert!(with.contains("plugins/libtorch") && !without.contains("plugins/libtorch"), "{without}");
+        assert!(without.contains("made without the torch backend"), "{without}");
+        assert!(with.contains("lists the files that came with the\ndistribution and no others"), "{with}");
     }
 
     /// Catches arguments that are misread.

@@ -7,10 +7,12 @@
 //! - The top-level modules of the host are in [`LAYERS`]; an import leads to a lower layer.
 //! - Only the boundary uses `abi_stable`: the contract's `abi` and the loader.
 //! - A test that is named after a known mistake has a number that docs/known-mistakes.md lists.
+//! - Documents name files that exist, and the README lists every experiment and every objective.
 //!
 //! Imports of tests do not count. Method calls are not detected, because a method needs no path.
 
 mod boundary;
+mod documents;
 mod graph;
 mod mistakes;
 mod modules;
@@ -79,6 +81,7 @@ pub fn check() -> Result<()> {
     let mut errors = errors(&sources, &graph);
     errors.extend(boundary::crossings(&sources));
     errors.extend(mistakes::unlisted(&sources)?);
+    errors.extend(documents::errors()?);
     if errors.is_empty() {
         return Ok(());
     }

@@ -47,7 +47,7 @@ pub enum Finish {
     EndOfSequence,
     /// It has the maximum number of tokens.
     MaxTokens,
-    /// Prompt and continuation fill the model's context.
+    /// Prompt and continuation fill the model's context length.
     Context,
 }
 
@@ -102,7 +102,7 @@ const DRAW_STREAM: u64 = 0x5A3F;
 /// Continues every prompt; calls `on_token` with each token when it is drawn.
 ///
 /// # Errors
-/// A request error for an empty prompt, one that leaves no room in the model's context, a token outside the vocabulary, or
+/// A request error for an empty prompt, one that leaves no room in the model's context length, a token outside the vocabulary, or
 /// options out of range; errors of the backend.
 pub fn generate(
     model: &Model,
@@ -149,7 +149,8 @@ fn check(model: &Model, prompts: &[Vec<i32>], options: &GenerateOptions) -> Resu
             return Err(Error::request("the prompt has no tokens"));
         }
         if prompt.len() as u64 > config.context {
-            let message = format!("the prompt has {} tokens, the model's context {}", prompt.len(), config.context);
+            let message =
+                format!("the prompt has {} tokens, the model's context length {}", prompt.len(), config.context);
             return Err(Error::request(message).with_hint("shorten the prompt"));
         }
         if let Some(token) = prompt.iter().find(|token| **token < 0 || **token as u64 >= config.vocab) {

@@ -199,7 +199,7 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
     let paths = paths.join(", ");
     if counts.dropped_too_long > 0 {
         return Error::request(format!(
-            "{paths}: no row is short enough: with its answer, each takes more tokens than the model's context allows ({longest} are \
+            "{paths}: no row is short enough: with its answer, each takes more tokens than the model's context length allows ({longest} are \
              left for a row)"
         ))
         .with_hint("shorten the prompts, or evaluate a model with a longer context");

@@ -7,6 +7,7 @@ pub mod libraries;
 pub mod lock;
 mod lock_file;
 pub mod registry;
+mod remedy;
 
 pub use lock::{Lock, Pinning};
 pub use registry::Registry;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use plugin_api_load::{Library, PluginInfo, scan};
 
+use super::remedy;
 use crate::error::{Error, Result};
 use crate::keys::mistake::nearest;
 
@@ -145,9 +146,7 @@ impl Registry {
         let searched = if searched.is_empty() { "none".to_owned() } else { searched.join(", ") };
         let hint = match nearest(id, ids.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            // Built separately, because nothing else needs libtorch.
-            None if id == "torch" => "`cargo xtask torch` finds or fetches libtorch and builds it".to_owned(),
-            None => "build it (`cargo xtask build`), or name its folder with --plugins DIR or TELOS_PLUGINS".to_owned(),
+            None => remedy::of_missing(id),
         };
         Error::request(message)
             .with_details([format!("{what} found: {found}"), format!("folders searched: {searched}")])

@@ -81,7 +81,7 @@ impl Setup {
         let copies = copies(&self.experiment().train.length);
         let (count, bytes) = model::size(&self.config, dtype(backend.dtype), copies)?;
         capacity::check(bytes).map_err(|why| {
-            let what = format!("{count} parameters and a context of {} tokens", self.config.context);
+            let what = format!("{count} parameters and a context length of {} tokens", self.config.context);
             self.loaded.refuse(key, format!("{what}: {why}; make the model smaller"))
         })
     }
@@ -95,7 +95,8 @@ impl Setup {
         for prompt in self.experiment().sample.iter().flat_map(|sample| &sample.prompts) {
             let (tokens, context) = (self.tokenizer.encode_input(prompt)?.len() as u64, self.config.context);
             if tokens > context || tokens == 0 {
-                let why = format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context");
+                let why =
+                    format!("\"{prompt}\" has {tokens} tokens, expected 1 to {context}, the model's context length");
                 mistakes.refuse("sample.prompts", why);
             }
         }
@@ -103,14 +104,14 @@ impl Setup {
     }
 }
 
-/// Refuses rows and contexts that are longer than the model's context.
+/// Refuses rows and contexts that are longer than the model's context length.
 pub(super) fn check_lengths(loaded: &Loaded, config: &ModelConfig, mistakes: &mut Mistakes) {
     let max_length = loaded.experiment.data.source().writing().max_length.filter(|most| *most as u64 > config.context);
     let longest = loaded.experiment.longest_sequence(config.context as usize);
     let longest = Some(longest).filter(|longest| *longest as u64 > config.context);
     for (key, length) in [("data.max_length", max_length), ("train.context_schedule", longest)] {
         if let Some(length) = length.filter(|_| mistakes.are_free(&[key])) {
-            let why = format!("{length} tokens are longer than the model's context of {}", config.context);
+            let why = format!("{length} tokens are longer than the model's context length of {}", config.context);
             mistakes.refuse(key, why);
         }
     }

@@ -98,7 +98,7 @@ impl Setup {
         }
         let (context, wanted) = (model.config().context, self.config.context);
         if context < wanted {
-            let why = format!("{path} has a context of {context} tokens, the policy's is {wanted}");
+            let why = format!("{path} has a context length of {context} tokens, the policy's is {wanted}");
             return Err(refuse(why));
         }
         Ok(model)

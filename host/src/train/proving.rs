@@ -112,7 +112,7 @@ impl Trainer {
             return Ok(());
         }
         for line in &lines {
-            self.progress.message(&format!("note: trained although it contradicts itself (--unproved): {line}"));
+            self.progress.message(&format!("note: trained although a law is broken (--unproved): {line}"));
         }
         let path = self.folder.receipt();
         let mut receipt = Receipt::read(&path)?;

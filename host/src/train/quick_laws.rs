@@ -161,7 +161,7 @@ pub(super) fn refusal(results: &[Proof]) -> Option<Error> {
     let hint = format!(
         "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains anyway and records it in the receipt"
     );
-    let error = Error::run(format!("objective \"{id}\" contradicts itself on the experiment's first batch"));
+    let error = Error::run(format!("objective \"{id}\" breaks a law of objectives on the experiment's first batch"));
     Some(error.with_details(contradictions.clone()).with_hint(hint))
 }
 

@@ -58,7 +58,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
         }
         if length > limits.longest {
             let most = limits.longest;
-            let text = format!("sequence {s} has {length} tokens, expected at most {most}, the model's context");
+            let text = format!("sequence {s} has {length} tokens, expected at most {most}, the model's context length");
             return Err(Fault::at(text, Some(s)));
         }
     }

@@ -54,9 +54,10 @@ fn divergence(requirements: &Requirements) -> Result<(), Fault> {
     }
     match (&requirements.divergence, reads(requirements, &Statistic::KL)) {
         (None, None) => Ok(()),
-        (None, Some(name)) => {
-            fault(format!("it requires the statistic `{name}`, but no `divergence` says which one it is"))
-        }
+        (None, Some(name)) => fault(format!(
+            "it requires the statistic `{name}`, but no divergence; add to its Requirements, for example, `divergence: \
+                 Some(Divergence {{ weight: 0.0, temperature: 1.0 }})`: weight 0 is KL(role || policy), 1 is KL(policy || role)"
+        )),
         (Some(_), None) => fault("it requires a `divergence`, but no statistic `ROLE.kl`"),
         (Some(divergence), Some(_)) => {
             temperature("temperature of the divergence", divergence.temperature)?;
@@ -75,9 +76,10 @@ fn candidates(requirements: &Requirements) -> Result<(), Fault> {
     let read = reads(requirements, &Statistic::CANDIDATES).or_else(|| reads(requirements, &Statistic::TAIL));
     match (&requirements.candidates, read) {
         (None, None) => Ok(()),
-        (None, Some(name)) => {
-            fault(format!("it requires the statistic `{name}`, but no `candidates` say of which ids"))
-        }
+        (None, Some(name)) => fault(format!(
+            "it requires the statistic `{name}`, but no candidates; add to its Requirements, for example, `candidates: \
+                 Some(Candidates {{ from: \"teacher\".into(), count: 20 }})`: the 20 ids that the teacher finds most probable"
+        )),
         (Some(_), None) => fault("it requires `candidates`, but no statistic `candidates` or `tail`"),
         (Some(Candidates { count, .. }), Some(_)) if !(1..=MOST_CANDIDATES).contains(count) => {
             fault(format!("it requires {count} candidates per token, expected 1 to {MOST_CANDIDATES}"))
@@ -135,9 +137,10 @@ fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result
         return fault(format!("it requires {samples} answers to a prompt, but it learns from {data} data"));
     }
     match requirements.statistics.iter().find(|name| role_of(name).0 == "sampler") {
-        Some(name) => {
-            fault(format!("it requires `{name}`, but it learns from {} data, which nobody samples", manifest.data))
-        }
+        Some(name) => fault(format!(
+            "it requires `{name}`, but it learns from {} data, and only answers to prompts are sampled",
+            manifest.data
+        )),
         None => Ok(()),
     }
 }
@@ -156,7 +159,8 @@ mod tests {
         requirements(&manifest(data), &wrong).expect_err("it is impossible").text
     }
 
-    /// Catches requirements that are not checked: the run would learn nothing, or divide by 0.
+    /// Catches requirements that are not checked: the run would learn nothing, or divide by 0. Catches a message about a missing
+    /// description without the line that describes it.
     #[test]
     fn impossible_requirements_are_refused() {
         let requires = |statistics: &[&str], temperature| {
@@ -170,10 +174,10 @@ mod tests {
             (&["logp"], 0.0, "temperature 0"),
             (&["logp"], f64::NAN, "temperature NaN"),
             (&["kl"], 1.0, "`teacher.kl`"),
-            (&["teacher.kl"], 1.0, "no `divergence`"),
-            (&["candidates"], 1.0, "no `candidates`"),
-            (&["teacher.tail"], 1.0, "no `candidates`"),
-            (&["sampler.logp"], 1.0, "text data, which nobody samples"),
+            (&["teacher.kl"], 1.0, "`divergence: Some(Divergence { weight: 0.0, temperature: 1.0 })`"),
+            (&["candidates"], 1.0, "`candidates: Some(Candidates { from: \"teacher\".into(), count: 20 })`"),
+            (&["teacher.tail"], 1.0, "`teacher.tail`, but no candidates"),
+            (&["sampler.logp"], 1.0, "text data, and only answers"),
         ] {
             let why = requires(statistics, temperature).unwrap_err().text;
             assert!(why.contains(part), "{part} is missing in {why}");

@@ -116,5 +116,6 @@ plugin_api::export_backend!(
     "torch",
     Torch,
     preload = "global:libtorch/lib/libc10.so;global:libtorch/lib/libtorch_cpu.so;\
-               remedy:`cargo xtask torch` finds or fetches libtorch 2.11.0 and builds this plugin with it"
+               remedy:link a libtorch 2.11.0 to `libtorch` beside this plugin, as DIST.txt of a distribution shows, or run \
+               `cargo xtask torch` in the source tree"
 );

@@ -89,7 +89,8 @@ pub fn check_version() -> Result<()> {
     if compiled == loaded {
         return Ok(());
     }
-    let remedy = "`cargo xtask torch` finds or fetches the right one";
+    let remedy = "link that one to `libtorch` beside this plugin, as DIST.txt of a distribution shows, or run `cargo xtask torch` in \
+                  the source tree";
     Err(Error::new(Code::LAYOUT, format!("libtorch {loaded} is loaded, this plugin needs {compiled}; {remedy}")))
 }
 

@@ -43,7 +43,7 @@ impl ObjectivePlugin for BestOfN {
         let mean = |name, meaning| MetricSpec::new(name, Reduction::MEAN, meaning);
         ObjectiveManifest {
             summary: "Best of n: supervised learning on the best of the policy's own answers to each prompt".into(),
-            formula: "-logp, summed over the supervised tokens of the `keep_top` answers with the greatest rewards"
+            formula: "-logp, summed over the supervised tokens of the `keep_top` answers to each prompt that have the greatest rewards"
                 .into(),
             paper: "Dong et al. 2023 (RAFT), arXiv 2304.06767".into(),
             data: DataKind::PROMPT,

@@ -18,8 +18,8 @@ options! {
         /// Scale of the reward, above 0. Rewards are means over tokens, so that it is larger than in losses that sum:
         /// 2 to 10.
         beta: f64 = 2.0, from 0.0;
-        /// The margin that is wanted between the rewards of a pair, in their unit; for a `gamma_beta_ratio` give beta
-        /// times that ratio.
+        /// The amount by which the reward of the chosen answer should exceed that of the rejected one; for a
+        /// `gamma_beta_ratio` of the authors' code give beta times that ratio.
         gamma: f64 = 1.0, from 0.0;
         /// Share of pairs whose sides are assumed to be exchanged.
         label_smoothing: f64 = 0.0, in 0.0..=0.5;

@@ -35,7 +35,7 @@ fn manifest(data: DataKind, summary: &str) -> ObjectiveManifest {
         metrics: vec![MetricSpec::new(
             COVERED,
             Reduction::MEAN,
-            "Share of the teacher's probability that its `top_k` ids have, mean over tokens; only with `top_k` above 0",
+            "Probability that the teacher gives to its `top_k` ids together, mean over tokens; only with `top_k` above 0",
         )],
         ..Default::default()
     }

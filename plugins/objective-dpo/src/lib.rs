@@ -88,7 +88,7 @@ fn metrics() -> Vec<MetricSpec> {
             metric::KL,
             "Nats per answer, both sides: sum over tokens of exp(d) - 1 - d, d = logp - reference.logp (capped at 20 in the \
              exponential): estimates KL(reference || policy) where the reference wrote the answers, elsewhere only a \
-             distance; not there with `reference_free`",
+             distance; absent with `reference_free`",
         ),
     ]
 }

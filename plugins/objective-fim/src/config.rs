@@ -5,12 +5,13 @@ use plugin_api::prelude::*;
 options! {
     /// Options of fill-in-the-middle.
     pub struct Config {
-        /// Share of the sequences that are rewritten; the paper finds that 0.5 to 0.9 costs nothing in ordinary order.
+        /// Share of the sequences that are rewritten; in the paper, 0.5 to 0.9 does not
+        /// make the loss of ordinary text worse.
         rate: f64 = 0.5, in 0.0..=1.0;
         /// Share of the rewritten sequences in the order SPM; the others are in the order PSM.
         spm_rate: f64 = 0.5, in 0.0..=1.0;
-        /// Id of the sentinel before a prefix. The three ids differ, are within the model's vocabulary (`model.vocab`)
-        /// and do not occur in texts.
+        /// Id of the sentinel before a prefix. The three ids must differ, be less than `model.vocab`, and not
+        /// occur in texts.
         prefix_id: i64 = 257, from 0;
         /// Id of the sentinel before a suffix.
         suffix_id: i64 = 258, from 0;

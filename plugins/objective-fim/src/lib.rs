@@ -17,7 +17,7 @@
 //!
 //! Where this departs from the paper: both cuts are between tokens, not characters (the paper's ablation in section
 //! 4.4 finds that characters are better where tokens are words; bytes are characters); and sequences are cut after a
-//! text was divided into sequences of the model's context ("context-level FIM"). [`compose`] draws the cuts by the
+//! text was divided into sequences of the model's context length ("context-level FIM"). [`compose`] draws the cuts by the
 //! seed of the call, the row's number and its tokens, so that every pass over the data has others.
 
 mod compose;
@@ -43,8 +43,8 @@ impl ObjectivePlugin for FillInTheMiddle {
                 .into(),
             formula: "-sum over all tokens of logp; a share `rate` of the sequences is rewritten to <prefix> prefix <suffix> suffix \
                       <middle> middle (PSM), of these a share `spm_rate` to <prefix> <suffix> suffix <middle> prefix middle (SPM); \
-                      cut between tokens, after the division into contexts; a text that would be longer than the model's \
-                      context loses its last tokens before it is cut"
+                      the cuts are between tokens, in sequences that already fit into the model's context length; a sequence that the \
+                      sentinels would make longer than that loses its last tokens before it is cut"
                 .into(),
             paper: "Bavarian et al. 2022, arXiv 2207.14255, sections 3 and 3.1; there cut between characters".into(),
             data: DataKind::TEXT,
@@ -57,7 +57,7 @@ impl ObjectivePlugin for FillInTheMiddle {
                 mean(metric::PLAIN, "Negative log-likelihood of sequences that were not rewritten, in nats per token"),
                 mean(
                     metric::MIDDLE,
-                    "Negative log-likelihood of the middles, the end of text included, in nats per token: what filling in is about",
+                    "Negative log-likelihood of the middles, the end of text included, in nats per token: how well the model fills in",
                 ),
                 mean(metric::REWRITTEN, "Share of the sequences that are rewritten"),
             ],

@@ -11,12 +11,12 @@
 //! | RLOO (Ahmadian et al. 2024, arXiv 2402.14740) | leave-one-out | none |
 //! | REINFORCE++ (Hu 2025, arXiv 2501.03262) | batch | batch; its variant with a group baseline: group, batch |
 //!
-//! Process supervision (Shao et al. 2024, section 4.1.3) adds to the advantage of a token, `[N]`, the rewards of the steps that end there
-//! or later in its answer, each normalised over all steps of its group:
+//! Process supervision (Shao et al. 2024, section 4.1.3) adds to the advantage of a token, `[N]`, the rewards of the segments that end there
+//! or later in its answer, each normalised over all segments of its group:
 //!
 //! ```text
-//! step[u]       = (reward[u] - mean over the group's steps) / (their deviation + 1e-4)
-//! advantage[t] += sum over the answer's steps u >= t of step[u]
+//! segment[u]    = (reward[u] - mean over the group's segments) / (their deviation + 1e-4)
+//! advantage[t] += sum over the answer's segments u >= t of segment[u]
 //! ```
 //!
 //! Deviations have Bessel's correction and are those of the rewards, not of the differences; a divisor of `none` is
@@ -69,17 +69,17 @@ pub fn decoupled(rewards: &[(&[f64], f64)], group: &[f64]) -> Vec<f64> {
     advantages(&BASELINES[2], &SCALES[1], &sum, group)
 }
 
-/// What process supervision adds to the advantages of tokens, `[N]`, from rewards of steps: numbers other than 0, at the tokens where
-/// steps end. `answers` are the tokens of each answer, `group` is `[S]`.
-pub fn of_steps(reward: &[f64], answers: &[Range<usize>], group: &[f64]) -> Vec<f64> {
-    let steps = |(s, tokens): (usize, &Range<usize>)| -> Vec<(usize, usize)> {
+/// What process supervision adds to the advantages of tokens, `[N]`, from rewards of segments: numbers other than 0, at the tokens where
+/// segments end. `answers` are the tokens of each answer, `group` is `[S]`.
+pub fn of_segments(reward: &[f64], answers: &[Range<usize>], group: &[f64]) -> Vec<f64> {
+    let segments = |(s, tokens): (usize, &Range<usize>)| -> Vec<(usize, usize)> {
         tokens.clone().filter(|t| reward[*t] != 0.0).map(|t| (s, t)).collect()
     };
-    let steps: Vec<(usize, usize)> = answers.iter().enumerate().flat_map(steps).collect();
-    let rewards: Vec<f64> = steps.iter().map(|(_, t)| reward[*t]).collect();
-    let groups: Vec<f64> = steps.iter().map(|(s, _)| group[*s]).collect();
+    let segments: Vec<(usize, usize)> = answers.iter().enumerate().flat_map(segments).collect();
+    let rewards: Vec<f64> = segments.iter().map(|(_, t)| reward[*t]).collect();
+    let groups: Vec<f64> = segments.iter().map(|(s, _)| group[*s]).collect();
     let mut sums = vec![0.0; reward.len()];
-    for ((_, t), own) in steps.iter().zip(advantages(&BASELINES[0], &SCALES[0], &rewards, &groups)) {
+    for ((_, t), own) in segments.iter().zip(advantages(&BASELINES[0], &SCALES[0], &rewards, &groups)) {
         sums[*t] = own;
     }
     for tokens in answers {

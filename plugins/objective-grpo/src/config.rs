@@ -25,9 +25,10 @@ options! {
         rewards: Vec<String> = Vec::new();
         /// The weight of each of `rewards`, in their order; empty: 1 each.
         reward_weights: Vec<f64> = Vec::new();
-        /// Names of rewards whose numbers per token are rewards of steps, such as a process reward model's: numbers other
-        /// than 0, each at the token where a step ends. They add to the advantages of the tokens up to there, normalised
-        /// over all steps of the group; a reward's weight in the experiment concerns its number per answer alone.
+        /// Names of rewards whose numbers per token are rewards of segments, such as a process reward model's: numbers other
+        /// than 0, each at the token where a segment of the answer ends. They add to the advantages of the tokens up to there,
+        /// normalised over all segments of the group. A reward's weight in the experiment applies only to its number per
+        /// answer.
         token_rewards: Vec<String> = Vec::new();
         /// The surrogate, from the ratio of probabilities now and at the rollout: `clip` clips it (PPO, GRPO), `cispo`
         /// weights the log-probability by the ratio, capped and held constant, `sapo` replaces the clip by a sigmoid,
@@ -72,7 +73,7 @@ options! {
         /// Do not learn from truncated answers, those without an end-of-text token. Their rewards still count in the
         /// baseline.
         mask_truncated: bool = false;
-        /// Drop the answers to a prompt if all their rewards are equal, and ask for as many new prompts (DAPO's dynamic
+        /// Drop the answers to a prompt if all their rewards are equal, and draw answers to as many new prompts (DAPO's dynamic
         /// sampling).
         dynamic: bool = false;
         /// Corrects for a sampler with other probabilities than the policy's (top-p, top-k, rounding; the policy's are read

@@ -86,16 +86,17 @@ fn metrics() -> Vec<MetricSpec> {
     vec![
         mean(
             metric::REWARD,
-            "Reward of an answer, less the penalty of long ones, over the rollout without prompts that `dynamic` replaced",
+            "Reward of an answer after the penalty for long answers; mean over the rollout, without the prompts that `dynamic` replaced",
         ),
         mean(
             metric::SPREAD,
-            "Standard deviation of the rewards within a group, over the same rollout; at 0 nothing is learned",
+            "Standard deviation of the rewards in an answer's group; mean over the answers that `rewards/mean` counts; at 0 nothing is \
+             learned with the group's baselines",
         ),
         healthy(
             metric::EQUAL,
-            "Share of groups whose rewards are all equal, over the same rollout; the group's baselines teach nothing there. \
-             With `dynamic` the host's `answers/kept` tells how many answers were dropped",
+            "Share of the answers that `rewards/mean` counts in whose group all rewards are equal: the group's baselines teach nothing there. With `dynamic` the \
+             host's `answers/kept` is the share of answers that were kept",
             (0.0, 0.9),
         ),
         healthy(
@@ -135,7 +136,7 @@ fn metrics() -> Vec<MetricSpec> {
         mean(metric::LENGTH, "Supervised tokens per answer, the end-of-text token included"),
         healthy(
             metric::TRUNCATED,
-            "Share of answers that were cut off rather than ended, over the same rollout",
+            "Share of the answers that `rewards/mean` counts that were truncated and did not end by themselves",
             (0.0, 0.75),
         ),
         healthy(

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! reward[s]     = reward - overlong_penalty clamp((length - (max_length - overlong_buffer)) / overlong_buffer, 0, 1)
-//! advantage[t]  = that of the token's answer, and of the steps that end there or later: [`advantages`](crate::advantages)
+//! advantage[t]  = that of the token's answer, and of the segments that end there or later: [`advantages`](crate::advantages)
 //! importance[t] = exp(logp - sampler.logp)       policy to sampler, both at the time of the rollout
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! `prepare` gets, also those that it drops.
 
 use crate::{
-    advantages::{advantages, decoupled, of_steps},
+    advantages::{advantages, decoupled, of_segments},
     config::Config,
     kl::LOG_RATIO_CAP,
     settings::Settings,
@@ -50,13 +50,13 @@ pub mod names {
 /// counts.
 pub fn prepare(settings: &Settings, batch: &Batch<'_>) -> Result<Batch<'static>> {
     let rollout = Rollout::of(settings, batch)?;
-    let (advantage, steps) = (rollout.advantages(batch)?, rollout.steps(batch)?);
+    let (advantage, segments) = (rollout.advantages(batch)?, rollout.segments(batch)?);
     let spread = group_std(&rollout.reward, rollout.group);
     let equal: Vec<f64> = rollout.equal().into_iter().map(|equal| f64::from(u8::from(equal))).collect();
     let truncated: Vec<f64> = rollout.ended.iter().map(|ended| 1.0 - ended).collect();
     let count = rollout.sequences.len();
     let mut prepared = Batch::new()
-        .with(names::ADVANTAGE, Scope::TOKEN, rollout.tokens(|s, t| advantage[s] + steps[t]))
+        .with(names::ADVANTAGE, Scope::TOKEN, rollout.tokens(|s, t| advantage[s] + segments[t]))
         .with(names::OLD_LOGP, Scope::TOKEN, rollout.tokens(|_, t| rollout.logp[t]));
     if settings.reads_sampler() {
         let sampler = numbers(batch, SAMPLER_LOGP, rollout.mask.len(), |t| rollout.mask[t] == 1.0)?;
@@ -131,13 +131,13 @@ impl<'b> Rollout<'b> {
         Ok(decoupled(&rewards, self.group))
     }
 
-    /// `[N]`: what the rewards of steps add to the advantages.
-    fn steps(&self, batch: &Batch<'_>) -> Result<Vec<f64>> {
+    /// `[N]`: what the rewards of segments add to the advantages.
+    fn segments(&self, batch: &Batch<'_>) -> Result<Vec<f64>> {
         let mut all = vec![0.0; self.mask.len()];
         for name in &self.settings.config.token_rewards {
             let name = format!("{REWARD_OF}{name}{OF_TOKENS}");
             let given = numbers(batch, &name, self.mask.len(), |t| self.mask[t] == 1.0)?;
-            let own = of_steps(&self.tokens(|_, t| given[t]), &self.sequences, self.group);
+            let own = of_segments(&self.tokens(|_, t| given[t]), &self.sequences, self.group);
             all.iter_mut().zip(own).for_each(|(all, own)| *all += own);
         }
         Ok(all)

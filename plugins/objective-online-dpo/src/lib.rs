@@ -77,7 +77,7 @@ fn metrics() -> Vec<MetricSpec> {
             healthy: Some((0.1, 1.0)),
             ..mean(
                 metric::PAIRS,
-                "Share of prompts that give a pair, over the whole rollout: the others' answers have equal rewards",
+                "Share of the rollout's prompts that give a pair; a prompt whose answers all have the same reward gives none",
             )
         },
         mean(metric::KL, "KL to the reference in nats per answer, by k1 over all answers of the rollout; 0 at first"),

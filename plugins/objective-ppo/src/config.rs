@@ -23,7 +23,7 @@ options! {
         /// score by minus the penalty (torchtune, and the "EOS trick" of N+).
         missing_eos: String = "subtract".into(), of ["subtract", "replace"];
         /// Names of rewards whose numbers per token are added to the token rewards, such as a process reward model's: each with
-        /// weight 1, whatever its weight in the experiment is, which concerns its number per answer alone.
+        /// weight 1. A reward's weight in the experiment applies only to its number per answer.
         token_rewards: Vec<String> = Vec::new();
         /// Return after the last token of a truncated answer: `terminal` is 0 (TRL, torchtune), `bootstrap` is the
         /// critic's value of the state after it.

@@ -69,7 +69,7 @@ fn metrics() -> Vec<MetricSpec> {
     vec![
         mean(
             metric::KL,
-            "KL to the reference in nats per answer, by k1 for every `kl_penalty`; 0 while the policy equals the reference, may be \
+            "KL to the reference in nats per answer, estimated by k1 whatever `kl_penalty` is; 0 while the policy equals the reference, may be \
              negative by chance",
         ),
         mean(metric::SURPRISE, "Negative log-probability of an answer in nats, estimates the entropy of whole answers"),
@@ -103,8 +103,8 @@ fn metrics() -> Vec<MetricSpec> {
         mean(metric::VALUE_ERROR, "Mean square error of the critic, unclipped and unhalved"),
         mean(
             metric::EXPLAINED_VARIANCE,
-            "Share of the returns' variance that the critic foresaw, over the rollout and before learning from it; 1 is all of \
-             it, below 0 worse than a constant",
+            "Share of the returns' variance that the critic predicted, over the rollout, before the first step on it; 1 is all of it, \
+             below 0 worse than predicting a constant",
         ),
         mean(metric::LENGTH, "Supervised tokens per answer, the end-of-text token included"),
         mean(metric::ENDED, "Share of answers that ended by themselves rather than being cut off"),

@@ -54,7 +54,7 @@ fn metrics() -> Vec<MetricSpec> {
         MetricSpec::new(
             metric::ACCURACY,
             Reduction::MEAN,
-            "Share of pairs whose chosen answer has the greater score, without the margin column; a tie does not count",
+            "Share of pairs whose chosen answer has the greater score; the margin column is not subtracted, and a tie does not count",
         ),
         MetricSpec::new(metric::MARGIN, Reduction::MEAN, "Score of the chosen answer minus that of the rejected one"),
         MetricSpec::new(metric::SCORE_MEAN, Reduction::MEAN, "Score, over both sides"),

@@ -35,7 +35,7 @@ options! {
     pub struct Config {
         /// Weight of the unlikelihood.
         alpha: f64 = 1.0, from 0.0;
-        /// K: the most candidates per token, the last distinct ones. A backend computes one number per token for each.
+        /// K: the greatest number of candidates per token. A backend computes K numbers per token.
         candidates: i64 = 32, in 1..=4096;
     }
 }
@@ -64,7 +64,7 @@ impl ObjectivePlugin for Unlikelihood {
                 ),
             ],
             metrics: vec![
-                mean(metric::REPEATED, "Probability that the model gives to all candidates of a token together"),
+                mean(metric::REPEATED, "Sum of the probabilities that the model gives to a token's candidates"),
                 mean(metric::CANDIDATES, "Candidates per token; at most the option `candidates`"),
             ],
             expectations: vec![Expectation {

@@ -1,6 +1,6 @@
 //! The gold reward of the quickstart world: 1 for exactly the right answer, up to 0.6 for the right one among other words, 0 for
 //! anything else. The rule is [`telos_world::gold`], which uses only the prompt's text. With it come two parts, `right` and `terse`,
-//! and a step reward: each of the answer's n words that is right so far has 1/n ([`telos_world::right_so_far`]).
+//! and a reward of segments: each of the answer's n words that is right so far has 1/n ([`telos_world::right_so_far`]).
 
 use plugin_api::prelude::*;
 use telos_world::{gold, right_so_far};

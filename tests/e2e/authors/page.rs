@@ -13,13 +13,14 @@ fn page() -> String {
     fs::read_to_string(root.join("docs/write-an-objective.md")).expect("the page")
 }
 
-/// The content of the page's blocks of a language, in order.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+/// The page's blocks in order, each with its language.
+fn blocks(page: &str) -> Vec<(&str, String)> {
     let mut found = Vec::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        if line == format!("```{language}") {
-            found.push(lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect());
+        if let Some(language) = line.strip_prefix("```") {
+            let content = lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+            found.push((language, content));
         }
     }
     found
@@ -44,8 +45,8 @@ pub fn shell(folder: &Path, distribution: &Path) -> Command {
     command
 }
 
-/// Catches a page with a command that fails or a file that is not the one that `new` makes; a distribution whose SDK
-/// lacks a source, needs the network or its old place; a plot or a receipt that is not written.
+/// Catches a page with a command that fails, a file that is not the one that `new` makes, or an objective that does not build or
+/// breaks a law; a distribution whose SDK lacks a source, needs the network or its old place; a plot or a receipt that is not written.
 #[test]
 fn the_commands_of_the_page_lead_from_an_idea_to_a_plot() {
     let lab = tempfile::tempdir().expect("a temporary folder");
@@ -53,21 +54,47 @@ fn the_commands_of_the_page_lead_from_an_idea_to_a_plot() {
     let desk = lab.path().join("a researcher's desk");
     fs::create_dir(&desk).expect("a folder");
     let page = page();
-    let commands = blocks(&page, "sh").concat();
-    assert!(commands.lines().count() >= 9, "{commands}");
+    let blocks = blocks(&page);
+    let languages: Vec<&str> = blocks.iter().map(|(language, _)| *language).collect();
+    assert_eq!(
+        languages,
+        ["sh", "rust", "sh", "sh", "sh", "sh", "sh", "sh", "rust", "sh"],
+        "the page has other blocks"
+    );
+    let sources: Vec<&String> = blocks.iter().filter(|(kind, _)| *kind == "rust").map(|(_, text)| text).collect();
     // The page gives them a minute.
-    let short = |line: &str| match line.split_whitespace().take(3).collect::<Vec<_>>().as_slice() {
+    let [rows, rollouts] = [
+        "--set train.steps=20 --set train.schedule=constant",
+        "--set stage.start.train.steps=20 --set stage.start.train.schedule=constant \
+         --set stage.tuned.train.steps=2 --set stage.tuned.eval.generate=20",
+    ];
+    let short = |line: &str, sets: &str| match line.split_whitespace().take(3).collect::<Vec<_>>().as_slice() {
         ["telos", "plugins", "try"] => format!("{line} --seconds 6\n"),
-        ["telos", "run", _] => format!("{line} --set train.steps=20 --set train.schedule=constant\n"),
+        ["telos", "run", _] => format!("{line} {sets}\n"),
         _ => format!("{line}\n"),
     };
-    let script: String = commands.lines().map(short).collect();
+    let mut script = String::new();
+    for (at, (language, text)) in blocks.iter().enumerate() {
+        match *language {
+            "sh" => {
+                let sets = if blocks[..at].iter().filter(|(language, _)| *language == "rust").count() > 1 {
+                    rollouts
+                } else {
+                    rows
+                };
+                script.extend(text.lines().map(|line| short(line, sets)));
+            }
+            // The first source is the one that `new` makes; the second one replaces that.
+            _ if text == sources[0] => {}
+            _ => script += &format!("cat > src/lib.rs <<'END'\n{text}END\n"),
+        }
+    }
     let answer = Answer::of(shell(&desk, &distribution).args(["-euxc", &script]));
     let out = answer.succeeds();
 
     let krate = desk.join("penalty-ce");
     let library = fs::read_to_string(krate.join("src/lib.rs")).expect("the library's source");
-    assert_eq!(blocks(&page, "rust"), [library], "the page's source is not what `new` makes");
+    assert_eq!(*sources[0], library, "the page's source is not what `new` makes");
     assert!(out.contains("installed the objective `penalty-ce` 0.1.0"), "{answer:#?}");
     assert!(distribution.join("plugins").join("libpenalty_ce.so").is_file() || cfg!(not(target_os = "linux")));
     let trial = krate.join("runs/try-penalty-ce");
@@ -83,6 +110,10 @@ fn the_commands_of_the_page_lead_from_an_idea_to_a_plot() {
         assert!(krate.join("runs").join(run).join("receipt.json").is_file(), "{run}");
     }
     assert!(!krate.join("runs/plugins.lock").exists(), "--dev and a trial pin nothing");
+
+    assert!(out.contains("installed the objective `capped-pg` 0.1.0"), "{answer:#?}");
+    let tuned = fs::read_to_string(desk.join("capped-pg/runs/capped-pg/tuned/metrics.jsonl")).expect("its metrics");
+    assert!(tuned.contains("\"capped\""), "{tuned}");
 
     // A second trial replaces the first one, and keeps what the user wrote.
     fs::write(trial.join("notes.txt"), "mine").expect("written");

@@ -146,7 +146,7 @@ fn steps_without_their_labels_are_refused() {
         .refuses(1, &["2 segments and 1 values of the column `labels`"]);
     let plain =
         lab(PRM, (0..60).map(|i| format!("{}\n", json!({"prompt": format!("{i}? "), "completion": "yes"}))).collect());
-    plain.run(&[]).refuses(1, &["have no steps", "`completions`"]);
+    plain.run(&[]).refuses(1, &["have no segments", "`completions`"]);
     let mixed = lab(PRM, format!("{}{}\n", steps(60), json!({"prompt": "q ", "completion": "yes", "labels": []})));
     mixed.run(&[]).refuses(2, &["rows.jsonl:61", "not a list of texts"]);
 }

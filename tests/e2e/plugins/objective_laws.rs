@@ -153,7 +153,7 @@ fn new_bytes_are_checked_on_the_first_batch_before_they_are_trained() {
         let lab = Lab::tiny();
         let set = format!("objective.plugin={plugin}");
         let expected =
-            ["contradicts itself on the experiment's first batch", law, "telos plugins verify", "--unproved"];
+            ["breaks a law of objectives on the experiment's first batch", law, "telos plugins verify", "--unproved"];
         lab.run(&[&set]).refuses(1, &expected);
         assert!(!lab.tiny_run().0.exists(), "{plugin}: a failed start leaves nothing");
         lab.ask(&["check", "tiny.toml", "--set", &set]).refuses(1, &expected);
@@ -235,7 +235,7 @@ fn an_objective_with_its_own_text_is_checked_on_it() {
     for command in ["run", "check"] {
         lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("wrong-cotangent-sign")));
         lab.ask(&[command, "tiny.toml"])
-            .refuses(1, &["\"wrong-cotangent-sign\" contradicts itself", "cotangents: term `nll`"]);
+            .refuses(1, &["\"wrong-cotangent-sign\" breaks a law of objectives", "cotangents: term `nll`"]);
     }
     lab.write("tiny.toml", format!("{SMALL}{ROWS}{ptx}{}", own("ce")));
     lab.run(&["train.steps=1"]).succeeds();
@@ -252,7 +252,7 @@ fn each_table_is_checked_with_its_own_options() {
         lab.write("tiny.toml", crate::support::lab::TINY.replace("[objective]\nplugin = \"ce\"\n", &both));
     };
     tables("2.0");
-    lab.run(&[]).refuses(1, &["\"scaled\" contradicts itself", "expectations: `nll` should be"]);
+    lab.run(&[]).refuses(1, &["\"scaled\" breaks a law of objectives", "expectations: `nll` should be"]);
     tables("1.0");
     lab.run(&[]).succeeds();
 }

@@ -69,6 +69,48 @@ fn a_moved_distribution_finds_its_plugins_and_trains() {
     }
 }
 
+/// Catches a README that links or names files which the distribution lacks, as those of the source tree.
+#[test]
+fn a_distribution_has_what_its_documents_name() {
+    let lab = tempfile::tempdir().expect("a temporary folder");
+    let folder = moved(&lab);
+    let pages = fs::read_dir(folder.join("docs")).expect("documents").map(|page| page.expect("a page").path());
+    let pages: Vec<PathBuf> = pages.chain(["README.md", "SECURITY.md"].map(|page| folder.join(page))).collect();
+    assert!(pages.len() >= 8, "{pages:?}");
+    for page in &pages {
+        let text = fs::read_to_string(page).expect("a text");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+            assert!(page.with_file_name(link).exists(), "{} links {link}, which is not there", page.display());
+        }
+    }
+    let readme = fs::read_to_string(folder.join("README.md")).expect("a text");
+    let files = readme.split('`').skip(1).step_by(2).filter(|code| {
+        let (is_path, endings) = (code.contains('/') && !code.contains(' '), [".md", ".toml", ".sh", ".py"]);
+        is_path && !code.starts_with("runs/") && endings.iter().any(|ending| code.ends_with(ending))
+    });
+    let files: Vec<&str> = files.collect();
+    assert!(files.contains(&"tests/results/road.md"), "{files:?}");
+    for file in files {
+        assert!(folder.join(file).is_file(), "the README names {file}, which is not there");
+    }
+}
+
+/// Catches advice to build a missing plugin in a folder without sources, and sums that an added plugin breaks.
+#[test]
+fn a_distribution_says_what_a_user_of_it_can_do() {
+    let lab = tempfile::tempdir().expect("a temporary folder");
+    let folder = moved(&lab);
+    let answer = Answer::of(program(&folder, "telos", &lab).args(["plugins", "show", "nope"]));
+    answer.refuses(2, &["there is no plugin `nope`", "telos plugins install PATH", "TELOS_PLUGINS"]);
+    assert!(!answer.err.contains("cargo"), "{answer:#?}");
+    fs::write(folder.join("plugins/libmine.so"), "added").expect("written");
+    let mut check = Command::new("sha256sum");
+    Answer::of(check.current_dir(&folder).args(["--check", "--quiet", "SHA256SUMS"])).succeeds();
+    let card = fs::read_to_string(folder.join("DIST.txt")).expect("a text");
+    assert!(card.contains("and no others"), "{card}");
+}
+
 /// Catches a step program that finds no plugins, trains another model, or measures something without a request.
 #[test]
 fn the_step_program_reports_times_and_refuses_unknown_commands() {

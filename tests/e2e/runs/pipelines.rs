@@ -306,5 +306,5 @@ fn check_tries_every_stage_with_the_shapes_of_earlier_stages() {
     // A shape that the last stage's data does not fit.
     lab.write("tiny.toml", STAGES.replace("train.steps = 6", "train = { steps = 6, context_schedule = [[0, 128]] }"));
     lab.ask(&["check", "tiny.toml"])
-        .refuses(2, &["stage \"more\" cannot run", "128 tokens are longer than the model's context of 64"]);
+        .refuses(2, &["stage \"more\" cannot run", "128 tokens are longer than the model's context length of 64"]);
 }

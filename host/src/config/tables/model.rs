@@ -30,7 +30,7 @@ table! {
         /// width inside the feed-forward block
         hidden: usize, Form::Int(1, 1 << 22), default "8/3 dim, rounded up to a multiple of 32, for a gated block (SwiGLU); else 4 dim",
             example 512;
-        /// longest sequence in tokens
+        /// the context length: the longest sequence in tokens
         context: usize, Form::Int(2, 1 << 24), example 256;
         /// rows of the embedding and the head, at least the number of tokens of the tokenizer; more rows, such as the next multiple
         /// of 64, can be faster on some devices

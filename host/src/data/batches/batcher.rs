@@ -271,12 +271,12 @@ impl Batcher {
     /// Returns the next span, beginning a new epoch if necessary; `None` after the last epoch.
     fn peek(&mut self, context: usize) -> Result<Option<DocumentSpan>> {
         if context == 0 {
-            return Err(DataError::Option("the context must be at least 1".into()));
+            return Err(DataError::Option("the context length must be at least 1".into()));
         }
         if self.state.context != context {
             if self.state.taken > 0 {
                 if self.options.epochs.is_some() {
-                    let why = "the context cannot change in the middle of an epoch if the run's length is given in epochs; give \
+                    let why = "the context length cannot change in the middle of an epoch if the run's length is given in epochs; give \
                                `steps`";
                     return Err(DataError::Option(why.into()));
                 }

@@ -63,7 +63,7 @@ pub struct Writing<'a> {
     pub chat_template: Option<&'a str>,
     /// How longer rows are truncated; `None`: the default of their kind.
     pub truncation: Option<Truncation>,
-    /// The most positions of a row; `None`: the model's context.
+    /// The most positions of a row; `None`: the model's context length.
     pub max_length: Option<usize>,
 }
 

@@ -30,7 +30,7 @@ table! {
             example "tokenizer";
         /// jsonl: the most tokens of a row that the model reads (the last token of a completion is only predicted and does not
         /// count; in pairs and prompts every token counts)
-        max_length: usize, Form::Int(1, 1 << 24), default "the model's context", example 512;
+        max_length: usize, Form::Int(1, 1 << 24), default "the model's context length", example 512;
         /// jsonl: how longer rows are shortened. right (completions only): their end is removed; left: the beginning of their
         /// prompt is removed, the same part for both answers of a pair; drop: they are dropped. Rows with nothing left
         /// to learn are dropped and counted
@@ -85,7 +85,7 @@ pub struct Jsonl {
     /// plain, and strings are joined unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
-    /// The most positions of a row; absent: the model's context.
+    /// The most positions of a row; absent: the model's context length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
     /// How longer rows are truncated; absent: the default of their kind.

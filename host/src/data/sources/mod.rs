@@ -67,13 +67,15 @@ pub fn resolve(written: &Written, notes: &mut Notes<'_>) -> Data {
     }
 }
 
-/// Checks that the longest row is not longer than the model's context, if that is known. Returns the length of the
+/// Checks that the longest row is not longer than the model's context length, if that is known. Returns the length of the
 /// longest sequence, as far as it is known.
 pub fn check_max_length(data: &Data, context: Option<usize>, notes: &mut Notes<'_>) -> Option<usize> {
     let Some(max_length) = data.source().writing().max_length else { return context };
     if let Some(context) = context.filter(|context| max_length > *context) {
-        notes
-            .refuse("data.max_length", format!("{max_length} tokens are longer than the model's context of {context}"));
+        notes.refuse(
+            "data.max_length",
+            format!("{max_length} tokens are longer than the model's context length of {context}"),
+        );
     }
     context.map(|context| context.min(max_length))
 }

@@ -8,7 +8,7 @@ use plugin_api::manifest::DataKind;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use telos_world::{Split, Steps, Task, World};
+use telos_world::{Segments, Split, Task, World};
 
 use super::data_source::{DataSource, comes_in};
 use super::files;
@@ -38,9 +38,9 @@ table! {
         equal_length: bool = false, Form::Bool, example true;
         /// synthetic demonstrations: share of answers that are wrong or rambling; held-out answers are always right
         flawed: f64 = 0.0, Form::Float(Included(0.0), Included(1.0)), example 0.25;
-        /// synthetic demonstrations: answers in steps, one per word, half of them wrong from some word on, with the column `labels`:
-        /// whether the answer is right up to a step; a space separates the steps
-        steps: bool = false, Form::Bool, example true;
+        /// synthetic demonstrations: answers in segments, one per word, half of them wrong from some word on, with the column `labels`:
+        /// whether the answer is right up to the end of a segment; a space separates the segments
+        segments: bool = false, Form::Bool, example true;
     }
 }
 
@@ -60,12 +60,12 @@ pub struct Synthetic {
     pub equal_length: bool,
     /// The share of demonstrations whose answer is flawed, from 0 to 1.
     pub flawed: f64,
-    /// Whether answers come in labelled steps.
+    /// Whether answers come in labelled segments.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub steps: bool,
+    pub segments: bool,
 }
 
-/// What separates steps.
+/// What separates segments.
 const SPACE: &str = " ";
 
 impl DataSource for Synthetic {
@@ -82,12 +82,12 @@ impl DataSource for Synthetic {
         let no_pairs = self.equal_length && !matches!(kind, Some(RowKind::Preference | RowKind::Unpaired));
         let demonstrations = kind == Some(RowKind::PromptCompletion);
         let no_demonstrations = self.flawed > 0.0 && !demonstrations;
-        let in_steps = match (self.steps, demonstrations) {
+        let in_segments = match (self.segments, demonstrations) {
             (true, false) => {
-                Some(("data.steps", format!("unused: this data comes in {comes_in}, not in demonstrations")))
+                Some(("data.segments", format!("unused: this data comes in {comes_in}, not in demonstrations")))
             }
             (true, true) if self.flawed > 0.0 => {
-                Some(("data.flawed", "unused: half of the answers in steps are wrong".into()))
+                Some(("data.flawed", "unused: half of the answers in segments are wrong".into()))
             }
             _ => None,
         };
@@ -95,7 +95,7 @@ impl DataSource for Synthetic {
         let of_demonstrations =
             ("data.flawed", format!("unused: this data comes in {comes_in}, not in demonstrations"));
         let unused = no_pairs.then_some(of_pairs).into_iter().chain(no_demonstrations.then_some(of_demonstrations));
-        unused.chain(in_steps).collect()
+        unused.chain(in_segments).collect()
     }
 
     fn holds_out(&self) -> bool {
@@ -125,8 +125,8 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
     let why = "source = \"synthetic\" always holds out a tenth of its texts";
     notes.unused("data.eval_path", &of_files.eval_path, why);
     notes.unused("data.held_out", &of_files.held_out, why);
-    let (rows, equal_length, flawed, steps) =
-        (written.rows(), written.equal_length(), written.flawed(), written.steps());
+    let (rows, equal_length, flawed, segments) =
+        (written.rows(), written.equal_length(), written.flawed(), written.segments());
     let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
     let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
     Synthetic {
@@ -135,20 +135,20 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
         tasks: in_order.map(|task| task.to_string()).collect(),
         equal_length,
         flawed,
-        steps,
+        segments,
     }
 }
 
 impl Synthetic {
     fn options(&self, seed: u64) -> SyntheticOptions {
-        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed, steps } = self;
+        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed, segments } = self;
         SyntheticOptions {
             rows: *rows,
             held_out_rows: *held_out_rows,
             tasks: tasks.iter().filter_map(|name| name.parse().ok()).collect(),
             equal_length: *equal_length,
             flawed: *flawed,
-            steps: *steps,
+            segments: *segments,
             seed,
         }
     }
@@ -168,8 +168,8 @@ pub struct SyntheticOptions {
     /// The share of training demonstrations whose answer is flawed, from 0 to 1. Held-out demonstrations are all
     /// right.
     pub flawed: f64,
-    /// Whether demonstrations come in labelled steps.
-    pub steps: bool,
+    /// Whether demonstrations come in labelled segments.
+    pub segments: bool,
     /// The seed from which every document follows.
     pub seed: u64,
 }
@@ -206,8 +206,8 @@ impl SyntheticOptions {
         let (world, file) = (World::new(self.seed, &self.tasks), Arc::<str>::from("synthetic"));
         let row = |split, index: u64| {
             let place = Place { file: file.clone(), line: index as usize + 1 };
-            if self.steps && kind == RowKind::PromptCompletion {
-                return in_steps(place, world.steps(split, index));
+            if self.segments && kind == RowKind::PromptCompletion {
+                return in_segments(place, world.segments(split, index));
             }
             let (parts, columns) = self.row(&world, kind, split, index);
             let parts = parts.into_iter().map(|(part, text)| (part, Content::Text(text))).collect();
@@ -247,16 +247,16 @@ impl SyntheticOptions {
     }
 }
 
-/// A row whose completion has a segment for each step.
-fn in_steps(place: Place, steps: Steps) -> Row {
-    let text: String = steps.steps.iter().flat_map(|step| [step, SPACE]).collect();
-    let ends = steps.steps.iter().scan(0, |end, step| {
-        *end += step.chars().count() + SPACE.len();
+/// A row whose completion is in segments.
+fn in_segments(place: Place, answer: Segments) -> Row {
+    let text: String = answer.segments.iter().flat_map(|segment| [segment, SPACE]).collect();
+    let ends = answer.segments.iter().scan(0, |end, segment| {
+        *end += segment.chars().count() + SPACE.len();
         Some(*end)
     });
     let segments = ends.collect();
-    let parts = [(Part::Prompt, Content::Text(steps.prompt)), (Part::Completion, Content::Text(text))].into();
-    Row { place, parts, columns: Map::from_iter([("labels".to_owned(), steps.labels.into())]), segments }
+    let parts = [(Part::Prompt, Content::Text(answer.prompt)), (Part::Completion, Content::Text(text))].into();
+    Row { place, parts, columns: Map::from_iter([("labels".to_owned(), answer.labels.into())]), segments }
 }
 
 /// All strings of a row.

@@ -10,7 +10,7 @@ fn options() -> SyntheticOptions {
         tasks: vec![Task::Sort, Task::Add],
         equal_length: false,
         flawed: 0.0,
-        steps: false,
+        segments: false,
         seed: 3,
     }
 }
@@ -117,10 +117,10 @@ fn only_training_demonstrations_are_flawed() {
     assert!((100..200).contains(&changed), "{changed}");
 }
 
-/// Catches labels that belong to other steps, and an end that is not the space after a word.
+/// Catches labels that belong to other segments, and an end that is not the space after a word.
 #[test]
-fn steps_of_the_world_are_segments_with_labels() {
-    let corpus = SyntheticOptions { steps: true, ..options() }.read_rows(RowKind::PromptCompletion).unwrap();
+fn segments_of_the_world_have_labels() {
+    let corpus = SyntheticOptions { segments: true, ..options() }.read_rows(RowKind::PromptCompletion).unwrap();
     for row in corpus.train.iter().chain(&corpus.held_out) {
         let Content::Text(answer) = &row.parts[&Part::Completion] else { panic!("{row:?}") };
         let spaces: Vec<usize> = answer.match_indices(' ').map(|(at, _)| at + 1).collect();

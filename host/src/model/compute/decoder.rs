@@ -81,7 +81,7 @@ impl Model {
             return fail(format!("token id {id} is outside the vocabulary of {}", config.vocab));
         }
         if let Some(position) = outside(batch.positions, config.context) {
-            return fail(format!("position {position} is outside the context of {}", config.context));
+            return fail(format!("position {position} is outside the context length of {}", config.context));
         }
         Ok(())
     }

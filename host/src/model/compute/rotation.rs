@@ -21,10 +21,10 @@ impl Rotation {
         // Cosines and sines are computed in f64 first.
         capacity::check(2 * 8 * config.context * pairs).map_err(|why| {
             Error::request(format!(
-                "the tables of rotations for the model's context of {} tokens: {why}",
+                "the tables of rotations for the model's context length of {} tokens: {why}",
                 config.context
             ))
-            .with_hint("lower the context (model.context, or max_position_embeddings in config.json)")
+            .with_hint("lower the context length (model.context, or max_position_embeddings in config.json)")
         })?;
         let angles = (0..config.context).flat_map(|position| {
             (0..pairs).map(move |pair| {

@@ -173,7 +173,7 @@ mod tests {
             tasks: Vec::new(),
             equal_length: false,
             flawed: 0.0,
-            steps: false,
+            segments: false,
             seed: 1,
         };
         for kind in [RowKind::PromptCompletion, RowKind::Preference, RowKind::Prompt] {

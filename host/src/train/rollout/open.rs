@@ -54,7 +54,7 @@ impl Rollouts {
         }
         if settings.max_new_tokens as u64 >= setup.config.context {
             let why = format!(
-                "{} tokens leave no room for a prompt in a context of {}",
+                "{} tokens leave no room for a prompt in a context length of {}",
                 settings.max_new_tokens, setup.config.context
             );
             refuse("rollout.max_new_tokens", why);

@@ -357,7 +357,8 @@ fn open_model(setup: &Setup, table: &str, device: &Device, path: &str, reward: &
         return Ok(Kind::Process(ProcessModel::new(model, separator, aggregate, &setup.tokenizer)?));
     }
     if reward.aggregate.is_some() {
-        let why = format!("unused: {path} scores whole answers; only a process reward model scores steps");
+        let why =
+            format!("unused: {path} scores whole answers; only a process reward model scores segments of answers");
         return Err(setup.loaded.refuse(&format!("{table}.aggregate"), why));
     }
     let (mean, deviation) = match (reward.normalise, named.config.scores) {

@@ -83,7 +83,7 @@ fn prepared_arrays_are_per_token_or_per_answer() {
 /// By hand. Catches a step that is normalised over answers or over the rollout instead of over the group's steps, tokens after a step
 /// that get its reward, and answers that get another one's.
 #[test]
-fn rewards_of_steps_reach_the_tokens_before_their_ends() {
+fn rewards_of_segments_reach_the_tokens_before_their_ends() {
     let answers = [
         Answer::new(0.0, &[-1.0, -2.0, -0.5]).reward(1.0),
         Answer::new(0.0, &[-1.5]).reward(1.0),

@@ -15,7 +15,7 @@ fn create(json: Value) -> Result<ProcessReward> {
 
 const SCORES: [f64; 6] = [9.0, 0.5, -2.0, 7.0, 3.0, -1.0];
 
-/// Two answers of three tokens: the first with steps at its tokens 1 and 2, the second with one at token 1.
+/// Two answers of three tokens: the first with segments that end at its tokens 1 and 2, the second with one that ends at token 1.
 fn batch(labels: &[f64], lengths: [f64; 2]) -> Batch<'static> {
     Batch::new()
         .with("offsets", Scope::BATCH, vec![0.0, 3.0, 6.0])
@@ -27,7 +27,7 @@ fn batch(labels: &[f64], lengths: [f64; 2]) -> Batch<'static> {
 }
 
 #[test]
-fn the_laws_hold_for_labels_and_soft_labels_of_steps() {
+fn the_laws_hold_for_labels_and_soft_labels_of_segments() {
     let cases = [json!({}), json!({"last_only": true})].map(options);
     let generator = Generator::new(51).with_sizes(8, 9).with_segments().with_list("labels", 0.0..=1.0);
     verify::<ProcessReward>(&cases, &generator).assert_ok();
@@ -66,7 +66,7 @@ fn only_the_last_step_is_learned_on_request() {
 /// Catches a truncated answer whose last step that is left is learned as its outcome.
 #[test]
 fn the_outcome_of_a_truncated_answer_is_not_learned() {
-    // The first answer had three steps, two of which are left.
+    // The first answer had three segments, two of which are left.
     let (given, last) = (batch(&[1.0, 1.0, 0.0, 0.0], [3.0, 1.0]), create(json!({"last_only": true})).unwrap());
     assert_eq!(last.weigh(&given).unwrap(), [("bce".to_owned(), 1.0)]);
     let cotangents = last.loss(&given).unwrap().terms[0].cotangents[0].1.clone();
@@ -84,7 +84,7 @@ fn gotcha_14_scores_of_thousands_stay_finite() {
 
 /// Catches labels that are left over after a truncation and shift those of the next answer, and wrong labels that are learned.
 #[test]
-fn labels_fit_their_steps_or_are_refused() {
+fn labels_fit_their_segments_or_are_refused() {
     let prm = create(json!({})).unwrap();
     let longer = prm.loss(&batch(&[1.0, 0.25, 0.5, 0.0, 1.0], [3.0, 2.0])).unwrap();
     assert_eq!(longer.terms, prm.loss(&batch(&[1.0, 0.25, 0.0], [2.0, 1.0])).unwrap().terms);
@@ -98,5 +98,5 @@ fn labels_fit_their_steps_or_are_refused() {
     }
     let plain = Batch::new().with("offsets", Scope::BATCH, vec![0.0, 1.0]).with("mask", Scope::TOKEN, vec![1.0]);
     let error = prm.loss(&plain).unwrap_err();
-    assert!(error.message.contains("have no steps") && error.message.contains("`completions`"), "{error}");
+    assert!(error.message.contains("have no segments") && error.message.contains("`completions`"), "{error}");
 }

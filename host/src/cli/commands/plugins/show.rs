@@ -134,10 +134,8 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
             line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
         }
     }
-    let expectations = m
-        .expectations
-        .iter()
-        .map(|e| [e.quantity.clone(), e.value.clone(), format!("{}%", 100.0 * e.tolerance), e.when.clone()]);
+    let expectations =
+        m.expectations.iter().map(|e| [e.quantity.clone(), e.value.clone(), percent(e.tolerance), e.when.clone()]);
     section(
         &mut text,
         "Expected before the first update",
@@ -145,6 +143,12 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
         expectations.collect(),
     );
     text
+}
+
+/// A share as a percentage, to four significant digits: 100 times 1e-6 is not exactly 1e-4 in floating point.
+fn percent(share: f64) -> String {
+    let rounded: f64 = format!("{:.3e}", 100.0 * share).parse().unwrap_or(f64::NAN);
+    format!("{rounded}%")
 }
 
 /// What a term is divided by: under the default options, and the manifest's normaliser if it is another one.
@@ -272,6 +276,12 @@ mod tests {
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
         assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(required)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
+    }
+
+    /// Catches a tolerance that is shown with the error of its multiplication by 100: 0.00009999999999999999%.
+    #[test]
+    fn percentages_are_rounded() {
+        assert_eq!([1e-6, 0.1, 0.05, 0.07, 0.0].map(percent), ["0.0001%", "10%", "5%", "7%", "0%"]);
     }
 
     /// Catches a term that is shown with the manifest's normaliser although the default options choose another one.

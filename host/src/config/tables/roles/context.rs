@@ -8,7 +8,7 @@ use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
 table! {
-    /// a model that reads the same answers behind other prompts, if an objective reads it
+    /// the context model, which reads the same answers behind other prompts; only if an objective reads it
     pub struct Written at "context": Form::Table, example { prompt = "prompt_with_hint" } {
         /// policy: the policy itself, with its current weights, through which no gradient flows; or a run, a checkpoint or a
         /// Hugging Face folder with the policy's tokenizer

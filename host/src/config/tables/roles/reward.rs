@@ -24,7 +24,7 @@ table! {
         weight: f64 = 1.0, Form::Float(Unbounded, Unbounded), example 0.5;
         /// with model: subtract the mean and divide by the standard deviation of the scores that its training recorded
         normalise: bool = false, Form::Bool, example true;
-        /// with a process reward model: how the probabilities that an answer's steps are right become its score: min, mean or
+        /// with a process reward model: how the probabilities that the answer is right after each of its segments become its score: min, mean or
         /// last
         aggregate: Aggregate, Form::Word(Aggregate::WORDS), default "\"min\"", example "mean";
     }
@@ -33,7 +33,7 @@ table! {
 words! {
     /// How the scores of an answer's segments become one number.
     pub enum Aggregate {
-        /// The smallest: an answer is as good as its worst step.
+        /// The smallest: an answer is as good as its worst segment.
         Min = "min",
         /// Their mean.
         Mean = "mean",
@@ -56,7 +56,7 @@ pub struct Reward {
     /// Whether a model's scores are normalised with the scale that its training recorded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub normalise: bool,
-    /// How a process reward model's scores of steps become the answer's score; absent: min.
+    /// How a process reward model's scores of segments become the answer's score; absent: min.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aggregate: Option<Aggregate>,
     /// The plugin's own options, checked and with defaults filled in.
@@ -92,7 +92,11 @@ pub fn resolve(written: Vec<Written>, notes: &mut Notes<'_>) -> Vec<Reward> {
             (Some(plugin), _) => {
                 let why = "only a model's scores have a recorded scale";
                 notes.unused(&format!("{key}.normalise"), &reward.normalise, why);
-                notes.unused(&format!("{key}.aggregate"), &reward.aggregate, "only process reward models score steps");
+                notes.unused(
+                    &format!("{key}.aggregate"),
+                    &reward.aggregate,
+                    "only process reward models score segments of answers",
+                );
                 RewardSource::Plugin { plugin }
             }
             (None, Some(model)) => RewardSource::Model { model },

@@ -31,7 +31,7 @@ table! {
         /// short for train.schedule.warmup
         warmup: Span, Form::Span, default "0", example 0.1;
         /// length of training sequences from a step on, as [step, tokens]
-        context_schedule: Vec<(u64, usize)>, Form::Lengths, default "the model's context for all steps",
+        context_schedule: Vec<(u64, usize)>, Form::Lengths, default "the model's context length for all steps",
             example [[0, 128], [300, 256]];
         /// which activations are recomputed in the backward pass instead of kept; never changes the result
         recompute: Recompute, Form::Word(Recompute::WORDS), default "\"none\"", example "auto";
@@ -51,7 +51,7 @@ pub struct Train {
     pub batch: Batch,
     /// The most tokens in one micro-batch.
     pub micro_batch_tokens: usize,
-    /// Context length by step, ascending from step 0; absent: the model's context for all steps.
+    /// Context length by step, ascending from step 0; absent: the model's context length for all steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_schedule: Option<Vec<(u64, usize)>>,
     /// Which activations are recomputed.
@@ -125,7 +125,7 @@ fn longest(
     }
     for (index, (step, tokens)) in lengths.iter().enumerate() {
         if let Some(context) = context.filter(|context| tokens > context) {
-            let message = format!("{tokens} tokens are longer than the model's context of {context}");
+            let message = format!("{tokens} tokens are longer than the model's context length of {context}");
             notes.refuse(&format!("{KEY}.{index}"), message);
         }
         if *tokens < 2 {
