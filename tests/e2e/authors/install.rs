@@ -75,8 +75,35 @@ fn what_cannot_be_tried_is_refused() {
     attempt(&["ce"]).refuses(2, &["no known objective of text data to compare `ce` with", "--against"]);
     attempt(&["ce", "--against", "dpo"]).refuses(2, &["--against dpo: it learns from preference data"]);
     attempt(&["nothing"]).refuses(2, &["no objective `nothing`"]);
+    attempt(&["prm"]).refuses(2, &["no known objective of answers in steps", "--against", "telos run FILE"]);
+    attempt(&["prm", "--against", "sft"])
+        .refuses(2, &["--against sft: it learns from prompt-completion data without steps"]);
+    attempt(&["fim", "--set", "objective.rate=2"]).refuses(2, &["--set objective.rate", "from 0 to 1"]);
+    let impossible = attempt(&["distill", "--set", "objective.top_k=900"]);
+    impossible.refuses(2, &["`distill` cannot be tried", "reads 900 candidates", "telos run FILE"]);
+    assert!(!impossible.err.contains("--resume") && !impossible.err.contains("a short run"), "{impossible:#?}");
     fs::create_dir(lab.at("thesis")).expect("a folder");
     lab.write("thesis/a.tex", "years of work");
     attempt(&["ce", "--against", "ce", "--out", "thesis"]).refuses(2, &["is the objective itself"]);
     assert_eq!(lab.everything().len(), 2, "{:?}", lab.everything());
+}
+
+/// Catches a trial without the teacher that the objective reads, one that measures a second objective beside one that composes
+/// its own sequences, and an option that does not reach the tried objective.
+#[test]
+fn a_trial_supplies_what_the_objective_reads() {
+    let lab = Lab::new();
+    let attempt = |args: &[&str]| {
+        let mut command = telos(lab.path());
+        Answer::of(command.args(["plugins", "try"]).args(args).args(["--seconds", "1", "--json"]))
+    };
+    let distilled = attempt(&["distill", "--set", "objective.nll=0.5"]);
+    distilled.succeeds();
+    assert_eq!(distilled.json()["measure"], "sft", "{distilled:#?}");
+    let own = fs::read_to_string(lab.at("runs/try-distill/distill/experiment.toml")).expect("the experiment");
+    assert!(own.contains("runs/try-distill/teacher") && own.contains("nll = 0.5"), "{own}");
+    let composed = attempt(&["fim"]);
+    composed.succeeds();
+    assert!(composed.err.contains("each is trained alone") && composed.json()["measure"].is_null(), "{composed:#?}");
+    assert!(composed.json()["runs"][1]["loss"][1].is_number(), "{composed:#?}");
 }

@@ -52,13 +52,16 @@ impl Rollouts {
             let why = format!("{} is not a multiple of train.batch.prompts = {prompts}", settings.prompts);
             refuse("rollout.prompts", why);
         }
-        if settings.max_new_tokens as u64 >= setup.config.context {
-            let why = format!(
-                "{} tokens leave no room for a prompt in a context of {}",
-                settings.max_new_tokens, setup.config.context
-            );
+        if let Some(why) = Self::no_room(setup, settings) {
             refuse("rollout.max_new_tokens", why);
         }
+    }
+
+    /// Why no prompt fits before the longest answer, if none does.
+    pub fn no_room(setup: &Setup, settings: &experiment::Rollout) -> Option<String> {
+        let (longest, context) = (settings.max_new_tokens, setup.config.context);
+        let why = || format!("{longest} tokens leave no room for a prompt in a context of {context}");
+        (longest as u64 >= context).then(why)
     }
 
     /// Creates the rollouts of an experiment that has passed [`Rollouts::check_keys`]; `None` if its objectives do not learn from
