@@ -13,12 +13,15 @@ fn install(lab: &Lab, file: &Path, more: &[&str]) -> Answer {
 }
 
 /// Catches a library that is overwritten in place (a run that has mapped it would crash), one that is placed without
-/// its laws, a replaced version that is not named, and a folder that is left with half a file.
+/// its laws or without a line per law, a replaced version that is not named, and a folder that is left with half a file.
 #[test]
 fn a_library_is_verified_and_replaced_by_a_rename() {
     let lab = Lab::new();
     let grpo = library(&test_plugins(), "test-plugin-weighted-sft");
-    let first = install(&lab, &grpo, &[]);
+    let first = install(&lab, &grpo, &["--limit", "200"]);
+    for law in ["load", "cotangents"] {
+        assert!(first.err.contains(&format!("checking {law}, for at most 200 s")), "{first:#?}");
+    }
     let out = first.succeeds();
     assert!(out.contains("installed the objective `weighted-sft`") && out.contains("cotangents"), "{out}");
     assert!(out.contains("--plugins mine"), "the folder is not searched by default: {out}");
