@@ -31,6 +31,11 @@ pub fn gold(prompt: &str, completion: &str) -> Option<f64> {
     Some(0.0)
 }
 
+/// The right answer to an instruction; `None` for any other text.
+pub fn right_answer(prompt: &str) -> Option<String> {
+    Problem::parse(prompt).map(|problem| problem.answer())
+}
+
 /// The words of `completion` that are right so far, as places of their first characters and of the characters after their last
 /// ones: the words of the answer's kind up to the first one that differs from the answer's word at its place. The second number
 /// is the answer's number of words.

@@ -22,7 +22,7 @@ mod split;
 mod task;
 mod words;
 
-pub use gold::{gold, right_so_far};
+pub use gold::{gold, right_answer, right_so_far};
 pub use preference::{Flaw, Preference, Segments};
 pub use prose::MAX_DOCUMENT_BYTES;
 pub use split::Split;

@@ -48,7 +48,11 @@ impl Mistakes {
             None => {
                 let place = place_of(&self.source.root, key);
                 let text = refusal_text(&error).lines().map(str::trim).collect::<Vec<_>>().join(" ");
-                self.mistakes.push(Mistake::new(place, key, text));
+                let mistake = Mistake::new(place, key, text);
+                let place = mistake.of_key();
+                self.mistakes.push(mistake);
+                self.only = alone.then(|| error.with_details(place));
+                return Ok(None);
             }
         }
         self.only = alone.then_some(error);
@@ -74,7 +78,7 @@ impl Mistakes {
     /// Ends a collection.
     ///
     /// # Errors
-    /// One error with every mistake; if only one check failed, its own error.
+    /// One error with every mistake; if only one check failed, its own error, with the place of its key.
     pub fn finish(&mut self) -> Result<()> {
         let mistakes = std::mem::take(&mut self.mistakes);
         match self.only.take() {
@@ -103,16 +107,17 @@ mod tests {
         mistakes.finish().unwrap_err().report()
     }
 
-    /// Catches an error that loses its hint or its form although it is the only one, and one that is left out of a list because
-    /// it names no key.
+    /// Catches an error that loses its hint, its form or its place although it is the only one, and one that is left out of a list
+    /// because it names no key.
     #[test]
-    fn a_single_error_is_unchanged_and_several_become_a_list() {
+    fn a_single_error_keeps_its_form_and_several_become_a_list() {
         let loaded = loaded();
         let missing = || Err::<(), _>(Error::request("there is no file a").with_hint("check the path"));
         let mut mistakes = loaded.mistakes();
         assert!(mistakes.finish().is_ok());
         assert_eq!(mistakes.check("data", missing()).unwrap(), None);
-        assert_eq!(report(&mut mistakes), "error: there is no file a\nhelp: check the path\n");
+        let alone = "error: there is no file a\n  exp.toml:6:2: data\nhelp: check the path\n";
+        assert_eq!(report(&mut mistakes), alone);
         assert_eq!(mistakes.check("data", missing()).unwrap(), None);
         assert_eq!(mistakes.check("train.steps", Err::<(), _>(loaded.refuse("train.steps", "too few"))).unwrap(), None);
         mistakes.refuse("model.dim", "too small");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugin_api::manifest::OptionSpec;
+use serde_json::Value as Json;
 
 use super::collected::{ExperimentFile, Mistakes};
 use super::experiment::{Backend, Experiment, RewardSource, resolve};
@@ -223,6 +224,15 @@ impl Loaded {
     /// The name by which the user wrote table `index` of a list: `reward`, or `reward.0` and so on.
     pub fn key_of(&self, list: &str, index: usize) -> String {
         keys_of(list, &self.source.root, index + 1).pop().unwrap_or_default()
+    }
+
+    /// The key of the option of objective `index` that was written and that `is_meant` accepts, by its name and value; if there
+    /// is none, the key of the objective.
+    pub fn option_key(&self, index: usize, is_meant: impl Fn(&str, &Json) -> bool) -> String {
+        let table = self.key_of("objective", index);
+        let options = self.experiment.objective.get(index).into_iter().flat_map(|objective| &objective.options);
+        let mut written = options.filter(|(name, _)| self.source.root.find(&join(&table, name)).is_some());
+        written.find(|(name, value)| is_meant(name, value)).map_or(table.clone(), |(name, _)| join(&table, name))
     }
 
     /// An empty list of mistakes, for checks of what the experiment names.

@@ -53,11 +53,19 @@ impl Plan {
     /// As for [`Draft::read`].
     pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
         let (file, stem, text) = read_text(path)?;
+        Self::parse(&file, &stem, &text, overrides)
+    }
+
+    /// As [`Plan::read`], from the text of `file`; `stem` is the default of `name`.
+    ///
+    /// # Errors
+    /// A request error for text that is not TOML.
+    pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override]) -> Result<Self> {
         let file: Arc<str> = file.into();
-        let root = tree::parse(&file, &text).map_err(|mistakes| refusal(&file, mistakes))?;
+        let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
         Ok(match is_pipeline(&root) {
-            true => Plan::Pipeline(Pipeline::new(&file, &stem, root, overrides)),
-            false => Plan::Experiment(Box::new(Draft::with_overrides(&file, &stem, root, overrides))),
+            true => Plan::Pipeline(Pipeline::new(&file, stem, root, overrides)),
+            false => Plan::Experiment(Box::new(Draft::with_overrides(&file, stem, root, overrides))),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Values given on the command line, and how they are merged into an experiment's tree.
 
+use std::fmt;
 use std::sync::Arc;
 
 use toml::de::DeValue;
@@ -12,7 +13,7 @@ use crate::keys::tree::{Entry, Node, Table, Value, from_value, join};
 const DEEPEST: usize = 32;
 
 /// A value given on the command line that overrides the file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
     label: Arc<str>,
     path: String,
@@ -91,6 +92,13 @@ impl Override {
             Err(error) if self.value.starts_with(['[', '{', '"', '\'']) => Err(error.message().to_owned()),
             Err(_) => Ok(text()),
         }
+    }
+}
+
+/// As it is given to `--set`.
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.path, self.value)
     }
 }
 

@@ -73,6 +73,16 @@ impl Mistake {
     }
 }
 
+impl Mistake {
+    /// Where the user wrote the key, such as `exp.toml:6:2: data`; `None` for a key that was not written.
+    pub fn of_key(&self) -> Option<String> {
+        match &self.place {
+            Place::File(_) => None,
+            _ => Some(Mistake { message: String::new(), ..self.clone() }.to_string().trim_end_matches(": ").to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let repeats_key = matches!(&self.place, Place::Override { label, .. } if label.ends_with(&self.key));

@@ -30,7 +30,6 @@ use active::{Active, broken, failed};
 use batch_arrays::{data_arrays, join_batches};
 use clock::Clock;
 use micro_batch::{MicroBatchRange, join};
-pub use needs::Needs;
 use prepared_arrays::{PreparedArrays, borrowed};
 
 /// All objectives of an experiment, the temperature that divides the logits for all their statistics, the limits of the sequences

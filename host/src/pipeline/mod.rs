@@ -46,7 +46,12 @@ pub struct Options {
     pub unproved: bool,
     /// How progress is shown.
     pub show: Show,
+    /// What the user does to continue after a failure or an interruption.
+    pub again: &'static str,
 }
+
+/// How `telos run` continues.
+pub const RESUME: &str = "continue with the same command and --resume";
 
 /// What is reported while a pipeline runs.
 pub enum Event<'a> {
@@ -90,9 +95,10 @@ pub fn run(
         }
         let Some(resume) = task.resumes() else { continue };
         let summary = run_stage(pipeline, options, index, resume, interrupt)
-            .map_err(|error| failed(error, pipeline, index, experiments.len()))?;
+            .map_err(|error| failed(error, pipeline, index, options.again))?;
         report(Event::Stage(&summary.1))?;
-        stopped = interrupted(pipeline, &tasks, index, &summary, interrupt);
+        stopped = interrupted(pipeline, &tasks, index, &summary, interrupt)
+            .map(|message| Error::interrupted(message).with_hint(options.again));
         if stopped.is_some() {
             break;
         }
@@ -148,32 +154,31 @@ fn run_stage(
 }
 
 /// Adds the stage's name and how to continue to an error.
-fn failed(error: Error, pipeline: &Pipeline, index: usize, count: usize) -> Error {
-    let name = &pipeline.stages()[index].name;
+fn failed(error: Error, pipeline: &Pipeline, index: usize, again: &str) -> Error {
+    let (name, count) = (&pipeline.stages()[index].name, pipeline.stages().len());
     let hint = match error.hint() {
-        Some(hint) => format!("{hint}; then continue with the same command and --resume"),
-        None => "fix the cause, then continue with the same command and --resume".to_owned(),
+        Some(hint) => format!("{hint}; then {again}"),
+        None => format!("fix the cause, then {again}"),
     };
     let kind = if error.kind() == Kind::Request { "cannot run" } else { "failed" };
     error.context(format!("stage \"{name}\" ({} of {count}) {kind}", index + 1)).with_hint(hint)
 }
 
-/// The error with which the user stopped the pipeline in or after stage `index`, if it was stopped.
+/// Where the user stopped the pipeline, in or after stage `index`, if it was stopped.
 fn interrupted(
     pipeline: &Pipeline,
     tasks: &[Task],
     index: usize,
     (end, summary): &(End, Summary),
     interrupt: &Interrupt,
-) -> Option<Error> {
+) -> Option<String> {
     let name = &pipeline.stages()[index].name;
     let more = tasks[index + 1..].iter().any(|task| task.resumes().is_some());
-    let message = match end {
+    match end {
         End::Interrupted => {
-            format!("stopped in stage \"{name}\" after step {}, saved as {}", summary.steps, summary.checkpoint)
+            Some(format!("stopped in stage \"{name}\" after step {}, saved as {}", summary.steps, summary.checkpoint))
         }
-        _ if more && interrupt.requested() => format!("stopped after stage \"{name}\", which is done"),
-        _ => return None,
-    };
-    Some(Error::interrupted(message).with_hint("continue with the same command and --resume"))
+        _ if more && interrupt.requested() => Some(format!("stopped after stage \"{name}\", which is done")),
+        _ => None,
+    }
 }

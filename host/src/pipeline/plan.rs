@@ -3,14 +3,16 @@
 //!
 //! A stage that starts from one that has not run yet is checked with that stage's tokenizer and shape.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::folder::Task;
 use crate::{
-    config::{Loaded, Pipeline},
+    config::{Loaded, Pipeline, pipeline::StageModel},
     error::{Error, Kind, Result, refusal_text},
     model::{ModelConfig, params::Layout},
+    objectives::Objectives,
     optimizer::groups::check_groups,
     plugins::Pinning,
     setup::{
@@ -66,39 +68,49 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
     let will_run = |index: usize| tasks[index].resumes().is_some();
     let wanted = |index: usize| will_run(index);
     each(pipeline, stages, wanted, will_run, |_, setup| {
-        let objectives = setup.objectives()?;
-        let outputs = policy_outputs(setup, &objectives);
-        setup.check_start(outputs)?;
-        let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
-        let (device, _) = setup.device(false)?;
         let mut mistakes = setup.take_mistakes();
-        Roles::check_keys(setup, &objectives, &mut mistakes);
-        Rollouts::check_keys(setup, &objectives, &mut mistakes);
-        let roles = Roles::open(setup, &device, &objectives, None, &mut mistakes)?;
-        if let Some(roles) = roles {
-            let groups = check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups);
-            mistakes.check("train.optimizer.groups", groups)?;
+        let device = setup.device_or_mistakes(&mut mistakes)?;
+        let mut objectives = setup.objectives_or_mistakes(&mut mistakes)?;
+        let mut opened = None;
+        if let Some(objectives) = &objectives {
+            let outputs = policy_outputs(setup, objectives);
+            mistakes.check("model.from", setup.check_start(outputs))?;
+            let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
+            Roles::check_keys(setup, objectives, &mut mistakes);
+            Rollouts::check_keys(setup, objectives, &mut mistakes);
+            if let Some(device) = &device {
+                opened = Roles::open(setup, device, objectives, None, &mut mistakes)?;
+            }
+            if let Some(roles) = &opened {
+                let groups = check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups);
+                mistakes.check("train.optimizer.groups", groups)?;
+            }
         }
-        Rewards::open(setup, &device, &mut mistakes)?;
+        if let Some(device) = &device {
+            Rewards::open(setup, device, &mut mistakes)?;
+        }
         let data = setup.data_or_mistakes(true, &mut mistakes)?;
+        if let (Some(roles), Some(objectives), Some(data)) = (&opened, &mut objectives, &data) {
+            roles.check_lengths(setup, objectives, data, &mut mistakes);
+        }
         if let Some(data) = data.as_ref().filter(|_| mistakes.are_free(&["train.batch"])) {
             mistakes.check("train.batch", setup.batcher(data))?;
         }
         AuxiliaryObjective::all(setup, &mut mistakes)?;
         mistakes.check("sample.prompts", setup.check_samples())?;
-        mistakes.finish()?;
-        let Some(data) = data else { return Err(Error::run("the data was not read")) };
         // Saved with the model, so that a later stage finds it there.
-        if let Some(template) = &data.chat_template {
+        if let Some(template) = data.as_ref().and_then(|data| data.chat_template.as_ref()) {
             setup.tokenizer.set_chat_template(template);
         }
-        Ok(())
+        mistakes.finish()?;
+        data.map(drop).ok_or_else(|| Error::run("the data was not read"))
     })
     .map(|_| ())
 }
 
 /// Prepares the `wanted` stages in order and calls the function on each. A model from a stage that `awaits`
-/// replaces a model folder. A stage that starts from a failed stage is skipped, because it cannot be checked.
+/// replaces a model folder. A stage that fails leaves the shape of its model, so that those after it are checked too; if
+/// that shape is not known, a stage that uses the model is skipped.
 ///
 /// # Errors
 /// The errors of all stages, combined into one.
@@ -110,23 +122,47 @@ pub fn each<T>(
     mut attempt: impl FnMut(usize, &mut Setup) -> Result<T>,
 ) -> Result<Vec<T>> {
     let (mut awaited, mut found, mut errors) = (PendingModels::new(), Vec::new(), Vec::new());
+    // Stages whose objectives were refused, so that it is not known whether their models score or write.
+    let mut unknown = BTreeSet::new();
     for (index, stage) in stages.into_iter().enumerate().filter(|(index, _)| wanted(*index)) {
         let missing = |stage: usize| awaits(stage) && !awaited.contains_key(&pipeline.stage_folder(stage));
-        if pipeline.stages()[index].inputs.iter().any(|input| missing(input.stage)) {
+        let inputs = &pipeline.stages()[index].inputs;
+        let may_be_none =
+            |input: &StageModel| unknown.contains(&input.stage) && !LANGUAGE_MODELS.contains(&input.key.as_str());
+        if inputs.iter().any(|input| missing(input.stage) || may_be_none(input)) {
             continue;
         }
-        let tried = stage.plugins.prepare(stage.loaded, &awaited).and_then(|mut setup| {
-            let tried = attempt(index, &mut setup)?;
-            Ok((setup, tried))
-        });
-        match tried {
-            Ok((setup, tried)) => {
-                found.push(tried);
-                if awaits(index) {
-                    awaited.insert(pipeline.stage_folder(index), produced_model(setup)?);
-                }
+        let mut setup = match stage.plugins.prepare(stage.loaded, &awaited) {
+            Ok(setup) => setup,
+            Err(error) => {
+                errors.push((index, error));
+                continue;
             }
-            Err(error) => errors.push((index, error)),
+        };
+        let failed = match attempt(index, &mut setup) {
+            Ok(tried) => {
+                found.push(tried);
+                false
+            }
+            // Nothing more can be learned from a plugin that fails.
+            Err(error) if error.kind() != Kind::Request => {
+                errors.push((index, error));
+                continue;
+            }
+            Err(error) => {
+                errors.push((index, error));
+                true
+            }
+        };
+        if awaits(index) {
+            let objectives = match failed {
+                true => setup.objectives().ok(),
+                false => Some(setup.objectives()?),
+            };
+            if objectives.is_none() {
+                unknown.insert(index);
+            }
+            awaited.insert(pipeline.stage_folder(index), produced_model(setup, objectives.as_ref()));
         }
     }
     match errors.len() {
@@ -135,15 +171,19 @@ pub fn each<T>(
     }
 }
 
-/// The model that a stage will produce.
-fn produced_model(setup: Setup) -> Result<Arc<NamedModel>> {
-    let objectives = setup.objectives()?;
-    let outputs = policy_outputs(&setup, &objectives);
-    // The model's score statistics are measured when it is evaluated; until then any values will do.
-    let scores = outputs.scalar.then_some((0.0, 1.0));
-    let mut config = ModelConfig { outputs, scores, ..setup.config.clone() };
-    describe(&mut config, &setup, &objectives);
-    Ok(Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config }))
+/// Keys that name a language model.
+const LANGUAGE_MODELS: [&str; 4] = ["model.from", "reference.from", "teacher.from", "context.from"];
+
+/// The model that a stage will produce; without its objectives, one like that which it starts from.
+fn produced_model(setup: Setup, objectives: Option<&Objectives>) -> Arc<NamedModel> {
+    let mut config = setup.config.clone();
+    if let Some(objectives) = objectives {
+        config.outputs = policy_outputs(&setup, objectives);
+        // The model's score statistics are measured when it is evaluated; until then any values will do.
+        config.scores = config.outputs.scalar.then_some((0.0, 1.0));
+        describe(&mut config, &setup, objectives);
+    }
+    Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config })
 }
 
 /// Combines the errors of several stages into one.

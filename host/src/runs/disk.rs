@@ -115,6 +115,17 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     disk.sync(folder.unwrap_or(Path::new(".")))
 }
 
+/// Gives the file `from`, whose bytes are durable, the name `to`, and makes that durable.
+///
+/// # Errors
+/// The path and the system's error.
+pub fn make_durable(from: &Path, to: &Path) -> Result<()> {
+    let disk = Disk::default();
+    disk.rename(from, to)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    disk.sync(folder.unwrap_or(Path::new(".")))
+}
+
 /// Length and sha256 (lower-case hexadecimal) of a file.
 ///
 /// # Errors

@@ -73,11 +73,27 @@ impl Setup {
         Ok(model)
     }
 
-    /// Loads the model that `key` names; it must have the policy's tokenizer.
+    /// Loads the model that `key` names; it must have the policy's tokenizer, and a context at least as long.
     ///
     /// # Errors
     /// A request error at `key`.
     pub fn role(&self, key: &str, device: &Device, path: &str, outputs: Outputs) -> Result<Model> {
+        let model = self.role_of_any_context(key, device, path, outputs)?;
+        let (context, wanted) = (model.config().context, self.config.context);
+        if context < wanted {
+            let why = format!(
+                "{path} has a context of {context} tokens, the policy's is {wanted}; name a model with at least the policy's"
+            );
+            return Err(self.loaded.refuse(key, why));
+        }
+        Ok(model)
+    }
+
+    /// Loads the model that `key` names; it must have the policy's tokenizer.
+    ///
+    /// # Errors
+    /// A request error at `key`.
+    pub fn role_of_any_context(&self, key: &str, device: &Device, path: &str, outputs: Outputs) -> Result<Model> {
         let refuse = |why: String| self.loaded.refuse(key, why);
         let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
         let model = match &named.folder {
@@ -95,11 +111,6 @@ impl Setup {
         if named.tokenizer.hash() != self.tokenizer.hash() {
             let own = self.tokenizer.name();
             return Err(refuse(format!("{path} has another tokenizer than {own}")));
-        }
-        let (context, wanted) = (model.config().context, self.config.context);
-        if context < wanted {
-            let why = format!("{path} has a context length of {context} tokens, the policy's is {wanted}");
-            return Err(refuse(why));
         }
         Ok(model)
     }

@@ -8,6 +8,13 @@ use crate::{
     runs::breadcrumb,
 };
 
+/// Whether a plugin's refusal is about the option of this name.
+fn names_option(message: &str, option: &str) -> bool {
+    message.contains(&format!("option `{option}`"))
+        || message.contains(&format!("option {option}:"))
+        || message.contains(&format!("`{option}`"))
+}
+
 impl Setup {
     /// Creates the objectives.
     ///
@@ -43,7 +50,11 @@ impl Setup {
             let active = instance.map_err(Error::from).and_then(|instance| {
                 Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)
             });
-            let active = mistakes.check(&self.loaded.key_of("objective", index), active)?;
+            let key = match &active {
+                Ok(_) => String::new(),
+                Err(error) => self.loaded.option_key(index, |name, _| names_option(error.message(), name)),
+            };
+            let active = mistakes.check(&key, active)?;
             complete &= active.is_some();
             all.extend(active.map(|active| active.of_table(index)));
         }

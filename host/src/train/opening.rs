@@ -130,10 +130,11 @@ fn learner_of(
     data: TrainingData,
     model: Model,
     mut roles: Roles,
-    objectives: Objectives,
+    mut objectives: Objectives,
     cached: bool,
     mistakes: &mut Mistakes,
 ) -> Result<Option<Opened>> {
+    roles.check_lengths(setup, &mut objectives, &data, mistakes);
     let reference = reference_pass::open(setup, data, &objectives, roles.reference.as_mut(), cached);
     let Some((data, reference)) = mistakes.check("reference", reference)? else { return Ok(None) };
     if !mistakes.are_free(&["train.batch", "train.steps", "train.epochs"]) {

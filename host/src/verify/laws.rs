@@ -112,8 +112,8 @@ impl LawResult {
 /// Name and meaning of the line for a plugin that cannot even be described.
 const LOAD: (&str, &str) = ("load", "it loads, returns its manifest and creates an instance");
 
-/// Verifies an objective or a reward; calls `done` with the number of finished laws, their total and the name of
-/// the last one.
+/// Verifies an objective or a reward; calls `done` with the number of finished laws, their total and the name of one
+/// that begins or has ended.
 ///
 /// # Errors
 /// Request errors: an unknown option, law or column, or a reward that scores none of the samples. The plugin's own
@@ -141,6 +141,7 @@ pub fn verify(
         columns: request.columns.clone(),
         prompts: request.prompts.clone(),
     };
+    done(0, laws.len(), LOAD.0);
     let setting: Setting = match process::run::<LawAnswer>(&work(describe), request.limit)? {
         Ended { answer: Some(LawAnswer::Refused(refusal)), .. } => return Err(refusal.into()),
         Ended { answer: Some(LawAnswer::Described(setting)), failure: None } => setting,

@@ -148,7 +148,7 @@ impl Group {
     }
 }
 
-/// Verifies `backend`. Calls `done` with the number of finished groups, their total and the name of the last one.
+/// Verifies `backend`. Calls `done` with the number of finished groups, their total and the name of one that begins or has ended.
 ///
 /// # Errors
 /// Request errors: an unknown plugin, device, dtype, option or operation. The backend's failures are in the result.
@@ -310,7 +310,8 @@ fn all(
     side_by_side(&work, |(dtype, name)| check(dtype, name), |(_, name)| name, done)
 }
 
-/// Calls `run` for every piece of work, a few processes at a time; returns the results in the order of the work.
+/// Calls `run` for every piece of work, a few processes at a time; returns the results in the order of the work. `done` gets the
+/// name of every piece when it begins and when it has ended.
 fn side_by_side<W: Copy + Sync, R: Send>(
     work: &[W],
     run: impl Fn(W) -> R + Sync,
@@ -325,6 +326,8 @@ fn side_by_side<W: Copy + Sync, R: Send>(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(piece) = work.get(at) else { return };
+                    let so_far = results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).len();
+                    done(so_far, work.len(), name(*piece));
                     let result = run(*piece);
                     let mut results = results.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     results.push((at, result));

@@ -145,6 +145,10 @@ pub struct Requirements {
     /// Rollouts: it reads rewards, so that the host refuses an experiment without one. A teacher may take their place.
     #[serde(default = "yes")]
     pub rewards: bool,
+    /// Rollouts: names of the experiment's rewards whose own arrays it reads, `reward.NAME` or `reward.NAME.token`. The host refuses
+    /// an experiment without one of them.
+    #[serde(default)]
+    pub reward_names: Vec<String>,
     /// Without rollouts: `prepare` reads the statistics of the whole window, before an array such as a baseline over the batch is
     /// computed. The host then runs the window forward an additional time, before `prepare`; a coupled loss uses the same forward pass.
     /// What `prepare` returns is constant in the gradient. With rollouts `prepare` always reads the statistics.
@@ -254,6 +258,7 @@ impl Default for Requirements {
             samples: 1,
             whole_groups: true,
             rewards: true,
+            reward_names: Vec::new(),
             window_statistics: false,
             divergence: None,
             candidates: None,

@@ -50,11 +50,11 @@ impl Backend for ReferenceBackend {
         if options.device != "cpu" {
             return Err(Error::new(
                 Code::DEVICE,
-                format!("reference: device `{}` is not available, only `cpu` is", options.device),
+                format!("device `{}` is not available, only `cpu` is", options.device),
             ));
         }
         if let Some(key) = options.options.keys().next() {
-            return Err(Error::new(Code::OPTION, format!("reference: has no options, found `{key}`")));
+            return Err(Error::new(Code::OPTION, format!("it has no options, found `{key}`")));
         }
         Ok(Reference::new(options.tag))
     }

@@ -215,8 +215,15 @@ impl Settings {
             whole_groups: false,
             // Rewards per token are enough.
             rewards: self.config.token_rewards.is_empty(),
+            reward_names: self.reward_names(),
             ..Requirements::reading(read)
         }
+    }
+
+    /// The rewards whose own arrays are read.
+    fn reward_names(&self) -> Vec<String> {
+        let decoupled = self.config.rewards.iter().filter(|_| self.decouples());
+        decoupled.chain(&self.config.token_rewards).cloned().collect()
     }
 
     /// What divides the terms, where it is not the number of answers.

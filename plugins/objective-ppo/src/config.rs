@@ -130,7 +130,12 @@ impl Settings {
         ];
         let read = statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name);
         // Rewards per token are enough.
-        Requirements { rewards: self.config.token_rewards.is_empty(), ..Requirements::reading(read) }
+        let token_rewards = &self.config.token_rewards;
+        Requirements {
+            rewards: token_rewards.is_empty(),
+            reward_names: token_rewards.clone(),
+            ..Requirements::reading(read)
+        }
     }
 }
 

@@ -13,12 +13,15 @@ fn install(lab: &Lab, file: &Path, more: &[&str]) -> Answer {
 }
 
 /// Catches a library that is overwritten in place (a run that has mapped it would crash), one that is placed without
-/// its laws, a replaced version that is not named, and a folder that is left with half a file.
+/// its laws or without a line per law, a replaced version that is not named, and a folder that is left with half a file.
 #[test]
 fn a_library_is_verified_and_replaced_by_a_rename() {
     let lab = Lab::new();
     let grpo = library(&test_plugins(), "test-plugin-weighted-sft");
-    let first = install(&lab, &grpo, &[]);
+    let first = install(&lab, &grpo, &["--limit", "200"]);
+    for law in ["load", "cotangents"] {
+        assert!(first.err.contains(&format!("checking {law}, for at most 200 s")), "{first:#?}");
+    }
     let out = first.succeeds();
     assert!(out.contains("installed the objective `weighted-sft`") && out.contains("cotangents"), "{out}");
     assert!(out.contains("--plugins mine"), "the folder is not searched by default: {out}");
@@ -75,8 +78,35 @@ fn what_cannot_be_tried_is_refused() {
     attempt(&["ce"]).refuses(2, &["no known objective of text data to compare `ce` with", "--against"]);
     attempt(&["ce", "--against", "dpo"]).refuses(2, &["--against dpo: it learns from preference data"]);
     attempt(&["nothing"]).refuses(2, &["no objective `nothing`"]);
+    attempt(&["prm"]).refuses(2, &["no known objective of answers in steps", "--against", "telos run FILE"]);
+    attempt(&["prm", "--against", "sft"])
+        .refuses(2, &["--against sft: it learns from prompt-completion data without steps"]);
+    attempt(&["fim", "--set", "objective.rate=2"]).refuses(2, &["--set objective.rate", "from 0 to 1"]);
+    let impossible = attempt(&["distill", "--set", "objective.top_k=900"]);
+    impossible.refuses(2, &["`distill` cannot be tried", "reads 900 candidates", "telos run FILE"]);
+    assert!(!impossible.err.contains("--resume") && !impossible.err.contains("a short run"), "{impossible:#?}");
     fs::create_dir(lab.at("thesis")).expect("a folder");
     lab.write("thesis/a.tex", "years of work");
     attempt(&["ce", "--against", "ce", "--out", "thesis"]).refuses(2, &["is the objective itself"]);
     assert_eq!(lab.everything().len(), 2, "{:?}", lab.everything());
+}
+
+/// Catches a trial without the teacher that the objective reads, one that measures a second objective beside one that composes
+/// its own sequences, and an option that does not reach the tried objective.
+#[test]
+fn a_trial_supplies_what_the_objective_reads() {
+    let lab = Lab::new();
+    let attempt = |args: &[&str]| {
+        let mut command = telos(lab.path());
+        Answer::of(command.args(["plugins", "try"]).args(args).args(["--seconds", "1", "--json"]))
+    };
+    let distilled = attempt(&["distill", "--set", "objective.nll=0.5"]);
+    distilled.succeeds();
+    assert_eq!(distilled.json()["measure"], "sft", "{distilled:#?}");
+    let own = fs::read_to_string(lab.at("runs/try-distill/distill/experiment.toml")).expect("the experiment");
+    assert!(own.contains("runs/try-distill/teacher") && own.contains("nll = 0.5"), "{own}");
+    let composed = attempt(&["fim"]);
+    composed.succeeds();
+    assert!(composed.err.contains("each is trained alone") && composed.json()["measure"].is_null(), "{composed:#?}");
+    assert!(composed.json()["runs"][1]["loss"][1].is_number(), "{composed:#?}");
 }

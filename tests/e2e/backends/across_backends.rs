@@ -1,8 +1,9 @@
 //! The same preference and policy-gradient experiments on several backends, and pairs of a model's own answers.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::lab::{Lab, Run, SMALL, json_lines};
+use crate::support::lab::{Lab, Run, Running, SMALL, json_lines};
 
 const BASE: &str = r#"
 [data]
@@ -130,8 +131,8 @@ fn a_models_own_answers_become_pairs() {
     let found: Value = serde_json::from_str(answer.succeeds()).expect("JSON");
     let rows = json_lines(lab.at("own.jsonl"));
     assert_eq!(found["pairs"].as_u64(), Some(rows.len() as u64), "{found}");
-    assert_eq!(found["prompts"], 220, "the held-out ones too: {found}");
-    assert_eq!(found["pairs"].as_u64().zip(found["ties"].as_u64()).map(|(a, b)| a + b), Some(220), "{found}");
+    assert_eq!(found["prompts"], 200, "without the 20 that are held out: {found}");
+    assert_eq!(found["pairs"].as_u64().zip(found["ties"].as_u64()).map(|(a, b)| a + b), Some(200), "{found}");
     let far = |row: &Value, side: &str| -(row[side].as_str().expect("text").chars().count() as f64 - 4.0).abs() / 4.0;
     for row in &rows {
         for side in ["chosen", "rejected"] {
@@ -153,7 +154,8 @@ fn a_models_own_answers_become_pairs() {
 }
 
 /// Catches an answer that is lost, one without its end or its score, a reward that is required although nothing is ranked, rows that
-/// `sft` cannot train on, and a file that is overwritten.
+/// `sft` cannot train on, a file that is overwritten, held-out prompts among those to train on, another number of answers than
+/// the experiment's, and answers that are too long for `telos run`.
 #[test]
 fn a_models_own_answers_become_rows() {
     let lab = lab(SFT);
@@ -166,16 +168,45 @@ fn a_models_own_answers_become_rows() {
     let found: Value =
         serde_json::from_str(answers(&["--samples", "2", "--out", "own.jsonl"]).succeeds()).expect("JSON");
     let rows = json_lines(lab.at("own.jsonl"));
-    assert_eq!(found["prompts"], 220, "the held-out ones too: {found}");
+    assert_eq!(found["prompts"], 200, "without the 20 that are held out: {found}");
     let counted = |key: &str| found[key].as_u64().expect("a count") as usize;
-    assert_eq!((counted("answers"), rows.len() + counted("no_text")), (rows.len(), 440), "{found}");
+    assert_eq!((counted("answers"), rows.len() + counted("no_text")), (rows.len(), 400), "{found}");
     assert_eq!(counted("cut_off"), rows.iter().filter(|row| row["completion_ended"] == false).count(), "{found}");
     for row in &rows {
         let length = row["completion"].as_str().expect("text").chars().count() as f64;
         assert_eq!(row["score"].as_f64(), Some(-(length - 4.0).abs() / 4.0), "{row}");
     }
     answers(&["--out", "own.jsonl"]).refuses(2, &["own.jsonl", "exists already"]);
+    // The number of answers is the experiment's, and the held-out prompts are others.
+    let more = ["--held-out", "--out", "held-out.jsonl", "--set", "rollout.samples=3"];
+    let found: Value = serde_json::from_str(answers(&more).succeeds()).expect("JSON");
+    assert_eq!(found["prompts"], 20, "{found}");
+    let held_out = json_lines(lab.at("held-out.jsonl"));
+    assert!(held_out.iter().all(|row| rows.iter().all(|other| other["prompt"] != row["prompt"])));
+    assert_eq!(held_out.len() + found["no_text"].as_u64().expect("a count") as usize, 60, "{found}");
+    let long = ["--out", "long.jsonl", "--set", "rollout.max_new_tokens=9999"];
+    answers(&long).refuses(2, &["rollout.max_new_tokens", "9999 tokens leave no room for a prompt"]);
+    assert!(!lab.at("long.jsonl.partial").exists());
     let own = "path = \"own.jsonl\"\nsource = \"jsonl\"\nheld_out = 0.1";
     lab.write("tiny.toml", tiny(SFT).replace("source = \"synthetic\"\nrows = 200\ntasks = [\"sort\"]", own));
     lab.ask(&["check", "tiny.toml"]).succeeds();
+}
+
+/// Catches a command that keeps nothing when it is interrupted, one that does not say what it keeps, and rows of an interrupted
+/// command that the next one overwrites.
+#[test]
+fn interrupted_answers_keep_the_rows_that_are_there() {
+    let lab = lab(PPO);
+    let args = ["answers", "tiny.toml", "--out", "own.jsonl", "--set", "data.rows=20000", "--samples", "8"];
+    let partial = lab.at("own.jsonl.partial");
+    let mut running = Running::start(&mut lab.command(&args));
+    // Weights that have learned nothing write a text now and then.
+    running.until(|| std::fs::metadata(&partial).is_ok_and(|file| file.len() > 0));
+    running.signal(Signal::INT);
+    let answer = running.answer();
+    answer.refuses(130, &["of 20000 prompts are answered", "rows are kept in", "own.jsonl.partial"]);
+    let rows = json_lines(&partial);
+    assert!(!rows.is_empty() && !lab.at("own.jsonl").exists());
+    lab.ask(&args).refuses(2, &["own.jsonl.partial exists already", "remove it first"]);
+    assert_eq!(json_lines(&partial), rows);
 }

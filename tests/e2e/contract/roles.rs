@@ -200,9 +200,55 @@ fn a_teacher_of_another_vocabulary_is_refused_by_name() {
     let lab = lab(STUDENT);
     let larger = ["teacher.toml", "--set", "model.vocab=300", "--set", "name=larger", "--set", "train.steps=1"];
     lab.ask(&[&["run"], &larger[..]].concat()).succeeds();
-    let why = ["teacher.from", "runs/larger has a vocabulary of 300 ids"];
+    let why = ["teacher.from", "runs/larger has a vocabulary of 300 ids", "set model.vocab = 300"];
     lab.run(&["teacher.from=runs/larger"]).refuses(2, &why);
     lab.run(&["teacher.from=runs/none"]).refuses(2, &["teacher.from", "runs/none"]);
+}
+
+/// Catches a teacher of a shorter context that is refused although every row fits into it, one that reads beyond its context, and
+/// a refusal without the remedy.
+#[test]
+fn a_teacher_may_have_a_shorter_context_if_every_row_fits() {
+    let lab = lab(STUDENT);
+    lab.ask(&["run", "teacher.toml", "--set", "model.context=24", "--set", "name=short"]).succeeds();
+    trains(&lab, &["teacher.from=runs/short"]);
+    let longer = (0..60).map(|i| json!({"prompt": format!("{i}, and more words than that: "), "completion": "yes"}));
+    lab.write("longer.jsonl", longer.map(|row| row.to_string() + "\n").collect::<String>());
+    let sets = ["name=other", "teacher.from=runs/short", "data.path=longer.jsonl"];
+    let why = ["teacher.from: its context of 24 tokens is shorter than the longest row", "set data.max_length = 24"];
+    lab.run(&sets).refuses(2, &why);
+    lab.ask(&["check", "tiny.toml", "--set", sets[1], "--set", sets[2]]).refuses(2, &why);
+    let cut = ["data.max_length=24", "data.truncation=left"];
+    lab.run(&[&sets[..], &cut].concat()).succeeds();
+}
+
+/// Catches a row's own part that is said to be missing, and texts of another form that are.
+#[test]
+fn other_prompts_that_are_no_columns_or_no_texts_are_named() {
+    let lab = lab(SELF);
+    for part in ["prompt", "completion"] {
+        let why = [&format!("`{part}`: a part of the row"), "a column of another name"];
+        lab.run(&[&format!("context.prompt={part}")]).refuses(2, &why.map(|why| why as &str));
+    }
+    lab.run(&["context.prompt=other"]).refuses(2, &["missing", "this row's other texts are hint"]);
+    for (hint, why) in [
+        (json!(""), ["`hint`: an empty text", "or remove the row"]),
+        (json!(3), ["`hint`: a number, not a text", "as a text"]),
+        (json!([{"role": "user", "content": "a"}]), ["`hint`: a list of messages", "as one text"]),
+    ] {
+        let bad =
+            (0..60).map(|i| json!({"prompt": format!("{i}"), "completion": "b", "hint": hint}).to_string() + "\n");
+        lab.write("bad.jsonl", bad.collect::<String>());
+        lab.run(&["data.path=bad.jsonl"]).refuses(2, &why);
+    }
+}
+
+/// Catches a request for more ids than there are that names neither the objective nor the option on the command line.
+#[test]
+fn too_many_candidates_name_the_objective_and_the_option() {
+    let lab = lab(&STUDENT.replace("\"distilling\"", "\"distill\""));
+    let why = "--set objective.top_k: objective \"distill\" reads 300 candidates";
+    lab.run(&["objective.top_k=300"]).refuses(2, &[why, "at most 256"]);
 }
 
 /// Kills the run a few times. Fails unless it leaves the bits of an undisturbed one.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::support::{
+    experiments,
     lab::{Lab, TINY, some_text},
     rig::{library, plugins},
 };
@@ -131,8 +132,11 @@ fn a_context_longer_than_that_of_the_model_is_refused() {
     refused(&Lab::tiny(), &sets, &["train.context_schedule", "32", "16"]);
 }
 
+/// Catches a refusal that is lost, and one that names its backend twice.
 #[test]
 fn an_unavailable_device_or_dtype_is_refused() {
+    let reference = Lab::tiny().run(&["backend.plugin=reference", "backend.device=cuda:0"]);
+    reference.refuses(2, &["backend.device: reference: device `cuda:0` is not available"]);
     refused(&Lab::tiny(), &["backend.device=cuda:0"], &["backend.device", "cuda:0"]);
     refused(&Lab::tiny(), &["backend.dtype=f64"], &["backend.dtype", "candle", "f32, not in f64"]);
 }
@@ -305,4 +309,23 @@ fn a_plugin_whose_bytes_changed_since_the_lock_is_refused_without_update_lock() 
     assert_eq!(lab.everything(), before);
     run("b", &["--update-lock"]).succeeds();
     run("c", &[]).succeeds();
+}
+
+/// Catches names of rewards in an objective's options that are found to be wrong only with the first rollout, and a refusal that
+/// does not name the option or the rewards that there are.
+#[test]
+fn an_objective_that_reads_an_unknown_reward_is_refused_at_its_opening() {
+    let lab = experiments::lab(experiments::PPO);
+    let why = |option: &str, id: &str| {
+        format!("--set objective.{option}: objective \"{id}\" reads the reward \"nope\"; there are: length")
+    };
+    lab.run(&["objective.token_rewards=[\"nope\"]"]).refuses(2, &[&why("token_rewards", "ppo")]);
+    let grpo = experiments::PPO
+        .replace("\"ppo\"\nwhiten_advantages = true", "\"grpo\"")
+        .replace("epochs", "samples = 2\nepochs");
+    let lab = experiments::lab(&grpo);
+    let sets = ["objective.aggregation=normalize-then-sum", "objective.rewards=[\"nope\"]"];
+    lab.run(&sets).refuses(2, &[&why("rewards", "grpo")]);
+    lab.run(&["objective.aggregation=normalize-then-sum", "objective.rewards=[\"length\"]", "train.steps=1"])
+        .succeeds();
 }

@@ -239,7 +239,7 @@ best = "max:eval/pass@4"
     refused_together(
         &lab,
         &[
-            ("objective.0", "dpo: option `label_smoothing`"),
+            ("objective.0.label_smoothing", "dpo: option `label_smoothing`"),
             ("train.optimizer.groups.0.match", "not a valid glob"),
             ("eval.samples", "expected an integer from 1"),
         ],

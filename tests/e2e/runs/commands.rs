@@ -140,7 +140,7 @@ fn a_model_is_a_run_a_checkpoint_or_a_pointer_to_one() {
     assert_ne!(loss("runs/tiny/checkpoints/step-00000004"), last);
 }
 
-/// Catches means of batch means, and a perplexity that is not that of the loss.
+/// Catches means of batch means, a perplexity that is not that of the loss, and flags for rows that are ignored with text.
 #[test]
 fn eval_prints_consistent_figures() {
     let lab = trained();
@@ -161,6 +161,13 @@ fn eval_prints_consistent_figures() {
     // Another backend measures the same model.
     let reference = ask(&["--backend", "reference", "--dtype", "f64"]);
     close(reference["loss"].as_f64().expect("a loss"), number("loss"), 1e-5, "candle and reference");
+    lab.ask(&["eval", "runs/tiny"]).refuses(2, &["--data <FILE>...|--rows <FILE>..."]);
+    for flag in [["--generate", "3"], ["--column", "answer=a"], ["--out", "o.jsonl"], ["--chat-template", "plain"]] {
+        let given = [&["eval", "runs/tiny", "--data", "some.txt"], &flag[..]].concat();
+        lab.ask(&given).refuses(2, &[&format!("{} is for --rows", flag[0])]);
+    }
+    let column = ["eval", "runs/tiny", "--rows", "some.txt", "--column", "anser=hint"];
+    lab.ask(&column).refuses(2, &["`anser` is not a column with a meaning", "answer"]);
     lab.ask(&["eval", "runs/tiny", "--data", "nowhere.txt"]).refuses(2, &["nowhere.txt"]);
     lab.ask(&["eval", "runs/tiny", "--data", "some.txt", "--backend", "candel"]).refuses(2, &["candel", "candle"]);
 }

@@ -264,6 +264,42 @@ fn mistakes_of_all_stages_are_reported_before_training() {
     one.ask(&["run", "tiny.toml", "--only", "a"]).refuses(2, &["is an experiment without stages"]);
 }
 
+/// Catches a stage that hides the mistakes of those after it, which start from its model; and an option that is refused without its
+/// place if it is the only mistake.
+#[test]
+fn a_refused_stage_does_not_hide_the_mistakes_of_later_stages() {
+    let lab = lab();
+    let stages = r#"
+data = { source = "synthetic", tasks = ["copy"], rows = 100, held_out_rows = 20 }
+optimizer = { lr = 1e-3 }
+
+[[stage]]
+name = "first"
+model = { layers = 1, dim = 16, heads = 2, context = 64 }
+objective = { plugin = "grpo", delta = 1.1 }
+reward = { plugin = "world" }
+rollout = { prompts = 4, samples = 2, max_new_tokens = 8 }
+train = { steps = 2, batch = { prompts = 4 }, optimizer = { lr = 1e-4 } }
+
+[[stage]]
+name = "second"
+model.from = "stage:first"
+teacher.from = "stage:first"
+objective = { plugin = "distill", top_k = 999 }
+train = { steps = 2, batch = { sequences = 4 }, optimizer = { lr = 1e-4 } }
+"#;
+    let stages = stages.replace("optimizer = { lr = 1e-3 }\n\n", "\n");
+    lab.write("tiny.toml", &stages);
+    let both =
+        ["2 stages cannot run", "stage \"first\": ", "tiny.toml:7:", "stage \"second\": ", "reads 999 candidates"];
+    for command in ["run", "check"] {
+        lab.ask(&[command, "tiny.toml"]).refuses(2, &both);
+    }
+    lab.write("tiny.toml", stages.replace("top_k = 999", "top_k = 9"));
+    lab.run(&[]).refuses(2, &["stage \"first\" cannot run", "delta", "tiny.toml:7:32: objective.delta"]);
+    assert!(!lab.at("runs").exists(), "something was written");
+}
+
 /// Catches a failure without the name of its stage, and one after which earlier stages are lost.
 #[test]
 fn a_failed_stage_is_named_with_the_command_to_continue() {

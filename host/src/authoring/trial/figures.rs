@@ -21,6 +21,8 @@ pub struct Trial {
     pub data: String,
     /// The objective whose loss is measured in both runs, if there is one.
     pub measure: Option<String>,
+    /// What both runs report and is compared, besides their own losses and the true reward.
+    pub compared: Option<String>,
     /// The known objective, then the tried one.
     pub runs: Vec<Tried>,
     /// The experiment that was run.
@@ -40,13 +42,13 @@ pub struct Tried {
     pub seconds: f64,
     /// Its own held-out loss before and after.
     pub loss: Ends,
-    /// The held-out loss that both runs measure, in nats per token, before and after.
+    /// What both runs report, such as a held-out loss in nats per token, before and after.
     pub measured: Ends,
     /// The true reward of its answers to held-out prompts before and after.
     pub gold: Ends,
     /// Its receipt: the hashes of everything that the result depends on.
     pub receipt: PathBuf,
-    /// The measured loss by step.
+    /// What both runs report, by step.
     pub measured_curve: Vec<(f64, f64)>,
     /// The true reward by step.
     pub gold_curve: Vec<(f64, f64)>,
@@ -67,16 +69,14 @@ impl Trial {
         summary: &PipelineSummary,
         out: &Path,
     ) -> Result<Trial> {
+        let logs = |run: &String| Metrics::read(&out.join(run));
+        let logs = [logs(&stages.runs[0])?, logs(&stages.runs[1])?];
+        let (compared, names) = compared(recipe, stages, &logs).unzip();
         let mut runs = Vec::new();
-        for (index, run) in stages.runs.iter().enumerate() {
+        for (index, (run, metrics)) in stages.runs.iter().zip(&logs).enumerate() {
             let figures = summary.stages.iter().find(|stage| stage.stage == *run && stage.ended);
             let figures = figures.ok_or_else(|| Error::run(format!("the stage \"{run}\" has not ended")))?;
-            let metrics = Metrics::read(&figures.folder)?;
-            let measured = match recipe.measure {
-                Some(measure) if measure == run => metrics.curve("eval/nll"),
-                Some(measure) => metrics.curve(&format!("eval/{measure}/nll")),
-                None => Vec::new(),
-            };
+            let measured = names.as_ref().map_or(Vec::new(), |names: &[String; 2]| metrics.curve(&names[index]));
             let reward = format!("eval/reward/{GOLD}");
             let gold_curve = metrics.curve(&reward);
             let gold = match stages.gold.as_ref().map(|gold| out.join(&gold[index])) {
@@ -97,7 +97,8 @@ impl Trial {
         }
         Ok(Trial {
             data: data.to_string(),
-            measure: recipe.measure.map(str::to_owned),
+            measure: recipe.measure.filter(|_| stages.measures).map(str::to_owned),
+            compared,
             runs,
             experiment: out.join(EXPERIMENT),
             picture: out.join(PICTURE),
@@ -111,14 +112,11 @@ impl Trial {
             let lines = runs.map(|(run, colour)| (run.objective.clone(), *colour, curve(run).to_vec()));
             lines.filter(|(_, _, points)| !points.is_empty()).collect()
         };
-        let measure = self.measure.as_deref().unwrap_or_default();
+        let compared = self.compared.as_deref().unwrap_or_default();
+        let axis = if compared == ACCURACY { Axis::Rising } else { Axis::Falling };
         let panel = |title, axis, lines| Panel { title, axis, lines, height: 1 };
         vec![
-            panel(
-                format!("{id} beside {against}: held-out nll of {measure}, in nats per token"),
-                Axis::Falling,
-                lines(|run| &run.measured_curve),
-            ),
+            panel(format!("{id} beside {against}: {compared}"), axis, lines(|run| &run.measured_curve)),
             panel(
                 format!("{id} beside {against}: true reward of answers to held-out prompts"),
                 Axis::Rising,
@@ -127,6 +125,30 @@ impl Trial {
         ]
     }
 }
+
+/// The losses that the table has anyway.
+const OWN_LOSS: &str = "held-out loss, each its own";
+/// The title of curves that rise.
+const ACCURACY: &str = "held-out accuracy";
+
+/// What is compared in both runs, and the metric's name in the log of each: the loss of an objective that is measured in
+/// both, or a metric that both objectives report of their own. `None` for models whose answers the true reward compares.
+fn compared(recipe: &Recipe, stages: &Stages, logs: &[Metrics; 2]) -> Option<(String, [String; 2])> {
+    if let Some(measure) = recipe.measure.filter(|_| stages.measures) {
+        let name = |run: &String| if measure == run { NLL.to_owned() } else { format!("eval/{measure}/nll") };
+        let label = format!("held-out nll of {measure}, in nats per token");
+        return Some((label, [name(&stages.runs[0]), name(&stages.runs[1])]));
+    }
+    if recipe.measure.is_none() && stages.writes {
+        return None;
+    }
+    let own = [(NLL, "held-out nll, each of its own sequences"), ("eval/accuracy", ACCURACY), ("eval/loss", OWN_LOSS)];
+    let both = own.into_iter().find(|(name, _)| logs.iter().all(|log| !log.curve(name).is_empty()));
+    both.map(|(name, label)| (label.to_owned(), [name.to_owned(), name.to_owned()]))
+}
+
+/// The held-out negative log-likelihood of the only objective.
+const NLL: &str = "eval/nll";
 
 fn ends(curve: &[(f64, f64)]) -> Ends {
     let at = |step: Option<&(f64, f64)>| step.map(|point| point.1);
@@ -159,15 +181,17 @@ impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
         let arrow = |ends: Ends| format!("{} -> {}", number(ends.0), number(ends.1));
-        let measured = self.measure.as_ref().map(|measure| format!("held-out nll of {measure}"));
+        let measured = self.compared.as_ref().filter(|compared| *compared != OWN_LOSS);
+        let measured = measured.map(|compared| compared.replace(", in nats per token", ""));
+        let has_gold = self.runs.iter().any(|run| run.gold.0.or(run.gold.1).is_some());
         let mut rows = vec![vec!["objective".to_owned(), "steps".into(), "seconds".into(), "own held-out loss".into()]];
         rows[0].extend(measured.clone());
-        rows[0].push("true reward".into());
+        rows[0].extend(has_gold.then(|| "true reward".into()));
         for run in &self.runs {
             let mut row =
                 vec![run.objective.clone(), run.steps.to_string(), format!("{:.1}", run.seconds), arrow(run.loss)];
             row.extend(measured.as_ref().map(|_| arrow(run.measured)));
-            row.push(arrow(run.gold));
+            row.extend(has_gold.then(|| arrow(run.gold)));
             rows.push(row);
         }
         for row in &rows {

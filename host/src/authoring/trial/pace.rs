@@ -14,6 +14,8 @@ pub const PROBE: Length = Length { start: 6, steps: 6, answers: 64 };
 const ANSWERS: u64 = 200;
 /// The share of the time that the start may take.
 const START_SHARE: f64 = 0.35;
+/// The share of the time that the start and a teacher may take together.
+const TEACHER_SHARE: f64 = 0.5;
 /// The fewest steps, whatever the time.
 const FEWEST: u64 = 12;
 /// The fewest steps of the start: with less, the model answers nothing right, and no objective can be compared.
@@ -32,14 +34,14 @@ struct Cost {
 /// A log that cannot be read.
 pub fn length(recipe: &Recipe, stages: &Stages, folder: &Path, seconds: u64) -> Result<Length> {
     let cost = |stage: &String| cost(&folder.join(stage).join("timing.jsonl"));
-    let start = stages.start.as_ref().map(cost).transpose()?;
+    let start = stages.start.iter().chain(&stages.teacher).map(cost).collect::<Result<Vec<Cost>>>()?;
     let runs = [cost(&stages.runs[0])?, cost(&stages.runs[1])?];
     let gold = stages.gold.iter().flatten().map(cost).collect::<Result<Vec<Cost>>>()?;
     // An evaluation that draws no answers is as long in the short run.
-    let more = if stages.gold.is_some() { 1.0 } else { MORE };
+    let more = if stages.gold.is_some() || !stages.writes { 1.0 } else { MORE };
     Ok(fit(
         recipe.most_steps,
-        start,
+        &start,
         runs.map(|run| Cost { evaluation: more * run.evaluation, ..run }),
         &gold,
         seconds as f64,
@@ -50,15 +52,18 @@ pub fn length(recipe: &Recipe, stages: &Stages, folder: &Path, seconds: u64) -> 
 /// at a time.
 const MORE: f64 = ANSWERS as f64 / PROBE.answers as f64;
 
-/// The length that fits, by the costs of the start in the short run, of the two objectives in the trial, and of
+/// The length that fits, by the costs of the start and the teacher in the short run, of the two objectives in the trial, and of
 /// measuring the true reward in the short run.
-fn fit(most: u64, start: Option<Cost>, runs: [Cost; 2], gold: &[Cost], seconds: f64) -> Length {
+fn fit(most: u64, start: &[Cost], runs: [Cost; 2], gold: &[Cost], seconds: f64) -> Length {
     let mut left = seconds - gold.iter().map(|gold| MORE * gold.evaluation).sum::<f64>();
     let mut start_steps = 0;
-    if let Some(cost) = start {
-        let own = START_SHARE * seconds - 2.0 * MORE * cost.evaluation;
-        start_steps = steps(own, cost.step).clamp(FEWEST_START, MOST_START_STEPS);
-        left -= 2.0 * MORE * cost.evaluation + start_steps as f64 * cost.step;
+    if !start.is_empty() {
+        let evaluations = start.iter().map(|cost| 2.0 * MORE * cost.evaluation).sum::<f64>();
+        let step = start.iter().map(|cost| cost.step).sum::<f64>();
+        let share = if start.len() > 1 { TEACHER_SHARE } else { START_SHARE };
+        let own = share * seconds - evaluations;
+        start_steps = steps(own, step).clamp(FEWEST_START, MOST_START_STEPS);
+        left -= evaluations + start_steps as f64 * step;
     }
     let evaluations = (EVALUATIONS + 1) as f64;
     left -= runs.iter().map(|run| evaluations * run.evaluation).sum::<f64>();
@@ -112,14 +117,14 @@ mod tests {
     fn the_length_fits_the_time() {
         for (scale, seconds) in [(1.0, 60.0), (4.0, 60.0), (1.0, 20.0)] {
             let cost = Cost { step: scale * FAST.step, evaluation: scale * FAST.evaluation };
-            let Length { start, steps, .. } = fit(10_000, Some(cost), [cost, cost], &[cost], seconds);
+            let Length { start, steps, .. } = fit(10_000, &[cost], [cost, cost], &[cost], seconds);
             let evaluations = (2 + 1) as f64 * MORE + 2.0 * (EVALUATIONS + 1) as f64;
             let takes = (start + 2 * steps) as f64 * cost.step + evaluations * cost.evaluation;
             assert!(takes <= seconds && takes > 0.7 * seconds, "{scale} {seconds}: {takes}");
             assert_eq!(steps % EVALUATIONS, 0);
         }
         let slow = Cost { step: 100.0, evaluation: 100.0 };
-        assert_eq!(fit(500, Some(slow), [slow, slow], &[], 60.0).steps, FEWEST);
-        assert_eq!(fit(120, None, [FAST, FAST], &[], 60.0).steps, 120, "more than the world can teach");
+        assert_eq!(fit(500, &[slow], [slow, slow], &[], 60.0).steps, FEWEST);
+        assert_eq!(fit(120, &[], [FAST, FAST], &[], 60.0).steps, 120, "more than the world can teach");
     }
 }

@@ -3,25 +3,28 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use crate::{
     cli::{args::BackendArgs, out::check_new, print},
+    config::schema,
     error::{Error, Result},
     inference::{
         evaluate_rows::{RowFigures, RowsToEvaluate},
         saved_model::{Opened, TextFigures},
     },
+    keys::mistake::suggestion,
     runs::disk::write_durably,
 };
 
 /// Measure a model's loss on text (nats per token, perplexity, token accuracy), or on rows, whose prompts it also answers.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("input").required(true).args(["data", "rows"]))]
 pub struct Eval {
     /// A run, a checkpoint or a Hugging Face folder.
     model: PathBuf,
     /// Running text: UTF-8 files, folders or globs.
-    #[arg(long, value_name = "FILE", required_unless_present = "rows", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<String>,
     /// JSON lines with prompts and completions, or conversations: the loss of the completions, and greedy answers
     /// compared with them. For prompts with a column `answer`, only the answers are compared.
@@ -89,6 +92,18 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
         json,
         per_token,
     } = args;
+    // With --data, which conflicts with --rows, clap does not require --rows.
+    let only_rows = [
+        ("--chat-template", chat_template.is_some()),
+        ("--column", !column.is_empty()),
+        ("--segment-separator", separator.is_some()),
+        ("--generate", generate.is_some()),
+        ("--out", out.is_some()),
+    ];
+    if let Some((flag, _)) = only_rows.iter().find(|(_, given)| *given && rows.is_empty()) {
+        return Err(Error::request(format!("{flag} is for --rows, not for --data"))
+            .with_hint(format!("leave {flag} out, or give rows with --rows FILE")));
+    }
     if per_token && !rows.is_empty() {
         return Err(Error::request("--per-token is for text, not for --rows").with_hint("leave one of them out"));
     }
@@ -120,7 +135,12 @@ fn perform(request: EvalRequest) -> Result<()> {
 fn column(text: &str) -> Result<(String, String), String> {
     let (key, name) =
         text.split_once('=').ok_or_else(|| "expected KEY=NAME, for example answer=solution".to_owned())?;
-    Ok((key.trim().to_owned(), name.trim().to_owned()))
+    let (key, name) = (key.trim().to_owned(), name.trim().to_owned());
+    let known = || schema::children("data.columns");
+    if known().all(|known| known != key) {
+        return Err(format!("`{key}` is not a column with a meaning; {}", suggestion(&key, known())));
+    }
+    Ok((key, name))
 }
 
 impl fmt::Display for RowFigures {

@@ -172,7 +172,16 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
     let (show, json) = (show(&request), request.json);
     let RunRequest { selection, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
-    let options = pipeline::Options { selection, resume, fixed_rows, plugin_folders, pinning, unproved, show };
+    let options = pipeline::Options {
+        selection,
+        resume,
+        fixed_rows,
+        plugin_folders,
+        pinning,
+        unproved,
+        show,
+        again: pipeline::RESUME,
+    };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |event| match event {
         Event::Note(text) => {
             print::err(&format!("{text}\n"));

@@ -1,7 +1,9 @@
 //! `telos plugins verify`.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -55,17 +57,17 @@ pub struct Verify {
     /// Threads of a backend; 0 means all cores.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to::<4096>)]
     threads: usize,
-    /// Seconds that one operation or law may take before it counts as hanging.
-    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
-    limit: u64,
     /// Print the whole report as JSON: every check with its numbers.
     #[arg(long)]
     json: bool,
 }
 
 /// What a plugin is verified with, besides its defaults.
-#[derive(Debug, Clone, Args, Default)]
+#[derive(Debug, Clone, Args)]
 pub struct Inputs {
+    /// Seconds that one operation or law may take before it counts as hanging.
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// An option of the plugin; may be given several times: --option path=generic. Options of an objective or reward that are not
     /// given are varied one at a time.
     #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
@@ -92,7 +94,7 @@ pub(in crate::cli) fn execute(args: Verify, folders: Vec<PathBuf>) -> Result<()>
     let registry = Registry::discover(&folders);
     let info = verify::find(&registry, &args.target)?;
     refuse_unused(&args, &info)?;
-    verified(args, &info, &registry, true).map(drop)
+    verified(args, &info, &registry, true, None).map(drop)
 }
 
 /// Verifies a plugin with these inputs and prints the result, unless `quiet`. Returns the hash of the bytes that were verified.
@@ -107,19 +109,35 @@ pub(super) fn with_inputs(info: &PluginInfo, inputs: Inputs, registry: &Registry
         inputs,
         only: Vec::new(),
         threads: 0,
-        limit: LIMIT,
         json: false,
     };
     refuse_unused(&args, info)?;
-    verified(args, info, registry, !quiet)
+    let limit = args.inputs.limit;
+    let begun = Mutex::new(BTreeSet::new());
+    let spoken = |name: &str| {
+        if begun.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            print::err(&format!("checking {name}, for at most {limit} s\n"));
+        }
+    };
+    verified(args, info, registry, !quiet, Some(&spoken))
 }
 
 /// Verifies a plugin and prints the result if `shown`. Returns the hash of the bytes that were verified.
-fn verified(args: Verify, info: &PluginInfo, registry: &Registry, shown: bool) -> Result<String> {
+/// With `spoken`, every operation or law that begins is passed to it; otherwise a bar shows them on a terminal.
+fn verified(
+    args: Verify,
+    info: &PluginInfo,
+    registry: &Registry,
+    shown: bool,
+    spoken: Option<&(dyn Fn(&str) + Sync)>,
+) -> Result<String> {
     let json = args.json;
-    let limit = Duration::from_secs(args.limit);
-    let bar = bar();
+    let limit = Duration::from_secs(args.inputs.limit);
+    let bar = if spoken.is_some() { ProgressBar::hidden() } else { bar() };
     let report = |done: usize, of: usize, name: &str| {
+        if let Some(spoken) = spoken {
+            spoken(name);
+        }
         bar.set_length(of as u64);
         bar.set_position(done as u64);
         bar.set_message(name.to_owned());
@@ -141,7 +159,8 @@ fn verified(args: Verify, info: &PluginInfo, registry: &Registry, shown: bool) -
         }
         return if verification.passed { Ok(verification.backend.sha256) } else { Err(refusal(&verification)) };
     }
-    let Verify { only, inputs: Inputs { option: options, column: columns, prompt: prompts, vocabulary }, .. } = args;
+    let Verify { only, inputs: Inputs { option: options, column: columns, prompt: prompts, vocabulary, .. }, .. } =
+        args;
     let request = LawRequest { options, only, columns, prompts, vocabulary, limit };
     let verified = laws::verify(&request, info, &report);
     bar.finish_and_clear();

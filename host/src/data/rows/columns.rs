@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plugin_api::batch::names;
 use serde_json::Value;
 
+use super::counts::NOT_IN;
 use super::row::Row;
 use super::text::{number, numbers};
 use crate::data::error::{DataError, Result};
@@ -36,7 +37,7 @@ pub(super) fn list_columns(rows: &[&Row]) -> Result<(Vec<String>, Vec<String>)> 
     let (mut whole, mut ragged) = (Vec::new(), Vec::new());
     for name in every {
         if let Some(without) = rows.iter().find(|row| list(row, name).is_none()) {
-            ragged.push(format!("{name} (not in {})", without.place));
+            ragged.push(format!("{name}{NOT_IN}{})", without.place));
             continue;
         }
         let length = format!("{name}{}", names::LENGTH);

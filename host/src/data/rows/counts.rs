@@ -77,6 +77,12 @@ pub struct RowCounts {
 }
 
 impl RowCounts {
+    /// Whether a column is a list of numbers in some rows only.
+    pub fn has_ragged_list(&self, column: &str) -> bool {
+        let names = |own: &String| own.strip_prefix(column).is_some_and(|rest| rest.starts_with(NOT_IN));
+        self.ragged_lists.iter().any(names)
+    }
+
     /// These counts without the notes that are only shown to the user and follow from the plugins' descriptions and
     /// the template.
     #[must_use]
@@ -85,6 +91,9 @@ impl RowCounts {
         Self { unread_columns, undeclared_columns, unwritten_keys, other_opening, ..self }
     }
 }
+
+/// What follows a column's name in [`RowCounts::ragged_lists`], before the first row without it.
+pub(super) const NOT_IN: &str = " (not in ";
 
 fn is_zero(count: &usize) -> bool {
     *count == 0

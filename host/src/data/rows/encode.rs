@@ -68,6 +68,10 @@ impl Encoder<'_> {
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         (counts.columns, counts.ragged_columns) = numeric_columns(&every);
         (counts.lists, counts.ragged_lists) = list_columns(&every)?;
+        // A column of numbers and lists has one fault.
+        let mixed: Vec<String> =
+            counts.ragged_columns.iter().filter(|name| counts.has_ragged_list(name)).cloned().collect();
+        counts.ragged_columns.retain(|name| !mixed.contains(name));
         counts.inexact_columns = unread::inexact(&every);
         counts.ragged_columns.retain(|name| !counts.inexact_columns.contains(name));
         if counts.ragged_columns.iter().any(|column| column == MARGIN)

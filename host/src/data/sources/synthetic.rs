@@ -8,7 +8,7 @@ use plugin_api::manifest::DataKind;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use telos_world::{Segments, Split, Task, World};
+use telos_world::{Segments, Split, Task, World, right_answer};
 
 use super::data_source::{DataSource, comes_in};
 use super::files;
@@ -41,6 +41,8 @@ table! {
         /// synthetic demonstrations: answers in segments, one per word, half of them wrong from some word on, with the column `labels`:
         /// whether the answer is right up to the end of a segment; a space separates the segments
         segments: bool = false, Form::Bool, example true;
+        /// synthetic rows: with the column `hint`, each prompt behind its right answer, which a context model can read
+        hint: bool = false, Form::Bool, example true;
     }
 }
 
@@ -63,7 +65,13 @@ pub struct Synthetic {
     /// Whether answers come in labelled segments.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub segments: bool,
+    /// Whether rows have the column `hint`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hint: bool,
 }
+
+/// The column with each prompt behind its right answer.
+const HINT: &str = "hint";
 
 /// What separates segments.
 const SPACE: &str = " ";
@@ -95,7 +103,12 @@ impl DataSource for Synthetic {
         let of_demonstrations =
             ("data.flawed", format!("unused: this data comes in {comes_in}, not in demonstrations"));
         let unused = no_pairs.then_some(of_pairs).into_iter().chain(no_demonstrations.then_some(of_demonstrations));
-        unused.chain(in_segments).collect()
+        let no_hint = match (self.hint, kind) {
+            (true, None) => Some(("data.hint", format!("unused: this data comes in {comes_in}, which has no columns"))),
+            (true, _) if self.segments => Some(("data.hint", "unused: answers in segments have no hints".to_owned())),
+            _ => None,
+        };
+        unused.chain(in_segments).chain(no_hint).collect()
     }
 
     fn holds_out(&self) -> bool {
@@ -125,8 +138,8 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
     let why = "source = \"synthetic\" always holds out a tenth of its texts";
     notes.unused("data.eval_path", &of_files.eval_path, why);
     notes.unused("data.held_out", &of_files.held_out, why);
-    let (rows, equal_length, flawed, segments) =
-        (written.rows(), written.equal_length(), written.flawed(), written.segments());
+    let (rows, equal_length, flawed, segments, hint) =
+        (written.rows(), written.equal_length(), written.flawed(), written.segments(), written.hint());
     let chosen = written.tasks.unwrap_or_else(|| TASKS.iter().map(|task| task.to_string()).collect());
     let in_order = TASKS.iter().filter(|task| chosen.iter().any(|name| name == *task));
     Synthetic {
@@ -136,12 +149,13 @@ pub fn resolve(of_files: &files::Written, written: Written, notes: &mut Notes<'_
         equal_length,
         flawed,
         segments,
+        hint,
     }
 }
 
 impl Synthetic {
     fn options(&self, seed: u64) -> SyntheticOptions {
-        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed, segments } = self;
+        let Synthetic { rows, held_out_rows, tasks, equal_length, flawed, segments, hint } = self;
         SyntheticOptions {
             rows: *rows,
             held_out_rows: *held_out_rows,
@@ -149,6 +163,7 @@ impl Synthetic {
             equal_length: *equal_length,
             flawed: *flawed,
             segments: *segments,
+            hint: *hint,
             seed,
         }
     }
@@ -170,6 +185,8 @@ pub struct SyntheticOptions {
     pub flawed: f64,
     /// Whether demonstrations come in labelled segments.
     pub segments: bool,
+    /// Whether rows have the column `hint`.
+    pub hint: bool,
     /// The seed from which every document follows.
     pub seed: u64,
 }
@@ -209,7 +226,11 @@ impl SyntheticOptions {
             if self.segments && kind == RowKind::PromptCompletion {
                 return in_segments(place, world.segments(split, index));
             }
-            let (parts, columns) = self.row(&world, kind, split, index);
+            let (parts, mut columns) = self.row(&world, kind, split, index);
+            if self.hint {
+                let prompt = parts.iter().find_map(|(part, text)| (*part == Part::Prompt).then_some(text.as_str()));
+                columns.insert(HINT.to_owned(), hint(prompt.unwrap_or_default()).into());
+            }
             let parts = parts.into_iter().map(|(part, text)| (part, Content::Text(text))).collect();
             Row { place, parts, columns, segments: Vec::new() }
         };
@@ -245,6 +266,12 @@ impl SyntheticOptions {
         let example = world.demonstration(split, index, flawed);
         (vec![(Part::Prompt, example.prompt), (Part::Completion, example.answer)], Map::new())
     }
+}
+
+/// A prompt behind its right answer.
+fn hint(prompt: &str) -> String {
+    let answer = right_answer(prompt).unwrap_or_default();
+    format!("{answer}\n{prompt}")
 }
 
 /// A row whose completion is in segments.

@@ -11,6 +11,7 @@ fn options() -> SyntheticOptions {
         equal_length: false,
         flawed: 0.0,
         segments: false,
+        hint: false,
         seed: 3,
     }
 }
@@ -125,5 +126,18 @@ fn segments_of_the_world_have_labels() {
         let Content::Text(answer) = &row.parts[&Part::Completion] else { panic!("{row:?}") };
         let spaces: Vec<usize> = answer.match_indices(' ').map(|(at, _)| at + 1).collect();
         assert_eq!((&row.segments, row.columns["labels"].as_array().unwrap().len()), (&spaces, spaces.len()));
+    }
+}
+
+/// Catches hints that are absent from some kinds of rows, or that hint at a wrong answer.
+#[test]
+fn hints_are_the_prompts_behind_their_right_answers() {
+    for kind in [RowKind::PromptCompletion, RowKind::Preference, RowKind::Unpaired, RowKind::Prompt] {
+        let corpus = SyntheticOptions { hint: true, flawed: 1.0, ..options() }.read_rows(kind).unwrap();
+        for row in corpus.train.iter().chain(&corpus.held_out) {
+            let Content::Text(prompt) = &row.parts[&Part::Prompt] else { panic!("{row:?}") };
+            let answer = row.columns["hint"].as_str().unwrap().strip_suffix(prompt.as_str()).unwrap();
+            assert_eq!(telos_world::gold(prompt, answer.trim_end()), Some(1.0), "{row:?}");
+        }
     }
 }

@@ -150,8 +150,8 @@ mod tests {
             assert_eq!(batches.map(|batch| key(kind, batch, &text()).is_none()), fitting, "{kind:?}");
         }
         let synthetic = |equal_length, flawed| {
-            let (rows, held_out_rows, tasks, segments) = (1, 1, Vec::new(), false);
-            Data::Synthetic(Synthetic { rows, held_out_rows, tasks, equal_length, flawed, segments })
+            let (rows, held_out_rows, tasks, segments, hint) = (1, 1, Vec::new(), false, false);
+            Data::Synthetic(Synthetic { rows, held_out_rows, tasks, equal_length, flawed, segments, hint })
         };
         assert_eq!(key(None, Batch::Tokens(9), &synthetic(true, 0.0)), Some("data.equal_length"));
         assert_eq!(key(Some(RowKind::Preference), Batch::Tokens(9), &synthetic(true, 0.0)), None);

@@ -115,8 +115,13 @@ impl Setup {
         counts.unread_columns = unread::unread(&every, corpus.kind, &read);
         counts.undeclared_columns = unread::undeclared(&every, corpus.kind, &read, |name| self.names_column(name));
         // Columns that never reach an objective are reported by other notes.
-        let (ragged, inexact) = (&counts.ragged_columns, &counts.inexact_columns);
-        counts.undeclared_columns.retain(|name| !ragged.contains(name) && !inexact.contains(name));
+        let undeclared = std::mem::take(&mut counts.undeclared_columns);
+        let is_reported = |name: &String| {
+            counts.ragged_columns.contains(name)
+                || counts.inexact_columns.contains(name)
+                || counts.has_ragged_list(name)
+        };
+        counts.undeclared_columns = undeclared.into_iter().filter(|name| !is_reported(name)).collect();
         Ok(())
     }
 

@@ -174,6 +174,7 @@ mod tests {
             equal_length: false,
             flawed: 0.0,
             segments: false,
+            hint: false,
             seed: 1,
         };
         for kind in [RowKind::PromptCompletion, RowKind::Preference, RowKind::Prompt] {

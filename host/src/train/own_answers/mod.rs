@@ -3,3 +3,6 @@
 mod draw;
 pub mod pairs;
 pub mod rows;
+pub mod rows_file;
+
+pub use draw::Wanted;

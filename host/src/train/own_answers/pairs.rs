@@ -8,10 +8,12 @@ use plugin_api::reward::Sample;
 use serde::Serialize;
 use serde_json::Map;
 
-use super::draw::{Drawing, Prompt, is_text, mean};
+use super::draw::{Collect, Drawing, Prompt, Wanted, is_text, mean};
+use super::rows_file::RowsFile;
 use crate::{
     data::rows::integers,
     error::{Error, Result},
+    runs::Interrupt,
     setup::Setup,
 };
 
@@ -39,30 +41,47 @@ pub struct Pairs {
     pub chosen: f64,
     /// Mean score of the rejected answers; NaN if there are none.
     pub rejected: f64,
-    /// The rows as JSON lines.
+    /// Rows as JSON lines that are not written yet.
     #[serde(skip)]
     pub lines: String,
 }
 
-/// Generates `samples` answers to each prompt of an experiment with rollouts, held-out prompts included, and pairs them.
+/// Answers to each prompt, if neither the user nor the experiment asks for several.
+const USUAL: usize = 8;
+
+/// Pairs a model's answers to the wanted prompts of an experiment with rollouts, and writes the pairs to `file`.
 ///
 /// # Errors
-/// A request error for an experiment without `[rollout]` or `[[reward]]`; errors of plugins and of the backend.
-pub fn pairs(setup: &Setup, samples: usize) -> Result<Pairs> {
-    let mut built = Pairs::default();
-    let mut all = Vec::new();
-    let drawing = Drawing::of(setup, samples, PAIRS)?;
+/// A request error for an experiment without `[rollout]` or `[[reward]]`; errors of plugins and of the backend; an interruption.
+pub fn pairs(setup: &Setup, wanted: Wanted, file: &mut RowsFile, interrupt: &Interrupt) -> Result<Pairs> {
+    let drawing = Drawing::of(setup, wanted, USUAL, PAIRS)?;
     if !drawing.is_scored() {
         return Err(setup.loaded.refuse("reward", "missing: pairs need a reward with a weight other than 0"));
     }
-    drawing.run(&mut |prompt, answers, scores| {
-        all.extend(scores);
-        built.add(prompt, answers, scores)
-    })?;
+    let mut collecting = Collecting::default();
+    drawing.run(&mut collecting, file, interrupt)?;
+    let Collecting { mut built, all } = collecting;
     built.mean = mean(all.iter().sum(), all.len());
     built.chosen = mean(built.chosen, built.pairs);
     built.rejected = mean(built.rejected, built.pairs);
     Ok(built)
+}
+
+#[derive(Default)]
+struct Collecting {
+    built: Pairs,
+    all: Vec<f64>,
+}
+
+impl Collect for Collecting {
+    fn add(&mut self, prompt: Prompt, answers: &[&Sample], scores: &[f64]) -> Result<()> {
+        self.all.extend(scores);
+        self.built.add(prompt, answers, scores)
+    }
+
+    fn take_lines(&mut self) -> String {
+        std::mem::take(&mut self.built.lines)
+    }
 }
 
 impl Pairs {

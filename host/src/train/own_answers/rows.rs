@@ -6,10 +6,12 @@ use plugin_api::reward::Sample;
 use serde::Serialize;
 use serde_json::Map;
 
-use super::draw::{Drawing, Prompt, is_text, mean};
+use super::draw::{Collect, Drawing, Prompt, Wanted, is_text, mean};
+use super::rows_file::RowsFile;
 use crate::{
     data::rows::integers,
     error::{Error, Result},
+    runs::Interrupt,
     setup::Setup,
 };
 
@@ -32,26 +34,39 @@ pub struct Answers {
     pub cut_off: usize,
     /// Mean score of the answers; absent without rewards.
     pub score: Option<f64>,
-    /// The rows as JSON lines.
+    /// Rows as JSON lines that are not written yet.
     #[serde(skip)]
     pub lines: String,
 }
 
-/// Generates `samples` answers to each prompt of an experiment with rollouts, held-out prompts included.
+/// Writes a model's answers to the wanted prompts of an experiment with rollouts to `file`.
 ///
 /// # Errors
-/// A request error for an experiment without `[rollout]`; errors of plugins and of the backend.
-pub fn answers(setup: &Setup, samples: usize) -> Result<Answers> {
-    let mut built = Answers::default();
-    let mut sum = 0.0;
-    let drawing = Drawing::of(setup, samples, ANSWERS)?;
-    let is_scored = drawing.is_scored();
-    drawing.run(&mut |prompt, answers, scores| {
-        sum += scores.iter().sum::<f64>();
-        built.add(&prompt, answers, is_scored.then_some(scores))
-    })?;
+/// A request error for an experiment without `[rollout]`; errors of plugins and of the backend; an interruption.
+pub fn answers(setup: &Setup, wanted: Wanted, file: &mut RowsFile, interrupt: &Interrupt) -> Result<Answers> {
+    let drawing = Drawing::of(setup, wanted, 1, ANSWERS)?;
+    let mut collecting = Collecting { built: Answers::default(), is_scored: drawing.is_scored(), sum: 0.0 };
+    drawing.run(&mut collecting, file, interrupt)?;
+    let Collecting { mut built, is_scored, sum } = collecting;
     built.score = is_scored.then(|| mean(sum, built.answers + built.no_text));
     Ok(built)
+}
+
+struct Collecting {
+    built: Answers,
+    is_scored: bool,
+    sum: f64,
+}
+
+impl Collect for Collecting {
+    fn add(&mut self, prompt: Prompt, answers: &[&Sample], scores: &[f64]) -> Result<()> {
+        self.sum += scores.iter().sum::<f64>();
+        self.built.add(&prompt, answers, self.is_scored.then_some(scores))
+    }
+
+    fn take_lines(&mut self) -> String {
+        std::mem::take(&mut self.built.lines)
+    }
 }
 
 impl Answers {

@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod critic;
+mod lengths;
 pub mod reference;
 mod reference_cache;
 pub(crate) mod reference_pass;
@@ -19,7 +20,7 @@ use super::step::models::{CriticModel, Models};
 use crate::{
     config::{
         Mistakes,
-        experiment::{Context, Follow, POLICY, SHARED},
+        experiment::{Context, Follow, Model as ModelSource, POLICY, SHARED},
     },
     device::Device,
     error::{Error, Result},
@@ -102,10 +103,12 @@ impl Roles {
             && mistakes.are_free(&["objective"])
         {
             let (count, vocab) = (candidates.count, setup.config.vocab);
+            let reader = objectives.iter().find(|active| active.requirements.candidates.is_some());
+            let (id, table) = reader.map_or(("", 0), |active| (active.id.as_str(), active.table));
             let why = format!(
-                "reads {count} candidates per token of a vocabulary of {vocab} ids; at most {most} are possible"
+                "objective \"{id}\" reads {count} candidates per token of a vocabulary of {vocab} ids; at most {most} are possible"
             );
-            mistakes.refuse("objective", why);
+            mistakes.refuse(&setup.loaded.option_key(table, |_, value| value.as_u64() == Some(count)), why);
         }
         for (key, given) in
             [("eval.generate", experiment.eval.generate.is_some()), ("sample.prompts", experiment.sample.is_some())]
@@ -281,11 +284,17 @@ impl Roles {
 
 /// Loads a frozen language model whose distributions are compared with the policy's, id by id.
 fn frozen_role(setup: &Setup, key: &str, device: &Device, path: &str) -> Result<Model> {
-    let model = setup.role(key, device, path, Outputs::TOKENS)?;
+    let model = setup.role_of_any_context(key, device, path, Outputs::TOKENS)?;
     let (own, policy) = (model.config().vocab, setup.config.vocab);
     if own != policy {
-        let why =
-            format!("{path} has a vocabulary of {own} ids, the policy's has {policy}; they are compared id by id");
+        let remedy = match setup.experiment().model {
+            ModelSource::Shape(_) if own > policy => format!("set model.vocab = {own}"),
+            _ => format!("name a model with {policy} ids"),
+        };
+        let why = format!(
+            "{path} has a vocabulary of {own} ids, the policy's has {policy}; they are compared id by id, also those that no \
+             text contains: {remedy}"
+        );
         return Err(setup.loaded.refuse(key, why));
     }
     Ok(model)

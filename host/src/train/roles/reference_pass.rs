@@ -25,10 +25,11 @@ use crate::{
     error::{Error, Result},
     model::Model,
     objectives::{
-        Needs, Objectives,
+        Objectives,
         active::failed,
         batch_arrays::{spread, supervised_rows},
         compose::rows_of,
+        needs::Needs,
     },
     runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
     setup::Setup,

@@ -1,8 +1,13 @@
 //! The rollouts of an experiment: which rewards, prompts and lengths they need, checked before the first one is drawn.
 
+use serde_json::Value as Json;
+
 use super::{RolloutSettings, Rollouts};
 use crate::{
-    config::{Mistakes, experiment},
+    config::{
+        Mistakes,
+        experiment::{self, reward_names},
+    },
     data::TrainingData,
     objectives::Objectives,
     setup::Setup,
@@ -31,6 +36,17 @@ impl Rollouts {
             let why = "missing: rollouts need a reward with a weight other than 0; for example [[reward]] with plugin = \"length\"";
             refuse("reward", why.to_owned());
         }
+        let rewards = reward_names(&experiment.reward);
+        for active in objectives.iter() {
+            let Some(name) = active.requirements.reward_names.iter().find(|name| !rewards.contains(name)) else {
+                continue;
+            };
+            let is_named =
+                |value: &Json| value.as_array().is_some_and(|list| list.iter().any(|one| one == name.as_str()));
+            let key = setup.loaded.option_key(active.table, |_, value| is_named(value) || value == name.as_str());
+            let there = if rewards.is_empty() { "none".to_owned() } else { rewards.join(", ") };
+            refuse(&key, format!("objective \"{}\" reads the reward \"{name}\"; there are: {there}", active.id));
+        }
         let experiment::Batch::Prompts(prompts) = experiment.train.batch else {
             return refuse(
                 "train.batch",
@@ -52,13 +68,16 @@ impl Rollouts {
             let why = format!("{} is not a multiple of train.batch.prompts = {prompts}", settings.prompts);
             refuse("rollout.prompts", why);
         }
-        if settings.max_new_tokens as u64 >= setup.config.context {
-            let why = format!(
-                "{} tokens leave no room for a prompt in a context length of {}",
-                settings.max_new_tokens, setup.config.context
-            );
+        if let Some(why) = Self::no_room(setup, settings) {
             refuse("rollout.max_new_tokens", why);
         }
+    }
+
+    /// Why no prompt fits before the longest answer, if none does.
+    pub fn no_room(setup: &Setup, settings: &experiment::Rollout) -> Option<String> {
+        let (longest, context) = (settings.max_new_tokens, setup.config.context);
+        let why = || format!("{longest} tokens leave no room for a prompt in a context of {context}");
+        (longest as u64 >= context).then(why)
     }
 
     /// Creates the rollouts of an experiment that has passed [`Rollouts::check_keys`]; `None` if its objectives do not learn from

@@ -67,7 +67,8 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         length || eval_may_change(key, &old, &new) || declared_free(key)
     };
     if !keys.iter().all(|key| may_change(key)) {
-        return Err(refusal(folder, as_written(&keys, &old, &new)));
+        let refused = keys.iter().copied().filter(|key| !may_change(key)).collect();
+        return Err(refusal(folder, as_written(&refused, &old, &new)));
     }
     let shown = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
     let reported = keys.iter().filter(|key| !is_or_is_in(key, SILENT));

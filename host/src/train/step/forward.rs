@@ -13,9 +13,10 @@ use crate::{
     error::Result,
     model::{Forward, Head, HeadRequest, Keep, Model},
     objectives::{
-        Needs, Objectives,
+        Objectives,
         batch_arrays::{data_arrays, supervised_rows, with_statistics},
         micro_batch::{after_targets, at_ends, view},
+        needs::Needs,
     },
 };
 

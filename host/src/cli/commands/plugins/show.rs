@@ -187,16 +187,21 @@ fn compared(required: &Requirements) -> Vec<(&'static str, String)> {
 /// Each role with whether it is trained and what is read from it.
 fn models(statistics: &[String]) -> Vec<[String; 3]> {
     let mut roles: Vec<(&str, Vec<&str>)> = Vec::new();
-    // What the sampler computed belongs to the answers, not to a model.
-    let of_models = statistics.iter().map(|statistic| role_of(statistic)).filter(|(role, _)| *role != "sampler");
-    for (role, name) in of_models {
+    for (role, name) in statistics.iter().map(|statistic| role_of(statistic)) {
         match roles.iter_mut().find(|(known, _)| *known == role) {
             Some((_, names)) => names.push(name),
             None => roles.push((role, vec![name])),
         }
     }
     let row = |(role, names): (&str, Vec<&str>)| {
-        [role.to_owned(), if trains(role) { "trains" } else { "frozen" }.to_owned(), names.join(", ")]
+        let learns = match role {
+            // What the sampler computed belongs to the answers, not to a model.
+            "sampler" => "no model: recorded when an answer was sampled",
+            "context" => "no gradient: by default the policy's current weights, or a frozen model",
+            role if trains(role) => "trains",
+            _ => "frozen",
+        };
+        [role.to_owned(), learns.to_owned(), names.join(", ")]
     };
     roles.into_iter().map(row).collect()
 }
@@ -326,12 +331,16 @@ mod tests {
         assert!(compared(&Requirements::default()).is_empty());
     }
 
-    /// Catches a role that is listed once per statistic, and a critic that is shown as frozen.
+    /// Catches a role that is listed once per statistic or not at all, a critic that is shown as frozen, and a context that is
+    /// although it is the policy by default.
     #[test]
     fn each_model_is_listed_once_with_its_statistics() {
         let statistics = ["logp", "reference.logp", "entropy", "critic.value"].map(str::to_owned);
         let expected =
             [["policy", "trains", "logp, entropy"], ["reference", "frozen", "logp"], ["critic", "trains", "value"]];
         assert_eq!(models(&statistics), expected.map(|row| row.map(str::to_owned)));
+        let others = models(&["context.kl".to_owned(), "sampler.logp".to_owned()]);
+        assert!(others[0][1].contains("the policy's current weights"), "{others:?}");
+        assert_eq!((others[1][0].as_str(), others[1][2].as_str()), ("sampler", "logp"));
     }
 }

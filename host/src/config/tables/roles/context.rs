@@ -11,10 +11,10 @@ table! {
     /// the context model, which reads the same answers behind other prompts; only if an objective reads it
     pub struct Written at "context": Form::Table, example { prompt = "prompt_with_hint" } {
         /// policy: the policy itself, with its current weights, through which no gradient flows; or a run, a checkpoint or a
-        /// Hugging Face folder with the policy's tokenizer
+        /// Hugging Face folder with the policy's tokenizer and number of ids, whose context holds every row
         from: String, Form::Text, default "\"policy\"", example "runs/large";
-        /// the column with the text that takes the place of the row's whole prompt; it is written as the prompt is, and cut on
-        /// the left if it is too long
+        /// the column with the text that takes the place of the row's whole prompt, not one of the row's own parts; it is written
+        /// as the prompt is, and cut on the left if it is too long
         prompt: String, Form::Text, example "prompt_with_hint";
     }
 }

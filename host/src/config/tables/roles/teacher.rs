@@ -9,7 +9,8 @@ use crate::keys::{Form, table};
 table! {
     /// the frozen model whose predictions the policy learns from, if an objective reads it
     pub struct Written at "teacher": Form::Table, example { from = "runs/large" } {
-        /// a run, a checkpoint or a Hugging Face folder; its tokenizer must be the policy's, its shape may be another
+        /// a run, a checkpoint or a Hugging Face folder; its tokenizer and number of ids must be the policy's, its shape may be
+        /// another; its context must hold every row
         from: String, Form::Text, example "runs/large";
     }
 }

@@ -12,6 +12,6 @@ pub mod json;
 pub mod jsonl;
 pub mod messages;
 pub mod pair;
-mod refusal;
+pub(in crate::data::rows) mod refusal;
 pub mod segments;
 pub mod shapes;

@@ -6,7 +6,7 @@ use crate::data::error::DataError;
 use crate::data::source::Place;
 
 /// The type of a JSON value, with its article.
-pub(super) fn what(value: &Value) -> &'static str {
+pub(in crate::data::rows) fn what(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

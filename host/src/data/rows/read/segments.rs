@@ -32,7 +32,20 @@ pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKin
     let named = there(COMPLETIONS) && !there(completion) && there(Part::Prompt.name()) && !there(Part::Messages.name());
     let key = if named { COMPLETIONS } else { completion };
     let Some(Value::Array(list)) = columns.get(key).filter(|value| begins_with_text(value)) else {
-        return Ok(Vec::new());
+        // A completion that is no such list is read elsewhere; `completions` has no other meaning.
+        return match columns.get(COMPLETIONS).filter(|_| named) {
+            None => Ok(Vec::new()),
+            Some(found) => {
+                let found = match found {
+                    Value::Array(list) if list.is_empty() => "an empty list".to_owned(),
+                    Value::Array(list) => format!("a list that begins with {}", list.first().map_or("nothing", what)),
+                    other => what(other).to_owned(),
+                };
+                let remedy =
+                    "expected a list of texts, the steps of the answer; an answer that is one text is `completion`";
+                Err(refuse(place, COMPLETIONS, format!("{remedy}; found {found}")))
+            }
+        };
     };
     let (mut text, mut ends, mut length) = (String::new(), Vec::new(), 0);
     for (index, segment) in list.iter().enumerate() {

@@ -114,3 +114,33 @@ fn segments_that_cannot_be_told_apart_are_refused_by_their_place() {
         assert!(error.starts_with("rows.jsonl:1: ") && error.contains(expected), "{error}");
     }
 }
+
+/// Catches a list of steps with a fault that is reported as a row without a completion, though it has `completions`.
+#[test]
+fn completions_with_a_fault_are_named() {
+    let text = |completions: Value| json!({"prompt": "q ", "completions": completions, "labels": [1]}).to_string();
+    for (completions, found) in [
+        (json!([]), "found an empty list"),
+        (json!("a"), "found a string"),
+        (json!([["a"]]), "found a list that begins with a list"),
+        (json!(7), "found a number"),
+    ] {
+        let parsed =
+            jsonl::parse("rows.jsonl".as_ref(), &text(completions), RowKind::PromptCompletion, &Columns::new());
+        let message = parsed.unwrap_err().to_string();
+        assert!(message.contains("rows.jsonl:1: `completions`: expected a list of texts"), "{message}");
+        assert!(message.contains(found), "{message}");
+    }
+}
+
+/// Catches a column that is a number in one row and a list in another, and that is reported as both.
+#[test]
+fn a_column_of_numbers_and_lists_has_one_fault() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let row = |value: Value| json!({"prompt": "a", "completion": "b", "mixed": value});
+    let (_, counts) = bytes(&tokenizer).encode(&[row(json!([1])), row(json!(2)), row(json!("x"))]);
+    assert_eq!(counts.ragged_columns, Vec::<String>::new());
+    assert!(counts.ragged_lists.len() == 1 && counts.has_ragged_list("mixed"), "{counts:?}");
+    assert!(!counts.has_ragged_list("mix"));
+    assert_eq!(counts.to_string().matches("mixed").count(), 1, "{counts}");
+}

@@ -1,0 +1,124 @@
+//! The file that a model's own answers are written to: rows are appended to `OUT.partial`, which becomes `OUT` once all prompts
+//! are answered, so that an interruption or a failure loses only the prompts that were being answered.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, Result},
+    runs::disk::make_durable,
+};
+
+/// Rows on their way to a file.
+pub struct RowsFile {
+    target: PathBuf,
+    partial: PathBuf,
+    file: File,
+    rows: usize,
+}
+
+impl RowsFile {
+    /// A file that becomes `target`.
+    ///
+    /// # Errors
+    /// A request error if an earlier interruption has left rows there; a file that cannot be created.
+    pub fn create(target: &Path) -> Result<RowsFile> {
+        let mut name = OsString::from(target.as_os_str());
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        match File::create_new(&partial) {
+            Ok(file) => Ok(RowsFile { target: target.to_owned(), partial, file, rows: 0 }),
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                let message =
+                    format!("--out: {} exists already: the rows of an earlier, interrupted command", partial.display());
+                Err(Error::request(message).with_hint("rename it to keep it, or remove it first"))
+            }
+            Err(cause) => Err(Error::request(format!("--out: cannot create {}", partial.display())).with_cause(cause)),
+        }
+    }
+
+    /// Appends lines.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn append(&mut self, lines: &str) -> Result<()> {
+        let written = self.file.write_all(lines.as_bytes());
+        written.map_err(|cause| Error::run(format!("cannot write {}", self.partial.display())).with_cause(cause))?;
+        self.rows += lines.lines().count();
+        Ok(())
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// The file system failed; the rows are then still in the partial file.
+    pub fn finish(self) -> Result<()> {
+        let synced = self.file.sync_all();
+        synced.map_err(|cause| Error::run(format!("cannot write {}", self.partial.display())).with_cause(cause))?;
+        make_durable(&self.partial, &self.target)
+    }
+
+    /// The error of a command that was stopped after `done` of `prompts` prompts.
+    pub(super) fn interrupted(&self, done: usize, prompts: usize) -> Error {
+        Error::interrupted(format!("{done} of {prompts} prompts are answered; {}", self.kept())).with_hint(format!(
+            "rename {} to use its rows; the same command starts again from the first prompt",
+            self.partial.display()
+        ))
+    }
+
+    /// What a failure leaves.
+    pub(super) fn kept(&self) -> String {
+        match self.rows {
+            0 => "no row was written".to_owned(),
+            rows => format!("{rows} rows are kept in {}", self.partial.display()),
+        }
+    }
+}
+
+/// Leaves no file without rows.
+impl Drop for RowsFile {
+    fn drop(&mut self) {
+        if self.rows == 0 {
+            // If it cannot be removed, the next command names it.
+            _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches rows that are lost by an interruption, an empty file that is left, rows of an earlier interruption that are
+    /// overwritten, and a partial file that is left beside the whole one.
+    #[test]
+    fn rows_are_kept_in_a_partial_file_until_all_are_there() {
+        let lab = tempfile::tempdir().unwrap();
+        let (target, partial) = (lab.path().join("own.jsonl"), lab.path().join("own.jsonl.partial"));
+        let empty = RowsFile::create(&target).unwrap();
+        assert!(empty.interrupted(0, 9).message().contains("no row was written"));
+        drop(empty);
+        assert!(!partial.exists());
+        let mut rows = RowsFile::create(&target).unwrap();
+        rows.append("{}\n{}\n").unwrap();
+        let error = rows.interrupted(2, 9);
+        assert_eq!(error.exit_code(), 130);
+        assert!(
+            error.message().contains("2 of 9 prompts") && error.message().contains("2 rows are kept in"),
+            "{error}"
+        );
+        drop(rows);
+        assert_eq!(fs::read_to_string(&partial).unwrap(), "{}\n{}\n");
+        assert!(RowsFile::create(&target).err().unwrap().report().contains("exists already"));
+        fs::remove_file(&partial).unwrap();
+        let mut rows = RowsFile::create(&target).unwrap();
+        rows.append("{}\n").unwrap();
+        rows.finish().unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "{}\n");
+        assert!(!partial.exists());
+    }
+}
