@@ -78,9 +78,9 @@ fn what_cannot_be_tried_is_refused() {
     attempt(&["ce"]).refuses(2, &["no known objective of text data to compare `ce` with", "--against"]);
     attempt(&["ce", "--against", "dpo"]).refuses(2, &["--against dpo: it learns from preference data"]);
     attempt(&["nothing"]).refuses(2, &["no objective `nothing`"]);
-    attempt(&["prm"]).refuses(2, &["no known objective of answers in steps", "--against", "telos run FILE"]);
+    attempt(&["prm"]).refuses(2, &["no known objective of answers in segments", "--against", "telos run FILE"]);
     attempt(&["prm", "--against", "sft"])
-        .refuses(2, &["--against sft: it learns from prompt-completion data without steps"]);
+        .refuses(2, &["--against sft: it learns from prompt-completion data without segments"]);
     attempt(&["fim", "--set", "objective.rate=2"]).refuses(2, &["--set objective.rate", "from 0 to 1"]);
     let impossible = attempt(&["distill", "--set", "objective.top_k=900"]);
     impossible.refuses(2, &["`distill` cannot be tried", "reads 900 candidates", "telos run FILE"]);

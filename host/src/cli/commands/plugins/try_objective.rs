@@ -20,7 +20,7 @@ use crate::{
 /// pinned.
 ///
 /// An objective that reads a teacher gets one that is trained first, on examples without flaws; one that reads a context
-/// gets the policy behind prompts that contain the right answer; one that scores steps gets answers in labelled steps. An
+/// gets the policy behind prompts that contain the right answer; one that scores tokens gets answers in labelled segments. An
 /// objective that cannot be trained with a second one beside it, since it composes its own sequences, is compared by what
 /// both report.
 #[derive(Debug, Args)]
