@@ -6,8 +6,8 @@ pub use crate::{
     export_objective, export_reward,
     manifest::{
         AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, MetricSpec, Normaliser,
-        ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, RewardPart, Statistic, StopGradient,
-        TermNormaliser, TermSpec,
+        ObjectiveColumn, ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, RewardPart,
+        Statistic, StopGradient, TermNormaliser, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,

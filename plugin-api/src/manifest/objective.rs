@@ -164,6 +164,25 @@ pub struct Requirements {
     /// its mask.
     #[serde(default)]
     pub attention: AttentionMask,
+    /// Columns of the data that it reads in every row. The host refuses data without them, or with other values, and names the
+    /// row's file and line, so that `loss` need not find them in the middle of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ObjectiveColumn>,
+}
+
+/// A column that an objective reads in every row of its data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectiveColumn {
+    /// Its name, without `column.`.
+    pub name: String,
+    /// It is a list with one number for each segment of the row's answer. Otherwise it is a number. Rows that are truncated so
+    /// that no whole segment is left are then dropped.
+    pub per_segment: bool,
+    /// The smallest allowed value.
+    pub least: Option<f64>,
+    /// The largest allowed value.
+    pub most: Option<f64>,
 }
 
 /// What divides a term under an instance's options.
@@ -258,6 +277,7 @@ impl Default for Requirements {
             divergence: None,
             candidates: None,
             attention: AttentionMask::CAUSAL,
+            columns: Vec::new(),
         }
     }
 }

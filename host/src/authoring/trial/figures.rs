@@ -1,5 +1,6 @@
 //! The result of a trial: a table of both objectives, and their curves.
 
+use crate::decimals::fixed;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,7 +158,7 @@ impl Metrics {
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| fixed(value, 3));
         let arrow = |ends: Ends| format!("{} -> {}", number(ends.0), number(ends.1));
         let measured = self.measure.as_ref().map(|measure| format!("held-out nll of {measure}"));
         let mut rows = vec![vec!["objective".to_owned(), "steps".into(), "seconds".into(), "own held-out loss".into()]];

@@ -20,6 +20,9 @@ pub struct RowCounts {
     /// Rows dropped because they are too long: nothing of a completion fits, or one answer of a pair does not fit
     /// whole.
     pub dropped_too_long: usize,
+    /// Rows dropped because truncation leaves no whole segment of their answer, and an objective reads values of segments.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_no_segment: usize,
     /// Rows dropped although they are not too long: nothing in them can be learned.
     pub dropped_empty: usize,
     /// Rows dropped because all their answers are flagged as not learned.
@@ -103,6 +106,7 @@ impl fmt::Display for RowCounts {
         };
         let notes = [
             (self.dropped_too_long, too_long),
+            (self.dropped_no_segment, "dropped: no whole segment of the answer fits (data.max_length, model.context)"),
             (self.dropped_empty, "dropped: nothing in them can be learned"),
             (
                 self.dropped_unlearned,

@@ -11,6 +11,7 @@ use serde_json::Map;
 use super::draw::{Drawing, Prompt, is_text, mean};
 use crate::{
     data::rows::integers,
+    decimals::fixed,
     error::{Error, Result},
     setup::Setup,
 };
@@ -117,12 +118,14 @@ impl fmt::Display for Pairs {
             writeln!(f, "skipped {} answers that contain bytes that are not valid text", self.no_text)?;
         }
         if self.pairs == 0 {
-            return write!(f, "score      {:.4} of all; no pair was written", self.mean);
+            return write!(f, "score      {} of all; no pair was written", fixed(self.mean, 4));
         }
         write!(
             f,
-            "score      {:.4} of all, {:.4} of the chosen, {:.4} of the rejected",
-            self.mean, self.chosen, self.rejected
+            "score      {} of all, {} of the chosen, {} of the rejected",
+            fixed(self.mean, 4),
+            fixed(self.chosen, 4),
+            fixed(self.rejected, 4)
         )
     }
 }

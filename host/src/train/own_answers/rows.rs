@@ -9,6 +9,7 @@ use serde_json::Map;
 use super::draw::{Drawing, Prompt, is_text, mean};
 use crate::{
     data::rows::integers,
+    decimals::fixed,
     error::{Error, Result},
     setup::Setup,
 };
@@ -90,7 +91,7 @@ impl fmt::Display for Answers {
         if self.no_text > 0 {
             write!(f, "\nskipped {} answers that contain bytes that are not valid text", self.no_text)?;
         }
-        self.score.map_or(Ok(()), |score| write!(f, "\nscore      {score:.4}"))
+        self.score.map_or(Ok(()), |score| write!(f, "\nscore      {}", fixed(score, 4)))
     }
 }
 

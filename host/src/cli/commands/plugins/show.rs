@@ -1,11 +1,12 @@
 //! `telos plugins show`: a plugin's manifest.
 
+use crate::decimals::percent;
 use std::fmt::Write as _;
 
 use plugin_api::{
     manifest::{
-        BackendManifest, Candidates, Divergence, ObjectiveManifest, OptionSpec, Requirements, RewardColumn,
-        RewardManifest, TermSpec, kind,
+        BackendManifest, Candidates, Divergence, ObjectiveColumn, ObjectiveManifest, OptionSpec, Requirements,
+        RewardColumn, RewardManifest, TermSpec, kind,
     },
     objective::{Objective, role_of, trains},
     options::OptionMap,
@@ -125,19 +126,19 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
         Ok(required) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
             section(&mut text, "Models (with the default options)", head, models(&required.statistics));
-            if required.divergence.is_some() || required.candidates.is_some() {
+            if required.divergence.is_some() || required.candidates.is_some() || !required.columns.is_empty() {
                 text.push('\n');
             }
+            let columns: Vec<String> = required.columns.iter().map(column).collect();
+            line(&mut text, "columns", &columns.join(", "));
             compared(required).iter().for_each(|(label, value)| line(&mut text, label, value));
         }
         Err(why) => {
             line(&mut text, "models", &format!("unknown: it cannot be created with its default options ({why})"));
         }
     }
-    let expectations = m
-        .expectations
-        .iter()
-        .map(|e| [e.quantity.clone(), e.value.clone(), format!("{}%", 100.0 * e.tolerance), e.when.clone()]);
+    let expectations =
+        m.expectations.iter().map(|e| [e.quantity.clone(), e.value.clone(), percent(e.tolerance), e.when.clone()]);
     section(
         &mut text,
         "Expected before the first update",
@@ -157,6 +158,14 @@ fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
         }
         _ => declared,
     }
+}
+
+/// A column that it reads in every row.
+fn column(own: &ObjectiveColumn) -> String {
+    let values = if own.per_segment { "one number per segment" } else { "a number" };
+    let least = own.least.map(|least| format!(" from {least}")).unwrap_or_default();
+    let most = own.most.map(|most| format!(" to {most}")).unwrap_or_default();
+    format!("`{}` in every row, {values}{least}{most}", own.name)
 }
 
 /// Which divergence and which ids the statistics are about.
