@@ -5,7 +5,7 @@ pub use crate::{
     batch::{Batch, Scope},
     export_objective, export_reward,
     manifest::{
-        AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, MetricSpec, Normaliser,
+        AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, GivenNumber, MetricSpec, Normaliser,
         ObjectiveColumn, ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, RewardPart,
         Statistic, StopGradient, TermNormaliser, TermSpec,
     },

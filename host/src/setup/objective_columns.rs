@@ -21,6 +21,8 @@ use crate::{
 /// An objective that learns from the experiment's rows, and what it requires.
 pub(super) struct Required {
     id: String,
+    /// Key of its table.
+    pub(super) key: String,
     pub(super) requirements: Requirements,
 }
 
@@ -30,12 +32,12 @@ impl Setup {
     pub(super) fn required(&self) -> Vec<Required> {
         let tables = self.experiment().objective.iter().zip(&self.objectives).enumerate();
         let own = tables.filter(|(index, (_, (_, manifest)))| !self.has_own_text(*index, manifest));
-        let requirements = own.map(|(_, (table, (library, _)))| {
+        let requirements = own.map(|(index, (table, (library, _)))| {
             let id = table.plugin.clone();
             let instance = breadcrumb::within(&id, "create", || library.objective(&table.options)).ok()?;
             let requirements = breadcrumb::within(&id, "requirements", || instance.requirements()).ok()?;
             breadcrumb::within(&id, "destroy", || drop(instance));
-            Some(Required { id, requirements })
+            Some(Required { id, key: self.loaded.key_of("objective", index), requirements })
         });
         requirements.flatten().collect()
     }
@@ -52,7 +54,7 @@ impl Setup {
     ) -> Result<bool> {
         let rows: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         let mut fits = true;
-        for Required { id, requirements } in required {
+        for Required { id, requirements, .. } in required {
             for column in &requirements.columns {
                 fits &= mistakes.check("data", check_column(id, column, &rows))?.is_some();
             }

@@ -158,6 +158,12 @@ fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result
             false => Ok(()),
         };
     }
+    if requirements.max_new_tokens.is_some() {
+        let data = &manifest.data;
+        return fault(format!(
+            "it requires a longest answer, but it learns from {data} data, whose answers are not generated"
+        ));
+    }
     if requirements.samples > 1 {
         let (samples, data) = (requirements.samples, &manifest.data);
         return fault(format!("it requires {samples} answers to a prompt, but it learns from {data} data"));

@@ -130,7 +130,7 @@ impl Settings {
         ];
         let read = statistics.into_iter().filter(|(_, read)| *read).map(|(name, _)| name);
         // Rewards per token are enough.
-        Requirements { rewards: self.config.token_rewards.is_empty(), ..Requirements::reading(read) }
+        Requirements { rewards: self.config.token_rewards.is_empty(), requests: false, ..Requirements::reading(read) }
     }
 }
 

@@ -105,6 +105,10 @@ fn too_few_answers_to_a_prompt_are_refused_by_name() {
     let lab = lab(DYNAMIC);
     lab.run(&["objective.least=5"])
         .refuses(2, &["rollout.samples", "4, but objective \"dynamic\" needs at least 5 answers"]);
+    let unused = ["objective.plugin=online-dpo", "rollout.max_prompts=16"];
+    lab.run(&unused).refuses(2, &["rollout.max_prompts", "unused: no objective requests more prompts"]);
+    let other = ["objective={plugin=\"grpo\",normaliser=\"constant\",scale=\"none\",max_length=24}"];
+    lab.run(&other).refuses(2, &["objective.max_length", "24, but rollout.max_new_tokens = 8"]);
     lab.run(&["rollout.max_prompts=4"]).refuses(2, &["rollout.max_prompts", "4 is less than rollout.prompts = 8"]);
     for (name, why) in [("a.b", "not a valid name"), ("token", "not a valid name"), ("7", "not a valid name")] {
         lab.run(&[&format!("reward.0.name=\"{name}\"")]).refuses(2, &["reward.0.name", why]);

@@ -34,6 +34,12 @@ pub struct RowCounts {
     pub dropped_held_out_prompt: usize,
     /// How many of the dropped rows were evaluation rows.
     pub dropped_to_evaluate: usize,
+    /// Rows with an answer without text: only its end is learned.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub empty_answers: usize,
+    /// The label of all training rows, if it is the same for all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_label: Option<bool>,
     /// Rows that were truncated.
     pub truncated: usize,
     /// Rows whose other prompt, of the role `context`, was truncated.
@@ -115,6 +121,7 @@ impl fmt::Display for RowCounts {
             (self.dropped_same, "dropped: both answers are the same"),
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
+            (self.empty_answers, "with an empty answer, of which only the end is learned"),
             (self.truncated, "truncated"),
             (self.truncated_contexts, "with a prompt of [context] that was cut on the left"),
             (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
@@ -135,6 +142,13 @@ impl fmt::Display for RowCounts {
         ];
         for (count, what) in notes.iter().filter(|(count, _)| *count > 0) {
             write!(f, "; {count} {what}")?;
+        }
+        if let Some(label) = self.only_label {
+            let (has, lacks) = if label { ("desirable", "undesirable") } else { ("undesirable", "desirable") };
+            write!(
+                f,
+                "; the label of every row is {label}: all answers are {has}, and nothing is learned from {lacks} ones"
+            )?;
         }
         if self.no_end_learned {
             f.write_str(

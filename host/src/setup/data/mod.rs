@@ -3,6 +3,7 @@
 mod columns;
 pub(super) mod kinds;
 mod layout;
+mod reserved;
 
 use std::path::Path;
 
@@ -55,10 +56,26 @@ impl Setup {
                 return Ok(None);
             }
         }
-        match self.row_kind() {
-            Some(kind) => self.rows(kind, mistakes),
-            None => self.text(cached, mistakes),
+        let required = self.required();
+        for Required { key, requirements, .. } in &required {
+            self.check_least_context(key, requirements, mistakes);
+            if !self.check_reserved_ids(key, requirements, mistakes) {
+                return Ok(None);
+            }
         }
+        let data = match self.row_kind() {
+            Some(kind) => self.rows(kind, &required, mistakes)?,
+            None => self.text(cached, mistakes)?,
+        };
+        let sides = data.iter().flat_map(|data| [&data.train, &data.held_out]);
+        for (side, Required { key, requirements, .. }) in
+            sides.flat_map(|side| required.iter().map(move |one| (side, one)))
+        {
+            if mistakes.are_free(&[key.as_str()]) {
+                self.check_reserved_texts(key, requirements, &**side, mistakes);
+            }
+        }
+        Ok(data)
     }
 
     /// The text that the source generates, for an objective that learns from running text in addition to rows.
@@ -82,7 +99,7 @@ impl Setup {
         mistakes.check("data", read())
     }
 
-    fn rows(&self, kind: RowKind, mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
+    fn rows(&self, kind: RowKind, required: &[Required], mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
         let experiment = self.experiment();
         let source = experiment.data.source();
         let read = source.rows(kind, experiment.seed).map_err(Error::from);
@@ -98,8 +115,7 @@ impl Setup {
             mistakes.refuse("eval.generate", why);
         }
         self.check_reward_columns(kind, &corpus, mistakes)?;
-        let required = self.required();
-        if !self.check_objective_columns(&required, &corpus, mistakes)? {
+        if !self.check_objective_columns(required, &corpus, mistakes)? {
             return Ok(None);
         }
         let Writing { chat_template, truncation, .. } = source.writing();
@@ -114,14 +130,14 @@ impl Setup {
             longest,
             truncation,
             context,
-            reads: reads(&required),
+            reads: reads(required),
         };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
         let Some(mut data) = mistakes.check("data", encoder.encode(&corpus).map_err(Error::from))? else {
             return Ok(None);
         };
         if let Some(counts) = &mut data.rows {
-            self.count_unread_columns(&corpus, &layout, &required, counts)?;
+            self.count_unread_columns(&corpus, &layout, required, counts)?;
         }
         Ok(Some(data))
     }

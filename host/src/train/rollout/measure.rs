@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use plugin_api::{
+    Code,
     batch::{Batch, Scope, names},
     contract,
 };
@@ -158,6 +159,10 @@ pub(super) fn prepare(measured: &Measured, objectives: &mut Objectives, marker: 
         if let Some(kept) = answer.find(names::KEEP) {
             prepared.keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
             prepared.droppers.extend(kept.data.contains(&0.0).then(|| active.id.clone()));
+        }
+        if !active.requirements.requests && answer.find(names::REQUEST).is_some() {
+            let why = "it returned `request`, but its requirements say that it does not";
+            return Err(failed(&active.id, "prepare", plugin_api::Error::new(Code::ARRAY, why)));
         }
         let request = answer.find(names::REQUEST).and_then(|array| array.data.first().copied());
         prepared.request = prepared.request.max(request.unwrap_or(0.0) as u64);
