@@ -256,7 +256,7 @@ fn gotcha_57_wrong_results_of_prepare_for_rollouts_are_refused_by_array() {
     }
     odd_rollouts("keep-none", &["train.steps=2"])
         .1
-        .refuses(1, &["\"odd\" keeps no answer of 21 rollouts in a row", "model.from"]);
+        .refuses(1, &["\"odd-rollouts\" keeps no answer of 21 rollouts in a row", "model.from"]);
     odd_rollouts("verdict", &["train.steps=2"]).1.refuses(1, &["call `after_step`", "verdict 4294967295"]);
 }
 
