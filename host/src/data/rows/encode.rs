@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use super::columns::{list_columns, numeric_columns};
 use super::counts::RowCounts;
-use super::kind::{LABEL, MARGIN, Part, RowKind};
-use super::row::{Content, Row, RowCorpus};
+use super::kind::{MARGIN, Part, RowKind};
+use super::row::{Row, RowCorpus};
 use super::set::{Columns, RowSet, Tokens};
 use super::text::number;
 use super::truncation::Truncation;
@@ -95,7 +95,7 @@ impl Encoder<'_> {
         let (held_out, _) = self.side(kind, &corpus.held_out, &mut counts)?;
         counts.dropped_to_evaluate = corpus.held_out.len() - held_out.len();
         (counts.train, counts.held_out) = (train.len(), held_out.len());
-        counts.only_label = only_label(corpus).filter(|_| train.len() > 1);
+        counts.only_label = corpus.only_label().filter(|_| train.len() > 1);
         if train.is_empty() {
             return Err(self.no_row_left(corpus, "train", counts));
         }
@@ -142,7 +142,7 @@ impl Encoder<'_> {
             }
             counts.ended_early += usize::from(early);
             let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
-            counts.empty_answers += usize::from(kind != RowKind::Prompt && ends.iter().any(|end| is_empty(row, *end)));
+            counts.empty_answers += usize::from(kind != RowKind::Prompt && ends.iter().any(|end| row.is_blank(*end)));
             let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let segment_ends = segment_ends(row, laid, placed)?;
@@ -370,18 +370,6 @@ fn supervise(
         }
     }
     tokens
-}
-
-/// Whether an answer is a string without a character other than white space.
-fn is_empty(row: &Row, end: Part) -> bool {
-    matches!(row.parts.get(&end), Some(Content::Text(text)) if text.trim().is_empty())
-}
-
-/// The label of all rows to train on, if they have the same one.
-fn only_label(corpus: &RowCorpus) -> Option<bool> {
-    let mut labels = corpus.train.iter().map(|row| row.columns.get(LABEL).and_then(number));
-    let first = labels.next().flatten().filter(|_| corpus.kind == RowKind::Unpaired)?;
-    labels.all(|label| label == Some(first)).then_some(first != 0.0)
 }
 
 /// Puts `prefix` first, unless the text already begins with that token.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::kind::{Part, RowKind};
+use super::kind::{LABEL, Part, RowKind};
 use super::message::{self, ASSISTANT, Message, role};
+use super::text::number;
 use crate::data::source::{Place, Source};
 
 /// The content of a part.
@@ -41,6 +42,11 @@ impl Row {
         self.parts.values().any(|content| matches!(content, Content::Messages(_)))
     }
 
+    /// Whether this part is a string without a character other than white space.
+    pub fn is_blank(&self, part: Part) -> bool {
+        matches!(self.parts.get(&part), Some(Content::Text(text)) if text.trim().is_empty())
+    }
+
     /// The question as one string, which is the same for the same question: the prompt, or the messages before the
     /// first answer. White space at the ends does not count.
     pub fn question(&self) -> String {
@@ -69,4 +75,13 @@ pub struct RowCorpus {
     pub leaks: usize,
     /// The files that they came from.
     pub sources: Vec<Source>,
+}
+
+impl RowCorpus {
+    /// The label of all rows to train on, if they have labels and all have the same one.
+    pub fn only_label(&self) -> Option<bool> {
+        let mut labels = self.train.iter().map(|row| row.columns.get(LABEL).and_then(number));
+        let first = labels.next().flatten().filter(|_| self.kind == RowKind::Unpaired)?;
+        labels.all(|label| label == Some(first)).then_some(first != 0.0)
+    }
 }
