@@ -2,7 +2,7 @@
 
 use plugin_api::{
     batch::names,
-    manifest::{Candidates, DataKind, Divergence, Requirements},
+    manifest::{Candidates, DataKind, Divergence},
     objective::role_of,
 };
 
@@ -50,12 +50,6 @@ impl Needs {
             Frozen::Context => self.context,
         }
     }
-}
-
-/// Whether an objective with these requirements reads at the end of a sequence; see [`Needs::reads_last`].
-pub fn reads_last(requirements: &Requirements) -> bool {
-    let at_ends = [names::SCORE, names::TOKEN_SCORE, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
-    requirements.statistics.iter().any(|name| at_ends.contains(&name.as_str()))
 }
 
 impl Objectives {

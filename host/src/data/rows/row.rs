@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::kind::{LABEL, Part, RowKind};
+use super::kind::{Part, RowKind};
 use super::message::{self, ASSISTANT, Message, role};
-use super::text::number;
 use crate::data::source::{Place, Source};
 
 /// The content of a part.
@@ -75,13 +74,4 @@ pub struct RowCorpus {
     pub leaks: usize,
     /// The files that they came from.
     pub sources: Vec<Source>,
-}
-
-impl RowCorpus {
-    /// The label of all rows to train on, if they have labels and all have the same one.
-    pub fn only_label(&self) -> Option<bool> {
-        let mut labels = self.train.iter().map(|row| row.columns.get(LABEL).and_then(number));
-        let first = labels.next().flatten().filter(|_| self.kind == RowKind::Unpaired)?;
-        labels.all(|label| label == Some(first)).then_some(first != 0.0)
-    }
 }

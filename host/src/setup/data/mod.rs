@@ -24,7 +24,7 @@ use crate::{
         sources::data_source::Writing,
     },
     error::{Error, Result},
-    objectives::needs::reads_last,
+    objectives::reads::reads_last,
 };
 
 impl Setup {
