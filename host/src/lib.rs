@@ -6,6 +6,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod data;
+pub mod decimals;
 pub mod device;
 pub mod error;
 pub mod families;

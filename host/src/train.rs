@@ -85,11 +85,11 @@ impl Trainer {
             if interrupt.requested() {
                 return Ok(End::Interrupted);
             }
-            if self.learner.data_has_ended() {
+            let verdict = if self.learner.data_has_ended() { None } else { self.step()? };
+            let Some(verdict) = verdict else {
                 self.progress.message(&format!("the data has ended after step {}", self.state.step));
                 break;
-            }
-            let verdict = self.step()?;
+            };
             // An objective's stop is recorded before the evaluation: if that fails, the saved state must not train on.
             self.state.stopped = verdict == Verdict::STOP;
             let best = self.evaluate_if(false)?;
@@ -100,12 +100,12 @@ impl Trainer {
         self.after_last_step()
     }
 
-    /// Runs one optimizer step and returns the objectives' verdict. A non-finite loss or gradient does not update the weights; the
+    /// Runs one optimizer step and returns the objectives' verdict; `None` if the data has ended before it. A non-finite loss or gradient does not update the weights; the
     /// reference is updated all the same.
-    fn step(&mut self) -> Result<Verdict> {
+    fn step(&mut self) -> Result<Option<Verdict>> {
         let mut phases = Phases::start();
         self.marker.step(self.state.step + 1);
-        let window = self.learner.window(self.state.step, &self.marker)?;
+        let Some(window) = self.learner.next_window(self.state.step, &self.marker)? else { return Ok(None) };
         phases.end("data");
         self.prove(&window)?;
 
@@ -136,7 +136,7 @@ impl Trainer {
         self.check_step(&out, gradient)?;
         self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
-        Ok(verdict)
+        Ok(Some(verdict))
     }
 }
 

@@ -215,6 +215,12 @@
 //! the whole as one text. `segment_end` is 1 at the token that holds the last character of a segment's separator. A row that is
 //! truncated has fewer segment ends; its lists stay whole. [`Batch::at_segment_ends`](batch::Batch::at_segment_ends) lays a list on the
 //! ends that are left. `token_score` there is the score of a segment.
+//!
+//! # What the host checks before a run
+//! What an objective needs of data and settings belongs into its [`Requirements`](manifest::Requirements): the host then refuses an
+//! experiment by key, or by the row's file and line, also in `telos check`, and not in the middle of a run. `columns` name the columns of
+//! every row with their range, one number or one for each segment; `reserved_ids` are ids such as sentinels, which the model must have
+//! and no text may contain; `least_context` and `max_new_tokens` are sizes that its options assume.
 
 pub mod abi;
 mod author;

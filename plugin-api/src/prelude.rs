@@ -5,9 +5,9 @@ pub use crate::{
     batch::{Batch, Scope},
     export_objective, export_reward,
     manifest::{
-        AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, MetricSpec, Normaliser,
-        ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, RewardPart, Statistic, StopGradient,
-        TermNormaliser, TermSpec,
+        AttentionMask, Candidates, ColumnValue, DataKind, Divergence, Expectation, GivenNumber, MetricSpec, Normaliser,
+        ObjectiveColumn, ObjectiveManifest, Reduction, Requirements, RewardColumn, RewardManifest, RewardPart,
+        Statistic, StopGradient, TermNormaliser, TermSpec,
     },
     objective::{Loss, Objective, ObjectivePlugin, Verdict},
     options,

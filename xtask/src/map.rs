@@ -62,7 +62,7 @@ const LAYERS: &[&[&str]] = &[
     &["data", "families"],
     &["keys"],
     &["files", "plot"],
-    &["capacity"],
+    &["capacity", "decimals"],
     &["error"],
 ];
 

@@ -266,6 +266,10 @@ impl DataError {
             Self::VocabularyTooSmall { .. } => "request a larger vocabulary, or use the tokenizer \"bytes\"",
             Self::Resume(_) => "resume with the data and options the run began with, or start a new run",
             Self::Template(_) => "give data.chat_template a file of Jinja, Jinja itself, \"plain\" or \"tokenizer\"",
+            Self::NoRowLeft { counts, .. } if counts.dropped_no_segment > 0 => {
+                "raise data.max_length or model.context, cut prompts by data.truncation = \"left\", or split the answers into \
+                 shorter segments"
+            }
             Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 && counts.dropped_unlearned > 0 => {
                 "give the answers to learn `weight`: 1, or remove the key"
             }

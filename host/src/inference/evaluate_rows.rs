@@ -9,7 +9,7 @@ use crate::{
         batches::batcher::eval_batches,
         rows::{
             ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
-            encode::Encoder,
+            encode::{Encoder, Reads},
             kind::ANSWER,
             split::Split,
             write::{
@@ -97,7 +97,14 @@ impl Opened {
             RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
             _ => context,
         };
-        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation: None, context: None };
+        let encoder = Encoder {
+            tokenizer: &self.tokenizer,
+            layout: &layout,
+            longest,
+            truncation: None,
+            context: None,
+            reads: Reads::default(),
+        };
         let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
         let mut ends_counted = true;
         if let Some(counts) = &mut data.rows {

@@ -1,6 +1,7 @@
 //! What objectives read of each model: the statistics that this host computes, by role.
 
 use plugin_api::{
+    batch::names,
     manifest::{Candidates, Requirements},
     objective::role_of,
 };
@@ -117,6 +118,12 @@ pub fn unknown_role(requirements: &Requirements) -> Option<String> {
         let known = format!("{POLICY}, {}, {}", known(), Candidates::COMPOSED);
         format!("takes its candidates from an unknown role `{from}`; expected one of {known}")
     })
+}
+
+/// Whether an objective with these requirements reads at the end of a sequence.
+pub fn reads_last(requirements: &Requirements) -> bool {
+    let at_ends = [names::SCORE, names::TOKEN_SCORE, names::CRITIC_VALUE, names::CRITIC_VALUE_END];
+    requirements.statistics.iter().any(|name| at_ends.contains(&name.as_str()))
 }
 
 #[cfg(test)]

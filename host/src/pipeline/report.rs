@@ -1,6 +1,7 @@
 //! What each stage measured before and after training: read from its logs, so stages run by earlier processes are
 //! reported like those of this process.
 
+use crate::decimals::fixed;
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -174,7 +175,7 @@ impl fmt::Display for Change {
 
 /// `0.020 -> 0.710`, with a dash for a missing value.
 fn arrow(before: Option<f64>, after: Option<f64>) -> String {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| fixed(value, 3));
     match (before, after) {
         (None, None) => "-".to_owned(),
         (before, after) => format!("{} -> {}", number(before), number(after)),

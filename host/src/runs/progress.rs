@@ -4,6 +4,7 @@
 //! piped. Which lines are printed depends only on step numbers, so that the log of a resumed run shows the same
 //! steps.
 
+use crate::decimals::fixed;
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,7 @@ impl Progress {
 
     /// Shows that optimizer step `step` (the first is 1) is done, with its loss and its speed.
     pub fn step(&self, step: u64, loss: f64, tokens_per_second: f64) {
-        let numbers = format!("loss {loss:.4}  {} tokens/s", short(tokens_per_second));
+        let numbers = format!("loss {}  {} tokens/s", fixed(loss, 4), short(tokens_per_second));
         match &self.display {
             Display::Bar(bar) => {
                 bar.set_message(numbers);

@@ -8,6 +8,7 @@ mod data;
 pub mod loading;
 mod models;
 pub mod named;
+mod objective_columns;
 mod objectives;
 mod reward_columns;
 mod roles;

@@ -73,6 +73,14 @@ impl AuxiliaryObjective {
                 complete = false;
                 continue;
             };
+            let key = setup.loaded.key_of("objective", index);
+            for active in objectives.iter() {
+                setup.check_least_context(&key, &active.requirements, mistakes);
+                if setup.check_reserved_ids(&key, &active.requirements, mistakes) {
+                    let text = batcher.examples();
+                    setup.check_reserved_texts(&key, &active.requirements, text, mistakes);
+                }
+            }
             objectives.limit(setup.config.vocab, setup.config.context as usize);
             all.push(AuxiliaryObjective {
                 objectives,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     data::{PackedBatch, Sequence, Tokenizer, pack::together, rows::RowCounts},
+    decimals::fixed,
     error::{Error, Result},
     objectives::micro_batch::unpack,
     runs::breadcrumb::CrashMarker,
@@ -204,7 +205,7 @@ impl fmt::Display for Findings {
             true => format!(", of its first {} tokens", self.tried_tokens),
             false => String::new(),
         };
-        writeln!(f, "first loss        {:.4}, gradient norm {:.4}{of}", self.loss, self.grad_norm)?;
+        writeln!(f, "first loss        {}, gradient norm {:.4}{of}", fixed(self.loss, 4), self.grad_norm)?;
         writeln!(
             f,
             "device memory     {:.1} MiB of buffers at most, in {}; {:.1} MiB are held all the time",

@@ -149,11 +149,19 @@ impl Learner {
     /// # Errors
     /// The data has ended; errors of plugins; rows that cannot be packed.
     pub fn window(&mut self, step: u64, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
-        let ended = || Error::run("the training data has ended");
+        self.next_window(step, marker)?.ok_or_else(|| Error::run("the training data has ended"))
+    }
+
+    /// As [`Learner::window`]; `None` if the data has ended. With rollouts that also happens if the objectives keep no answer of
+    /// those that the data is left for.
+    ///
+    /// # Errors
+    /// Errors of plugins; rows that cannot be packed; too many rollouts in a row of which no answer is kept.
+    pub fn next_window(&mut self, step: u64, marker: &CrashMarker) -> Result<Option<Vec<PackedBatch>>> {
         self.set_step(step + 1);
         if let Some(rollouts) = &mut self.rollouts {
-            if rollouts.spent() {
-                let prompts = self.batcher.next_sequences(self.longest)?.ok_or_else(ended)?;
+            while rollouts.spent() {
+                let Some(prompts) = self.batcher.next_sequences(self.longest)? else { return Ok(None) };
                 let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
                 let (batcher, longest) = (&mut self.batcher, self.longest);
                 let more = &mut |count| Ok(batcher.next_few(longest, count)?);
@@ -165,12 +173,11 @@ impl Learner {
                 )?;
             }
             let whole_groups = self.objectives.whole_groups();
-            return cut_answers(&rollouts.window()?, self.settings.micro_batch_tokens, whole_groups);
+            return cut_answers(&rollouts.window()?, self.settings.micro_batch_tokens, whole_groups).map(Some);
         }
-        let window = self.batcher.next_window(self.context(step))?;
-        let window = window.ok_or_else(ended)?;
+        let Some(window) = self.batcher.next_window(self.context(step))? else { return Ok(None) };
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), marker)?;
-        cut(&composed, self.settings.micro_batch_tokens)
+        cut(&composed, self.settings.micro_batch_tokens).map(Some)
     }
 
     /// Returns whether no window is left. Possible only with `train.epochs`, if answers were dropped and the epochs therefore
@@ -208,12 +215,12 @@ impl Learner {
             true => Ok(batcher.next_few(longest, count)?),
             false => Ok(rest.drain(..count.min(rest.len())).collect()),
         };
-        rollouts.draw(
-            Prompts { first: all[..some].to_vec(), more },
-            0,
-            &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
-            marker,
-        )?;
+        let models = &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards };
+        rollouts.draw(Prompts { first: all[..some].to_vec(), more }, 0, models, marker)?;
+        while rollouts.spent() {
+            let first = more(some)?;
+            rollouts.draw(Prompts { first, more }, 0, models, marker)?;
+        }
         let window = rollouts.window()?;
         // If there are fewer prompts than a step takes, all of them are in the window.
         let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;

@@ -17,7 +17,7 @@ use plugin_api::{
 };
 use plugin_api_laws::{
     Line,
-    objective::{QUICK, Quick},
+    objective::{NOTHING_LEARNED, QUICK, Quick},
 };
 
 use super::step::{forward::ForwardPass, models::Models, window::prepare};
@@ -158,6 +158,15 @@ fn meaning(law: &str) -> &'static str {
 /// Returns the error for the first objective that contradicts a law.
 pub(super) fn refusal(results: &[Proof]) -> Option<Error> {
     let Proof { id, contradictions, .. } = results.iter().find(|proof| !proof.contradictions.is_empty())?;
+    if contradictions.iter().all(|line| line.contains(NOTHING_LEARNED)) {
+        let hint = format!(
+            "look at the objective's options (a weight of 0, for example) and at the rows of the first batch (all of one label, for \
+             example); `telos plugins verify {id}` tells whether the plugin is wrong; `telos run --unproved` trains anyway and \
+             records it in the receipt"
+        );
+        let error = Error::run(format!("objective \"{id}\" learns nothing from the experiment's first batch"));
+        return Some(error.with_details(contradictions.clone()).with_hint(hint));
+    }
     let hint = format!(
         "`telos plugins verify {id}` shows the smallest case; `telos run --unproved` trains anyway and records it in the receipt"
     );
@@ -210,6 +219,16 @@ mod tests {
         for part in ["\"focal\"", "cotangents: the sign", "telos plugins verify focal", "--unproved", "receipt"] {
             assert!(report.contains(part), "{part} is missing in {report}");
         }
+        // Rows of one label, or an option, may be the cause.
+        let silent = [Proof { contradictions: vec![format!("gradient: {NOTHING_LEARNED}")], ..results[0].clone() }];
+        let report = refusal(&silent).unwrap().report();
+        assert!(report.contains("learns nothing from") && !report.contains("contradicts itself"), "{report}");
+        assert!(
+            report.contains("of one label")
+                && report.contains("telos plugins verify focal")
+                && report.contains("--unproved"),
+            "{report}"
+        );
         assert!(QUICK.iter().all(|(law, meaning)| !meaning.is_empty() && super::meaning(law) == *meaning));
     }
 }

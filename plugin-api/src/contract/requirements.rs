@@ -2,7 +2,9 @@
 
 use super::fault::{Fault, fault, twice};
 use crate::{
-    manifest::{AttentionMask, Candidates, DataKind, Normaliser, ObjectiveManifest, Requirements, Statistic},
+    manifest::{
+        AttentionMask, Candidates, DataKind, Normaliser, ObjectiveColumn, ObjectiveManifest, Requirements, Statistic,
+    },
     objective::role_of,
 };
 
@@ -14,7 +16,7 @@ const MOST_CANDIDATES: u64 = 4096;
 /// # Errors
 /// The first mistake: no statistic, one twice; a divergence or candidates that are read without being described, or described
 /// without being read; a temperature, weight, count or constant out of range; a normaliser of a term that is not declared; requirements
-/// of rollouts without prompts.
+/// of rollouts without prompts; columns of running text, one twice, and a range without a value.
 pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
     let statistics = &requirements.statistics;
     if statistics.is_empty() {
@@ -27,6 +29,7 @@ pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -
     divergence(requirements)?;
     candidates(requirements)?;
     normalisers(manifest, requirements)?;
+    columns(manifest, &requirements.columns)?;
     let attention = requirements.attention.as_str();
     if !AttentionMask::ALL.contains(&attention) {
         let known = AttentionMask::ALL.join(", ");
@@ -116,6 +119,31 @@ fn normalisers(manifest: &ObjectiveManifest, requirements: &Requirements) -> Res
     Ok(())
 }
 
+fn columns(manifest: &ObjectiveManifest, columns: &[ObjectiveColumn]) -> Result<(), Fault> {
+    if let Some(name) = twice(columns.iter().map(|column| column.name.as_str())) {
+        return fault(format!("it requires the column `{name}` twice"));
+    }
+    for ObjectiveColumn { name, per_segment, least, most } in columns {
+        if name.is_empty() {
+            return fault("it requires a column without a name");
+        }
+        if manifest.data == DataKind::TEXT {
+            return fault(format!("it requires the column `{name}`, but it learns from running text, which has none"));
+        }
+        if *per_segment && manifest.data != DataKind::PROMPT_COMPLETION {
+            let data = &manifest.data;
+            return fault(format!(
+                "it requires the column `{name}` per segment, but it learns from {data} data, whose answers have no segments"
+            ));
+        }
+        let (least, most) = (least.unwrap_or(f64::NEG_INFINITY), most.unwrap_or(f64::INFINITY));
+        if least.is_nan() || most.is_nan() || least > most {
+            return fault(format!("it requires the column `{name}` from {least} to {most}, a range without a value"));
+        }
+    }
+    Ok(())
+}
+
 fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
     if requirements.samples == 0 {
         return fault("it requires 0 answers to a prompt, expected at least 1");
@@ -131,6 +159,12 @@ fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result
             true => fault("it requires `window_statistics`; with rollouts `prepare` always reads the statistics"),
             false => Ok(()),
         };
+    }
+    if requirements.max_new_tokens.is_some() {
+        let data = &manifest.data;
+        return fault(format!(
+            "it requires a longest answer, but it learns from {data} data, whose answers are not generated"
+        ));
     }
     if requirements.samples > 1 {
         let (samples, data) = (requirements.samples, &manifest.data);
@@ -180,6 +214,28 @@ mod tests {
             (&["sampler.logp"], 1.0, "text data, and only answers"),
         ] {
             let why = requires(statistics, temperature).unwrap_err().text;
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+    }
+
+    /// Catches required columns that are not checked: the host would refuse every row, or wait for a column that cannot come.
+    #[test]
+    fn required_columns_are_possible() {
+        let labels = ObjectiveColumn { name: "labels".into(), per_segment: true, least: Some(0.0), most: Some(1.0) };
+        let requires = |columns: Vec<ObjectiveColumn>| Requirements { columns, ..Default::default() };
+        let data = DataKind::PROMPT_COMPLETION;
+        assert_eq!(requirements(&manifest(data.clone()), &requires(vec![labels.clone()])), Ok(()));
+        let plain = ObjectiveColumn { name: "weight".into(), ..Default::default() };
+        assert_eq!(requirements(&manifest(DataKind::PREFERENCE), &requires(vec![plain.clone()])), Ok(()));
+        for (data, columns, part) in [
+            (data.clone(), vec![labels.clone(), labels.clone()], "`labels` twice"),
+            (data.clone(), vec![ObjectiveColumn::default()], "without a name"),
+            (data.clone(), vec![ObjectiveColumn { least: Some(2.0), ..labels.clone() }], "from 2 to 1"),
+            (data, vec![ObjectiveColumn { most: Some(f64::NAN), ..plain.clone() }], "to NaN"),
+            (DataKind::TEXT, vec![plain], "running text"),
+            (DataKind::PREFERENCE, vec![labels], "no segments"),
+        ] {
+            let why = refused(data, requires(columns));
             assert!(why.contains(part), "{part} is missing in {why}");
         }
     }

@@ -11,8 +11,8 @@ mod statistic;
 pub use backend::{BackendManifest, DeviceSpec};
 pub use names::{AttentionMask, ColumnValue, DataKind, Normaliser, Reduction};
 pub use objective::{
-    Candidates, Divergence, Expectation, MetricSpec, ObjectiveManifest, Requirements, StopGradient, TermNormaliser,
-    TermSpec,
+    Candidates, Divergence, Expectation, GivenNumber, MetricSpec, ObjectiveColumn, ObjectiveManifest, Requirements,
+    StopGradient, TermNormaliser, TermSpec,
 };
 pub use option::OptionSpec;
 pub use reward::{RewardColumn, RewardManifest, RewardPart};

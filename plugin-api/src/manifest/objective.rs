@@ -168,6 +168,56 @@ pub struct Requirements {
     /// its mask.
     #[serde(default)]
     pub attention: AttentionMask,
+    /// Columns of the data that it reads in every row. The host refuses data without them, or with other values, and names the
+    /// row's file and line, so that `loss` need not find them in the middle of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ObjectiveColumn>,
+    /// Token ids that `compose` adds and that have no meaning in a text, such as sentinels. The host refuses an id that is outside
+    /// the model's vocabulary, and data in which it occurs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved_ids: Vec<GivenNumber>,
+    /// The smallest context with which its options have a meaning. The host refuses a model with a smaller one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_context: Option<GivenNumber>,
+    /// Rollouts: the longest answer in tokens by which it computes. The host refuses another `rollout.max_new_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<GivenNumber>,
+    /// Rollouts: `prepare` may return `request`. If no objective does, the host refuses `rollout.max_prompts`, which then has no
+    /// effect.
+    #[serde(default = "yes")]
+    pub requests: bool,
+}
+
+/// A number, and the option that sets it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GivenNumber {
+    /// The number.
+    pub number: u64,
+    /// The option's name, for messages; empty if no option sets it.
+    pub option: String,
+}
+
+impl GivenNumber {
+    /// A number that an option sets.
+    pub fn new(number: u64, option: &str) -> Self {
+        Self { number, option: option.to_owned() }
+    }
+}
+
+/// A column that an objective reads in every row of its data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectiveColumn {
+    /// Its name, without `column.`.
+    pub name: String,
+    /// It is a list with one number for each segment of the row's answer. Otherwise it is a number. Rows that are truncated so
+    /// that no whole segment is left are then dropped.
+    pub per_segment: bool,
+    /// The smallest allowed value.
+    pub least: Option<f64>,
+    /// The largest allowed value.
+    pub most: Option<f64>,
 }
 
 /// What divides a term under an instance's options.
@@ -263,6 +313,11 @@ impl Default for Requirements {
             divergence: None,
             candidates: None,
             attention: AttentionMask::CAUSAL,
+            columns: Vec::new(),
+            reserved_ids: Vec::new(),
+            least_context: None,
+            max_new_tokens: None,
+            requests: true,
         }
     }
 }

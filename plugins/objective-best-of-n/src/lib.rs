@@ -80,7 +80,7 @@ impl Objective for BestOfN {
     /// The loss of a given answer is that of supervised learning: linear, and each answer for itself.
     fn requirements(&self) -> Result<Requirements> {
         let samples = u64::try_from(self.0.keep_top).unwrap_or(0).saturating_add(1);
-        Ok(Requirements { linear: true, samples, whole_groups: false, ..Default::default() })
+        Ok(Requirements { linear: true, samples, whole_groups: false, requests: false, ..Default::default() })
     }
 
     fn prepare(&mut self, rollout: &Batch<'_>) -> Result<Batch<'static>> {

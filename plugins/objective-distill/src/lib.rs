@@ -85,7 +85,7 @@ impl Objective for OnPolicyDistillation {
     /// Each token is compared by itself, so that the answers to a prompt need not stay together, and the teacher takes the place of
     /// rewards.
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements { whole_groups: false, rewards: false, ..self.0.requirements() })
+        Ok(Requirements { whole_groups: false, rewards: false, requests: false, ..self.0.requirements() })
     }
 
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {

@@ -89,7 +89,16 @@ impl ObjectivePlugin for FillInTheMiddle {
 
 impl Objective for FillInTheMiddle {
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements { linear: true, ..Requirements::reading(["logp"]) })
+        let Config { prefix_id, suffix_id, middle_id, .. } = self.0;
+        let sentinels = [("prefix_id", prefix_id), ("suffix_id", suffix_id), ("middle_id", middle_id)];
+        let reserved = |(option, id): (&str, i64)| Some(GivenNumber::new(u64::try_from(id).ok()?, option));
+        Ok(Requirements {
+            linear: true,
+            reserved_ids: sentinels.into_iter().filter_map(reserved).collect(),
+            // The sentinels, a token of the text and its end, of which the last is only predicted.
+            least_context: Some(GivenNumber::new(4, "")),
+            ..Requirements::reading(["logp"])
+        })
     }
 
     fn compose(&self, rows: &Batch<'_>, seed: u64) -> Result<Option<Batch<'static>>> {

@@ -37,9 +37,9 @@ options! {
         /// The ratio of each token (`token`), or of each whole answer, as the geometric mean over its tokens
         /// (`sequence`, GSPO: its clip ranges are near 3e-4 and 4e-4).
         level: String = "token".into(), of ["token", "sequence"];
-        /// Clip range of the ratio below 1.
+        /// Clip range of the ratio below 1; above 0 where `loss` reads it.
         clip_low: f64 = 0.2, in 0.0..=1.0;
-        /// Clip range of the ratio above 1; larger than `clip_low` is DAPO's clip-higher (0.28). With `cispo` the cap
+        /// Clip range of the ratio above 1, above 0 where `loss` reads it; larger than `clip_low` is DAPO's clip-higher (0.28). With `cispo` the cap
         /// is 1 plus it.
         clip_high: f64 = 0.2, from 0.0;
         /// Upper bound of the ratio of answers with a negative advantage, which `clip_high` does not bound

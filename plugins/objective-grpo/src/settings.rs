@@ -213,6 +213,12 @@ impl Settings {
             normalisers: self.normalisers(),
             samples: if grouped { 2 } else { 1 },
             whole_groups: false,
+            requests: self.config.dynamic,
+            // An unused length is refused, so one that is given is read.
+            max_new_tokens: u64::try_from(self.config.max_length)
+                .ok()
+                .filter(|length| *length > 0)
+                .map(|tokens| GivenNumber::new(tokens, "max_length")),
             // Rewards per token are enough.
             rewards: self.config.token_rewards.is_empty(),
             reward_names: self.reward_names(),

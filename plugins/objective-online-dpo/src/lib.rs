@@ -88,7 +88,7 @@ fn metrics() -> Vec<MetricSpec> {
 
 impl Objective for OnlineDpo {
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements { samples: 2, ..Requirements::reading(["logp", "reference.logp"]) })
+        Ok(Requirements { samples: 2, requests: false, ..Requirements::reading(["logp", "reference.logp"]) })
     }
 
     fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {

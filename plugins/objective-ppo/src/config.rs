@@ -134,6 +134,7 @@ impl Settings {
         Requirements {
             rewards: token_rewards.is_empty(),
             reward_names: token_rewards.clone(),
+            requests: false,
             ..Requirements::reading(read)
         }
     }

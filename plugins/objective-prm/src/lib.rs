@@ -55,7 +55,9 @@ impl ObjectivePlugin for ProcessReward {
 
 impl Objective for ProcessReward {
     fn requirements(&self) -> Result<Requirements> {
-        Ok(Requirements::reading(["token_score"]))
+        let labels =
+            ObjectiveColumn { name: loss::LABELS.into(), per_segment: true, least: Some(0.0), most: Some(1.0) };
+        Ok(Requirements { columns: vec![labels], ..Requirements::reading(["token_score"]) })
     }
 
     fn weigh(&self, batch: &Batch<'_>) -> Result<Vec<(String, f64)>> {

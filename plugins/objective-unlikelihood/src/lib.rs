@@ -34,8 +34,8 @@ options! {
     /// Options of unlikelihood training.
     pub struct Config {
         /// Weight of the unlikelihood.
-        alpha: f64 = 1.0, from 0.0;
-        /// K: the greatest number of candidates per token. A backend computes K numbers per token.
+        alpha: f64 = 1.0, in 0.0..=1000.0;
+        /// K: the greatest number of candidates per token, at most the model's context length. A backend computes K numbers per token.
         candidates: i64 = 32, in 1..=4096;
     }
 }
@@ -90,8 +90,14 @@ impl Unlikelihood {
 
 impl Objective for Unlikelihood {
     fn requirements(&self) -> Result<Requirements> {
-        let candidates = Candidates { from: Candidates::COMPOSED.into(), count: self.columns() as u64 };
-        Ok(Requirements { candidates: Some(candidates), ..Requirements::reading(["logp", "candidates"]) })
+        let count = self.columns() as u64;
+        let candidates = Candidates { from: Candidates::COMPOSED.into(), count };
+        Ok(Requirements {
+            candidates: Some(candidates),
+            // A token has at most as many before it.
+            least_context: Some(GivenNumber::new(count, "candidates")),
+            ..Requirements::reading(["logp", "candidates"])
+        })
     }
 
     fn compose(&self, rows: &Batch<'_>, _seed: u64) -> Result<Option<Batch<'static>>> {

@@ -105,6 +105,10 @@ fn too_few_answers_to_a_prompt_are_refused_by_name() {
     let lab = lab(DYNAMIC);
     lab.run(&["objective.least=5"])
         .refuses(2, &["rollout.samples", "4, but objective \"dynamic\" needs at least 5 answers"]);
+    let unused = ["objective.plugin=online-dpo", "rollout.max_prompts=16"];
+    lab.run(&unused).refuses(2, &["rollout.max_prompts", "unused: no objective requests more prompts"]);
+    let other = ["objective={plugin=\"grpo\",normaliser=\"constant\",scale=\"none\",max_length=24}"];
+    lab.run(&other).refuses(2, &["objective.max_length", "24, but rollout.max_new_tokens = 8"]);
     lab.run(&["rollout.max_prompts=4"]).refuses(2, &["rollout.max_prompts", "4 is less than rollout.prompts = 8"]);
     for (name, why) in [("a.b", "not a valid name"), ("token", "not a valid name"), ("7", "not a valid name")] {
         lab.run(&[&format!("reward.0.name=\"{name}\"")]).refuses(2, &["reward.0.name", why]);
@@ -169,6 +173,32 @@ fn gotcha_42_a_run_that_requests_prompts_is_killed_and_leaves_the_same_bits() {
         assert!(whole.train("answers/prompts").iter().any(|n| *n > 8.0), "nothing was requested");
         kills
     });
+}
+
+/// Catches a run that ends with the first rollout of ties, skipped rollouts that are not counted or draw the same prompts and answers
+/// again, and a resumed run that counts or draws them otherwise.
+#[test]
+fn rollouts_of_ties_are_skipped_and_leave_the_same_bits() {
+    with_enough_steps(40, |steps| {
+        let length = format!("train.steps={steps}");
+        let few = ["rollout.prompts=1", "rollout.samples=2", "train.batch.prompts=1", "rollout.epochs=1"];
+        let sets = [&[length.as_str(), "objective.plugin=online-dpo", "checkpoint.every=1"][..], &few].concat();
+        let lab = lab(DYNAMIC);
+        let kills = kill_often(&lab, &sets, 6, &mut Dice(67));
+        start_or_resume(&lab, &sets).answer().succeeds();
+        let undisturbed = self::lab(DYNAMIC);
+        let answer = undisturbed.run(&sets);
+        answer.succeeds();
+        assert_eq!(answer.err.matches("such a rollout is skipped").count(), 1, "{answer:#?}");
+        let (run, whole) = (lab.tiny_run(), undisturbed.tiny_run());
+        run.has_steps(steps);
+        run.equals(&whole, steps);
+        assert!(whole.train("answers/skipped").iter().any(|n| *n > 0.0), "nothing was skipped");
+        kills
+    });
+    // Data that ends among skipped rollouts ends the run.
+    let lab = lab(&DYNAMIC.replace("steps = 8", "epochs = 1"));
+    lab.run(&["objective.plugin=online-dpo", "rollout.samples=2", "rollout.temperature=1e-6"]).succeeds();
 }
 
 /// The quickstart world's reward, with parts and steps, under a name of its own.

@@ -136,19 +136,45 @@ fn a_process_reward_model_scores_rollouts() {
     refused.refuses(2, &["reward.normalise", "process reward model"]);
 }
 
-/// Catches rows whose steps and labels do not fit and that are learned anyway.
+/// Catches rows whose steps and labels do not fit and that are learned anyway, or found in the middle of a run.
 #[test]
 fn steps_without_their_labels_are_refused() {
-    let fewer =
-        lab(PRM, format!("{}{}\n", steps(60), json!({"prompt": "q ", "completions": ["a", "b"], "labels": [true]})));
-    fewer
-        .run(&["data.held_out=0", "eval.every=0", "train.batch.sequences=61"])
-        .refuses(1, &["2 segments and 1 values of the column `labels`"]);
+    for (labels, expected) in [
+        (json!([true]), "`labels`: 1 value, but the answer has 2 segments"),
+        (json!([true, false, true]), "`labels`: 3 values, but the answer has 2 segments"),
+        (json!([1, 7]), "`labels[1]`: expected a number from 0 to 1, found 7"),
+        (json!(["1", "0"]), "`labels[0]`: expected a number from 0 to 1"),
+        (json!(null), "`labels`: missing"),
+    ] {
+        let row = json!({"prompt": "q ", "completions": ["a", "b"], "labels": labels});
+        let lab = lab(PRM, format!("{}{row}\n", steps(60)));
+        for command in ["run", "check"] {
+            lab.ask(&[command, "tiny.toml"]).refuses(2, &["rows.jsonl:61: ", expected, "objective \"prm\""]);
+        }
+    }
     let plain =
         lab(PRM, (0..60).map(|i| format!("{}\n", json!({"prompt": format!("{i}? "), "completion": "yes"}))).collect());
-    plain.run(&[]).refuses(1, &["have no segments", "`completions`"]);
+    plain.run(&[]).refuses(2, &["rows.jsonl:1: ", "expected a list of texts", "`completions`"]);
     let mixed = lab(PRM, format!("{}{}\n", steps(60), json!({"prompt": "q ", "completion": "yes", "labels": []})));
-    mixed.run(&[]).refuses(2, &["rows.jsonl:61", "not a list of texts"]);
+    mixed.run(&[]).refuses(2, &["rows.jsonl:61", "expected a list of texts"]);
+}
+
+/// Catches a row that fills the context although its last token is read too, and truncation that leaves no step and is blamed on the
+/// objective.
+#[test]
+fn steps_that_do_not_fit_are_truncated_or_dropped() {
+    let row = |steps: &[&str]| {
+        let labels = vec![1; steps.len()];
+        format!("{}\n", json!({"prompt": "q ", "completions": steps, "labels": labels}))
+    };
+    let long = "x".repeat(200);
+    let lab = lab(PRM, steps(60) + &row(&["a", &long]) + &row(&[&long]));
+    let found = lab.check("tiny.toml", &["data.held_out=0", "eval.every=0"]);
+    let counts = &found["rows"];
+    assert_eq!((&counts["truncated"], &counts["dropped_no_segment"]), (&json!(1), &json!(1)), "{counts:#}");
+    lab.run(&["data.held_out=0", "eval.every=0", "train.steps=2", "train.batch.sequences=61"]).succeeds();
+    lab.write("rows.jsonl", row(&[&long]));
+    lab.run(&["name=none", "data.held_out=0", "eval.every=0"]).refuses(2, &["no whole segment", "data.max_length"]);
 }
 
 /// Catches a mask that is not passed to training, evaluation or generation, one that the saved model does not record, and one that a

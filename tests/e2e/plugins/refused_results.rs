@@ -254,7 +254,9 @@ fn gotcha_57_wrong_results_of_prepare_for_rollouts_are_refused_by_array() {
         let heading = heading(&answer);
         assert!(heading.starts_with("error: objective \"odd-rollouts\", call `prepare`: "), "{fault}: {answer:#?}");
     }
-    odd_rollouts("keep-none", &["train.steps=2"]).1.refuses(1, &["keep no answer"]);
+    odd_rollouts("keep-none", &["train.steps=2"])
+        .1
+        .refuses(1, &["\"odd-rollouts\" keeps no answer of 21 rollouts in a row", "model.from"]);
     odd_rollouts("verdict", &["train.steps=2"]).1.refuses(1, &["call `after_step`", "verdict 4294967295"]);
 }
 

@@ -121,5 +121,29 @@ every = 4
     lab.run(&["name=again"]).succeeds();
     let again = Run(lab.at("runs/again"));
     assert_eq!(again.train("loss"), run.train("loss"));
-    lab.run(&["name=narrow", "model.vocab=258"]).refuses(1, &["an id of the vocabulary"]);
+}
+
+/// Catches sentinels that the model lacks or that texts contain, and a context without room for them: such a run learned nothing about
+/// filling in, in silence. The remedy of each refusal works.
+#[test]
+fn sentinels_that_cannot_work_are_refused_by_their_option() {
+    let lab = Lab::new();
+    let small = SMALL.replace("[model]", "[model]\nvocab = 260");
+    let train = "[train]\nsteps = 1\nbatch = { tokens = 256 }\noptimizer = { lr = 3e-3 }\n";
+    let data = "[data]\nsource = \"synthetic\"\nrows = 400\n";
+    lab.write("tiny.toml", format!("{small}\n{data}\n[objective]\nplugin = \"fim\"\n{train}"));
+    for (sets, parts) in [
+        (&["model.vocab=258"][..], &["objective.suffix_id", "objective.middle_id", "set model.vocab = 260"][..]),
+        (&["objective.prefix_id=97"], &["objective.prefix_id", "the id 97 (\"a\") occurs in the data", "document 0"]),
+        (&["objective.prefix_id=9007199254740993"], &["objective.prefix_id", "2147483647"]),
+        (&["model.context=3"], &["objective", "needs a context of at least 4 tokens, but model.context = 3"]),
+        (&["objective={plugin=\"unlikelihood\",candidates=4096}"], &["objective.candidates", "set candidates = "]),
+        (&["objective={plugin=\"unlikelihood\",alpha=1e9}"], &["objective.alpha", "1000"]),
+    ] {
+        for command in ["check", "run"] {
+            let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+            lab.ask(&[&[command, "tiny.toml"], &sets[..]].concat()).refuses(2, parts);
+        }
+    }
+    lab.check("tiny.toml", &[]);
 }

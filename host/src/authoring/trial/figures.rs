@@ -1,5 +1,6 @@
 //! The result of a trial: a table of both objectives, and their curves.
 
+use crate::decimals::fixed;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -179,7 +180,7 @@ impl Metrics {
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| fixed(value, 3));
         let arrow = |ends: Ends| format!("{} -> {}", number(ends.0), number(ends.1));
         let measured = self.compared.as_ref().filter(|compared| *compared != OWN_LOSS);
         let measured = measured.map(|compared| compared.replace(", in nats per token", ""));

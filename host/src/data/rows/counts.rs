@@ -20,6 +20,9 @@ pub struct RowCounts {
     /// Rows dropped because they are too long: nothing of a completion fits, or one answer of a pair does not fit
     /// whole.
     pub dropped_too_long: usize,
+    /// Rows dropped because truncation leaves no whole segment of their answer, and an objective reads values of segments.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_no_segment: usize,
     /// Rows dropped although they are not too long: nothing in them can be learned.
     pub dropped_empty: usize,
     /// Rows dropped because all their answers are flagged as not learned.
@@ -31,6 +34,12 @@ pub struct RowCounts {
     pub dropped_held_out_prompt: usize,
     /// How many of the dropped rows were evaluation rows.
     pub dropped_to_evaluate: usize,
+    /// Rows with an answer without text: only its end is learned.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub empty_answers: usize,
+    /// The label of all training rows, if it is the same for all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_label: Option<bool>,
     /// Rows that were truncated.
     pub truncated: usize,
     /// Rows whose other prompt, of the role `context`, was truncated.
@@ -112,6 +121,7 @@ impl fmt::Display for RowCounts {
         };
         let notes = [
             (self.dropped_too_long, too_long),
+            (self.dropped_no_segment, "dropped: no whole segment of the answer fits (data.max_length, model.context)"),
             (self.dropped_empty, "dropped: nothing in them can be learned"),
             (
                 self.dropped_unlearned,
@@ -120,6 +130,7 @@ impl fmt::Display for RowCounts {
             (self.dropped_same, "dropped: both answers are the same"),
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
+            (self.empty_answers, "with an empty answer, of which only the end is learned"),
             (self.truncated, "truncated"),
             (self.truncated_contexts, "with a prompt of [context] that was cut on the left"),
             (self.ended_early, "with an end-of-text token inside the answer: the rest of it is left out"),
@@ -140,6 +151,13 @@ impl fmt::Display for RowCounts {
         ];
         for (count, what) in notes.iter().filter(|(count, _)| *count > 0) {
             write!(f, "; {count} {what}")?;
+        }
+        if let Some(label) = self.only_label {
+            let (has, lacks) = if label { ("desirable", "undesirable") } else { ("undesirable", "desirable") };
+            write!(
+                f,
+                "; the label of every row is {label}: all answers are {has}, and nothing is learned from {lacks} ones"
+            )?;
         }
         if self.no_end_learned {
             f.write_str(

@@ -46,11 +46,23 @@ pub struct Encoder<'a> {
     pub truncation: Option<Truncation>,
     /// The column with the prompts behind which the role `context` reads the rows' answers.
     pub context: Option<&'a str>,
+    /// What the objectives read beyond the tokens before each target.
+    pub reads: Reads,
+}
+
+/// What objectives read of rows beyond the tokens before each target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The last token of a row, so that it needs a place in the context too.
+    pub last: bool,
+    /// Values of segments: a row without a whole segment teaches nothing.
+    pub segments: bool,
 }
 
 /// Why a row is dropped.
 enum Dropped {
     TooLong,
+    NoSegment,
     Empty,
     Unlearned,
     Same,
@@ -87,6 +99,7 @@ impl Encoder<'_> {
         let (held_out, _) = self.side(kind, &corpus.held_out, &mut counts)?;
         counts.dropped_to_evaluate = corpus.held_out.len() - held_out.len();
         (counts.train, counts.held_out) = (train.len(), held_out.len());
+        counts.only_label = corpus.only_label().filter(|_| train.len() > 1);
         if train.is_empty() {
             return Err(self.no_row_left(corpus, "train", counts));
         }
@@ -133,6 +146,7 @@ impl Encoder<'_> {
             }
             counts.ended_early += usize::from(early);
             let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
+            counts.empty_answers += usize::from(kind != RowKind::Prompt && ends.iter().any(|end| row.is_blank(*end)));
             let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let segment_ends = segment_ends(row, laid, placed)?;
@@ -166,6 +180,7 @@ impl Encoder<'_> {
                     set.push_context(context_prompt.map(|(prompt, _)| prompt));
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
+                Err(Dropped::NoSegment) => counts.dropped_no_segment += 1,
                 Err(Dropped::Empty) => counts.dropped_empty += 1,
                 Err(Dropped::Unlearned) => counts.dropped_unlearned += 1,
                 Err(Dropped::Same) => counts.dropped_same += 1,
@@ -194,7 +209,7 @@ impl Encoder<'_> {
         if !texts.iter().all(|tokens| tokens.serves(kind)) {
             return Err(Dropped::Empty);
         }
-        let (most, longest) = (kind.most_tokens(self.longest), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
+        let (most, longest) = (self.most_tokens(kind), texts.iter().map(|t| t.ids.len()).max().unwrap_or(0));
         let over = longest.saturating_sub(most);
         if over == 0 {
             return Ok((texts, false));
@@ -206,7 +221,18 @@ impl Encoder<'_> {
                 Truncation::Left => self.cut_left(tokens, over)?,
             }
         }
-        if texts.iter().all(|tokens| tokens.serves(kind)) { Ok((texts, true)) } else { Err(Dropped::TooLong) }
+        if !texts.iter().all(|tokens| tokens.serves(kind)) {
+            return Err(Dropped::TooLong);
+        }
+        if self.reads.segments && !texts.iter().all(Tokens::has_segment) {
+            return Err(Dropped::NoSegment);
+        }
+        Ok((texts, true))
+    }
+
+    /// The most tokens of a text.
+    fn most_tokens(&self, kind: RowKind) -> usize {
+        if self.reads.last { self.longest } else { kind.most_tokens(self.longest) }
     }
 
     /// The tokens of each row's other prompt; none without a column of them. They are those before a sampled answer: of the prompt
@@ -241,7 +267,7 @@ impl Encoder<'_> {
             prompt.push(*first);
         }
         let answer = texts.iter().map(|tokens| tokens.ids.len().saturating_sub(start(tokens))).max().unwrap_or(0);
-        let over = prompt.len().saturating_sub(kind.most_tokens(self.longest).saturating_sub(answer).max(1));
+        let over = prompt.len().saturating_sub(self.most_tokens(kind).saturating_sub(answer).max(1));
         let first = usize::from(self.tokenizer.prefix().as_ref() == prompt.first() && over + 1 < prompt.len());
         prompt.drain(first..first + over);
         (prompt, over > 0)

@@ -102,7 +102,7 @@ impl RowKind {
         }
     }
 
-    /// The most tokens of a text for a model that reads `longest` of them. The last token of a completion is only
+    /// The most tokens of a text for a model that reads `longest` of them, if no objective reads the last token. The last token of a completion is only
     /// predicted, so one more token fits. The last token of a preference or labelled answer is read too, since its
     /// score is computed there, and so is that of a prompt.
     pub fn most_tokens(self, longest: usize) -> usize {

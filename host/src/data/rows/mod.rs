@@ -35,7 +35,7 @@ pub use read::segments::SEPARATOR;
 pub use read::{integers, jsonl};
 pub use row::{Content, Row, RowCorpus};
 pub use set::RowSet;
-pub use text::RowText;
+pub use text::{RowText, number};
 pub use truncation::Truncation;
 pub use write::template::ChatTemplate;
 pub use write::{layout, template};

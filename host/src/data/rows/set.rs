@@ -42,6 +42,11 @@ impl Tokens {
         }
     }
 
+    /// Whether a supervised token ends a segment.
+    pub fn has_segment(&self) -> bool {
+        self.segment_ends.iter().zip(&self.supervised).skip(1).any(|(end, supervised)| *end && *supervised)
+    }
+
     /// Keeps the first `length` tokens.
     pub fn truncate(&mut self, length: usize) {
         self.ids.truncate(length);

@@ -3,9 +3,9 @@
 use plugin_api::reward::Column;
 use serde_json::{Map, Value};
 
-use super::kind::{ANSWER, Part};
+use super::kind::{ANSWER, LABEL, Part, RowKind};
 use super::message::{ASSISTANT, Message, role, words};
-use super::row::{Content, Row};
+use super::row::{Content, Row, RowCorpus};
 
 /// The text of a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -115,6 +115,15 @@ impl Row {
         let mut row = Map::from_iter([(Part::Prompt.name().to_owned(), prompt)]);
         row.extend(self.columns.clone());
         row
+    }
+}
+
+impl RowCorpus {
+    /// The label of all rows to train on, if they have labels and all have the same one.
+    pub fn only_label(&self) -> Option<bool> {
+        let mut labels = self.train.iter().map(|row| row.columns.get(LABEL).and_then(number));
+        let first = labels.next().flatten().filter(|_| self.kind == RowKind::Unpaired)?;
+        labels.all(|label| label == Some(first)).then_some(first != 0.0)
     }
 }
 

@@ -3,18 +3,28 @@
 mod columns;
 pub(super) mod kinds;
 mod layout;
+mod reserved;
 
 use std::path::Path;
 
-use super::Setup;
+use plugin_api::manifest::Requirements;
+
+use super::{Setup, objective_columns::Required};
 use crate::{
     config::Mistakes,
     data::{
         Corpus, TrainingData,
-        rows::{Row, RowCorpus, RowCounts, RowKind, encode::Encoder, layout::RowLayout, template::DOCUMENTS, unread},
+        rows::{
+            Row, RowCorpus, RowCounts, RowKind,
+            encode::{Encoder, Reads},
+            layout::RowLayout,
+            template::DOCUMENTS,
+            unread,
+        },
         sources::data_source::Writing,
     },
     error::{Error, Result},
+    objectives::reads::reads_last,
 };
 
 impl Setup {
@@ -46,10 +56,26 @@ impl Setup {
                 return Ok(None);
             }
         }
-        match self.row_kind() {
-            Some(kind) => self.rows(kind, mistakes),
-            None => self.text(cached, mistakes),
+        let required = self.required();
+        for Required { key, requirements, .. } in &required {
+            self.check_least_context(key, requirements, mistakes);
+            if !self.check_reserved_ids(key, requirements, mistakes) {
+                return Ok(None);
+            }
         }
+        let data = match self.row_kind() {
+            Some(kind) => self.rows(kind, &required, mistakes)?,
+            None => self.text(cached, mistakes)?,
+        };
+        let sides = data.iter().flat_map(|data| [&data.train, &data.held_out]);
+        for (side, Required { key, requirements, .. }) in
+            sides.flat_map(|side| required.iter().map(move |one| (side, one)))
+        {
+            if mistakes.are_free(&[key.as_str()]) {
+                self.check_reserved_texts(key, requirements, &**side, mistakes);
+            }
+        }
+        Ok(data)
     }
 
     /// The text that the source generates, for an objective that learns from running text in addition to rows.
@@ -73,7 +99,7 @@ impl Setup {
         mistakes.check("data", read())
     }
 
-    fn rows(&self, kind: RowKind, mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
+    fn rows(&self, kind: RowKind, required: &[Required], mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
         let experiment = self.experiment();
         let source = experiment.data.source();
         let read = source.rows(kind, experiment.seed).map_err(Error::from);
@@ -89,26 +115,43 @@ impl Setup {
             mistakes.refuse("eval.generate", why);
         }
         self.check_reward_columns(kind, &corpus, mistakes)?;
+        if !self.check_objective_columns(required, &corpus, mistakes)? {
+            return Ok(None);
+        }
         let Writing { chat_template, truncation, .. } = source.writing();
         let has_messages = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
         let layout = mistakes.check("data.chat_template", self.layout(chat_template, has_messages))?;
         let Some((layout, file)) = layout else { return Ok(None) };
         let longest = self.longest_row(kind);
         let context = experiment.context.as_ref().map(|table| table.prompt.as_str());
-        let encoder = Encoder { tokenizer: &self.tokenizer, layout: &layout, longest, truncation, context };
+        let encoder = Encoder {
+            tokenizer: &self.tokenizer,
+            layout: &layout,
+            longest,
+            truncation,
+            context,
+            reads: reads(required),
+        };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
         let Some(mut data) = mistakes.check("data", encoder.encode(&corpus).map_err(Error::from))? else {
             return Ok(None);
         };
         if let Some(counts) = &mut data.rows {
-            self.count_unread_columns(&corpus, &layout, counts)?;
+            self.count_unread_columns(&corpus, &layout, required, counts)?;
         }
         Ok(Some(data))
     }
 
-    fn count_unread_columns(&self, corpus: &RowCorpus, layout: &RowLayout, counts: &mut RowCounts) -> Result<()> {
+    fn count_unread_columns(
+        &self,
+        corpus: &RowCorpus,
+        layout: &RowLayout,
+        required: &[Required],
+        counts: &mut RowCounts,
+    ) -> Result<()> {
         let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
         let mut read = self.read_columns()?;
+        read.extend(required.iter().flat_map(|one| &one.requirements.columns).map(|column| column.name.clone()));
         if every.iter().all(|row| layout.reads_documents(row) || !row.has(DOCUMENTS)) {
             read.insert(DOCUMENTS.to_owned());
         }
@@ -133,4 +176,10 @@ impl Setup {
         // An answer as long as the context is refused later, under its own key.
         if answer < context { longest.min(context - answer) } else { longest }
     }
+}
+
+/// Returns what the objectives read of rows beyond the tokens before each target.
+fn reads(required: &[Required]) -> Reads {
+    let any = |test: fn(&Requirements) -> bool| required.iter().any(|one| test(&one.requirements));
+    Reads { last: any(reads_last), segments: any(|own| own.columns.iter().any(|column| column.per_segment)) }
 }

@@ -1,5 +1,6 @@
 //! Checks the first metrics of a run against the expectations of the objectives.
 
+use crate::decimals::{fixed, percent};
 use plugin_api::manifest::ObjectiveManifest;
 
 use crate::objectives::{Objectives, active::Active};
@@ -38,10 +39,12 @@ pub fn missed(
         let found = find(&name).or_else(|| find("loss").filter(|_| is_term))?;
         let far = (found - value).abs() > expected.tolerance * value.abs().max(1e-9) || found.is_nan();
         far.then(|| {
-            let (when, tolerance) = (&expected.when, expected.tolerance);
+            let (when, within) = (&expected.when, percent(expected.tolerance));
             format!(
-                "expectation missed: {name} is {found:.4} before training; \"{id}\" expects about {value:.4}, within a factor of \
-                 {tolerance} ({when}): look for a mistake in the data, the model or the objective before you trust this run"
+                "expectation missed: {name} is {} before training; \"{id}\" expects about {}, within {within} ({when}): look for a \
+                 mistake in the data, the model or the objective before you trust this run",
+                fixed(found, 4),
+                fixed(value, 4)
             )
         })
     };

@@ -160,7 +160,12 @@ pub(super) fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
 mod tests {
     use super::*;
     use crate::data::SyntheticOptions;
-    use crate::data::rows::{ChatTemplate, RowKind, encode::Encoder, layout::RowLayout, template::PLAIN};
+    use crate::data::rows::{
+        ChatTemplate, RowKind,
+        encode::{Encoder, Reads},
+        layout::RowLayout,
+        template::PLAIN,
+    };
 
     /// For every kind of row. Catches prompts that contain their answer, answers without their beginning, the rejected answer
     /// of a pair, prompts alone that are skipped, and a prompt that is still treated as part of a pair.
@@ -181,8 +186,14 @@ mod tests {
             let corpus = world.read_rows(kind).unwrap();
             let template = ChatTemplate::new(PLAIN, &tokenizer).unwrap();
             let layout = RowLayout { template, strings: false };
-            let encoder =
-                Encoder { tokenizer: &tokenizer, layout: &layout, longest: 128, truncation: None, context: None };
+            let encoder = Encoder {
+                tokenizer: &tokenizer,
+                layout: &layout,
+                longest: 128,
+                truncation: None,
+                context: None,
+                reads: Reads::default(),
+            };
             let data = encoder.encode(&corpus).unwrap();
             let prompts = eval_prompts(&*data.held_out, &tokenizer, 100).unwrap();
             assert_eq!(prompts.len(), 10, "{kind:?}");
@@ -215,8 +226,14 @@ mod tests {
             let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &line, kind, &Default::default()).unwrap();
             let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
             let layout = RowLayout { template: ChatTemplate::new(&template, &tokenizer).unwrap(), strings: false };
-            let encoder =
-                Encoder { tokenizer: &tokenizer, layout: &layout, longest: 200, truncation: None, context: None };
+            let encoder = Encoder {
+                tokenizer: &tokenizer,
+                layout: &layout,
+                longest: 200,
+                truncation: None,
+                context: None,
+                reads: Reads::default(),
+            };
             let prompts = eval_prompts(&*encoder.encode(&corpus).unwrap().train, &tokenizer, 100).unwrap();
             prompts.into_iter().map(|prompt| (prompt.answer, prompt.length)).collect::<Vec<_>>()
         };
@@ -244,7 +261,14 @@ mod tests {
         let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &text, kind, &Default::default()).unwrap();
         let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
         let layout = RowLayout { template: ChatTemplate::new(PLAIN, &tokenizer).unwrap(), strings: false };
-        let encoder = Encoder { tokenizer: &tokenizer, layout: &layout, longest: 6, truncation: None, context: None };
+        let encoder = Encoder {
+            tokenizer: &tokenizer,
+            layout: &layout,
+            longest: 6,
+            truncation: None,
+            context: None,
+            reads: Reads::default(),
+        };
         let data = encoder.encode(&corpus).unwrap();
         assert_eq!(data.rows.unwrap().truncated, 1);
         let prompts = eval_prompts(&*data.train, &tokenizer, 100).unwrap();

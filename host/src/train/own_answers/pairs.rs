@@ -12,6 +12,7 @@ use super::draw::{Collect, Drawing, Prompt, Wanted, is_text, mean};
 use super::rows_file::RowsFile;
 use crate::{
     data::rows::integers,
+    decimals::fixed,
     error::{Error, Result},
     runs::Interrupt,
     setup::Setup,
@@ -136,12 +137,14 @@ impl fmt::Display for Pairs {
             writeln!(f, "skipped {} answers that contain bytes that are not valid text", self.no_text)?;
         }
         if self.pairs == 0 {
-            return write!(f, "score      {:.4} of all; no pair was written", self.mean);
+            return write!(f, "score      {} of all; no pair was written", fixed(self.mean, 4));
         }
         write!(
             f,
-            "score      {:.4} of all, {:.4} of the chosen, {:.4} of the rejected",
-            self.mean, self.chosen, self.rejected
+            "score      {} of all, {} of the chosen, {} of the rejected",
+            fixed(self.mean, 4),
+            fixed(self.chosen, 4),
+            fixed(self.rejected, 4)
         )
     }
 }

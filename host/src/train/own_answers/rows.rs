@@ -10,6 +10,7 @@ use super::draw::{Collect, Drawing, Prompt, Wanted, is_text, mean};
 use super::rows_file::RowsFile;
 use crate::{
     data::rows::integers,
+    decimals::fixed,
     error::{Error, Result},
     runs::Interrupt,
     setup::Setup,
@@ -105,7 +106,7 @@ impl fmt::Display for Answers {
         if self.no_text > 0 {
             write!(f, "\nskipped {} answers that contain bytes that are not valid text", self.no_text)?;
         }
-        self.score.map_or(Ok(()), |score| write!(f, "\nscore      {score:.4}"))
+        self.score.map_or(Ok(()), |score| write!(f, "\nscore      {}", fixed(score, 4)))
     }
 }
 

@@ -10,14 +10,11 @@ use super::{
     measure::{self, Measured},
     rewards::Scores,
     sampling::{Answer, AnswerRecord, Policy, per_token},
+    skipped::NoneKept,
     state::{Selection, State},
 };
 use crate::{
-    data::Sequence,
-    error::{Error, Result},
-    generate::GenerateOptions,
-    objectives::Objectives,
-    runs::breadcrumb::CrashMarker,
+    data::Sequence, error::Result, generate::GenerateOptions, objectives::Objectives, runs::breadcrumb::CrashMarker,
 };
 
 /// How many answers of a rollout are recorded.
@@ -39,16 +36,19 @@ pub struct Prompts<'a> {
 struct Drawn {
     scores: Vec<Scores>,
     combined: Vec<f64>,
+    /// Answers that were cut off.
+    cut_off: usize,
     first_answers: Vec<AnswerRecord>,
 }
 
 impl Rollouts {
     /// Answers prompts, scores and measures the answers. As long as the objectives request more prompts, answers those too and
     /// calls `prepare` again with all answers to prompts of which one is kept, from the states that the objectives had before; at most `rollout.max_prompts` prompts are
-    /// drawn. `step`: the optimizer steps done so far.
+    /// drawn. `step`: the optimizer steps done so far. If no answer is kept, nothing is left to learn from, and the caller draws
+    /// the next rollout.
     ///
     /// # Errors
-    /// Errors of plugins and of the backend; objectives that keep no answer.
+    /// Errors of plugins and of the backend; objectives that keep no answer of too many rollouts in a row.
     pub fn draw(
         &mut self,
         prompts: Prompts<'_>,
@@ -75,19 +75,27 @@ impl Rollouts {
             models.objectives.put_back(before.clone())?;
             pool.keep_groups(&prepared.keep)?;
         };
-        let selects = prepared.selects;
+        let (selects, droppers) = (prepared.selects, prepared.droppers.clone());
         let sequences = pool.finish(prepared)?;
         self.limit_reached |= is_limited;
-        self.selection =
-            selects.then_some(Selection { prompts: count, answers: all.combined.len(), kept: sequences.len() });
+        if sequences.is_empty() {
+            let is_scored = models.rewards.any_weighted();
+            self.skipped.add(&NoneKept {
+                objectives: &droppers,
+                samples: self.settings.samples,
+                rewards: if is_scored { &all.combined } else { &[] },
+                answers: all.combined.len(),
+                cut_off: all.cut_off,
+                max_new_tokens: self.settings.max_new_tokens,
+            })?;
+            self.drop_rest();
+            self.state.drawn += 1;
+            return Ok(());
+        }
+        let (answers, kept, skipped) = (all.combined.len(), sequences.len(), self.skipped.take());
+        self.selection = selects.then_some(Selection { prompts: count, answers, kept, skipped });
         self.report(all, models.rewards.any_weighted());
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
-        if self.spent() {
-            let what = format!("the objectives keep no answer of a rollout of {count} prompts");
-            return Err(Error::run(what).with_hint(
-                "raise rollout.samples or rollout.max_prompts, or change the options by which the objective drops answers",
-            ));
-        }
         Ok(())
     }
 
@@ -116,6 +124,8 @@ impl Rollouts {
         for (sequence, reward) in sequences.iter_mut().zip(&combined) {
             sequence.per_sequence.insert(names::REWARD.to_owned(), *reward);
         }
+        let is_cut = |sequence: &&Sequence| sequence.per_sequence.get(names::ENDED) == Some(&0.0);
+        all.cut_off += sequences.iter().filter(is_cut).count();
         all.combined.extend(combined);
         match all.scores.is_empty() {
             true => all.scores = scores,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use plugin_api::{
+    Code,
     batch::{Batch, Scope, names},
     contract,
 };
@@ -36,6 +37,8 @@ pub(super) struct Prepared {
     pub(super) keep: Vec<bool>,
     /// How many more prompts they request.
     pub(super) request: u64,
+    /// Those that do not keep every answer.
+    pub(super) droppers: Vec<String>,
     /// Whether any of them returned `keep` or `request`.
     pub(super) selects: bool,
 }
@@ -134,7 +137,7 @@ pub(super) fn prepare(measured: &Measured, objectives: &mut Objectives, marker: 
     let Measured { sequences, batch } = measured;
     let whole = &objectives.given_whole(batch);
     let keep = vec![true; sequences.len()];
-    let mut prepared = Prepared { arrays: Vec::new(), keep, request: 0, selects: false };
+    let mut prepared = Prepared { arrays: Vec::new(), keep, request: 0, droppers: Vec::new(), selects: false };
     for active in objectives.iter_mut() {
         marker.objective(&active.id, "prepare");
         let answer = active.instance.prepare(whole).map_err(|e| failed(&active.id, "prepare", e))?;
@@ -155,6 +158,11 @@ pub(super) fn prepare(measured: &Measured, objectives: &mut Objectives, marker: 
         }
         if let Some(kept) = answer.find(names::KEEP) {
             prepared.keep.iter_mut().zip(kept.data.iter()).for_each(|(all, own)| *all &= *own != 0.0);
+            prepared.droppers.extend(kept.data.contains(&0.0).then(|| active.id.clone()));
+        }
+        if !active.requirements.requests && answer.find(names::REQUEST).is_some() {
+            let why = "it returned `request`, but its requirements say that it does not";
+            return Err(failed(&active.id, "prepare", plugin_api::Error::new(Code::ARRAY, why)));
         }
         let request = answer.find(names::REQUEST).and_then(|array| array.data.first().copied());
         prepared.request = prepared.request.max(request.unwrap_or(0.0) as u64);

@@ -14,6 +14,7 @@
 //! | `spans` | rewards of passages of an answer, laid on its tokens |
 //! | `process` | those of process reward models |
 //! | `measure` | what is computed once for a whole rollout |
+//! | `skipped` | rollouts of which no answer is kept |
 //! | `state` | the current rollout: which answers come next, and its file in a checkpoint |
 //! | `made_up` | made-up answers, for counting memory |
 
@@ -24,6 +25,7 @@ mod open;
 mod process;
 pub mod rewards;
 pub mod sampling;
+mod skipped;
 mod spans;
 mod state;
 
@@ -40,6 +42,7 @@ use crate::{
 };
 use rewards::Rewards;
 use sampling::AnswerRecord;
+use skipped::Skipped;
 use state::{Selection, State};
 
 /// Draws rollouts and returns their windows.
@@ -65,6 +68,8 @@ pub struct Rollouts {
     selection: Option<Selection>,
     /// Whether a rollout took fewer prompts than requested, until a note says so.
     limit_reached: bool,
+    /// Rollouts of which no answer was kept, since the latest one that was learned from.
+    skipped: Skipped,
 }
 
 /// The models that draw and score a rollout.
@@ -112,6 +117,7 @@ impl Rollouts {
             first_answers,
             selection,
             limit_reached: false,
+            skipped: Skipped::default(),
         }
     }
 
@@ -131,15 +137,16 @@ impl Rollouts {
         std::mem::take(&mut self.mean_rewards).into_iter().chain(selection.into_iter().flatten()).collect()
     }
 
-    /// Takes the note that is due if a rollout drawn since the last call reached the limit of prompts.
-    pub fn take_note(&mut self) -> Option<String> {
+    /// Takes the notes that are due if a rollout drawn since the last call was skipped, or reached the limit of prompts.
+    pub fn take_notes(&mut self) -> Vec<String> {
         let most = self.settings.most_prompts();
-        std::mem::take(&mut self.limit_reached).then(|| {
+        let limit = std::mem::take(&mut self.limit_reached).then(|| {
             format!(
                 "the objectives requested more prompts than rollout.max_prompts = {most}: a rollout takes the answers that were \
                  kept until then; raise it, or choose prompts and rewards for which fewer answers are dropped"
             )
-        })
+        });
+        self.skipped.take_note().into_iter().chain(limit).collect()
     }
 
     /// Takes the first answers of a rollout drawn since the last call.

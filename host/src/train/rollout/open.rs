@@ -1,5 +1,6 @@
 //! The rollouts of an experiment: which rewards, prompts and lengths they need, checked before the first one is drawn.
 
+use plugin_api::manifest::GivenNumber;
 use serde_json::Value as Json;
 
 use super::{RolloutSettings, Rollouts};
@@ -63,6 +64,21 @@ impl Rollouts {
                 "rollout.samples",
                 format!("{given}, but objective \"{id}\" needs at least {least} answers to each prompt"),
             );
+        }
+        if settings.max_prompts.is_some() && objectives.iter().all(|active| !active.requirements.requests) {
+            let why = "unused: no objective requests more prompts than rollout.prompts under its options; leave it out";
+            refuse("rollout.max_prompts", why.to_owned());
+        }
+        for active in objectives.iter() {
+            let Some(GivenNumber { number, option }) = &active.requirements.max_new_tokens else { continue };
+            if *number != settings.max_new_tokens as u64 {
+                let key = format!("{}.{option}", setup.loaded.key_of("objective", active.table));
+                let given = settings.max_new_tokens;
+                let why = format!(
+                    "{number}, but rollout.max_new_tokens = {given}: the loss is computed for the longest possible answer; give both the same value"
+                );
+                refuse(&key, why);
+            }
         }
         if !settings.prompts.is_multiple_of(prompts) {
             let why = format!("{} is not a multiple of train.batch.prompts = {prompts}", settings.prompts);

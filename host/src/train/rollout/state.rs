@@ -59,13 +59,16 @@ pub(super) struct Selection {
     pub(super) answers: usize,
     /// Answers kept.
     pub(super) kept: usize,
+    /// Rollouts before it of which no answer was kept.
+    pub(super) skipped: u64,
 }
 
 impl Selection {
     /// Returns the metrics of the step that reports the rollout.
-    pub(super) fn metrics(self) -> [(String, f64); 2] {
+    pub(super) fn metrics(self) -> [(String, f64); 3] {
         let share = self.kept as f64 / self.answers.max(1) as f64;
-        [("answers/prompts".to_owned(), self.prompts as f64), ("answers/kept".to_owned(), share)]
+        let all = [("prompts", self.prompts as f64), ("kept", share), ("skipped", self.skipped as f64)];
+        all.map(|(name, value)| (format!("answers/{name}"), value))
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::state::{Logs, TrainState};
 use crate::{
+    decimals::fixed,
     error::{Error, Result},
     files,
     generate::text::SampleText,
@@ -254,6 +255,6 @@ fn number(value: f64) -> Value {
 /// Returns an evaluation as a line for the terminal.
 pub fn evaluation_line(step: u64, figures: &Figures) -> String {
     let shown = figures.iter().filter(|(name, _)| name != "tokens");
-    let numbers: Vec<String> = shown.map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let numbers: Vec<String> = shown.map(|(name, value)| format!("{name} {}", fixed(*value, 4))).collect();
     format!("step {step}: held out: {}", numbers.join(", "))
 }

@@ -1,5 +1,6 @@
 //! The summary that a run prints at its end.
 
+use crate::decimals::fixed;
 use std::{fmt, path::PathBuf};
 
 use plugin_api::manifest::{Normaliser, TermSpec};
@@ -51,7 +52,7 @@ impl fmt::Display for Summary {
             }
         }
         if let (Some(before), Some(after)) = (self.loss_before, self.loss_after) {
-            writeln!(f, "held-out loss {before:.4} -> {after:.4}{}", self.unit)?;
+            writeln!(f, "held-out loss {} -> {}{}", fixed(before, 4), fixed(after, 4), self.unit)?;
         }
         writeln!(
             f,

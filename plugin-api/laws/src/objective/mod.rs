@@ -41,6 +41,6 @@ mod tests;
 mod windows;
 
 pub use laws::Laws;
-pub use quick::{QUICK, Quick};
+pub use quick::{NOTHING_LEARNED, QUICK, Quick};
 pub use run::{LAWS, verify};
 pub use windows::{Generator, Values};

@@ -45,6 +45,9 @@ const DERIVATIVES: usize = 8;
 /// Real statistics have single precision, but the steps of the differences do not.
 const TOLERANCE: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-8 };
 
+/// Why a batch without a gradient is refused. The cause may also be the options, or the batch's rows.
+pub const NOTHING_LEARNED: &str = "every cotangent of the first batch is 0: nothing would be learned";
+
 /// The quick laws by name, with what each means.
 pub const QUICK: &[(&str, &str)] = &[
     ("gradient", "sums and cotangents are finite, and not all cotangents are 0"),
@@ -178,7 +181,7 @@ impl Quick<'_> {
             }
         }
         let supervised = self.batch.mask()?.contains(&1.0);
-        let why = "every cotangent of the first batch is 0: nothing would be learned";
+        let why = NOTHING_LEARNED;
         match silent && supervised {
             true if self.manifest.data != DataKind::PROMPT => fault(why),
             // Answers of equal reward give no gradient, but other answers may.

@@ -51,6 +51,21 @@ fn normalisers_follow_the_option() {
     assert_eq!(of(json!({"normaliser": "constant", "max_length": 24})), both(Normaliser::SEQUENCES, 24.0));
 }
 
+/// Catches a length that differs from the rollout's without the host knowing it, and a limit of prompts that the host must accept
+/// although none are requested.
+#[test]
+fn the_host_knows_the_longest_answer_and_whether_prompts_are_requested() {
+    let of = |given: Value| {
+        let requirements = create(given).unwrap().requirements().unwrap();
+        (requirements.max_new_tokens, requirements.requests)
+    };
+    assert_eq!(of(json!({})), (None, false));
+    assert_eq!(of(json!({"dynamic": true})), (None, true));
+    let length = Some(GivenNumber::new(24, "max_length"));
+    assert_eq!(of(json!({"normaliser": "constant", "max_length": 24})), (length.clone(), false));
+    assert_eq!(of(json!({"overlong_buffer": 8, "max_length": 24})), (length, false));
+}
+
 /// Catches one answer per prompt where answers are compared, and groups that are kept whole for nothing.
 #[test]
 fn answers_that_are_compared_are_required() {

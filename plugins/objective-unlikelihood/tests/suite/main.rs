@@ -36,3 +36,13 @@ fn batch(tokens: &[(f64, [f64; 2], [f64; 2])]) -> Batch<'static> {
         .with_array(wide("candidates", true, tokens.iter().flat_map(|t| t.1).collect()))
         .with_array(wide("negative", false, tokens.iter().flat_map(|t| t.2).collect()))
 }
+
+/// Catches candidates that no context can have, for each of which a backend computes a number, and a weight without a limit.
+#[test]
+fn options_have_limits_that_the_host_knows() {
+    let requirements = create(json!({"candidates": 64})).unwrap().requirements().unwrap();
+    assert_eq!(requirements.least_context, Some(GivenNumber::new(64, "candidates")));
+    for wrong in [json!({"alpha": 1e9}), json!({"alpha": f64::MAX}), json!({"candidates": 5000})] {
+        assert!(create(wrong.clone()).is_err(), "{wrong}");
+    }
+}

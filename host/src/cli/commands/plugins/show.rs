@@ -1,11 +1,12 @@
 //! `telos plugins show`: a plugin's manifest.
 
+use crate::decimals::percent;
 use std::fmt::Write as _;
 
 use plugin_api::{
     manifest::{
-        BackendManifest, Candidates, Divergence, ObjectiveManifest, OptionSpec, Requirements, RewardColumn,
-        RewardManifest, TermSpec, kind,
+        BackendManifest, Candidates, Divergence, ObjectiveColumn, ObjectiveManifest, OptionSpec, Requirements,
+        RewardColumn, RewardManifest, TermSpec, kind,
     },
     objective::{Objective, role_of, trains},
     options::OptionMap,
@@ -125,9 +126,11 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
         Ok(required) => {
             let head = ["ROLE", "LEARNS", "STATISTICS READ"];
             section(&mut text, "Models (with the default options)", head, models(&required.statistics));
-            if required.divergence.is_some() || required.candidates.is_some() {
+            if required.divergence.is_some() || required.candidates.is_some() || !required.columns.is_empty() {
                 text.push('\n');
             }
+            let columns: Vec<String> = required.columns.iter().map(column).collect();
+            line(&mut text, "columns", &columns.join(", "));
             compared(required).iter().for_each(|(label, value)| line(&mut text, label, value));
         }
         Err(why) => {
@@ -145,12 +148,6 @@ fn objective(m: &ObjectiveManifest, requirements: &Read) -> String {
     text
 }
 
-/// A share as a percentage, to four significant digits: 100 times 1e-6 is not exactly 1e-4 in floating point.
-fn percent(share: f64) -> String {
-    let rounded: f64 = format!("{:.3e}", 100.0 * share).parse().unwrap_or(f64::NAN);
-    format!("{rounded}%")
-}
-
 /// What a term is divided by: under the default options, and the manifest's normaliser if it is another one.
 fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
     let declared = term.normaliser.to_string();
@@ -161,6 +158,14 @@ fn per(term: &TermSpec, required: Option<&Requirements>) -> String {
         }
         _ => declared,
     }
+}
+
+/// A column that it reads in every row.
+fn column(own: &ObjectiveColumn) -> String {
+    let values = if own.per_segment { "one number per segment" } else { "a number" };
+    let least = own.least.map(|least| format!(" from {least}")).unwrap_or_default();
+    let most = own.most.map(|most| format!(" to {most}")).unwrap_or_default();
+    format!("`{}` in every row, {values}{least}{most}", own.name)
 }
 
 /// Which divergence and which ids the statistics are about.
@@ -281,12 +286,6 @@ mod tests {
         assert_eq!(shown(&spec(Some(0.0), Some(1.5), &[], json!(0.1))), pair("0.1", "0 to 1.5"));
         assert_eq!(shown(&spec(Some(1.0), None, &[], Value::Null)), pair("(required)", "at least 1"));
         assert_eq!(shown(&spec(None, None, &["a", "b"], json!("a"))), pair("\"a\"", "a | b"));
-    }
-
-    /// Catches a tolerance that is shown with the error of its multiplication by 100: 0.00009999999999999999%.
-    #[test]
-    fn percentages_are_rounded() {
-        assert_eq!([1e-6, 0.1, 0.05, 0.07, 0.0].map(percent), ["0.0001%", "10%", "5%", "7%", "0%"]);
     }
 
     /// Catches a term that is shown with the manifest's normaliser although the default options choose another one.

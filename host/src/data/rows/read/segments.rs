@@ -20,7 +20,7 @@ const COMPLETIONS: &str = "completions";
 /// the segments end, in code points; nothing if the completion is not such a list.
 ///
 /// # Errors
-/// A list with a text and something else.
+/// A list with a text and something else; `completions` that is not a list of texts although the row has no other answer.
 pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKind) -> Result<Vec<usize>> {
     if kind != RowKind::PromptCompletion {
         return Ok(Vec::new());
@@ -32,19 +32,20 @@ pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKin
     let named = there(COMPLETIONS) && !there(completion) && there(Part::Prompt.name()) && !there(Part::Messages.name());
     let key = if named { COMPLETIONS } else { completion };
     let Some(Value::Array(list)) = columns.get(key).filter(|value| begins_with_text(value)) else {
-        // A completion that is no such list is read elsewhere; `completions` has no other meaning.
-        return match columns.get(COMPLETIONS).filter(|_| named) {
-            None => Ok(Vec::new()),
-            Some(found) => {
-                let found = match found {
+        return match columns.get(key).filter(|_| named) {
+            Some(other) => {
+                let found = match other {
                     Value::Array(list) if list.is_empty() => "an empty list".to_owned(),
-                    Value::Array(list) => format!("a list that begins with {}", list.first().map_or("nothing", what)),
+                    Value::Array(list) => format!("a list that begins with {}", list.first().map_or("", what)),
                     other => what(other).to_owned(),
                 };
-                let remedy =
-                    "expected a list of texts, the steps of the answer; an answer that is one text is `completion`";
-                Err(refuse(place, COMPLETIONS, format!("{remedy}; found {found}")))
+                let why = format!(
+                    "{found}, expected a list of texts, the answer's segments; if it is the whole answer, set data.columns.completion \
+                     = \"{COMPLETIONS}\""
+                );
+                Err(refuse(place, key, why))
             }
+            None => Ok(Vec::new()),
         };
     };
     let (mut text, mut ends, mut length) = (String::new(), Vec::new(), 0);

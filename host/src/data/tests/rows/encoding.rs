@@ -9,7 +9,7 @@ use crate::data::batches::batcher::{BatchSize, Batcher, BatcherOptions, eval_bat
 use crate::data::batches::pack::{Sequence, pack};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::{Examples, TrainingData};
-use crate::data::rows::encode::Encoder;
+use crate::data::rows::encode::{Encoder, Reads};
 use crate::data::rows::read::{jsonl, segments::separate};
 use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::PLAIN;
@@ -28,6 +28,7 @@ pub(in crate::data::tests) struct Case<'a> {
     pub(in crate::data::tests) longest: usize,
     /// `None`: the kind's default.
     pub(in crate::data::tests) truncation: Option<Truncation>,
+    pub(in crate::data::tests) reads: Reads,
 }
 
 impl Case<'_> {
@@ -39,7 +40,7 @@ impl Case<'_> {
         let layout = RowLayout { template, strings: self.template.is_some() };
         let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
         let corpus = RowCorpus { name: "rows.jsonl".into(), kind: self.kind, train, ..RowCorpus::default() };
-        Encoder { tokenizer, layout: &layout, longest, truncation, context: None }.encode(&corpus)
+        Encoder { tokenizer, layout: &layout, longest, truncation, context: None, reads: self.reads }.encode(&corpus)
     }
 
     /// All sequences in order, and the counts.
@@ -75,7 +76,14 @@ impl Case<'_> {
 }
 
 pub(in crate::data::tests) fn bytes(tokenizer: &Tokenizer) -> Case<'_> {
-    Case { kind: RowKind::PromptCompletion, tokenizer, template: None, longest: 64, truncation: None }
+    Case {
+        kind: RowKind::PromptCompletion,
+        tokenizer,
+        template: None,
+        longest: 64,
+        truncation: None,
+        reads: Reads::default(),
+    }
 }
 
 pub(in crate::data::tests) fn pair(prompt: &str, completion: &str) -> Value {

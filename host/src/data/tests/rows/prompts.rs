@@ -184,6 +184,27 @@ fn a_labelled_answer_carries_its_label_as_its_side() {
     }
 }
 
+/// Catches data without one of both labels, or without any answer, that is trained on without a word.
+#[test]
+fn one_label_and_empty_answers_are_reported() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let counts = |kind: RowKind, lines: &[Value]| Case { kind, ..bytes(&tokenizer) }.encode(lines).1;
+    let labelled = |label: Value| json!({"prompt": "a", "completion": "b", "label": label});
+    let of = |labels: [bool; 2]| counts(RowKind::Unpaired, &labels.map(|label| labelled(json!(label))));
+    assert_eq!(
+        [[true, true], [false, false], [true, false]].map(|l| of(l).only_label),
+        [Some(true), Some(false), None]
+    );
+    let text = of([false, false]).to_string();
+    assert!(text.contains("the label of every row is false: all answers are undesirable"), "{text}");
+    let empty = json!({"prompt": "a", "completion": " \n"});
+    let found = counts(RowKind::PromptCompletion, &[empty.clone(), empty, json!({"prompt": "a", "completion": "b"})]);
+    assert_eq!((found.empty_answers, found.only_label), (2, None));
+    assert!(found.to_string().contains("2 with an empty answer"), "{found}");
+    let pair = |chosen: &str| json!({"prompt": "a", "chosen": chosen, "rejected": "c"});
+    assert_eq!(counts(RowKind::Preference, &[pair(""), pair("b")]).empty_answers, 1);
+}
+
 /// Catches columns that are renamed one after the other, which fails if two swap names, and a column of the file
 /// that is used although another was named.
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::encoding::{pair, with_bos};
 use crate::data::batches::pack::{Sequence, pack};
 use crate::data::error::Result;
-use crate::data::rows::encode::Encoder;
+use crate::data::rows::encode::{Encoder, Reads};
 use crate::data::rows::read::jsonl;
 use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::PLAIN;
@@ -25,7 +25,7 @@ fn encode(
     let template_of = ChatTemplate::new(template.unwrap_or(PLAIN), tokenizer)?;
     let layout = RowLayout { template: template_of, strings: template.is_some() };
     let corpus = RowCorpus { name: "rows.jsonl".into(), kind, train, ..RowCorpus::default() };
-    let encoder = Encoder { tokenizer, layout: &layout, longest, truncation: None, context: Some("hint") };
+    let encoder = Encoder { tokenizer, layout: &layout, longest, truncation: None, context: Some("hint"), reads: Reads::default() };
     let data = encoder.encode(&corpus)?;
     let rows = data.train.in_order(longest, false).into_iter();
     let all = rows.flat_map(|row| data.train.sequences(row, tokenizer.prefix(), 0)).collect();

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::encoding::{Case, bytes, with_bos};
 use crate::data::batches::pack::{Sequence, pack};
+use crate::data::rows::encode::Reads;
 use crate::data::rows::read::{jsonl, segments::separate};
 use crate::data::rows::{Columns, RowKind, Truncation};
 use crate::data::tokenizer::Tokenizer;
@@ -93,6 +94,28 @@ fn truncated_rows_lose_segments_and_keep_their_lists() {
     assert_eq!((ends.len(), ends.iter().sum::<f64>()), (sequence.ids.len(), 2.0));
 }
 
+/// Catches a row that fills the context with a last token that is read too, and a truncated row without a whole segment, from which
+/// nothing is learned.
+#[test]
+fn rows_for_values_of_segments_fit_whole_and_keep_a_segment() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let row = steps(&["ab", "cd"], json!([1, 0]));
+    let rows = std::slice::from_ref(&row);
+    let case = |longest, last, segments| Case { longest, reads: Reads { last, segments }, ..bytes(&tokenizer) };
+    // "q ab\n", and one more token if the last one is only predicted.
+    for (longest, last, tokens) in [(6, false, 7), (6, true, 6), (5, true, 5)] {
+        let (sequences, counts) = case(longest, last, true).encode(rows);
+        assert_eq!((sequences[0].ids.len(), counts.truncated, counts.dropped_no_segment), (tokens, 1, 0));
+    }
+    let long = steps(&["a"], json!([1]));
+    let (sequences, counts) = case(4, true, true).encode(&[long, row.clone()]);
+    assert_eq!((sequences.len(), counts.dropped_no_segment, counts.dropped_too_long), (1, 1, 0));
+    assert!(counts.to_string().contains("1 dropped: no whole segment of the answer fits"), "{counts}");
+    assert_eq!(case(4, true, false).encode(rows).1.dropped_no_segment, 0);
+    let error = case(4, true, true).data(rows).unwrap_err();
+    assert!(error.hint().unwrap_or_default().contains("data.max_length"), "{error}");
+}
+
 /// Catches rows whose labels would belong to other segments.
 #[test]
 fn segments_that_cannot_be_told_apart_are_refused_by_their_place() {
@@ -107,6 +130,8 @@ fn segments_that_cannot_be_told_apart_are_refused_by_their_place() {
     let mixed = json!({"prompt": "q", "completions": ["a", 3]});
     for (kind, line, separator, expected) in [
         (RowKind::PromptCompletion, mixed, "\n", "`completions[1]`: a number, expected a string"),
+        (RowKind::PromptCompletion, steps(&[], json!([])), "\n", "`completions`: an empty list, expected a list of texts"),
+        (RowKind::PromptCompletion, json!({"prompt": "q", "completions": "a"}), "\n", "`completions`: a string, expected"),
         (RowKind::PromptCompletion, steps(&["a", ""], json!([])), "", "segment 2 is empty"),
         (RowKind::Unpaired, json!({"prompt": "q", "completion": ["a"], "label": 1}), "\n", "completion[0]"),
     ] {

@@ -1,0 +1,38 @@
+//! Numbers as the user reads them.
+
+/// Returns `value` with this number of decimals. A value that rounds to 0 has no sign.
+pub fn fixed(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    match text.strip_prefix('-') {
+        Some(digits) if digits.chars().all(|c| c == '0' || c == '.') => digits.to_owned(),
+        _ => text,
+    }
+}
+
+/// Returns a share as a percentage, without the digits that rounding adds.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    let rounded = format!("{percent:.12e}").parse().unwrap_or(percent);
+    format!("{rounded}%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a loss of -0.0000, and a sign that is dropped from a number that keeps a digit.
+    #[test]
+    fn zero_has_no_sign() {
+        let all = [-0.0, -0.00001, -0.00006, 0.0, -1.5].map(|value| fixed(value, 4));
+        assert_eq!(all, ["0.0000", "0.0000", "-0.0001", "0.0000", "-1.5000"]);
+        assert_eq!((fixed(-0.2, 0).as_str(), fixed(f64::NAN, 4).as_str()), ("0", "NaN"));
+        assert_eq!(fixed(f64::NEG_INFINITY, 4), "-inf");
+    }
+
+    /// Catches the rounding of a product that is printed.
+    #[test]
+    fn percentages_have_no_digits_of_rounding() {
+        let all = [1e-6, 0.1, 0.07, 0.0, 1.0 / 3.0].map(percent);
+        assert_eq!(all, ["0.0001%", "10%", "7%", "0%", "33.33333333333%"]);
+    }
+}
