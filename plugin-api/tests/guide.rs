@@ -2,7 +2,7 @@
 
 use plugin_api::{
     batch::names,
-    manifest::{Requirements, Statistic},
+    manifest::{GivenNumber, ObjectiveColumn, Requirements, Statistic},
 };
 
 const GUIDE: &str = include_str!("../../docs/write-an-objective.md");
@@ -69,7 +69,15 @@ fn every_array_and_requirement_is_in_the_guide() {
     ] {
         assert!(has(name), "the array `{name}` is not in section 8 of docs/write-an-objective.md");
     }
-    let fields = serde_json::to_value(Requirements::default()).expect("JSON");
+    // Fields that are left out of JSON if they are empty.
+    let full = Requirements {
+        columns: vec![ObjectiveColumn::default()],
+        reserved_ids: vec![GivenNumber::default()],
+        least_context: Some(GivenNumber::default()),
+        max_new_tokens: Some(GivenNumber::default()),
+        ..Default::default()
+    };
+    let fields = serde_json::to_value(full).expect("JSON");
     for field in fields.as_object().expect("an object").keys() {
         assert!(has(field), "the requirement `{field}` is not in section 8 of docs/write-an-objective.md");
     }

@@ -32,7 +32,7 @@ fn shipped_objectives_and_rewards_obey_their_laws() {
         (&["kto"], 5),
         (&["unlikelihood"], 3),
         // Its sentinels are ids of their own.
-        (&["fim", "--vocabulary", "300"], 5),
+        (&["fim"], 5),
         (&["reward"], 2),
         (&["ppo"], 15),
         (&["grpo"], 20),

@@ -84,12 +84,15 @@ pub(in crate::objective) fn compose(case: &Case<'_>) -> Outcome {
 
 fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), Fault> {
     let longest = rows.get(names::LONGEST)?.first().map_or(usize::MAX, |longest| *longest as usize);
-    let vocab = case.generator().vocabulary() as u64;
+    // Reserved ids are in the vocabulary, and in no text.
+    let reserved = case.requirements.reserved_ids.iter().map(|reserved| reserved.number.saturating_add(1));
+    let vocab = reserved.fold(case.generator().vocabulary() as u64, u64::max);
     let limits = Limits { vocab, longest, candidates: case.requirements.composed_candidates() };
     contract::composed(rows, composed, limits).map_err(|why| {
         let beyond = composed.get("token").is_ok_and(|tokens| tokens.iter().any(|id| *id >= limits.vocab as f64));
         let remedy =
-            "; for an id of its own, give the laws the vocabulary that has it (`--vocabulary`, `with_vocabulary`)";
+            "; name ids of its own in the requirements (`reserved_ids`), or give the laws the vocabulary that has them \
+             (`--vocabulary`, `with_vocabulary`)";
         Fault::from(format!("`compose`: {}{}", why.text, if beyond { remedy } else { "" }))
     })?;
     if composed.get(names::MASK)?.iter().all(|m| *m == 0.0) {
