@@ -87,6 +87,7 @@ impl Trainer {
             }
             let verdict = if self.learner.data_has_ended() { None } else { self.step()? };
             let Some(verdict) = verdict else {
+                self.notes_of_rollouts()?;
                 self.progress.message(&format!("the data has ended after step {}", self.state.step));
                 break;
             };

@@ -8,11 +8,20 @@ use crate::{
     runs::breadcrumb,
 };
 
-/// Whether a plugin's refusal is about the option of this name.
+/// Whether a plugin's refusal is about the option of this name: it begins with it, or, if it begins with none, mentions it.
 fn names_option(message: &str, option: &str) -> bool {
-    message.contains(&format!("option `{option}`"))
-        || message.contains(&format!("option {option}:"))
-        || message.contains(&format!("`{option}`"))
+    match subject(message) {
+        Some(named) => named == option,
+        None => message.contains(&format!("`{option}`")),
+    }
+}
+
+/// The option that a message is about: "option `NAME`" or "option NAME:".
+fn subject(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("option ")?;
+    let quoted = rest.strip_prefix('`').and_then(|rest| rest.split_once('`')).map(|(name, _)| name);
+    let plain = || rest.split_once(':').map(|(name, _)| name).filter(|name| !name.contains(' '));
+    quoted.or_else(plain)
 }
 
 impl Setup {
@@ -67,5 +76,19 @@ impl Setup {
             objectives.set_temperature(rollout.temperature);
         }
         Ok(Some(objectives))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_option;
+
+    /// Catches a refusal that is placed at the line of another option, which it only mentions.
+    #[test]
+    fn a_refusal_is_about_the_option_that_it_begins_with() {
+        let about = |message: &str| ["delta", "clip_high", "top_k"].map(|option| names_option(message, option));
+        assert_eq!(about("grpo: option `delta`: 1.1 is not above 1 + `clip_high`"), [true, false, false]);
+        assert_eq!(about("grpo: option delta: 1.1 is not above 1 + `clip_high`"), [true, false, false]);
+        assert_eq!(about("options `top_k` and `clip_high`: one of them"), [false, true, true]);
     }
 }

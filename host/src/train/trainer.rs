@@ -92,10 +92,16 @@ impl Trainer {
         }
         self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
         let range = self.learner.rollouts.as_mut().and_then(Rollouts::take_reward_range);
-        let of_rollouts = self.learner.rollouts.as_mut().map(Rollouts::take_notes).unwrap_or_default();
         let notes =
             [self.notices.step(self.state.step, gradient.norm), range.and_then(|range| self.notices.rollout(range))];
-        notes.into_iter().flatten().chain(of_rollouts).try_for_each(|text| self.note(text))
+        notes.into_iter().flatten().try_for_each(|text| self.note(text))?;
+        self.notes_of_rollouts()
+    }
+
+    /// Prints notes about the rollouts since the last call, such as those that were skipped.
+    pub(super) fn notes_of_rollouts(&mut self) -> Result<()> {
+        let notes = self.learner.rollouts.as_mut().map(Rollouts::take_notes).unwrap_or_default();
+        notes.into_iter().try_for_each(|text| self.note(text))
     }
 
     /// Counts consecutive non-finite steps and returns an error at `max_bad_steps`. Such a step does not update the policy.

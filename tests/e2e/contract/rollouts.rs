@@ -196,9 +196,11 @@ fn rollouts_of_ties_are_skipped_and_leave_the_same_bits() {
         assert!(whole.train("answers/skipped").iter().any(|n| *n > 0.0), "nothing was skipped");
         kills
     });
-    // Data that ends among skipped rollouts ends the run.
+    // Data that ends among skipped rollouts ends the run, and it says why nothing was learned.
     let lab = lab(&DYNAMIC.replace("steps = 8", "epochs = 1"));
-    lab.run(&["objective.plugin=online-dpo", "rollout.samples=2", "rollout.temperature=1e-6"]).succeeds();
+    let answer = lab.run(&["objective.plugin=online-dpo", "rollout.samples=2", "rollout.temperature=1e-6"]);
+    answer.succeeds();
+    assert_eq!(answer.err.matches("such a rollout is skipped").count(), 1, "{answer:#?}");
 }
 
 /// The quickstart world's reward, with parts and steps, under a name of its own.

@@ -136,8 +136,14 @@ fn sentinels_that_cannot_work_are_refused_by_their_option() {
         (&["model.vocab=258"][..], &["objective.suffix_id", "objective.middle_id", "set model.vocab = 260"][..]),
         (&["objective.prefix_id=97"], &["objective.prefix_id", "the id 97 (\"a\") occurs in the data", "document 0"]),
         (&["objective.prefix_id=9007199254740993"], &["objective.prefix_id", "2147483647"]),
-        (&["model.context=3"], &["objective", "needs a context of at least 4 tokens, but model.context = 3"]),
-        (&["objective={plugin=\"unlikelihood\",candidates=4096}"], &["objective.candidates", "set candidates = "]),
+        (
+            &["model.context=3"],
+            &["objective", "needs a context length of at least 4 tokens, the model's is 3; raise model.context"],
+        ),
+        (
+            &["objective={plugin=\"unlikelihood\",candidates=4096}"],
+            &["objective.candidates", "lower candidates, or raise model.context"],
+        ),
         (&["objective={plugin=\"unlikelihood\",alpha=1e9}"], &["objective.alpha", "1000"]),
     ] {
         for command in ["check", "run"] {

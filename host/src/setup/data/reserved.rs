@@ -13,9 +13,12 @@ impl Setup {
         if *number <= context || !mistakes.are_free(&["model"]) {
             return;
         }
-        let remedy =
-            if option.is_empty() { "raise it".to_owned() } else { format!("set {option} = {context}, or raise it") };
-        let why = format!("needs a context of at least {number} tokens, but model.context = {context}; {remedy}");
+        let longer = match self.model_folder {
+            None => "raise model.context",
+            Some(_) => "start from a model with a longer one",
+        };
+        let remedy = if option.is_empty() { longer.to_owned() } else { format!("lower {option}, or {longer}") };
+        let why = format!("needs a context length of at least {number} tokens, the model's is {context}; {remedy}");
         mistakes.refuse(&option_of(key, option), why);
     }
 
@@ -78,6 +81,7 @@ impl Setup {
     }
 }
 
+/// The key of an option of the objective's table `key`; of the table itself if no option is named.
 fn option_of(key: &str, option: &str) -> String {
     if option.is_empty() { key.to_owned() } else { format!("{key}.{option}") }
 }

@@ -93,7 +93,8 @@ impl Rollouts {
             return Ok(());
         }
         let (answers, kept, skipped) = (all.combined.len(), sequences.len(), self.skipped.take());
-        self.selection = selects.then_some(Selection { prompts: count, answers, kept, skipped });
+        // Skipped rollouts are counted also where nothing of this one is dropped.
+        self.selection = (selects || skipped > 0).then_some(Selection { prompts: count, answers, kept, skipped });
         self.report(all, models.rewards.any_weighted());
         self.state = State { drawn: self.state.drawn + 1, sequences: Arc::new(sequences), epoch: 0, taken: 0 };
         Ok(())

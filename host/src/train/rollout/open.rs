@@ -72,10 +72,13 @@ impl Rollouts {
         for active in objectives.iter() {
             let Some(GivenNumber { number, option }) = &active.requirements.max_new_tokens else { continue };
             if *number != settings.max_new_tokens as u64 {
-                let key = format!("{}.{option}", setup.loaded.key_of("objective", active.table));
-                let given = settings.max_new_tokens;
+                let (table, given) = (setup.loaded.key_of("objective", active.table), settings.max_new_tokens);
+                let (key, remedy) = match option.as_str() {
+                    "" => (table, format!("set rollout.max_new_tokens = {number}")),
+                    option => (format!("{table}.{option}"), "give both the same value".to_owned()),
+                };
                 let why = format!(
-                    "{number}, but rollout.max_new_tokens = {given}: the loss is computed for the longest possible answer; give both the same value"
+                    "{number}, but rollout.max_new_tokens = {given}: the loss is computed for the longest possible answer; {remedy}"
                 );
                 refuse(&key, why);
             }
