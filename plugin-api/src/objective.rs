@@ -118,7 +118,9 @@ pub trait Objective {
         Ok(Verdict::CONTINUE)
     }
 
-    /// The state that `prepare` and `after_step` change, as bytes; empty for an objective without state.
+    /// The state that `prepare` and `after_step` change, as bytes; empty for an objective without state. An objective with a state
+    /// returns it from its creation on, never empty: empty bytes are not given to [`restore`](Objective::restore), and the host
+    /// could not put the instance back.
     ///
     /// # Errors
     /// The plugin's own.

@@ -87,7 +87,10 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
             }
         }
         if let Some(device) = &device {
-            Rewards::open(setup, device, &mut mistakes)?;
+            let rewards = Rewards::open(setup, device, &mut mistakes)?;
+            if let (Some(rewards), Some(objectives)) = (rewards, &objectives) {
+                rewards.check_arrays(setup, objectives, &mut mistakes);
+            }
         }
         let data = setup.data_or_mistakes(true, &mut mistakes)?;
         if let (Some(roles), Some(objectives), Some(data)) = (&opened, &mut objectives, &data) {

@@ -116,6 +116,7 @@ pub fn open_or_mistakes(
     };
     let (Some(mut opened), Some(rewards), Some(auxiliary)) = (opened, rewards, auxiliary) else { return Ok(None) };
     let Opened { learner, data, steps, .. } = &mut opened;
+    rewards.check_arrays(setup, &learner.objectives, mistakes);
     learner.rewards = rewards;
     learner.rewards.compute_at_most(forward_tokens(setup, &learner.objectives, &*data.train));
     learner.rollouts = Rollouts::open(setup, &learner.objectives, data);

@@ -58,7 +58,8 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
         }
         if length > limits.longest {
             let most = limits.longest;
-            let text = format!("sequence {s} has {length} tokens, expected at most {most}, the model's context length");
+            let text =
+                format!("sequence {s} has {length} tokens, expected at most {most}, as the array `longest` says");
             return Err(Fault::at(text, Some(s)));
         }
     }
@@ -99,7 +100,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
 fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
     let (name, found, cols) = (array.name.as_ref(), array.scope, array.cols);
     let (scope, columns) = match name {
-        names::OFFSETS | names::LONGEST => (Scope::BATCH, 1),
+        names::OFFSETS => (Scope::BATCH, 1),
         "token" | names::MASK | names::SEGMENT_END => (Scope::TOKEN, 1),
         "row" | "part" | names::GROUP | names::SIDE | names::COUNTED => (Scope::SEQUENCE, 1),
         names::CANDIDATE_IDS => match limits.candidates {
@@ -251,6 +252,7 @@ mod tests {
             (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
             (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
             (answer().with(names::TARGET, Scope::TOKEN, vec![1.0; 5]), "`target`, an array of the host"),
+            (answer().with(names::LONGEST, Scope::BATCH, vec![9.0]), "`longest`, an array of the host"),
             (answer().with("reference.logp", Scope::TOKEN, vec![1.0; 5]), "`reference.logp`, an array of the host"),
             (
                 answer().with("weight", Scope::BATCH, vec![1.0; 5]),
@@ -294,7 +296,8 @@ mod tests {
         }
         let long = composed(&rows(), &answer(), Limits { longest: 2, ..limits }).unwrap_err();
         assert!(
-            long.text.contains("sequence 1 has 3 tokens, expected at most 2") && long.sequence == Some(1),
+            long.text.contains("sequence 1 has 3 tokens, expected at most 2, as the array `longest` says")
+                && long.sequence == Some(1),
             "{long}"
         );
         let none = Batch::new().with(names::OFFSETS, Scope::BATCH, vec![0.0]);

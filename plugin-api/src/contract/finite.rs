@@ -61,6 +61,11 @@ pub fn finite_requirements(requirements: &Requirements) -> Result<()> {
     for own in &requirements.normalisers {
         finite(&format!("the constant `times` of the normaliser of `{}`", own.term), own.times)?;
     }
+    for column in &requirements.columns {
+        for (limit, value) in [("least", column.least), ("most", column.most)] {
+            finite(&format!("`{limit}` of the column `{}`", column.name), value.unwrap_or(0.0))?;
+        }
+    }
     Ok(())
 }
 
@@ -75,7 +80,7 @@ fn finite(field: &str, value: f64) -> Result<()> {
 mod tests {
     use super::*;
     use crate::{
-        manifest::{Expectation, MetricSpec, Reduction},
+        manifest::{Expectation, MetricSpec, ObjectiveColumn, Reduction},
         options::OptionValue,
     };
 
@@ -118,5 +123,11 @@ mod tests {
         let requires = |temperature| finite_requirements(&Requirements { temperature, ..Default::default() });
         assert!(requires(f64::NAN).expect_err("NaN").message.contains("`temperature` is NaN"));
         assert!(requires(0.7).is_ok());
+        let column = |most| {
+            let column = ObjectiveColumn { name: "labels".into(), most, ..Default::default() };
+            finite_requirements(&Requirements { columns: vec![column], ..Default::default() })
+        };
+        assert!(column(Some(f64::NAN)).expect_err("NaN").message.contains("`most` of the column `labels` is NaN"));
+        assert!(column(Some(1.0)).is_ok() && column(None).is_ok());
     }
 }

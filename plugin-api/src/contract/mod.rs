@@ -4,7 +4,7 @@
 //! | call | checked by | what is refused |
 //! |---|---|---|
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
-//! | every `manifest` | [`option_names`](fn@option_names) | options with the name of a host's key, twice, or that are no plain key |
+//! | every `manifest` | [`option_names`](fn@option_names) | options with the name of a key of this or a later host, twice, or that are no plain key |
 //! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
 //! | `requirements` | [`requirements`] | no statistic, one twice, descriptions of what is not read, numbers out of range, terms that are not declared |
 //! | `compose` | [`composed`](fn@composed) | ids outside the vocabulary, sequences that are too short or too long, flags other than 0 and 1, arrays of the host, candidates twice, numbers that are not finite where they count |
@@ -34,6 +34,6 @@ pub use fault::Fault;
 pub use fault::place;
 pub use finite::{finite_manifest, finite_options, finite_requirements};
 pub use losses::{linear, loss};
-pub use option_names::{BACKEND_KEYS, OBJECTIVE_KEYS, REWARD_KEYS, option_names};
+pub use option_names::{BACKEND_KEYS, OBJECTIVE_KEYS, RESERVED_PREFIX, REWARD_KEYS, option_names};
 pub use ratings::{is_reward_name, ratings, reward_parts};
 pub use requirements::requirements;

@@ -3,7 +3,8 @@
 use super::fault::{Fault, fault, twice};
 use crate::{
     manifest::{
-        AttentionMask, Candidates, DataKind, Normaliser, ObjectiveColumn, ObjectiveManifest, Requirements, Statistic,
+        AttentionMask, Candidates, DataKind, GivenNumber, Normaliser, ObjectiveColumn, ObjectiveManifest, Requirements,
+        Statistic,
     },
     objective::role_of,
 };
@@ -16,7 +17,8 @@ const MOST_CANDIDATES: u64 = 4096;
 /// # Errors
 /// The first mistake: no statistic, one twice; a divergence or candidates that are read without being described, or described
 /// without being read; a temperature, weight, count or constant out of range; a normaliser of a term that is not declared; requirements
-/// of rollouts without prompts; columns of running text, one twice, and a range without a value.
+/// of rollouts without prompts; columns of running text, one twice, and a range without a value; a number of an option that is not
+/// declared; reserved ids with prompts, one twice; a reward's array without a name or twice.
 pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
     let statistics = &requirements.statistics;
     if statistics.is_empty() {
@@ -30,11 +32,13 @@ pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -
     candidates(requirements)?;
     normalisers(manifest, requirements)?;
     columns(manifest, &requirements.columns)?;
+    numbers(manifest, requirements)?;
     let attention = requirements.attention.as_str();
     if !AttentionMask::ALL.contains(&attention) {
         let known = AttentionMask::ALL.join(", ");
         return fault(format!("it requires the attention mask `{attention}`, expected one of {known}"));
     }
+    reward_names(manifest, &requirements.reward_names)?;
     rollouts(manifest, requirements)
 }
 
@@ -144,6 +148,46 @@ fn columns(manifest: &ObjectiveManifest, columns: &[ObjectiveColumn]) -> Result<
     Ok(())
 }
 
+/// Checks the numbers that options give, and the reserved ids among them.
+fn numbers(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+    let ids = requirements.reserved_ids.iter().map(|id| ("reserved_ids", id));
+    let others = [("least_context", &requirements.least_context), ("max_new_tokens", &requirements.max_new_tokens)];
+    let others = others.into_iter().filter_map(|(field, number)| Some((field, number.as_ref()?)));
+    for (field, GivenNumber { number, option }) in ids.chain(others) {
+        if !option.is_empty() && manifest.options.iter().all(|declared| declared.name != *option) {
+            return fault(format!(
+                "its requirement `{field}` names the option `{option}` for the number {number}, but its manifest declares no such option"
+            ));
+        }
+    }
+    if manifest.data == DataKind::PROMPT && !requirements.reserved_ids.is_empty() {
+        return fault("it requires reserved ids, but it learns from prompt data, for which `compose` is not called");
+    }
+    let ids: Vec<u64> = requirements.reserved_ids.iter().map(|id| id.number).collect();
+    match (1..ids.len()).find(|at| ids[..*at].contains(&ids[*at])) {
+        Some(at) => fault(format!("it requires the reserved id {} twice", ids[at])),
+        None => Ok(()),
+    }
+}
+
+/// Checks the names of the arrays of single rewards.
+fn reward_names(manifest: &ObjectiveManifest, names: &[String]) -> Result<(), Fault> {
+    let Some(first) = names.first() else { return Ok(()) };
+    if manifest.data != DataKind::PROMPT {
+        let data = &manifest.data;
+        return fault(format!(
+            "it requires the reward `{first}`, but it learns from {data} data, and only rollouts are scored"
+        ));
+    }
+    if let Some(name) = names.iter().find(|name| name.split('.').any(str::is_empty)) {
+        return fault(format!("it requires the reward {name:?}, expected NAME, NAME.PART or NAME.token"));
+    }
+    match twice(names.iter().map(String::as_str)) {
+        Some(name) => fault(format!("it requires the reward `{name}` twice")),
+        None => Ok(()),
+    }
+}
+
 fn rollouts(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
     if requirements.samples == 0 {
         return fault("it requires 0 answers to a prompt, expected at least 1");
@@ -236,6 +280,39 @@ mod tests {
             (DataKind::PREFERENCE, vec![labels], "no segments"),
         ] {
             let why = refused(data, requires(columns));
+            assert!(why.contains(part), "{part} is missing in {why}");
+        }
+    }
+
+    /// Catches requirements that the host would never look at, and messages that point at an option that does not exist.
+    #[test]
+    fn numbers_of_options_and_arrays_of_rewards_are_possible() {
+        let (text, prompt) = (DataKind::TEXT, DataKind::PROMPT);
+        let ids = |ids: &[(u64, &str)]| Requirements {
+            reserved_ids: ids.iter().map(|(id, option)| GivenNumber::new(*id, option)).collect(),
+            ..Default::default()
+        };
+        let rewards = |names: &[&str]| Requirements {
+            reward_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        let context = |option| Requirements { least_context: Some(GivenNumber::new(4, option)), ..Default::default() };
+        for (data, good) in
+            [(&text, ids(&[(3, ""), (4, "")])), (&text, context("")), (&prompt, rewards(&["a", "a.part", "a.token"]))]
+        {
+            assert_eq!(requirements(&manifest(data.clone()), &good), Ok(()));
+        }
+        for (data, wrong, part) in [
+            (&text, ids(&[(3, "nope")]), "the option `nope` for the number 3"),
+            (&text, context("nope"), "`least_context`"),
+            (&text, ids(&[(3, ""), (4, ""), (3, "")]), "reserved id 3 twice"),
+            (&prompt, ids(&[(3, "")]), "`compose` is not called"),
+            (&text, rewards(&["a"]), "only rollouts are scored"),
+            (&prompt, rewards(&["a", "b", "a"]), "`a` twice"),
+            (&prompt, rewards(&[""]), "expected NAME"),
+            (&prompt, rewards(&["a."]), "expected NAME"),
+        ] {
+            let why = refused(data.clone(), wrong);
             assert!(why.contains(part), "{part} is missing in {why}");
         }
     }

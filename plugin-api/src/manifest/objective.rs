@@ -145,8 +145,8 @@ pub struct Requirements {
     /// Rollouts: it reads rewards, so that the host refuses an experiment without one. A teacher may take their place.
     #[serde(default = "yes")]
     pub rewards: bool,
-    /// Rollouts: names of the experiment's rewards whose own arrays it reads, `reward.NAME` or `reward.NAME.token`. The host refuses
-    /// an experiment without one of them.
+    /// Rollouts: the arrays of single rewards that it reads, without `reward.`: `NAME`, `NAME.PART` or `NAME.token`. The host
+    /// refuses an experiment in which any of them is missing.
     #[serde(default)]
     pub reward_names: Vec<String>,
     /// Without rollouts: `prepare` reads the statistics of the whole window, before an array such as a baseline over the batch is

@@ -226,10 +226,11 @@ impl Settings {
         }
     }
 
-    /// The rewards whose own arrays are read.
+    /// The arrays of single rewards that are read.
     fn reward_names(&self) -> Vec<String> {
-        let decoupled = self.config.rewards.iter().filter(|_| self.decouples());
-        decoupled.chain(&self.config.token_rewards).cloned().collect()
+        let decoupled = self.config.rewards.iter().filter(|_| self.decouples()).cloned();
+        let by_token = self.config.token_rewards.iter().map(|name| format!("{name}.token"));
+        decoupled.chain(by_token).collect()
     }
 
     /// What divides the terms, where it is not the number of answers.

@@ -133,7 +133,7 @@ impl Settings {
         let token_rewards = &self.config.token_rewards;
         Requirements {
             rewards: token_rewards.is_empty(),
-            reward_names: token_rewards.clone(),
+            reward_names: token_rewards.iter().map(|name| format!("{name}.token")).collect(),
             requests: false,
             ..Requirements::reading(read)
         }

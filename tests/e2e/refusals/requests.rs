@@ -326,6 +326,12 @@ fn an_objective_that_reads_an_unknown_reward_is_refused_at_its_opening() {
     let lab = experiments::lab(&grpo);
     let sets = ["objective.aggregation=normalize-then-sum", "objective.rewards=[\"nope\"]"];
     lab.run(&sets).refuses(2, &[&why("rewards", "grpo")]);
+    // The reward is there, but gives neither parts nor numbers per token.
+    let gives = "but the reward \"length\" gives only: `reward.length`";
+    lab.run(&["objective.token_rewards=[\"length\"]"])
+        .refuses(2, &["--set objective.token_rewards: ", "`reward.length.token`", gives]);
+    let part = "objective.rewards=[\"length.style\"]";
+    lab.run(&[sets[0], part]).refuses(2, &["--set objective.rewards: ", "`reward.length.style`", gives]);
     lab.run(&["objective.aggregation=normalize-then-sum", "objective.rewards=[\"length\"]", "train.steps=1"])
         .succeeds();
 }

@@ -57,7 +57,8 @@ impl Setup {
         for span in data.in_order(self.config.context as usize, false) {
             for sequence in data.sequences(span, None, 0) {
                 left.retain(|GivenNumber { number: id, option }| {
-                    if !sequence.ids.iter().any(|own| u64::from(*own) == *id) {
+                    let mut ids = sequence.ids.iter().chain(sequence.context_prompt.iter().flatten());
+                    if !ids.any(|own| u64::from(*own) == *id) {
                         return true;
                     }
                     let text = u32::try_from(*id).ok().and_then(|id| self.tokenizer.decode(&[id], false).ok());

@@ -19,6 +19,8 @@ pub struct RowsFile {
     partial: PathBuf,
     file: File,
     rows: usize,
+    /// Bytes of these rows.
+    length: u64,
 }
 
 impl RowsFile {
@@ -31,7 +33,7 @@ impl RowsFile {
         name.push(".partial");
         let partial = PathBuf::from(name);
         match File::create_new(&partial) {
-            Ok(file) => Ok(RowsFile { target: target.to_owned(), partial, file, rows: 0 }),
+            Ok(file) => Ok(RowsFile { target: target.to_owned(), partial, file, rows: 0, length: 0 }),
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                 let message =
                     format!("--out: {} exists already: the rows of an earlier, interrupted command", partial.display());
@@ -44,21 +46,33 @@ impl RowsFile {
     /// Appends lines.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, for example on a full disk; it then ends with the last whole line before.
     pub(super) fn append(&mut self, lines: &str) -> Result<()> {
-        let written = self.file.write_all(lines.as_bytes());
-        written.map_err(|cause| Error::run(format!("cannot write {}", self.partial.display())).with_cause(cause))?;
+        if let Err(cause) = self.file.write_all(lines.as_bytes()) {
+            // Shortening needs no room. If it fails as well, the torn line is the last one.
+            _ = self.file.set_len(self.length);
+            return Err(self.failed(cause));
+        }
         self.rows += lines.lines().count();
+        self.length += lines.len() as u64;
         Ok(())
+    }
+
+    fn failed(&self, cause: io::Error) -> Error {
+        Error::run(format!("cannot write {}", self.partial.display())).with_cause(cause)
     }
 
     /// Gives the file its name.
     ///
     /// # Errors
-    /// The file system failed; the rows are then still in the partial file.
+    /// The file system failed, or another program has written a file of this name meanwhile; the rows are then still in the partial
+    /// file.
     pub fn finish(self) -> Result<()> {
-        let synced = self.file.sync_all();
-        synced.map_err(|cause| Error::run(format!("cannot write {}", self.partial.display())).with_cause(cause))?;
+        self.file.sync_all().map_err(|cause| self.failed(cause))?;
+        if self.target.exists() {
+            let what = format!("{} was written by another program meanwhile; {}", self.target.display(), self.kept());
+            return Err(Error::run(what));
+        }
         make_durable(&self.partial, &self.target)
     }
 
@@ -74,6 +88,7 @@ impl RowsFile {
     pub(super) fn kept(&self) -> String {
         match self.rows {
             0 => "no row was written".to_owned(),
+            1 => format!("1 row is kept in {}", self.partial.display()),
             rows => format!("{rows} rows are kept in {}", self.partial.display()),
         }
     }
@@ -93,8 +108,8 @@ impl Drop for RowsFile {
 mod tests {
     use super::*;
 
-    /// Catches rows that are lost by an interruption, an empty file that is left, rows of an earlier interruption that are
-    /// overwritten, and a partial file that is left beside the whole one.
+    /// Catches rows that are lost by an interruption, an empty file that is left, rows of an earlier interruption or a file
+    /// of another program that are overwritten, and a partial file that is left beside the whole one.
     #[test]
     fn rows_are_kept_in_a_partial_file_until_all_are_there() {
         let lab = tempfile::tempdir().unwrap();
@@ -115,6 +130,12 @@ mod tests {
         assert_eq!(fs::read_to_string(&partial).unwrap(), "{}\n{}\n");
         assert!(RowsFile::create(&target).err().unwrap().report().contains("exists already"));
         fs::remove_file(&partial).unwrap();
+        fs::write(&target, "another's").unwrap();
+        let mut rows = RowsFile::create(&target).unwrap();
+        rows.append("{}\n").unwrap();
+        assert!(rows.finish().unwrap_err().message().contains("by another program meanwhile; 1 row is kept"));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "another's");
+        [&partial, &target].into_iter().for_each(|file| fs::remove_file(file).unwrap());
         let mut rows = RowsFile::create(&target).unwrap();
         rows.append("{}\n").unwrap();
         rows.finish().unwrap();

@@ -11,6 +11,7 @@
 //! | [`draw`] | drawing a rollout: answers to prompts, and to more of them as long as the objectives request that |
 //! | [`sampling`] | the policy's answers |
 //! | [`rewards`] | their rewards |
+//! | `single_rewards` | arrays of single rewards that objectives read by name |
 //! | `spans` | rewards of passages of an answer, laid on its tokens |
 //! | `process` | those of process reward models |
 //! | `measure` | what is computed once for a whole rollout |
@@ -25,6 +26,7 @@ mod open;
 mod process;
 pub mod rewards;
 pub mod sampling;
+mod single_rewards;
 mod skipped;
 mod spans;
 mod state;

@@ -1,14 +1,10 @@
 //! The rollouts of an experiment: which rewards, prompts and lengths they need, checked before the first one is drawn.
 
 use plugin_api::manifest::GivenNumber;
-use serde_json::Value as Json;
 
-use super::{RolloutSettings, Rollouts};
+use super::{RolloutSettings, Rollouts, single_rewards};
 use crate::{
-    config::{
-        Mistakes,
-        experiment::{self, reward_names},
-    },
+    config::{Mistakes, experiment},
     data::TrainingData,
     objectives::Objectives,
     setup::Setup,
@@ -37,17 +33,7 @@ impl Rollouts {
             let why = "missing: rollouts need a reward with a weight other than 0; for example [[reward]] with plugin = \"length\"";
             refuse("reward", why.to_owned());
         }
-        let rewards = reward_names(&experiment.reward);
-        for active in objectives.iter() {
-            let Some(name) = active.requirements.reward_names.iter().find(|name| !rewards.contains(name)) else {
-                continue;
-            };
-            let is_named =
-                |value: &Json| value.as_array().is_some_and(|list| list.iter().any(|one| one == name.as_str()));
-            let key = setup.loaded.option_key(active.table, |_, value| is_named(value) || value == name.as_str());
-            let there = if rewards.is_empty() { "none".to_owned() } else { rewards.join(", ") };
-            refuse(&key, format!("objective \"{}\" reads the reward \"{name}\"; there are: {there}", active.id));
-        }
+        single_rewards::check_names(setup, objectives, &mut refuse);
         let experiment::Batch::Prompts(prompts) = experiment.train.batch else {
             return refuse(
                 "train.batch",

@@ -180,6 +180,16 @@ impl Rewards {
         })
     }
 
+    /// Returns the names of all arrays of single rewards, without `reward.`.
+    pub(super) fn arrays(&self) -> Vec<String> {
+        let of = |scorer: &Scorer| {
+            let parts = scorer.kind.parts().into_iter().map(|part| format!("{}.{part}", scorer.name));
+            let tokens = scorer.kind.gives_tokens().then(|| format!("{}.token", scorer.name));
+            [scorer.name.clone()].into_iter().chain(parts).chain(tokens).collect::<Vec<String>>()
+        };
+        self.scorers.iter().flat_map(of).collect()
+    }
+
     /// Returns whether any reward has a non-zero weight.
     pub fn any_weighted(&self) -> bool {
         self.scorers.iter().any(|scorer| scorer.weight != 0.0)

@@ -82,10 +82,18 @@ fn bits(case: &Case<'_>, a: &Loss, b: &Loss, batch: &Batch<'_>) -> Result<(), Fa
 
 /// An instance restored from another's state continues as that one does.
 pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
+    let at_first = case.instance()?.state()?;
     let (mut old, _) = case.ready(case.first())?;
     step(case, old.as_mut(), 0.9)?;
     step(case, old.as_mut(), 0.2)?;
     let saved = old.state()?;
+    if at_first.is_empty() != saved.is_empty() {
+        let (first, later) = (at_first.len(), saved.len());
+        return fault(format!(
+            "`state` returns {first} bytes at first and {later} after two steps; an objective with a state returns it from the \
+             beginning, never empty"
+        ));
+    }
     let mut new = case.instance()?;
     new.restore(&saved).map_err(|e| Fault::from(format!("its own state is refused: {e}")))?;
     if new.state()? != saved {

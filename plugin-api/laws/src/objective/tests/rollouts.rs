@@ -30,9 +30,12 @@ enum Wrong {
     Nothing,
     WhitensAll,
     ForgetsState,
+    HasNoStateAtFirst,
     TakesAnyState,
     OutOfRangeVerdict,
 }
+
+const AT_FIRST: f64 = 0.1;
 
 /// A small PPO: the advantage is the reward minus penalty and value, whitened over the rollout's supervised tokens.
 struct Small {
@@ -91,7 +94,12 @@ impl Objective for Small {
     }
 
     fn state(&self) -> Result<Vec<u8>> {
-        Ok(if self.wrong == Wrong::ForgetsState { Vec::new() } else { self.coefficient.to_le_bytes().to_vec() })
+        let is_first = self.coefficient == AT_FIRST;
+        Ok(match self.wrong {
+            Wrong::ForgetsState => Vec::new(),
+            Wrong::HasNoStateAtFirst if is_first => Vec::new(),
+            _ => self.coefficient.to_le_bytes().to_vec(),
+        })
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<()> {
@@ -110,12 +118,13 @@ fn an_objective_with_rollouts_and_state_passes_and_its_mistakes_are_detected() {
         ("none", Wrong::Nothing, &[][..]),
         ("gotcha_30: whitened over all tokens", Wrong::WhitensAll, &["masked"]),
         ("gotcha_35: state forgotten", Wrong::ForgetsState, &["state"]),
+        ("a state only after the first step", Wrong::HasNoStateAtFirst, &["state"]),
         ("any bytes taken for a state", Wrong::TakesAnyState, &["state"]),
         ("a verdict that means nothing", Wrong::OutOfRangeVerdict, &["state"]),
     ] {
         let laws = Laws::new(manifest(), move |options| {
             refuse_unknown(&[], options)?;
-            Ok(Small { wrong, coefficient: 0.1 })
+            Ok(Small { wrong, coefficient: AT_FIRST })
         });
         let generator = Generator::new(11).with_array("reward", Scope::SEQUENCE, -1.0..=1.0);
         check(mistake, laws.with_generator(generator).verify(), expected);
