@@ -114,7 +114,7 @@ impl Trainer {
         phases.end("gradient");
 
         // Before the update: if a plugin fails here, the state after the previous step is still consistent.
-        let verdict = self.after_step(&out.metrics)?;
+        let verdict = self.after_step(&out.of_objectives)?;
         self.marker.backend("update");
         let lr = self.learner.learning_rate(self.state.step, self.state.total);
         let finite = out.loss.is_finite() && gradient.finite;

@@ -35,7 +35,8 @@ pub mod names {
     pub const CRITIC_VALUE_END: &str = "critic.value_end";
     /// Per sequence of a rollout: the answer's reward, summed over the experiment's rewards by weight.
     pub const REWARD: &str = "reward";
-    /// Per sequence of a rollout: 1 if the answer ended with an end token, 0 if it was truncated.
+    /// Per sequence of a rollout: 1 if the model ended the answer, by an end token for example, 0 if it was cut off at the
+    /// length limit.
     pub const ENDED: &str = "ended";
     /// Prefix of the rewards by name, neither weighted nor clipped: per sequence of a rollout `reward.NAME` and `reward.NAME.PART` for
     /// each part that the reward declares, and per token `reward.NAME.token` where it declares spans.

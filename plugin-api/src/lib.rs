@@ -111,7 +111,7 @@
 //! | array | scope | unit | data kinds | compose | prepare | loss | meaning |
 //! |---|---|---|---|---|---|---|---|
 //! | `offsets` | batch | tokens | all | in, out | yes | yes | first token of each sequence (given to `compose`: of each part), and N |
-//! | `longest` | batch | tokens | rows | in | | | the greatest number of tokens of a sequence that `compose` may return; one number |
+//! | `longest` | batch | tokens | rows | in | | | the greatest number of tokens of a sequence that `compose` may return; one number; ignored where `compose` returns it |
 //! | `step` | batch | steps | all | | yes | yes | the optimizer step that is being computed, from 1; one number |
 //! | `steps` | batch | steps | all | | yes | yes | the optimizer steps of the whole run; one number |
 //! | `token` | token | id | rows | in, out | | | the token's id |
@@ -119,7 +119,7 @@
 //! | `mask` | token | 0, 1 | all | in, out | yes | yes | 1 where the token is supervised as a target |
 //! | `position` | token | tokens | all | | yes | yes | position in the sequence, from 0 |
 //! | `row` | sequence | number | rows | in, out | | | number of the row that a part or sequence belongs to |
-//! | `part` | sequence | number | rows | in | | | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; in a pair the prompt comes before each answer |
+//! | `part` | sequence | number | rows | in | | | 0 running text, 1 prompt, 2 completion, 3 chosen, 4 rejected; in a pair the prompt comes before each answer; ignored where `compose` returns it |
 //! | `column.NAME` | sequence | the data's | all | in, out | yes | yes | a numeric column that every row has |
 //! | `column.NAME` | list | the data's | all | in, out | yes | yes | a column whose rows are lists |
 //! | `NAME.length` | sequence | rows | all | in, out | yes | yes | the number of rows that a sequence has in the list `NAME` |
@@ -137,7 +137,7 @@
 //! | `reward.NAME` | sequence | reward | prompt | | yes | yes | the reward of this name in the experiment, neither weighted nor clipped |
 //! | `reward.NAME.PART` | sequence | reward | prompt | | yes | yes | a part that the reward declares |
 //! | `reward.NAME.token` | token | reward | prompt | | yes | yes | the numbers of a reward that declares spans, each at the token with the span's last character; 0 elsewhere |
-//! | `ended` | sequence | 0, 1 | prompt | | yes | yes | 1 if the answer ended with an end token, 0 if it was truncated |
+//! | `ended` | sequence | 0, 1 | prompt | | yes | yes | 1 if the model ended the answer, by an end token for example, 0 if it was cut off at the length limit |
 //! | `sampler.logp` | token | nats | prompt | | if required | if required | log-probability of the token under the distribution that it was drawn from: at the rollout's temperature, truncated by `top_k` and `top_p`, renormalised, as the decoder computed it |
 //! | `sampler.entropy` | token | nats | prompt | | if required | if required | entropy of that distribution |
 //! | `sampler.step` | sequence | steps | prompt | | yes | yes | the optimizer steps that were done when the answer was drawn: 0 before the first one |

@@ -1,8 +1,9 @@
 //! The objective contract: from numbers per token to a loss and its cotangents.
 //!
 //! An objective never gets logits, models or devices. It opens no file, reads no clock and draws no random number of its own. Its
-//! calls come in this order: `create`; once per window `compose` (if it has one), `prepare`, `weigh` (if a term has a custom
-//! normaliser), `loss` per micro-batch, `after_step`. Only `prepare` and `after_step` may change its state, so that a window can
+//! calls come in this order: `create`; once per window `compose` (if it has one), `prepare` (with rollouts once per rollout, and again
+//! after a `request`), `weigh` (if a term has a custom normaliser), `loss` per micro-batch, `after_step`; `requirements` at any time.
+//! Only `prepare` and `after_step` may change its state, so that a window can
 //! be split into micro-batches anywhere. All calls come from one thread.
 //!
 //! Before the first step the host tries a batch: it calls `compose`, `prepare`, `weigh` and `loss` with the longest rows of the
@@ -18,7 +19,8 @@ use crate::{
 
 /// An objective with its options.
 pub trait Objective {
-    /// Returns the statistics that this instance reads, and whether its loss is linear in them.
+    /// Returns the statistics that this instance reads, and what else it needs. It depends on the options alone: the host ends a run in
+    /// which it changes.
     ///
     /// # Errors
     /// The plugin's own.
@@ -108,8 +110,10 @@ pub trait Objective {
     /// The plugin's own; [`crate::Code::ARRAY`] for an array that the batch lacks.
     fn loss(&self, batch: &Batch<'_>) -> Result<Loss>;
 
-    /// Called after an optimizer step, with the window's global metrics by name. [`Verdict::END_ROLLOUT`] is refused without
-    /// rollouts.
+    /// Called once per window, when its gradient is computed and before the weights are updated; also if they will not be, because
+    /// the loss or the gradient is not finite. `metrics` are the window's numbers by name, and nothing else: every term's mean (its
+    /// sum over its normaliser), and every metric that `loss` returned, unless its weights add up to 0. They may be NaN. The
+    /// verdict takes effect after the update. [`Verdict::END_ROLLOUT`] is refused without rollouts.
     ///
     /// # Errors
     /// The plugin's own.

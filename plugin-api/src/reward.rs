@@ -6,6 +6,7 @@ use crate::{Result, manifest::RewardManifest, options::OptionSet};
 
 /// A column of the sample's row: a text, a number, or a list or an object.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Column {
     /// Text.
     Text(String),
@@ -22,7 +23,7 @@ pub struct Sample {
     pub prompt: String,
     /// The completion's text, without its end marker.
     pub completion: String,
-    /// Whether the completion ended with an end token or a stop text, and not at the length limit.
+    /// Whether the model ended the completion, by an end token for example; it was not cut off at the length limit.
     pub ended: bool,
     /// All of the row's other columns, by name, whether the reward declares them or not. The host checks declared columns in all
     /// rows before the first step; a column that is read without being declared fails in mid-run, at the first row without it.
@@ -64,6 +65,13 @@ pub struct Span {
     pub end: usize,
     /// The number; higher is better.
     pub value: f64,
+}
+
+impl Span {
+    /// A number for these characters.
+    pub fn new(characters: std::ops::Range<usize>, value: f64) -> Self {
+        Self { start: characters.start, end: characters.end, value }
+    }
 }
 
 /// What a reward finds in a sample.
@@ -113,15 +121,15 @@ pub trait Reward {
     ///             let text = &sample.completion;
     ///             let start = |byte| text[..byte].chars().count();
     ///             let found = text.match_indices("because").map(|(byte, word)| (start(byte), word.chars().count()));
-    ///             let spans: Vec<Span> = found.map(|(start, length)| Span { start, end: start + length, value: 0.5 }).collect();
+    ///             let spans: Vec<Span> = found.map(|(start, length)| Span::new(start..start + length, 0.5)).collect();
     ///             let parts = vec![("reasons".to_owned(), spans.len() as f64)];
-    ///             Rating { score, parts, spans }
+    ///             Rating { parts, spans, ..Rating::from(score) }
     ///         };
     ///         Ok(samples.iter().zip(self.score(samples)?).map(rating).collect())
     ///     }
     /// }
     /// let sample = Sample { completion: "É, because".into(), ..Sample::default() };
-    /// assert_eq!(Reasons.rate(&[sample])?[0].spans, [Span { start: 3, end: 10, value: 0.5 }]);
+    /// assert_eq!(Reasons.rate(&[sample])?[0].spans, [Span::new(3..10, 0.5)]);
     /// # Ok::<(), Error>(())
     /// ```
     ///

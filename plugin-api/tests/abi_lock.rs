@@ -1,6 +1,6 @@
 //! The golden record of everything permanent in the contract: ids, names, codes, sizes, offsets and slots.
 //!
-//! A line that changes or disappears breaks every plugin already built and requires a new major version. Lines are appended with a
+//! A line that changes or disappears breaks every plugin already built and requires a new major version. Lines are added with a
 //! new minor version. `TELOS_BLESS=1 cargo test --release -p plugin-api --test abi_lock` rewrites the file.
 
 use abi_stable::{StableAbi, type_layout::TypeLayout};
@@ -9,6 +9,7 @@ use plugin_api::{
     abi::{
         AbiError, ArrayOwned, ArrayRef, Attr, Call, DType, Handle, Memory, Status, View,
         header::{ABI_MAJOR, ABI_MINOR, HEADER_PREFIX, MAGIC, PluginHeader, ROOT_PREFIX},
+        ratings,
         tables::{BackendTableRef, ColumnRef, Instance, ObjectiveTableRef, PluginRootRef, RewardTableRef, SampleRef},
         wire,
     },
@@ -17,9 +18,15 @@ use plugin_api::{
         ops::{ActivationKind, CATALOGUE, FLAT_ALIGN, MaskKind, NormKind},
     },
     batch::{Scope, names},
-    manifest::{DataKind, Normaliser, Reduction, Statistic, kind},
+    contract::{BACKEND_KEYS, OBJECTIVE_KEYS, RESERVED_PREFIX, REWARD_KEYS},
+    manifest::{
+        AttentionMask, BackendManifest, Candidates, ColumnValue, DataKind, DeviceSpec, Divergence, Expectation,
+        GivenNumber, MetricSpec, Normaliser, ObjectiveColumn, ObjectiveManifest, OptionSpec, Reduction, Requirements,
+        RewardColumn, RewardManifest, RewardPart, Statistic, StopGradient, TermNormaliser, TermSpec, kind,
+    },
     objective::Verdict,
 };
+use serde_json::Value;
 use std::{fmt::Write, fs, mem::offset_of};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/abi.lock");
@@ -60,6 +67,7 @@ fn contract() -> String {
     tables(&mut out);
     numbers(&mut out);
     texts(&mut out);
+    descriptions(&mut out);
     for op in CATALOGUE {
         operation(&mut out, op);
     }
@@ -150,7 +158,8 @@ fn numbers(out: &mut String) {
         (wire::ROLE_METRIC, "METRIC"),
     ];
     section("array roles", roles.iter().map(|(r, name)| (i64::from(*r), *name)).collect());
-    let scopes = [(Scope::TOKEN, "TOKEN"), (Scope::SEQUENCE, "SEQUENCE"), (Scope::BATCH, "BATCH")];
+    let scopes =
+        [(Scope::TOKEN, "TOKEN"), (Scope::SEQUENCE, "SEQUENCE"), (Scope::BATCH, "BATCH"), (Scope::LIST, "LIST")];
     section("scopes", scopes.iter().map(|(s, name)| (i64::from(s.0), *name)).collect());
     let verdicts = [(Verdict::CONTINUE, "CONTINUE"), (Verdict::END_ROLLOUT, "END_ROLLOUT"), (Verdict::STOP, "STOP")];
     section("verdicts", verdicts.iter().map(|(v, name)| (i64::from(v.0), *name)).collect());
@@ -167,9 +176,151 @@ fn texts(out: &mut String) {
     section("statistics", Statistic::ALL);
     section("normalisers", Normaliser::ALL);
     section("reductions", Reduction::ALL);
-    let arrays =
-        [names::OFFSETS, names::TARGET, names::MASK, names::POSITION, names::GROUP, names::SIDE, names::COLUMN];
-    section("arrays", &arrays);
+    section("attention masks", AttentionMask::ALL);
+    section("values of a reward's columns", ColumnValue::ALL);
+    section("arrays", ARRAYS);
+    section("roles of arrays, each with a dot", ROLES);
+    section("arrays of ratings", &[ratings::SCORE, ratings::PART, ratings::SPANS]);
+    section("keys of the host in [[objective]]", OBJECTIVE_KEYS);
+    section("keys of the host in [[reward]]", REWARD_KEYS);
+    section("keys of the host in [backend]", BACKEND_KEYS);
+    section(
+        "beginnings of names that later hosts may add: keys, arrays, metrics",
+        &[RESERVED_PREFIX, "host.", "host/"],
+    );
+}
+
+const ARRAYS: &[&str] = &[
+    names::OFFSETS,
+    names::TARGET,
+    names::MASK,
+    names::POSITION,
+    names::GROUP,
+    names::SIDE,
+    names::COLUMN,
+    names::REWARD,
+    names::ENDED,
+    names::REWARD_OF,
+    names::SAMPLER_STEP,
+    names::KEEP,
+    names::REQUEST,
+    names::STEP,
+    names::STEPS,
+    names::COUNTED,
+    names::CANDIDATE_IDS,
+    names::SEGMENT_END,
+    names::LONGEST,
+    names::LENGTH,
+    "token",
+    "row",
+    "part",
+];
+
+const ROLES: &[&str] = &["policy", "reference", "critic", "teacher", "context", "sampler"];
+
+/// Adds the keys of a description as it crosses, with the JSON types of their values, and those within.
+fn keys(out: &mut String, indent: usize, value: &Value) {
+    let Value::Object(fields) = value else { return };
+    for (name, value) in fields {
+        let (kind, inner) = match value {
+            Value::Null => ("null", None),
+            Value::Bool(_) => ("bool", None),
+            Value::Number(_) => ("number", None),
+            Value::String(_) => ("string", None),
+            Value::Array(list) => ("list", list.first()),
+            Value::Object(_) => ("object", Some(value)),
+        };
+        line!(out, "{:indent$}{name}: {kind}", "");
+        inner.into_iter().for_each(|inner| keys(out, indent + 2, inner));
+    }
+}
+
+/// The descriptions that cross as JSON, with every field present: a new field does not compile until it is listed here.
+fn descriptions(out: &mut String) {
+    let given = || GivenNumber::new(4, "top_k");
+    let option = || OptionSpec {
+        name: String::new(),
+        kind: String::new(),
+        default: 1.into(),
+        min: Some(0.0),
+        max: Some(1.0),
+        choices: vec![String::new()],
+        meaning: String::new(),
+    };
+    let objective = ObjectiveManifest {
+        id: String::new(),
+        version: String::new(),
+        summary: String::new(),
+        formula: String::new(),
+        paper: String::new(),
+        data: DataKind::TEXT,
+        terms: vec![TermSpec::new("nll", Normaliser::SUPERVISED_TOKENS, "")],
+        metrics: vec![MetricSpec { healthy: Some((0.0, 1.0)), ..MetricSpec::new("margin", Reduction::MEAN, "") }],
+        options: vec![option()],
+        expectations: vec![Expectation::new("nll", "ln_vocab", 0.1, "")],
+        coupled: false,
+        stop_gradients: vec![StopGradient::new("kl", "")],
+    };
+    let column = ObjectiveColumn { name: String::new(), per_segment: true, least: Some(0.0), most: Some(1.0) };
+    let requirements = Requirements {
+        statistics: vec![String::new()],
+        linear: false,
+        temperature: 1.0,
+        coupled: false,
+        normalisers: vec![TermNormaliser::new("nll", Normaliser::SEQUENCES)],
+        samples: 1,
+        whole_groups: true,
+        rewards: true,
+        reward_names: vec![String::new()],
+        window_statistics: false,
+        divergence: Some(Divergence::new(0.5, 1.0)),
+        candidates: Some(Candidates::new("teacher", 4)),
+        attention: AttentionMask::CAUSAL,
+        columns: vec![column],
+        reserved_ids: vec![given()],
+        least_context: Some(given()),
+        max_new_tokens: Some(given()),
+        requests: true,
+        features: vec![String::new()],
+    };
+    let device = DeviceSpec {
+        name: String::new(),
+        compiled: true,
+        tested: true,
+        note: String::new(),
+        instruction_set: "avx2".to_owned(),
+        same_with_any_threads: true,
+    };
+    let backend = BackendManifest {
+        id: String::new(),
+        version: String::new(),
+        summary: String::new(),
+        devices: vec![device],
+        dtypes: vec![String::new()],
+        options: Vec::new(),
+    };
+    let read =
+        RewardColumn { name: String::new(), option: String::new(), value: ColumnValue::ANY, may_be_empty: false };
+    let reward = RewardManifest {
+        id: String::new(),
+        version: String::new(),
+        summary: String::new(),
+        columns: vec![String::new()],
+        options: Vec::new(),
+        reads: vec![read],
+        parts: vec![RewardPart::new("style", "")],
+        spans: true,
+        features: vec![String::new()],
+    };
+    for (name, value) in [
+        ("objective manifest", serde_json::to_value(objective)),
+        ("requirements", serde_json::to_value(requirements)),
+        ("backend manifest", serde_json::to_value(backend)),
+        ("reward manifest", serde_json::to_value(reward)),
+    ] {
+        line!(out, "\n{name}, as JSON");
+        keys(out, 2, &value.unwrap());
+    }
 }
 
 fn reserved(out: &mut String) {

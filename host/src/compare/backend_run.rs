@@ -85,7 +85,7 @@ pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
     let marker = CrashMarker::default();
     let window = learner.window(step, &marker)?;
     let (out, gradient) = learner.gradient(&window, &marker)?;
-    learner.after_step(&out.metrics, &marker)?;
+    learner.after_step(&out.of_objectives, &marker)?;
     if out.loss.is_finite() && gradient.finite {
         learner.update(learner.learning_rate(step, total), step + 1)?;
     }

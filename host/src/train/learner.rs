@@ -8,7 +8,10 @@ use super::{
     eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
     roles::Roles,
     rollout::{RolloutModels, Rollouts, draw::Prompts, rewards::Rewards},
-    step::gradient::{TrainedModels, WindowLoss},
+    step::{
+        gradient::{TrainedModels, WindowLoss},
+        metrics::OwnNumbers,
+    },
 };
 use crate::{
     config::experiment::{self, Batch, Train},
@@ -247,6 +250,7 @@ impl Learner {
             let own = trained.accumulate(&mut one.objectives, &window, marker)?;
             out.loss += own.loss;
             out.tokens += own.tokens;
+            out.of_objectives.extend(own.of_objectives);
             let (prefix, weight) =
                 one.objectives.iter().next().map_or(("", 1.0), |active| (active.prefix.as_str(), active.weight));
             if weight != 0.0 {
@@ -257,18 +261,15 @@ impl Learner {
         Ok(())
     }
 
-    /// Calls each objective's `after_step` with its own metrics of the step.
+    /// Calls each objective's `after_step` with its own numbers of the window.
     ///
     /// # Errors
     /// Errors of plugins.
-    pub fn after_step(&mut self, metrics: &[(String, f64)], marker: &CrashMarker) -> Result<Verdict> {
+    pub fn after_step(&mut self, window: &[OwnNumbers], marker: &CrashMarker) -> Result<Verdict> {
         let (mut verdict, rollouts) = (Verdict::CONTINUE, self.rollouts.is_some());
         for active in self.every_objective() {
             marker.objective(&active.id, "after_step");
-            let own: Vec<(String, f64)> = metrics
-                .iter()
-                .filter_map(|(name, value)| Some((name.strip_prefix(&active.prefix)?.to_owned(), *value)))
-                .collect();
+            let own = window.iter().find(|own| own.table == active.table).map(OwnNumbers::all).unwrap_or_default();
             let answer = active.instance.after_step(&own).map_err(|e| failed(&active.id, "after_step", e))?;
             contract::verdict(answer, rollouts).map_err(|why| broken(&active.id, "after_step", why, &[]))?;
             active.check_requirements()?;

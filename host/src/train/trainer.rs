@@ -12,7 +12,7 @@ use super::{
     roles::reference_pass::ReferencePass,
     rollout::Rollouts,
     run::{records::Records, state::TrainState},
-    step::gradient::WindowLoss,
+    step::{gradient::WindowLoss, metrics::OwnNumbers},
 };
 use crate::{
     config::Experiment,
@@ -67,8 +67,8 @@ impl Trainer {
     }
 
     /// Calls the objectives' `after_step`, and keeps their states for the next checkpoint.
-    pub(super) fn after_step(&mut self, metrics: &[(String, f64)]) -> Result<Verdict> {
-        let verdict = self.learner.after_step(metrics, &self.marker)?;
+    pub(super) fn after_step(&mut self, window: &[OwnNumbers]) -> Result<Verdict> {
+        let verdict = self.learner.after_step(window, &self.marker)?;
         self.states = self.learner.states()?;
         Ok(verdict)
     }

@@ -117,7 +117,8 @@ impl LibraryFile {
         let folder = info.path.parent().unwrap_or(Path::new("."));
         let mut found: Vec<Companion> = Vec::new();
         for wanted in &info.preload {
-            let (visibility, place) = wanted.split_once(':').unwrap_or(("local", wanted));
+            // Entries of other kinds are of a later version, for a host that knows them.
+            let Some((visibility @ ("local" | "global"), place)) = wanted.split_once(':') else { continue };
             let place = Path::new(place);
             // The system's loader searches for a bare name only.
             let path = Some(folder.join(place)).filter(|path| path.is_file());

@@ -63,14 +63,13 @@ impl Objective for LoadedObjective {
     fn compose(&self, rows: &Batch<'_>, seed: u64) -> Result<Option<Batch<'static>>> {
         let mut out = RVec::new();
         check((self.table.compose())(self.instance, RSlice::from_slice(&wire::lend(rows)), seed, &mut out))?;
-        let composed = (!out.is_empty()).then(|| wire::take_batch(out)).transpose();
-        composed.map_err(|e| self.in_call("compose", e))
+        wire::take_batch(out).map_err(|e| self.in_call("compose", e))
     }
 
     fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
         let mut out = RVec::new();
         check((self.table.prepare())(self.instance, RSlice::from_slice(&wire::lend(rollouts)), &mut out))?;
-        wire::take_batch(out).map_err(|e| self.in_call("prepare", e))
+        Ok(wire::take_batch(out).map_err(|e| self.in_call("prepare", e))?.unwrap_or_default())
     }
 
     fn weigh(&self, batch: &Batch<'_>) -> Result<Vec<(String, f64)>> {

@@ -9,7 +9,7 @@ use plugin_api::{
         tables::{ColumnRef, Instance, RewardTableRef, SampleRef},
     },
     options::OptionMap,
-    reward::{Column, Rating, Reward, Sample},
+    reward::{Rating, Reward, Sample},
 };
 
 /// A reward behind its table; used like a local one.
@@ -45,18 +45,7 @@ impl Drop for LoadedReward {
 }
 
 fn columns_of(sample: &Sample) -> Vec<ColumnRef<'_>> {
-    sample
-        .columns
-        .iter()
-        .map(|(name, value)| {
-            let (text, number, is_text) = match value {
-                Column::Text(text) => (text.as_str(), 0.0, 1),
-                Column::Number(number) => ("", *number, 0),
-                Column::Json(text) => (text.as_str(), 0.0, 2),
-            };
-            ColumnRef { name: RStr::from_str(name), text: RStr::from_str(text), number, is_text, reserved: 0 }
-        })
-        .collect()
+    sample.columns.iter().map(|(name, value)| ColumnRef::new(name, value)).collect()
 }
 
 fn lend<'a>(samples: &'a [Sample], columns: &'a [Vec<ColumnRef<'a>>]) -> Vec<SampleRef<'a>> {

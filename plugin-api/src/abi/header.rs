@@ -34,9 +34,10 @@ pub struct PluginHeader {
     pub id: [u8; 64],
     /// Its own version.
     pub version: [u8; 32],
-    /// What the library needs, separated by `;`: libraries that the host opens first, each with its visibility and its path
-    /// relative to this one's folder (`global:libtorch/lib/libc10.so`; if it is not there, the system searches for its name), and
-    /// `remedy:TEXT`, the advice to the user if they or this library cannot be opened.
+    /// What the library needs, separated by `;`: libraries that the host opens first, each with its visibility, `global` or `local`,
+    /// and its path relative to this one's folder (`global:libtorch/lib/libc10.so`; if it is not there, the system searches for its
+    /// name), and `remedy:TEXT`, the advice to the user if they or this library cannot be opened. A host ignores entries that begin
+    /// otherwise.
     pub preload: [u8; 256],
 }
 

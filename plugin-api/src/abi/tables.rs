@@ -3,6 +3,7 @@
 //! Every slot catches the plugin's panics and returns a [`Status`]. It is called from one thread at a time per instance.
 
 use super::types::*;
+use crate::reward::Column;
 use abi_stable::{
     StableAbi, declare_root_module_statics,
     library::RootModule,
@@ -138,6 +139,18 @@ pub struct ColumnRef<'a> {
     pub reserved: u32,
 }
 
+impl<'a> ColumnRef<'a> {
+    /// Lends a column.
+    pub fn new(name: &'a str, value: &'a Column) -> Self {
+        let (text, number, is_text) = match value {
+            Column::Text(text) => (text.as_str(), 0.0, 1),
+            Column::Number(number) => ("", *number, 0),
+            Column::Json(text) => (text.as_str(), 0.0, 2),
+        };
+        Self { name: RStr::from_str(name), text: RStr::from_str(text), number, is_text, reserved: 0 }
+    }
+}
+
 /// A sample to score.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
@@ -146,7 +159,7 @@ pub struct SampleRef<'a> {
     pub prompt: RStr<'a>,
     /// The completion.
     pub completion: RStr<'a>,
-    /// 1 if the answer ended with an end token.
+    /// 1 if the model ended the answer, 0 if it was cut off at the length limit.
     pub ended: u32,
     /// Always 0.
     pub reserved: u32,

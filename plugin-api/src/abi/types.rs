@@ -189,11 +189,12 @@ impl Attr<'_> {
 pub struct Call<'a> {
     /// The operation's permanent id.
     pub op: u32,
-    /// The version of the operation's meaning.
+    /// 1: a changed meaning gets a new operation.
     pub version: u32,
-    /// Inputs in catalogue order; absent ones are [`View::NONE`].
+    /// Inputs in catalogue order, those of a later minor version last. Absent ones are [`View::NONE`]; at the end they may be left
+    /// out, and there may be more absent ones than the receiver knows.
     pub inputs: RSlice<'a, View>,
-    /// Outputs in catalogue order; absent ones are [`View::NONE`].
+    /// Outputs, as `inputs`.
     pub outputs: RSlice<'a, View>,
     /// Attributes, by name.
     pub attrs: RSlice<'a, Attr<'a>>,

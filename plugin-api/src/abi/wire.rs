@@ -36,11 +36,10 @@ pub enum Request {
     Replay(Vec<Detached>),
 }
 
-/// Separates a call's arrays into its request about detached values and the batch without the reserved arrays.
-pub fn split<'a>(arrays: &[ArrayRef<'a>]) -> (Option<Request>, Vec<ArrayRef<'a>>) {
-    let reserved = |a: &&ArrayRef<'a>| a.name.as_str().starts_with("telos.");
+/// Returns what the arrays of a `loss` call request about detached values.
+pub fn request(arrays: &[ArrayRef<'_>]) -> Option<Request> {
     let has = |name: &str| arrays.iter().any(|a| a.name.as_str() == name);
-    let request = match (has(RECORD), has(REPLAY)) {
+    match (has(RECORD), has(REPLAY)) {
         (true, _) => Some(Request::Record),
         (false, true) => Some(Request::Replay(
             arrays
@@ -52,8 +51,7 @@ pub fn split<'a>(arrays: &[ArrayRef<'a>]) -> (Option<Request>, Vec<ArrayRef<'a>>
                 .collect(),
         )),
         (false, false) => None,
-    };
-    (request, arrays.iter().filter(|a| !reserved(a)).copied().collect())
+    }
 }
 
 /// A reserved array of a `loss` call.
@@ -97,9 +95,14 @@ pub fn lend<'a>(batch: &'a Batch<'_>) -> Vec<ArrayRef<'a>> {
         .collect()
 }
 
-/// Reads a lent batch on the other side, without copying.
+/// Prefix of the names of arrays that are about the call itself, not part of its batch.
+const OF_CALL: &str = "telos.";
+
+/// Reads a lent batch on the other side, without copying. Skips arrays that are about the call, such as those of a later minor
+/// version.
 pub fn borrow<'a>(arrays: &[ArrayRef<'a>]) -> Batch<'a> {
-    arrays.iter().fold(Batch::new(), |batch, a| {
+    let own = arrays.iter().filter(|a| !a.name.as_str().starts_with(OF_CALL));
+    own.fold(Batch::new(), |batch, a| {
         batch.with_array(Array {
             name: Cow::Borrowed(a.name.as_str()),
             scope: Scope(a.scope),
@@ -129,13 +132,18 @@ pub fn give_batch(batch: Batch<'_>, out: &mut RVec<ArrayOwned>) {
     }
 }
 
-/// Takes a batch that was sent back.
+/// Whether an array that was sent back is one of the batch. Others are of a later minor version.
+fn is_of_batch(array: &ArrayOwned) -> bool {
+    array.role == ROLE_ARRAY && array.owner.is_empty()
+}
+
+/// Takes a batch that was sent back; `None` without any array. Skips roles of a later minor version.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for a name that occurs twice, or for an array whose rows and columns do not match its length.
-pub fn take_batch(arrays: RVec<ArrayOwned>) -> Result<Batch<'static>> {
+pub fn take_batch(arrays: RVec<ArrayOwned>) -> Result<Option<Batch<'static>>> {
     let mut batch = Batch::new();
-    for a in arrays {
+    for a in arrays.into_iter().filter(is_of_batch) {
         let refuse = |what: String| Err(Error::new(Code::ARRAY, format!("`{}` was returned {what}", a.name)));
         if batch.find(&a.name).is_some() {
             return refuse("twice".to_owned());
@@ -151,7 +159,7 @@ pub fn take_batch(arrays: RVec<ArrayOwned>) -> Result<Batch<'static>> {
             data: Cow::Owned(a.data.into_vec()),
         });
     }
-    Ok(batch)
+    Ok(if batch.arrays().is_empty() { None } else { Some(batch) })
 }
 
 /// Sends named numbers back.
@@ -161,7 +169,7 @@ pub fn give_numbers(numbers: Vec<(String, f64)>, out: &mut RVec<ArrayOwned>) {
     }
 }
 
-/// Takes named numbers that were sent back.
+/// Takes named numbers that were sent back. Skips roles of a later minor version.
 ///
 /// # Errors
 /// [`Code::ARRAY`] for an array that holds more or less than one number.
@@ -173,7 +181,7 @@ pub fn take_numbers(arrays: RVec<ArrayOwned>) -> Result<Vec<(String, f64)>> {
             Err(Error::new(Code::ARRAY, message))
         }
     };
-    arrays.into_iter().map(number).collect()
+    arrays.into_iter().filter(is_of_batch).map(number).collect()
 }
 
 /// Sends a loss back.
@@ -255,6 +263,7 @@ mod tests {
             ..owned("", name, ROLE_ARRAY, Scope::TOKEN, 1, vec![1.0; count])
         };
         let batch = |arrays: Vec<ArrayOwned>| take_batch(arrays.into()).map_err(|e| e.message);
+        assert_eq!(batch(vec![]), Ok(None));
         assert!(batch(vec![array("a", 2, 1, 2), array("b", 2, 2, 4)]).is_ok());
         assert_eq!(batch(vec![array("a", 2, 1, 2), array("a", 2, 1, 2)]).unwrap_err(), "`a` was returned twice");
         assert!(batch(vec![array("a", 3, 1, 2)]).unwrap_err().contains("2 numbers for 3 rows of 1"));
@@ -262,6 +271,27 @@ mod tests {
         let numbers = |count| take_numbers(vec![array("nll", count as u64, 1, count)].into()).map_err(|e| e.message);
         assert_eq!(numbers(1), Ok(vec![("nll".to_owned(), 1.0)]));
         assert!(numbers(0).unwrap_err().contains("0 numbers") && numbers(2).unwrap_err().contains("2 numbers"));
+    }
+
+    /// Catches a host that takes what a plugin of a later version adds for an array or a weight, and a plugin that takes what such a
+    /// host adds to a call for one.
+    #[test]
+    fn what_a_later_version_adds_is_skipped() {
+        let own = || owned("", "advantage", ROLE_ARRAY, Scope::TOKEN, 1, vec![1.0]);
+        let later = || {
+            [
+                owned("", "spread", ROLE_METRIC, Scope::BATCH, 2, vec![1.0; 2]),
+                owned("x", "y", 9, Scope::BATCH, 1, vec![]),
+            ]
+        };
+        let batch = |arrays: Vec<ArrayOwned>| take_batch(arrays.into()).unwrap();
+        assert_eq!(batch([vec![own()], later().into()].concat()), batch(vec![own()]));
+        assert_eq!(batch(later().into()), None);
+        let numbers = take_numbers([later().to_vec(), vec![own()]].concat().into()).unwrap();
+        assert_eq!(numbers, [("advantage".to_owned(), 1.0)]);
+        let given = Batch::new().with("reward", Scope::SEQUENCE, vec![1.0]);
+        let more = given.clone().with("telos.later", Scope::BATCH, vec![1.0]);
+        assert_eq!(borrow(&lend(&more)), given);
     }
 
     #[test]

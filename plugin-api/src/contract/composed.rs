@@ -100,7 +100,8 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
 fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
     let (name, found, cols) = (array.name.as_ref(), array.scope, array.cols);
     let (scope, columns) = match name {
-        names::OFFSETS => (Scope::BATCH, 1),
+        // An author may return the given rows with changes, `longest` among them.
+        names::OFFSETS | names::LONGEST => (Scope::BATCH, 1),
         "token" | names::MASK | names::SEGMENT_END => (Scope::TOKEN, 1),
         "row" | "part" | names::GROUP | names::SIDE | names::COUNTED => (Scope::SEQUENCE, 1),
         names::CANDIDATE_IDS => match limits.candidates {
@@ -252,7 +253,6 @@ mod tests {
             (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
             (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
             (answer().with(names::TARGET, Scope::TOKEN, vec![1.0; 5]), "`target`, an array of the host"),
-            (answer().with(names::LONGEST, Scope::BATCH, vec![9.0]), "`longest`, an array of the host"),
             (answer().with("reference.logp", Scope::TOKEN, vec![1.0; 5]), "`reference.logp`, an array of the host"),
             (
                 answer().with("weight", Scope::BATCH, vec![1.0; 5]),

@@ -13,8 +13,8 @@ const LONGEST_NAME: usize = 100;
 /// Keys of metrics.jsonl that the host writes itself.
 const OWN_METRICS: &[&str] =
     &["step", "kind", "loss", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy", "exact_match"];
-/// Prefixes of such metrics.
-const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/"];
+/// Prefixes of such metrics; a later host's further ones begin with the last prefix.
+const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/", "host/"];
 
 /// Whether the host writes a metric of this name into metrics.jsonl, so that no term or metric may have it.
 pub fn host_owns_metric(name: &str) -> bool {
@@ -41,7 +41,8 @@ const OWN_ARRAYS: &[&str] = &[
     "row",
     "part",
 ];
-/// Prefixes of further such arrays: columns of the data, statistics of other models, and names reserved for the ABI.
+/// Prefixes of further such arrays: columns of the data, statistics of other models, names reserved for the ABI, and those that a
+/// later host adds to every batch. (A later statistic or role is in a batch only if the objective requires it.)
 const OWN_ARRAY_GROUPS: &[&str] = &[
     names::COLUMN,
     names::REWARD_OF,
@@ -52,6 +53,7 @@ const OWN_ARRAY_GROUPS: &[&str] = &[
     "context.",
     "sampler.",
     "telos.",
+    "host.",
 ];
 
 /// Whether the host creates an array of this name, so that `prepare` may not return one.
@@ -135,7 +137,7 @@ mod tests {
         assert_eq!(manifest(&sound()), [""; 0]);
         for name in ["loss", "grad_norm", "lr", "step", "kind", "tokens", "context", "refused", "token_accuracy"]
             .into_iter()
-            .chain(["exact_match", "eval/loss", "reward/length", "critic/grad_norm", "answers/kl"])
+            .chain(["exact_match", "eval/loss", "reward/length", "critic/grad_norm", "answers/kl", "host/seconds"])
         {
             let mut bad = sound();
             bad.metrics[0].name = name.into();
@@ -144,7 +146,7 @@ mod tests {
             bad.terms[0].name = name.into();
             assert!(manifest(&bad).iter().any(|why| why.contains(&format!("term `{name}`"))), "{name}");
         }
-        for name in ["rewards/chosen", "losses", "my_loss", "evaluated", "kl"] {
+        for name in ["rewards/chosen", "hosts", "losses", "my_loss", "evaluated", "kl"] {
             let mut good = sound();
             good.metrics[0].name = name.into();
             assert_eq!(manifest(&good), [""; 0], "{name}");
@@ -182,7 +184,7 @@ mod tests {
         let own = ["mask", "group", "target", "offsets", "side", "row", "token", "logp", "reward", "ended"];
         assert!(
             own.into_iter()
-                .chain(["column.margin", "reference.logp", "critic.value", "telos.record"])
+                .chain(["column.margin", "reference.logp", "critic.value", "telos.record", "host.turn"])
                 .all(host_owns_array)
         );
         assert!(

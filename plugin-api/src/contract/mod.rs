@@ -13,7 +13,7 @@
 //! | `loss` | [`loss`] | no term, a term without cotangents, anything undeclared or twice, wrong lengths, NaN that the plugin made itself |
 //! | `loss`, where the requirements say `linear` | [`linear`] | cotangents that depend on the statistics |
 //! | `after_step` | [`verdict`] | an unknown verdict, and the end of a rollout where there are none |
-//! | a reward's `manifest` | [`reward_parts`] | parts with a name that is not allowed, or declared twice |
+//! | a reward's `manifest` | [`reward_parts`] | parts with a name that is not allowed, or declared twice; a feature of a later version |
 //! | a reward's `rate` | [`ratings`](fn@ratings) | not one rating per sample, parts other than the declared ones, spans outside of the text or out of order, numbers that are not finite |
 
 mod arrays;

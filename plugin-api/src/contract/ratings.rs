@@ -1,33 +1,39 @@
 //! Checks of a reward's ratings.
 
-use super::fault::{Fault, fault, twice};
+use super::{
+    fault::{Fault, fault, twice},
+    option_names::RESERVED_PREFIX,
+    requirements::unknown_feature,
+};
 use crate::{
     manifest::RewardManifest,
     reward::{Rating, Sample},
 };
 
-/// Whether a reward or a part of one may have this name: letters, digits, `_` and `-`; not a number, and not `token`. The array
-/// `reward.NAME.1` is then never a part, and `reward.NAME.token` neither.
+/// Whether a reward or a part of one may have this name: letters, digits, `_` and `-`; not a number, not `token`, and not beginning
+/// with [`RESERVED_PREFIX`]. The array `reward.NAME.1` is then never a part, and `reward.NAME.token` neither.
 pub fn is_reward_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let number = name.chars().all(|c| c.is_ascii_digit());
-    !name.is_empty() && name.chars().all(allowed) && !number && name != "token"
+    !name.is_empty() && name.chars().all(allowed) && !number && name != "token" && !name.starts_with(RESERVED_PREFIX)
 }
 
-/// All mistakes of a reward's declared parts; empty if there are none.
+/// All mistakes of a reward's declared parts, and the feature of a later version that it requires; empty if there are none.
 pub fn reward_parts(manifest: &RewardManifest) -> Vec<String> {
     let invalid = manifest.parts.iter().filter(|part| !is_reward_name(&part.name));
     let mut wrong: Vec<String> = invalid
         .map(|part| {
             let name = &part.name;
             format!(
-                "the part {name:?} has a name other than letters, digits, `_` and `-` (and not a number, not `token`)"
+                "the part {name:?} has a name other than letters, digits, `_` and `-` (and not a number, not `token`, and without \
+                 `{RESERVED_PREFIX}` at the beginning)"
             )
         })
         .collect();
     if let Some(name) = twice(manifest.parts.iter().map(|part| part.name.as_str())) {
         wrong.push(format!("the part `{name}` is declared twice"));
     }
+    wrong.extend(unknown_feature(&manifest.features));
     wrong
 }
 
@@ -160,7 +166,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(reward_parts(&declared(&["a-b_2", "x"])), [""; 0]);
-        for wrong in [&["token"][..], &["1"], &["a.b"], &[""], &["a", "a"]] {
+        let later = RewardManifest { features: vec!["batched".into()], ..Default::default() };
+        assert!(reward_parts(&later)[0].contains("the feature `batched`"));
+        for wrong in [&["token"][..], &["1"], &["a.b"], &[""], &["host_a"], &["a", "a"]] {
             assert_eq!(reward_parts(&declared(wrong)).len(), 1, "{wrong:?}");
         }
     }

@@ -15,11 +15,14 @@ const MOST_CANDIDATES: u64 = 4096;
 /// Checks that the requirements of an instance are possible and agree with its manifest.
 ///
 /// # Errors
-/// The first mistake: no statistic, one twice; a divergence or candidates that are read without being described, or described
+/// The first mistake: a feature of a later version; no statistic, one twice; a divergence or candidates that are read without being described, or described
 /// without being read; a temperature, weight, count or constant out of range; a normaliser of a term that is not declared; requirements
 /// of rollouts without prompts; columns of running text, one twice, and a range without a value; a number of an option that is not
 /// declared; reserved ids with prompts, one twice; a reward's array without a name or twice.
 pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
+    if let Some(why) = unknown_feature(&requirements.features) {
+        return fault(why);
+    }
     let statistics = &requirements.statistics;
     if statistics.is_empty() {
         return fault("it requires no statistic, so that nothing can be learned; logp is the usual one");
@@ -40,6 +43,12 @@ pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -
     }
     reward_names(manifest, &requirements.reward_names)?;
     rollouts(manifest, requirements)
+}
+
+/// Why a plugin that requires these features is refused: this version of the contract has none.
+pub(super) fn unknown_feature(features: &[String]) -> Option<String> {
+    let feature = features.first()?;
+    Some(format!("it requires the feature `{feature}`, which this version of telos does not have; use a newer one"))
 }
 
 fn temperature(what: &str, value: f64) -> Result<(), Fault> {
@@ -63,7 +72,7 @@ fn divergence(requirements: &Requirements) -> Result<(), Fault> {
         (None, None) => Ok(()),
         (None, Some(name)) => fault(format!(
             "it requires the statistic `{name}`, but no divergence; add to its Requirements, for example, `divergence: \
-                 Some(Divergence {{ weight: 0.0, temperature: 1.0 }})`: weight 0 is KL(role || policy), 1 is KL(policy || role)"
+                 Some(Divergence::new(0.0, 1.0))`: weight 0 is KL(role || policy), 1 is KL(policy || role)"
         )),
         (Some(_), None) => fault("it requires a `divergence`, but no statistic `ROLE.kl`"),
         (Some(divergence), Some(_)) => {
@@ -85,7 +94,7 @@ fn candidates(requirements: &Requirements) -> Result<(), Fault> {
         (None, None) => Ok(()),
         (None, Some(name)) => fault(format!(
             "it requires the statistic `{name}`, but no candidates; add to its Requirements, for example, `candidates: \
-                 Some(Candidates {{ from: \"teacher\".into(), count: 20 }})`: the 20 ids that the teacher finds most probable"
+                 Some(Candidates::new(\"teacher\", 20))`: the 20 ids that the teacher finds most probable"
         )),
         (Some(_), None) => fault("it requires `candidates`, but no statistic `candidates` or `tail`"),
         (Some(Candidates { count, .. }), Some(_)) if !(1..=MOST_CANDIDATES).contains(count) => {
@@ -252,14 +261,17 @@ mod tests {
             (&["logp"], 0.0, "temperature 0"),
             (&["logp"], f64::NAN, "temperature NaN"),
             (&["kl"], 1.0, "`teacher.kl`"),
-            (&["teacher.kl"], 1.0, "`divergence: Some(Divergence { weight: 0.0, temperature: 1.0 })`"),
-            (&["candidates"], 1.0, "`candidates: Some(Candidates { from: \"teacher\".into(), count: 20 })`"),
+            (&["teacher.kl"], 1.0, "`divergence: Some(Divergence::new(0.0, 1.0))`"),
+            (&["candidates"], 1.0, "`candidates: Some(Candidates::new(\"teacher\", 20))`"),
             (&["teacher.tail"], 1.0, "`teacher.tail`, but no candidates"),
             (&["sampler.logp"], 1.0, "text data, and only answers"),
         ] {
             let why = requires(statistics, temperature).unwrap_err().text;
             assert!(why.contains(part), "{part} is missing in {why}");
         }
+        // Of a later version, which an older host would otherwise ignore.
+        let later = Requirements { features: vec!["padded".into()], ..Default::default() };
+        assert!(refused(DataKind::TEXT, later).contains("the feature `padded`"));
     }
 
     /// Catches required columns that are not checked: the host would refuse every row, or wait for a column that cannot come.

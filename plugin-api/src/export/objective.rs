@@ -101,9 +101,8 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn loss(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status {
-        // Only a law's calls have these reserved names; every other batch is passed on unchanged.
-        let (request, rest) = wire::split(batch.as_slice());
-        let batch = wire::borrow(&rest);
+        // Only a law's calls have such a request.
+        let (request, batch) = (wire::request(batch.as_slice()), wire::borrow(batch.as_slice()));
         let loss = |t: &mut T| match &request {
             None => Ok((t.loss(&batch)?, Vec::new())),
             Some(wire::Request::Record) => {
@@ -122,8 +121,11 @@ impl<I: Identity, T: ObjectivePlugin> Slots<I, T> {
     }
 
     extern "C" fn after_step(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status {
-        let metrics: Vec<(String, f64)> =
-            metrics.iter().filter_map(|a| a.data.first().map(|v| (a.name.as_str().to_owned(), *v))).collect();
+        let metrics: Vec<(String, f64)> = wire::borrow(metrics.as_slice())
+            .arrays()
+            .iter()
+            .filter_map(|a| Some((a.name.to_string(), *a.data.first()?)))
+            .collect();
         status(Self::call(instance, "after_step", |t| t.after_step(&metrics)), |v| *out = v.0)
     }
 

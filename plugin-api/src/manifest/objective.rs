@@ -186,6 +186,10 @@ pub struct Requirements {
     /// effect.
     #[serde(default = "yes")]
     pub requests: bool,
+    /// Features of a later version of the contract without which the objective would compute something else. A host refuses those
+    /// that it does not know; version 1.0 has none. Everything else that a host does not know in a description is ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 /// A number, and the option that sets it.
@@ -233,6 +237,19 @@ pub struct TermNormaliser {
     pub times: f64,
 }
 
+impl TermNormaliser {
+    /// Divides a term by what the normaliser counts.
+    pub fn new(term: &str, normaliser: Normaliser) -> Self {
+        Self { term: term.to_owned(), normaliser, times: 1.0 }
+    }
+
+    /// With another constant that multiplies the count.
+    #[must_use]
+    pub fn times(self, times: f64) -> Self {
+        Self { times, ..self }
+    }
+}
+
 /// A divergence between the distributions of the policy, p, and of another role, q, at a temperature: the generalised
 /// Jensen-Shannon divergence of a weight w in 0..=1 (Agarwal et al. 2024, arXiv 2306.13649, equation 1, with its beta as w):
 ///
@@ -250,6 +267,13 @@ pub struct Divergence {
     pub temperature: f64,
 }
 
+impl Divergence {
+    /// The divergence of this weight, 0 to 1, at this temperature.
+    pub fn new(weight: f64, temperature: f64) -> Self {
+        Self { weight, temperature }
+    }
+}
+
 /// The ids of the statistics `candidates` and `tail`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidates {
@@ -263,6 +287,11 @@ pub struct Candidates {
 impl Candidates {
     /// The value of [`Candidates::from`] for ids that `compose` returned.
     pub const COMPOSED: &'static str = "compose";
+
+    /// `count` ids per token from a role, or from [`Candidates::COMPOSED`].
+    pub fn new(from: &str, count: u64) -> Self {
+        Self { from: from.to_owned(), count }
+    }
 }
 
 impl Requirements {
@@ -309,6 +338,7 @@ impl Default for Requirements {
             whole_groups: true,
             rewards: true,
             reward_names: Vec::new(),
+            features: Vec::new(),
             window_statistics: false,
             divergence: None,
             candidates: None,

@@ -28,6 +28,9 @@ pub struct RewardManifest {
     /// `reward.NAME.token`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub spans: bool,
+    /// Features of a later version of the contract, as [`Requirements::features`](super::Requirements::features).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 /// A named number of a reward besides its score.

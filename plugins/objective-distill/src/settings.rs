@@ -52,10 +52,10 @@ impl Settings {
         let likelihood = ["logp"].into_iter().filter(|_| self.nll > 0.0);
         let reads = Requirements::reading(compared.iter().copied().chain(likelihood));
         if self.top_k == 0 {
-            let divergence = Divergence { weight: self.beta, temperature: self.temperature };
+            let divergence = Divergence::new(self.beta, self.temperature);
             return Requirements { divergence: Some(divergence), ..reads };
         }
-        let candidates = Candidates { from: "teacher".into(), count: self.top_k };
+        let candidates = Candidates::new("teacher", self.top_k);
         Requirements { candidates: Some(candidates), temperature: self.temperature, ..reads }
     }
 }

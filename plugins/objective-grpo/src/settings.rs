@@ -240,7 +240,7 @@ impl Settings {
             "constant" => (Normaliser::SEQUENCES, self.config.max_length as f64),
             _ => return Vec::new(),
         };
-        let one = |term: &str| TermNormaliser { term: term.to_owned(), normaliser: normaliser.clone(), times };
+        let one = |term: &str| TermNormaliser::new(term, normaliser.clone()).times(times);
         [POLICY, KL].map(one).to_vec()
     }
 }

@@ -91,7 +91,7 @@ impl Unlikelihood {
 impl Objective for Unlikelihood {
     fn requirements(&self) -> Result<Requirements> {
         let count = self.columns() as u64;
-        let candidates = Candidates { from: Candidates::COMPOSED.into(), count };
+        let candidates = Candidates::new(Candidates::COMPOSED, count);
         Ok(Requirements {
             candidates: Some(candidates),
             // A token has at most as many before it.

@@ -70,7 +70,7 @@ pub fn evaluate(
             tally.add(&whole, &batch, objectives, &losses);
         }
         let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];
-        figures.extend(tally.metrics(objectives, &denominators));
+        figures.extend(tally.metrics(&tally.of_objectives(objectives, &denominators)));
         figures.push(("tokens".into(), tally.supervised()));
         Ok(figures)
     })

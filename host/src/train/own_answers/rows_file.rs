@@ -32,7 +32,8 @@ impl RowsFile {
         let mut name = OsString::from(target.as_os_str());
         name.push(".partial");
         let partial = PathBuf::from(name);
-        match File::create_new(&partial) {
+        // Appending, so that what follows a line that was cut off begins where it began.
+        match File::options().append(true).create_new(true).open(&partial) {
             Ok(file) => Ok(RowsFile { target: target.to_owned(), partial, file, rows: 0, length: 0 }),
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                 let message =

@@ -16,7 +16,8 @@ pub(super) fn check_names(setup: &Setup, objectives: &Objectives, refuse: &mut i
     for active in objectives.iter() {
         let Some(array) = active.requirements.reward_names.iter().find(is_missing) else { continue };
         // A name may end with a number: the second reward of a plugin is its id and `.1`.
-        let name = array.strip_suffix(".token").unwrap_or(array);
+        let part = |(_, last): &(&str, &str)| last.parse::<usize>().is_err();
+        let name = array.rsplit_once('.').filter(part).map_or(array.as_str(), |(name, _)| name);
         let there = if rewards.is_empty() { "none".to_owned() } else { rewards.join(", ") };
         refuse(
             &key(setup, active, array),

@@ -13,7 +13,7 @@ use plugin_api::{
 use super::{
     cotangents::{Denominators, TokenCotangents},
     forward::{ForwardOutput, ForwardPass},
-    metrics::MetricAccumulator,
+    metrics::{MetricAccumulator, OwnNumbers},
     models::Models,
     window::{PreparedWindow, prepare},
 };
@@ -36,8 +36,10 @@ use crate::{
 pub struct WindowLoss {
     /// The total loss.
     pub loss: f64,
-    /// Terms and metrics by name.
+    /// Terms and metrics by name, as they are recorded.
     pub metrics: Vec<(String, f64)>,
+    /// The numbers of each objective.
+    pub of_objectives: Vec<OwnNumbers>,
     /// Positions computed.
     pub tokens: u64,
 }
@@ -207,9 +209,11 @@ impl<'a> WindowPass<'a> {
     /// Returns loss, metrics and positions of the micro-batches so far.
     pub fn total(&self) -> WindowLoss {
         let (objectives, denominators) = (self.models.objectives, &self.denominators);
+        let of_objectives = self.sums.of_objectives(objectives, denominators);
         WindowLoss {
             loss: self.sums.loss(objectives, denominators),
-            metrics: self.sums.metrics(objectives, denominators),
+            metrics: self.sums.metrics(&of_objectives),
+            of_objectives,
             tokens: self.sums.tokens(),
         }
     }

@@ -3,7 +3,29 @@
 use plugin_api::{batch::Batch, manifest::Reduction, objective::Loss};
 
 use super::cotangents::Denominators;
-use crate::{data::PackedBatch, objectives::Objectives};
+use crate::{
+    data::PackedBatch,
+    objectives::{Objectives, active::Active},
+};
+
+/// An objective's numbers of a window.
+#[derive(Debug, Clone)]
+pub struct OwnNumbers {
+    /// The objective's index in the experiment.
+    pub table: usize,
+    /// Prefix of the names in the records.
+    prefix: String,
+    /// Terms, each over its normaliser.
+    terms: Vec<(String, f64)>,
+    metrics: Vec<(String, f64)>,
+}
+
+impl OwnNumbers {
+    /// Returns terms and metrics by name.
+    pub fn all(&self) -> Vec<(String, f64)> {
+        self.terms.iter().chain(&self.metrics).cloned().collect()
+    }
+}
 
 /// Sums losses and metrics over the micro-batches of a window.
 #[derive(Debug, Default)]
@@ -66,22 +88,28 @@ impl MetricAccumulator {
         parts.fold(0.0, |sum, part| sum + part)
     }
 
-    /// Returns metrics by name, including token accuracy, and terms if the loss has several.
-    pub fn metrics(&self, objectives: &Objectives, by: &Denominators) -> Vec<(String, f64)> {
-        let mut all = Vec::new();
-        for (index, active) in objectives.iter().enumerate() {
-            let named = |name: &str| format!("{}{name}", active.prefix);
-            let terms: Vec<_> = self.terms.iter().filter(|t| t.0 == index).collect();
-            // The only term of the only objective is the loss itself.
-            let reported = if terms.len() + objectives.iter().count() > 2 { terms } else { Vec::new() };
-            for (_, name, _, sum) in reported {
-                all.push((named(name), by.share(index, name, *sum)));
-            }
-            for (_, name, value, weight) in self.metrics.iter().filter(|m| m.0 == index) {
+    /// Returns each objective's own numbers by name, its terms before its metrics.
+    pub fn of_objectives(&self, objectives: &Objectives, by: &Denominators) -> Vec<OwnNumbers> {
+        let of = |(index, active): (usize, &Active)| {
+            let terms = self.terms.iter().filter(|term| term.0 == index);
+            let terms = terms.map(|(_, name, _, sum)| (name.clone(), by.share(index, name, *sum))).collect();
+            let metrics = self.metrics.iter().filter(|metric| metric.0 == index);
+            let metrics = metrics.map(|(_, name, value, weight)| {
                 let reduction = active.manifest.metrics.iter().find(|d| d.name == *name).map(|d| &d.reduction);
-                let mean = reduction == Some(&Reduction::MEAN);
-                all.push((named(name), if mean { value / weight } else { *value }));
-            }
+                (name.clone(), if reduction == Some(&Reduction::MEAN) { value / weight } else { *value })
+            });
+            OwnNumbers { table: active.table, prefix: active.prefix.clone(), terms, metrics: metrics.collect() }
+        };
+        objectives.iter().enumerate().map(of).collect()
+    }
+
+    /// Returns metrics by name, including token accuracy, and terms if the loss has several.
+    pub fn metrics(&self, own: &[OwnNumbers]) -> Vec<(String, f64)> {
+        let mut all = Vec::new();
+        for OwnNumbers { prefix, terms, metrics, .. } in own {
+            // The only term of the only objective is the loss itself.
+            let reported = if terms.len() + own.len() > 2 { terms.as_slice() } else { &[] };
+            all.extend(reported.iter().chain(metrics).map(|(name, value)| (format!("{prefix}{name}"), *value)));
         }
         if let Some(correct) = self.correct.filter(|_| self.supervised > 0.0) {
             all.push(("token_accuracy".into(), correct / self.supervised));

@@ -3,7 +3,7 @@
 use plugin_api::{
     batch::{Batch, Scope, names},
     manifest::{MetricSpec, Normaliser, ObjectiveManifest, Reduction, Requirements, TermNormaliser, TermSpec},
-    objective::{Loss, MetricPart, Objective},
+    objective::{Loss, MetricPart, Objective, Term},
 };
 
 use super::metrics::MetricAccumulator;
@@ -98,7 +98,26 @@ fn sequences_that_do_not_count_are_in_no_normaliser_and_no_statistic() {
         let batch = Batch::new().with("top1", Scope::TOKEN, hits);
         sums.add(packed, &batch, &objectives, &[Loss { terms: Vec::new(), metrics }]);
     }
-    let metrics = sums.metrics(&objectives, &objectives.denominators(&window, &PreparedArrays::default()).unwrap());
+    let denominators = objectives.denominators(&window, &PreparedArrays::default()).unwrap();
+    let metrics = sums.metrics(&sums.of_objectives(&objectives, &denominators));
     assert!(metrics.contains(&("token_accuracy".to_owned(), 0.5)), "{metrics:?}");
     assert_eq!((sums.supervised(), sums.tokens()), (4.0, 7));
+}
+
+/// Catches an objective that does not get the only term's value in `after_step`, because the records call it the loss, and one that
+/// gets numbers of the host as if they were its own.
+#[test]
+fn an_objective_gets_every_number_of_its_own_and_no_other() {
+    let (window, objectives) = (window([1.0; 2]), objectives(&[]));
+    let mut sums = MetricAccumulator::default();
+    let batch = Batch::new().with("top1", Scope::TOKEN, vec![1.0; 3]);
+    let terms = vec![Term { name: "tokens".to_owned(), coefficient: 2.0, sum: 14.0, cotangents: Vec::new() }];
+    let metrics = vec![MetricPart { name: "hits".to_owned(), value: 3.0, weight: 1.0 }];
+    sums.add(&window[0], &batch, &objectives, &[Loss { terms, metrics }]);
+    let denominators = objectives.denominators(&window, &PreparedArrays::default()).unwrap();
+    let own = sums.of_objectives(&objectives, &denominators);
+    let numbers =
+        |own: &[(&str, f64)]| own.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<Vec<_>>();
+    assert_eq!(own[0].all(), numbers(&[("tokens", 2.0), ("hits", 3.0)]));
+    assert_eq!(sums.metrics(&own), numbers(&[("hits", 3.0), ("token_accuracy", 1.0)]));
 }

@@ -56,6 +56,7 @@ pub(super) fn describe(sample: &Sample) -> String {
         .map(|(name, value)| match value {
             Column::Text(text) | Column::Json(text) => format!("; {name} {}", short(text)),
             Column::Number(number) => format!("; {name} {number}"),
+            _ => format!("; {name}"),
         })
         .collect();
     let ended = if sample.ended { "ended" } else { "cut off" };

@@ -1,5 +1,7 @@
 //! Checks a call against its operation's description: operand count, dtypes, shapes, attribute names, overlaps.
 
+use std::iter;
+
 use super::spec::{AttrValue, Class, OpSpec, OperandSpec};
 use crate::{
     Code, Error, Result,
@@ -22,8 +24,8 @@ pub fn check(spec: &OpSpec, call: &Call<'_>, fixed: &[(&'static str, u64)]) -> R
     let mut symbols = Symbols::new(fixed);
     let mut compute = None;
     let mut accumulator = None;
-    let operands = spec.inputs.iter().zip(call.inputs.iter());
-    for (operand, view) in operands.chain(spec.outputs.iter().zip(call.outputs.iter())) {
+    let inputs = spec.inputs.iter().zip(given(call.inputs.as_slice()));
+    for (operand, view) in inputs.chain(spec.outputs.iter().zip(given(call.outputs.as_slice()))) {
         if view.is_none() {
             if operand.optional {
                 continue;
@@ -41,6 +43,11 @@ pub fn check(spec: &OpSpec, call: &Call<'_>, fixed: &[(&'static str, u64)]) -> R
         }
     }
     check_aliases(spec, call).map_err(wrap)
+}
+
+/// The views of a call, and behind them absent ones: an operand that is not sent is absent.
+fn given(views: &[View]) -> impl Iterator<Item = &View> {
+    views.iter().chain(iter::repeat(&View::NONE))
 }
 
 /// The product of two attributes as a size; if they are negative or it overflows, a size that no operand has.
@@ -63,14 +70,16 @@ fn check_header(spec: &OpSpec, call: &Call<'_>) -> Result<()> {
             call.version, spec.version
         )));
     }
-    if call.inputs.len() != spec.inputs.len() || call.outputs.len() != spec.outputs.len() {
-        return Err(Error::invalid(format!(
-            "{} inputs and {} outputs given, {} and {} expected",
-            call.inputs.len(),
-            call.outputs.len(),
-            spec.inputs.len(),
-            spec.outputs.len()
-        )));
+    // Operands of a later minor version come last; where such a call does without them, they are absent.
+    for (what, known, views) in
+        [("input", spec.inputs.len(), &call.inputs), ("output", spec.outputs.len(), &call.outputs)]
+    {
+        if views.iter().skip(known).any(|view| !view.is_none()) {
+            return Err(Error::unsupported(format!(
+                "{} {what}s given, {known} are known here; expected the others to be absent",
+                views.len()
+            )));
+        }
     }
     for attr in call.attrs.iter() {
         if !spec.attrs.iter().any(|a| a.name == attr.name.as_str()) {

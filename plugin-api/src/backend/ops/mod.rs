@@ -2,7 +2,9 @@
 //!
 //! The host's typed calls, the SDK's traits (one per group, all of them [`Ops`]), the shape, dtype and alias checks, and the lines
 //! of `abi.lock` are generated from it. Ids, names, operand order and attribute names are permanent; a changed meaning gets a new
-//! version.
+//! operation with a new id. A later minor version may add an optional operand, which comes last among the inputs or the outputs of
+//! a call, and an attribute with a default. A host sends neither where the call does without them, so that a backend of an earlier
+//! version can run it.
 //!
 //! # Reading it
 //! Every operand is a matrix `[rows, columns]`; a vector is `[1, n]`. Shape letters: N tokens, D model width, I and O

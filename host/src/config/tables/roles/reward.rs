@@ -141,8 +141,9 @@ fn check_names(rewards: &[Reward], keys: &[String], notes: &mut Notes<'_>) {
         let Some(name) = &rewards[index].name else { continue };
         let key = format!("{key}.name");
         if !is_reward_name(name) {
-            let why =
-                format!("{name:?} is not a valid name of a reward: letters, digits, _ and -, not a number, not token");
+            let why = format!(
+                "{name:?} is not a valid name of a reward: letters, digits, _ and -, not a number, not token, not host_ at its beginning"
+            );
             notes.refuse(&key, why);
         } else if let Some(other) = (0..all.len()).find(|other| *other != index && all[*other] == *name) {
             // Of two given names the second one is refused.

@@ -88,6 +88,15 @@ impl Probe<'_> {
         }
     }
 
+    /// The changed call must succeed.
+    fn accept(&mut self, what: &str, draft: &Draft) -> Result<()> {
+        self.tried += 1;
+        if let Err(e) = draft.invoke(self.session) {
+            self.problems.push(format!("{what}: refused with {:?} ({e}), expected to be accepted", e.code));
+        }
+        self.stage.restore(self.session)
+    }
+
     /// Changes operand `name`'s view.
     fn refuse_view(&mut self, what: &str, spec: &OperandSpec, code: Code, bend: impl FnOnce(&mut View)) {
         let mut draft = self.stage.draft();
@@ -119,12 +128,20 @@ impl Probe<'_> {
             self.refuse(format!("version {version}"), &[Code::UNSUPPORTED], &Draft { version, ..draft.clone() });
         }
         self.refuse("id 4000000000", &[Code::UNSUPPORTED], &Draft { op: 4_000_000_000, ..draft.clone() });
-        let mut longer = draft.clone();
-        longer.inputs.push(View::NONE);
-        self.refuse("an input too many", &[Code::INVALID_ARGUMENT], &longer);
-        let mut shorter = draft;
-        if shorter.outputs.pop().is_some() {
-            self.refuse("an output too few", &[Code::INVALID_ARGUMENT], &shorter);
+        let with_input = |view: View| {
+            let mut longer = draft.clone();
+            longer.inputs.push(view);
+            longer
+        };
+        if let Some(view) = draft.inputs.iter().find(|view| !view.is_none()) {
+            self.refuse("an unknown input", &[Code::UNSUPPORTED], &with_input(*view));
+        }
+        // A host of a later minor version knows more operands.
+        self.accept("an unknown input that is absent", &with_input(View::NONE))?;
+        if self.case.spec.outputs.last().is_some_and(|spec| !spec.optional) {
+            let mut shorter = draft;
+            shorter.outputs.pop();
+            self.refuse("a required output that is not sent", &[Code::INVALID_ARGUMENT], &shorter);
         }
         Ok(())
     }

@@ -148,8 +148,10 @@ fn run_window(
 }
 
 fn step(case: &Case<'_>, objective: &mut dyn Objective, value: f64) -> Result<Verdict, Fault> {
-    let metrics = case.manifest().metrics.iter().map(|m| (m.name.clone(), value));
-    let metrics: Vec<_> = [("loss".to_owned(), value)].into_iter().chain(metrics).collect();
+    let manifest = case.manifest();
+    let terms = manifest.terms.iter().map(|term| &term.name);
+    let names = terms.chain(manifest.metrics.iter().map(|metric| &metric.name));
+    let metrics: Vec<_> = names.map(|name| (name.clone(), value)).collect();
     let verdict = objective.after_step(&metrics)?;
     contract::verdict(verdict, case.rollouts()).map_err(|why| Fault::from(format!("`after_step`: {}", why.text)))?;
     Ok(verdict)
