@@ -123,6 +123,18 @@ pub fn choices<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
+/// Why a list of names is refused in which one occurs twice; `None` if none does.
+///
+/// ```
+/// let names = ["style", "length", "style"].map(str::to_owned);
+/// let why = plugin_api::options::named_twice("rewards", &names);
+/// assert_eq!(why.as_deref(), Some("option `rewards`: names `style` twice"));
+/// ```
+pub fn named_twice(option: &str, names: &[String]) -> Option<String> {
+    let at = (1..names.len()).find(|at| names[..*at].contains(&names[*at]))?;
+    Some(format!("option `{option}`: names `{}` twice", names[at]))
+}
+
 /// Refuses a key that no declaration has; used by the macro.
 ///
 /// # Errors

@@ -338,7 +338,10 @@ fn operation(out: &mut String, op: &OpSpec) {
             Attr::BOOL => "bool",
             _ => "unknown",
         };
-        line!(out, "  attr {}: {kind}", attr.name);
+        let bits = (attr.default)();
+        let default =
+            if attr.kind == Attr::FLOAT { f64::from_bits(bits).to_string() } else { (bits as i64).to_string() };
+        line!(out, "  attr {}: {kind} = {default}", attr.name);
     }
     op.aliases.iter().for_each(|(output, input)| line!(out, "  {output} may be {input}"));
 }

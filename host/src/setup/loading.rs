@@ -113,7 +113,8 @@ impl Plugins {
                 }
                 Slot::Reward(_) => {
                     let manifest = library.reward_manifest()?;
-                    wrong = contract::option_names(&manifest.options, contract::REWARD_KEYS);
+                    let names = contract::option_names(&manifest.options, contract::REWARD_KEYS);
+                    wrong = [names, contract::reward_parts(&manifest)].concat();
                     specs = manifest.options.clone();
                     rewards.push(library);
                 }

@@ -311,6 +311,18 @@ mod tests {
         unsafe { function() }
     }
 
+    /// Catches a need of a later version's kind that is opened as if it were a library.
+    #[test]
+    fn needs_of_unknown_kinds_are_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lib.so");
+        fs::write(&path, "no library").unwrap();
+        let preload = ["later:x", "libx.so", "local:liby.so", "global:libz.so"].map(str::to_owned).to_vec();
+        let found = LibraryFile::read(&path).unwrap().companions(&PluginInfo { preload, ..info(&path) });
+        let found: Vec<_> = found.iter().map(|one| (one.path.to_str().unwrap(), one.global)).collect();
+        assert_eq!(found, [("liby.so", false), ("libz.so", true)]);
+    }
+
     /// Catches a library that is opened by its path after its bytes were read: a file that replaced it would run instead, and one
     /// that is overwritten in place would change under a run.
     #[test]

@@ -71,7 +71,7 @@ pub struct ObjectiveTable {
     pub weigh: extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
     /// Terms, cotangents and metrics.
     pub loss: extern "C" fn(instance: Instance, batch: RSlice<'_, ArrayRef<'_>>, out: &mut RVec<ArrayOwned>) -> Status,
-    /// Verdict on the window's metrics.
+    /// Verdict on the window's terms and metrics.
     pub after_step: extern "C" fn(instance: Instance, metrics: RSlice<'_, ArrayRef<'_>>, out: &mut u32) -> Status,
     /// State as bytes.
     pub state: extern "C" fn(instance: Instance, out: &mut RVec<u8>) -> Status,
@@ -133,7 +133,7 @@ pub struct ColumnRef<'a> {
     pub text: RStr<'a>,
     /// Its number, where `is_text` is 0.
     pub number: f64,
-    /// Which of the three it is. Plugins built before the value 2 existed read a list's JSON as a text, as they did before.
+    /// Which of the three it is. A plugin skips columns with another value.
     pub is_text: u32,
     /// Always 0.
     pub reserved: u32,

@@ -1,7 +1,7 @@
 //! Checks of an objective's manifest when it is loaded, and the names that belong to the host.
 
 use super::fault::twice;
-use super::option_names::{OBJECTIVE_KEYS, option_names};
+use super::option_names::{OBJECTIVE_KEYS, RESERVED_PREFIX, option_names};
 use crate::{
     batch::names,
     manifest::{Normaliser, ObjectiveManifest, Reduction, Statistic},
@@ -14,7 +14,9 @@ const LONGEST_NAME: usize = 100;
 const OWN_METRICS: &[&str] =
     &["step", "kind", "loss", "lr", "grad_norm", "tokens", "context", "refused", "token_accuracy", "exact_match"];
 /// Prefixes of such metrics; a later host's further ones begin with the last prefix.
-const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/", "host/"];
+const OWN_METRIC_GROUPS: &[&str] = &["eval/", "reward/", "critic/", "answers/", "telos.", "host/"];
+/// Ids that no objective may have, since the metrics of several objectives begin with the objective's id: the host's own groups.
+const OWN_IDS: &[&str] = &["eval", "critic", "answers", "host"];
 
 /// Whether the host writes a metric of this name into metrics.jsonl, so that no term or metric may have it.
 pub fn host_owns_metric(name: &str) -> bool {
@@ -42,7 +44,7 @@ const OWN_ARRAYS: &[&str] = &[
     "part",
 ];
 /// Prefixes of further such arrays: columns of the data, statistics of other models, names reserved for the ABI, and those that a
-/// later host adds to every batch. (A later statistic or role is in a batch only if the objective requires it.)
+/// later host adds to every batch. (A later statistic or role is in a batch only if an objective of the experiment requires it.)
 const OWN_ARRAY_GROUPS: &[&str] = &[
     names::COLUMN,
     names::REWARD_OF,
@@ -66,6 +68,9 @@ pub fn host_owns_array(name: &str) -> bool {
 /// All mistakes of a manifest that would make a run's numbers wrong or ambiguous; empty if there are none.
 pub fn manifest(manifest: &ObjectiveManifest) -> Vec<String> {
     let mut wrong = option_names(&manifest.options, OBJECTIVE_KEYS);
+    if OWN_IDS.contains(&manifest.id.as_str()) || manifest.id.starts_with(RESERVED_PREFIX) {
+        wrong.push(format!("its id `{}` is a name of the host's own numbers in metrics.jsonl; rename it", manifest.id));
+    }
     if manifest.terms.is_empty() {
         wrong.push("it declares no term, so that there is nothing to minimise".to_owned());
     }
@@ -137,7 +142,15 @@ mod tests {
         assert_eq!(manifest(&sound()), [""; 0]);
         for name in ["loss", "grad_norm", "lr", "step", "kind", "tokens", "context", "refused", "token_accuracy"]
             .into_iter()
-            .chain(["exact_match", "eval/loss", "reward/length", "critic/grad_norm", "answers/kl", "host/seconds"])
+            .chain([
+                "exact_match",
+                "eval/loss",
+                "reward/length",
+                "critic/grad_norm",
+                "answers/kl",
+                "telos.kl",
+                "host/seconds",
+            ])
         {
             let mut bad = sound();
             bad.metrics[0].name = name.into();
@@ -145,6 +158,10 @@ mod tests {
             let mut bad = sound();
             bad.terms[0].name = name.into();
             assert!(manifest(&bad).iter().any(|why| why.contains(&format!("term `{name}`"))), "{name}");
+        }
+        for id in ["eval", "host", "host_a"] {
+            let bad = ObjectiveManifest { id: id.into(), ..sound() };
+            assert!(manifest(&bad).iter().any(|why| why.contains(&format!("its id `{id}`"))), "{id}");
         }
         for name in ["rewards/chosen", "hosts", "losses", "my_loss", "evaluated", "kl"] {
             let mut good = sound();

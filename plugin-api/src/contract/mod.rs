@@ -6,7 +6,7 @@
 //! | `manifest` | [`manifest`] | no term, a name that the host owns, a name twice, an unknown normaliser or reduction, an expectation of nothing declared |
 //! | every `manifest` | [`option_names`](fn@option_names) | options with the name of a key of this or a later host, twice, or that are no plain key |
 //! | `manifest`, `requirements`, before they cross | [`finite_manifest`], [`finite_options`], [`finite_requirements`] | NaN and infinity, by field |
-//! | `requirements` | [`requirements`] | no statistic, one twice, descriptions of what is not read, numbers out of range, terms that are not declared |
+//! | `requirements` | [`requirements`] | no statistic, one twice, descriptions of what is not read, numbers out of range, terms and options that are not declared, what rollouts alone or data alone can have, a feature of a later version |
 //! | `compose` | [`composed`](fn@composed) | ids outside the vocabulary, sequences that are too short or too long, flags other than 0 and 1, arrays of the host, candidates twice, numbers that are not finite where they count |
 //! | `prepare` | [`prepared`] | arrays of the host, wrong lengths, `keep` other than 0 and 1, `request` other than one whole number, both of them without rollouts, numbers that are not finite where they count |
 //! | `weigh` | [`weights`] | a custom normaliser that is missing, given twice, negative or not finite |

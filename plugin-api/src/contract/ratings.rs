@@ -33,6 +33,12 @@ pub fn reward_parts(manifest: &RewardManifest) -> Vec<String> {
     if let Some(name) = twice(manifest.parts.iter().map(|part| part.name.as_str())) {
         wrong.push(format!("the part `{name}` is declared twice"));
     }
+    if manifest.id.starts_with(RESERVED_PREFIX) {
+        wrong.push(format!(
+            "its id `{}` begins with `{RESERVED_PREFIX}`, as only names of later hosts do; rename it",
+            manifest.id
+        ));
+    }
     wrong.extend(unknown_feature(&manifest.features));
     wrong
 }
@@ -168,6 +174,8 @@ mod tests {
         assert_eq!(reward_parts(&declared(&["a-b_2", "x"])), [""; 0]);
         let later = RewardManifest { features: vec!["batched".into()], ..Default::default() };
         assert!(reward_parts(&later)[0].contains("the feature `batched`"));
+        let named = RewardManifest { id: "host_a".into(), ..Default::default() };
+        assert!(reward_parts(&named)[0].contains("its id `host_a`"));
         for wrong in [&["token"][..], &["1"], &["a.b"], &[""], &["host_a"], &["a", "a"]] {
             assert_eq!(reward_parts(&declared(wrong)).len(), 1, "{wrong:?}");
         }

@@ -39,14 +39,15 @@ fn sample_of(s: &SampleRef<'_>) -> Sample {
         columns: s
             .columns
             .iter()
-            .map(|c| {
+            .filter_map(|c| {
                 let text = || c.text.as_str().to_owned();
                 let value = match c.is_text {
                     0 => Column::Number(c.number),
+                    1 => Column::Text(text()),
                     2 => Column::Json(text()),
-                    _ => Column::Text(text()),
+                    _ => return None,
                 };
-                (c.name.as_str().to_owned(), value)
+                Some((c.name.as_str().to_owned(), value))
             })
             .collect(),
     }

@@ -37,7 +37,7 @@ pub struct RewardManifest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RewardPart {
-    /// Its name: letters, digits, `_` and `-`; neither a number nor `token`.
+    /// Its name: letters, digits, `_` and `-`; neither a number nor `token`, and not beginning with `host_`.
     pub name: String,
     /// What it is, in one sentence.
     pub meaning: String,

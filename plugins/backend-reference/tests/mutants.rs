@@ -180,11 +180,11 @@ impl Mutant {
     fn view<'c>(&self, call: &'c Call<'_>, name: &str) -> Option<&'c View> {
         let at = |specs: &[plugin_api::backend::catalogue::OperandSpec]| specs.iter().position(|s| s.name == name);
         let view = match (at(self.spec.inputs), at(self.spec.outputs)) {
-            (Some(at), _) => &call.inputs[at],
-            (None, Some(at)) => &call.outputs[at],
+            (Some(at), _) => call.inputs.get(at),
+            (None, Some(at)) => call.outputs.get(at),
             (None, None) => panic!("{} has no operand `{name}`", self.spec.name),
         };
-        Some(view).filter(|view| !view.is_none())
+        view.filter(|view| !view.is_none())
     }
 
     /// Rewrites a view's elements of f32 or i32 and returns the old ones.
@@ -210,16 +210,16 @@ impl Mutant {
     fn wrong(&mut self, call: &Call<'_>) -> Result<()> {
         let (mut inputs, mut attrs) = (call.inputs.to_vec(), call.attrs.to_vec());
         let mut attr = |name: &str, f: &dyn Fn(&Attr<'_>) -> u64| {
-            let found = attrs.iter_mut().find(|attr| attr.name.as_str() == name);
-            let attr = found.unwrap_or_else(|| panic!("no attribute `{name}`"));
-            attr.bits = f(attr);
+            assert!(self.spec.attrs.iter().any(|spec| spec.name == name), "no attribute `{name}`");
+            // One that is left out keeps its default.
+            attrs.iter_mut().filter(|attr| attr.name.as_str() == name).for_each(|attr| attr.bits = f(attr));
         };
         match self.mistake {
             Number(name, f) => attr(name, &|attr| f(f64::from_bits(attr.bits)).to_bits()),
             Integer(name, f) => attr(name, &|attr| f(attr.bits as i64) as u64),
             Without(name) => {
                 let at = self.spec.inputs.iter().position(|s| s.name == name).expect("an input");
-                inputs[at] = View::NONE;
+                inputs.iter_mut().skip(at).take(1).for_each(|view| *view = View::NONE);
             }
             Input(name, f) => {
                 // Wrong calls must still be refused, and their views may be anywhere.

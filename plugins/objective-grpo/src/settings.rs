@@ -8,7 +8,7 @@ use crate::{
 };
 use plugin_api::{
     manifest::{OptionSpec, TermNormaliser},
-    options::OptionSet,
+    options::{OptionSet, named_twice},
     prelude::*,
 };
 
@@ -53,8 +53,16 @@ impl Settings {
         };
         let settings = Self { config, baseline, scale, surrogate, estimator };
         let wrong: Vec<String> =
-            [settings.positive(), settings.aggregation(), settings.lengths(), settings.misplaced()].concat();
+            [settings.positive(), settings.twice(), settings.aggregation(), settings.lengths(), settings.misplaced()]
+                .concat();
         if wrong.is_empty() { Ok(settings) } else { Err(Error::new(Code::OPTION, wrong.join("; "))) }
+    }
+
+    /// Rewards that are named twice.
+    fn twice(&self) -> Vec<String> {
+        let c = &self.config;
+        let lists = [named_twice("rewards", &c.rewards), named_twice("token_rewards", &c.token_rewards)];
+        lists.into_iter().flatten().collect()
     }
 
     /// Numbers whose range excludes its lower end.

@@ -1,7 +1,11 @@
 //! Options of PPO, which combinations are refused, and what they require of the host.
 
 use crate::kl::{ESTIMATORS, Estimator};
-use plugin_api::{manifest::OptionSpec, options::OptionSet, prelude::*};
+use plugin_api::{
+    manifest::OptionSpec,
+    options::{OptionSet, named_twice},
+    prelude::*,
+};
 
 options! {
     /// Options of PPO.
@@ -70,8 +74,13 @@ impl Settings {
             return Err(Error::new(Code::OPTION, format!("option `kl_penalty`: `{}` is unknown", config.kl_penalty)));
         };
         let settings = Self { config, estimator };
-        let wrong: Vec<String> = [settings.positive(), settings.misplaced()].concat();
+        let wrong: Vec<String> = [settings.positive(), settings.twice(), settings.misplaced()].concat();
         if wrong.is_empty() { Ok(settings) } else { Err(Error::new(Code::OPTION, wrong.join("; "))) }
+    }
+
+    /// Rewards that are named twice.
+    fn twice(&self) -> Vec<String> {
+        named_twice("token_rewards", &self.config.token_rewards).into_iter().collect()
     }
 
     /// Numbers whose range excludes its lower end.

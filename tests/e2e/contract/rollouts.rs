@@ -99,6 +99,39 @@ fn groups_are_cut_apart_where_the_objective_says_so() {
     close(a[0], b[0], 1e-5, "the gradient of the first step");
 }
 
+/// Catches lists of a row that reach another row's answers, or none: where groups are cut apart, where some are dropped and more
+/// prompts drawn, and in the second pass.
+#[test]
+fn lists_of_a_row_belong_to_its_answers() {
+    let lab = lab(DYNAMIC);
+    let row = |n: usize| json!({"prompt": format!("{n}? "), "n": n, "marks": vec![n; n % 3]}).to_string() + "\n";
+    lab.write("rows.jsonl", (0..60).map(row).collect::<String>());
+    for sets in [&["train.micro_batch_tokens=48"][..], &["objective.groups=6", "rollout.max_prompts=24"]] {
+        lab.run(sets).succeeds();
+        assert_eq!(lab.tiny_run().train("list_gap"), [0.0; 8]);
+        std::fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
+    }
+}
+
+/// Catches an objective with a text of its own whose `compose` is not called beside rollouts, and sequences of it that depend on how
+/// the window is split.
+#[test]
+fn an_objective_with_its_own_text_composes_it_beside_rollouts() {
+    let lab = lab(&DYNAMIC.replace("[objective]", "[[objective]]"));
+    lab.write("notes.txt", (0..200).map(|i| format!("note {i} of many.\n\n")).collect::<String>());
+    let objectives =
+        "objective=[{plugin=\"dynamic\"},{plugin=\"fim\",rate=1.0,text=\"notes.txt\",tokens=256,weight=0.5}]";
+    for (name, width) in [("wide", 4096), ("narrow", 48)] {
+        let (name, width) = (format!("name={name}"), format!("train.micro_batch_tokens={width}"));
+        lab.run(&["model.vocab=260", objectives, &name, &width]).succeeds();
+    }
+    let [wide, narrow] = ["wide", "narrow"].map(|name| Run(lab.at(&format!("runs/{name}"))));
+    assert_eq!(wide.train("fim/rewritten"), [1.0; 8]);
+    assert_eq!(narrow.train("fim/rewritten"), [1.0; 8]);
+    close(wide.train("fim/nll/middle")[0], narrow.train("fim/nll/middle")[0], 1e-5, "the loss of the middles");
+    close(wide.train("grad_norm")[0], narrow.train("grad_norm")[0], 1e-5, "the gradient of the first step");
+}
+
 /// Catches an experiment whose groups are smaller than the objective needs.
 #[test]
 fn too_few_answers_to_a_prompt_are_refused_by_name() {

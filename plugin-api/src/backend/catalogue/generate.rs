@@ -105,13 +105,18 @@ macro_rules! catalogue {
                         $($(catalogue!(@operand $in $icl $ir $ic false Input),)*)?
                         $($(catalogue!(@operand $opt $ocl $or $oc true Input),)*)?
                     ],
+                    // A later version's optional output has to come behind these, or it would move them on the wire.
                     outputs: &[
                         $($(catalogue!(@operand $out $ucl $ur $uc false Output),)*)?
                         $($(catalogue!(@operand $oout $wcl $wr $wc true Output),)*)?
                         $($(catalogue!(@operand $upd $acl $ar $ac false Update),)*)?
                         $($(catalogue!(@operand $oupd $bcl $br $bc true Update),)*)?
                     ],
-                    attrs: &[$($(AttrSpec { name: stringify!($attr), kind: <$tty as AttrValue>::KIND },)*)?],
+                    attrs: &[$($(AttrSpec {
+                        name: stringify!($attr),
+                        kind: <$tty as AttrValue>::KIND,
+                        default: || <$tty as AttrValue>::to_bits($tdef),
+                    },)*)?],
                     aliases: &[$($((stringify!($ao), stringify!($ai)),)*)?],
                 };
 

@@ -52,6 +52,8 @@ pub struct AttrSpec {
     pub name: &'static str,
     /// One of [`Attr::INT`], [`Attr::FLOAT`], [`Attr::BOOL`].
     pub kind: u32,
+    /// The bits of its value where a call leaves it out.
+    pub default: fn() -> u64,
 }
 
 /// One operation of the catalogue.

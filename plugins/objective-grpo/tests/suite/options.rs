@@ -106,6 +106,8 @@ fn options_without_effect_are_refused_by_name() {
         (json!({"importance": "mask", "importance_cap": 0.0}), "`importance_cap`"),
         (json!({"dynamic": true, "baseline": "batch"}), "`dynamic`"),
         (json!({"rewards": ["exact"]}), "`rewards`"),
+        (json!({"token_rewards": ["a", "a"]}), "option `token_rewards`: names `a` twice"),
+        (json!({"aggregation": "normalize-then-sum", "rewards": ["a", "b", "a"]}), "option `rewards`: names `a` twice"),
         (json!({"reward_weights": [1.0]}), "`reward_weights`"),
         (json!({"aggregation": "normalize-then-sum"}), "`rewards`"),
         (

@@ -39,6 +39,7 @@ fn options_without_effect_are_refused_by_name() {
         (json!({"kl_control": "adaptive", "kl_target": 0.0}), "`kl_target`"),
         (json!({"kl_control": "adaptive", "kl_horizon": 0.0}), "`kl_horizon`"),
         (json!({"entropy_coef": 0.1, "report_entropy": false}), "`report_entropy`"),
+        (json!({"token_rewards": ["a", "a"]}), "`token_rewards`: names `a` twice"),
     ] {
         let error = create(given.clone()).err().unwrap_or_else(|| panic!("{given} is accepted"));
         assert_eq!(error.code, Code::OPTION);

@@ -25,6 +25,8 @@ const ENTROPY_GAP: &str = "entropy_gap";
 const ROLLOUTS: &str = "rollouts";
 /// Per sequence, from `prepare`: the sum of `reward.NAME.token`, minus `reward.NAME`.
 const SPANS: &str = "spans";
+/// Per sequence, from `prepare`: [`list_gap`].
+const LIST_GAP: &str = "list_gap";
 
 options! {
     /// Options.
@@ -67,6 +69,7 @@ impl ObjectivePlugin for Dynamic {
                 largest("groups", "The largest number of a group"),
                 smallest("spans_min", "Smallest sum of an answer's tokens minus its score; there only with `steps_of`"),
                 largest("spans_max", "Largest sum of an answer's tokens minus its score; there only with `steps_of`"),
+                largest("list_gap", "Distance of the list `marks` from what the column `n` says; there only with both"),
             ],
             ..Default::default()
         }
@@ -113,6 +116,9 @@ impl Objective for Dynamic {
             let differences: Vec<f64> = sums.zip(scores).map(|(sum, score)| sum - score).collect();
             made = made.with(SPANS, Scope::SEQUENCE, differences);
         }
+        if let Some(gaps) = list_gap(rollout)? {
+            made = made.with(LIST_GAP, Scope::SEQUENCE, gaps);
+        }
         if self.config.groups == 0 {
             return Ok(made);
         }
@@ -131,6 +137,9 @@ impl Objective for Dynamic {
         for (name, array) in [("drawn_at", names::SAMPLER_STEP), ("rollouts", ROLLOUTS), ("groups", names::GROUP)] {
             loss = largest(loss, name, batch.get(array)?.iter().copied());
         }
+        if let Some(now) = list_gap(batch)? {
+            loss = largest(loss, LIST_GAP, now.iter().chain(batch.get(LIST_GAP)?).copied());
+        }
         match batch.find(SPANS) {
             Some(spans) => Ok(extremes(loss, "spans", spans.data.iter().copied())),
             None => Ok(loss),
@@ -148,6 +157,16 @@ impl Objective for Dynamic {
         self.baseline = f64::from_le_bytes(baseline.try_into().map_err(|_| refused())?);
         Ok(())
     }
+}
+
+/// Per sequence, the distance of the sum of its list `marks`, n % 3 times the number n, from what it is by the column `n`.
+fn list_gap(batch: &Batch<'_>) -> Result<Option<Vec<f64>>> {
+    if batch.find("column.marks").is_none() {
+        return Ok(None);
+    }
+    let (mut marks, lengths) = (batch.column("marks")?.iter(), batch.lengths("column.marks")?);
+    let gap = |(length, n): (usize, &f64)| (marks.by_ref().take(length).sum::<f64>() - n * (n % 3.0)).abs();
+    Ok(Some(lengths.into_iter().zip(batch.column("n")?).map(gap).collect()))
 }
 
 fn extremes(loss: Loss, name: &str, values: impl Iterator<Item = f64> + Clone) -> Loss {

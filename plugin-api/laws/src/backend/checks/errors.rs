@@ -138,6 +138,18 @@ impl Probe<'_> {
         }
         // A host of a later minor version knows more operands.
         self.accept("an unknown input that is absent", &with_input(View::NONE))?;
+        let mut longer = draft.clone();
+        longer.outputs.push(View::NONE);
+        self.accept("an unknown output that is absent", &longer)?;
+        let mut shorter = draft.clone();
+        for views in [&mut shorter.inputs, &mut shorter.outputs] {
+            while views.last().is_some_and(View::is_none) {
+                views.pop();
+            }
+        }
+        if (shorter.inputs.len(), shorter.outputs.len()) != (draft.inputs.len(), draft.outputs.len()) {
+            self.accept("absent operands that are not sent", &shorter)?;
+        }
         if self.case.spec.outputs.last().is_some_and(|spec| !spec.optional) {
             let mut shorter = draft;
             shorter.outputs.pop();
@@ -154,6 +166,11 @@ impl Probe<'_> {
             let mut draft = self.stage.draft();
             draft.attrs[at].1 = if spec.kind == Attr::FLOAT { Attr::INT } else { Attr::FLOAT };
             self.refuse(format!("`{}` of another kind", spec.name), &[Code::INVALID_ARGUMENT], &draft);
+            let mut draft = self.stage.draft();
+            if draft.attrs[at].2 == (spec.default)() {
+                draft.attrs.remove(at);
+                self.accept(&format!("`{}` that is left out at its default", spec.name), &draft)?;
+            }
         }
         Ok(())
     }

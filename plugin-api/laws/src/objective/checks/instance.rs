@@ -1,5 +1,6 @@
 //! The laws of an instance over time: calls are repeatable, state changes only where allowed, and counts depend only on data.
 
+use super::requests::put_back;
 use crate::objective::{
     case::{Case, WINDOWS},
     compare::{Alike, Flat},
@@ -95,7 +96,7 @@ pub(in crate::objective) fn state(case: &Case<'_>) -> Outcome {
         ));
     }
     let mut new = case.instance()?;
-    new.restore(&saved).map_err(|e| Fault::from(format!("its own state is refused: {e}")))?;
+    put_back(new.as_mut(), &saved).map_err(|fault| fault.within("its own state is refused"))?;
     if new.state()? != saved {
         return fault("the restored instance has another state than the saved one");
     }

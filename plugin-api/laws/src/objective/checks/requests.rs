@@ -83,7 +83,7 @@ fn prepared(objective: &mut dyn Objective, window: &Batch<'_>, what: &str) -> Re
 }
 
 /// Restores a state as the host does: an objective without state has an empty one.
-fn put_back(objective: &mut dyn Objective, state: &[u8]) -> Result<(), Fault> {
+pub(super) fn put_back(objective: &mut dyn Objective, state: &[u8]) -> Result<(), Fault> {
     match state.is_empty() {
         true => Ok(()),
         false => Ok(objective.restore(state)?),
