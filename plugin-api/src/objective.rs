@@ -8,7 +8,7 @@
 //!
 //! Before the first step the host tries a batch: it calls `compose`, `prepare`, `weigh` and `loss` with the longest rows of the
 //! data, and restores the state. Prompts have made-up answers there (as many per prompt as the experiment samples), with rewards
-//! of 0, 0.5 and 1; every second answer ended.
+//! of 0, 0.5 and 1; every second answer ended. The parts of rewards and their numbers per token are made up too, each by itself.
 
 use crate::{
     Result,
@@ -33,8 +33,8 @@ pub trait Objective {
     /// A table in the [crate's documentation](crate#which-arrays-there-are) lists the arrays that go in and come out. The sequences
     /// that go in are parts of rows: `part` is 0 for a text, 1 for a prompt, 2 for a completion from its first supervised token on,
     /// 3 for a chosen and 4 for a rejected answer. Arrays of other names than the host's reach `prepare`, `weigh` and `loss`; entry i
-    /// per token belongs to token i, and the host shifts. Ids are within the vocabulary; sequences have at least two tokens and at
-    /// most as many as the array `longest` says; `mask`, `side` and `counted` are 0 or 1; each `row` is one of those given. Not
+    /// per token belongs to token i, and the host shifts. Ids are within the vocabulary. The parts of a row are put
+    /// together: a sequence has at least two tokens, one of them behind the first one and with `mask` 1, and at most as many as the array `longest` says; `mask`, `side` and `counted` are 0 or 1; each `row` is one of those given. Not
     /// called for prompts. The host refuses everything that [`crate::contract::composed`] lists.
     ///
     /// # Errors

@@ -71,6 +71,9 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
+/// Names that no plugin has: the host's own metrics begin with them, or arrays of rewards end with them.
+const OWN: &[&str] = &["answers", "critic", "eval", "host", "token"];
+
 /// The longest name.
 const LONGEST: usize = 64;
 
@@ -115,6 +118,9 @@ fn illegal(name: &str) -> Option<String> {
     let letters = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if !letters || !parts_are_words || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
         return Some("it is not made of lower-case letters, digits and single hyphens, beginning with a letter".into());
+    }
+    if OWN.contains(&name) {
+        return Some("telos names its own numbers so".to_owned());
     }
     RESERVED.contains(&name).then(|| "Rust or cargo reserves it".to_owned())
 }

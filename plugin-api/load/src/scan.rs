@@ -3,7 +3,7 @@
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 use plugin_api::{
     Code, Error, Result,
-    abi::header::{ABI_MAJOR, ABI_MINOR, HEADER_BYTES, HEADER_PREFIX, MAGIC, PluginHeader},
+    abi::header::{ABI_MAJOR, ABI_MINOR, HEADER_BYTES, HEADER_PREFIX, MAGIC, PluginHeader, is_plugin_id},
 };
 use std::{
     mem::offset_of,
@@ -80,11 +80,15 @@ fn read_header(path: &Path, data: &[u8]) -> Result<PluginInfo> {
     if data.get(..MAGIC.len()) != Some(&MAGIC[..]) {
         return Err(broken(path, "its plugin header does not begin as it should"));
     }
+    let id = text(offset_of!(PluginHeader, id), 64)?;
+    if !is_plugin_id(&id) {
+        return Err(broken(path, format!("it holds a plugin with the id {id:?}, expected letters, digits, - and _")));
+    }
     let needs = text(offset_of!(PluginHeader, preload), 256)?;
     let (remedies, preload): (Vec<&str>, Vec<&str>) =
         needs.split(';').filter(|p| !p.is_empty()).partition(|p| p.starts_with(REMEDY));
     Ok(PluginInfo {
-        id: text(offset_of!(PluginHeader, id), 64)?,
+        id,
         kind: text(offset_of!(PluginHeader, kind), 32)?,
         version: text(offset_of!(PluginHeader, version), 32)?,
         abi_major: number(offset_of!(PluginHeader, abi_major)),

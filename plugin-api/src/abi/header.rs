@@ -57,9 +57,23 @@ pub const fn padded<const N: usize>(text: &str) -> [u8; N] {
     out
 }
 
+/// Whether a plugin may have this id: ASCII letters, digits, `-` and `_`, at least one of them. It is a part of symbols, of the
+/// names of metrics and arrays, and of the keys of messages.
+pub const fn is_plugin_id(id: &str) -> bool {
+    let (bytes, mut i) = (id.as_bytes(), 0);
+    while i < bytes.len() {
+        if !(bytes[i].is_ascii_alphanumeric() || bytes[i] == b'-' || bytes[i] == b'_') {
+            return false;
+        }
+        i += 1;
+    }
+    !bytes.is_empty()
+}
+
 impl PluginHeader {
-    /// A header of this contract's version.
+    /// A header of this contract's version. Fails to compile (or panics) for an id that [`is_plugin_id`] refuses.
     pub const fn new(kind: &str, id: &str, version: &str, preload: &str) -> Self {
+        assert!(is_plugin_id(id), "the id of a plugin consists of letters, digits, - and _");
         PluginHeader {
             magic: MAGIC,
             bytes: HEADER_BYTES as u32,

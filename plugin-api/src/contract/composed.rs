@@ -21,7 +21,7 @@ pub struct Limits {
 ///
 /// # Errors
 /// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the
-/// vocabulary; a sequence with fewer than two tokens or with more than the model reads; `mask`, `side` or `counted` other than 0
+/// vocabulary; a sequence with fewer than two tokens, without a supervised one or with more than the model reads; `mask`, `side` or `counted` other than 0
 /// and 1; a row that is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number
 /// of the objective's own that is not finite, per token where the mask is 1, per sequence everywhere.
 pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
@@ -54,7 +54,11 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
     for (s, ends) in offsets.windows(2).enumerate() {
         let length = ends[1] - ends[0];
         if length < 2 {
-            return Err(Fault::at(format!("sequence {s} has {length} tokens, expected at least 2"), Some(s)));
+            let text = format!(
+                "sequence {s} has {length} tokens, expected at least 2; the parts of a row, such as a prompt and its completion, are \
+                 put into one sequence"
+            );
+            return Err(Fault::at(text, Some(s)));
         }
         if length > limits.longest {
             let most = limits.longest;
@@ -78,6 +82,15 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
             return fault(format!("the list `{}` holds {value}, expected finite numbers", array.name));
         }
     }
+    // The first token of a sequence is only read.
+    let learns = |ends: &&[usize]| mask[ends[0] + 1..ends[1]].contains(&1.0);
+    if let Some(s) = offsets.windows(2).position(|ends| !learns(&ends)) {
+        let text = format!(
+            "sequence {s} has no token behind its first one with `mask` 1, so that nothing is learned from it; the parts of a row, such \
+             as a prompt and its completion, are put into one sequence"
+        );
+        return Err(Fault::at(text, Some(s)));
+    }
     let given: BTreeSet<u64> = rows.get("row")?.iter().map(|row| row.to_bits()).collect();
     let own = answer.get("row")?;
     if let Some(s) = own.iter().position(|row| !given.contains(&row.to_bits())) {
@@ -100,7 +113,7 @@ pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<
 fn form(array: &Array<'_>, limits: Limits) -> Result<(), Fault> {
     let (name, found, cols) = (array.name.as_ref(), array.scope, array.cols);
     let (scope, columns) = match name {
-        // An author may return the given rows with changes, `longest` among them.
+        // An author may return given texts with changes, `longest` among the arrays.
         names::OFFSETS | names::LONGEST => (Scope::BATCH, 1),
         "token" | names::MASK | names::SEGMENT_END => (Scope::TOKEN, 1),
         "row" | "part" | names::GROUP | names::SIDE | names::COUNTED => (Scope::SEQUENCE, 1),
@@ -250,6 +263,9 @@ mod tests {
             (answer().with(names::MASK, Scope::TOKEN, vec![1.0; 6]), "`mask` holds 6 values"),
             (answer().with(names::MASK, Scope::TOKEN, vec![0.0, 0.5, 0.0, 1.0, 1.0]), "`mask` is 0.5 at token 1"),
             (answer().with(names::MASK, Scope::TOKEN, vec![f64::NAN; 5]), "`mask` is NaN"),
+            // A prompt without its completion.
+            (answer().with(names::MASK, Scope::TOKEN, vec![0.0, 0.0, 0.0, 1.0, 1.0]), "sequence 0 has no token behind"),
+            (answer().with(names::MASK, Scope::TOKEN, vec![0.0, 1.0, 1.0, 0.0, 0.0]), "sequence 1 has no token behind"),
             (answer().with("row", Scope::SEQUENCE, vec![4.0, 5.0]), "row 5, which was not given"),
             (answer().with("row", Scope::SEQUENCE, vec![-4.0, 9.0]), "row -4"),
             (answer().with(names::TARGET, Scope::TOKEN, vec![1.0; 5]), "`target`, an array of the host"),

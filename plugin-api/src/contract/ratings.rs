@@ -33,10 +33,11 @@ pub fn reward_parts(manifest: &RewardManifest) -> Vec<String> {
     if let Some(name) = twice(manifest.parts.iter().map(|part| part.name.as_str())) {
         wrong.push(format!("the part `{name}` is declared twice"));
     }
-    if manifest.id.starts_with(RESERVED_PREFIX) {
+    // Without another one, its id is the reward's name in an experiment.
+    if !manifest.id.is_empty() && !is_reward_name(&manifest.id) {
+        let id = &manifest.id;
         wrong.push(format!(
-            "its id `{}` begins with `{RESERVED_PREFIX}`, as only names of later hosts do; rename it",
-            manifest.id
+            "its id `{id}` cannot be the name of a reward: it is a number, `token`, or begins with `{RESERVED_PREFIX}`; rename it"
         ));
     }
     wrong.extend(unknown_feature(&manifest.features));
@@ -174,8 +175,10 @@ mod tests {
         assert_eq!(reward_parts(&declared(&["a-b_2", "x"])), [""; 0]);
         let later = RewardManifest { features: vec!["batched".into()], ..Default::default() };
         assert!(reward_parts(&later)[0].contains("the feature `batched`"));
-        let named = RewardManifest { id: "host_a".into(), ..Default::default() };
-        assert!(reward_parts(&named)[0].contains("its id `host_a`"));
+        for id in ["host_a", "token", "12"] {
+            let named = RewardManifest { id: id.into(), ..Default::default() };
+            assert!(reward_parts(&named)[0].contains(&format!("its id `{id}`")));
+        }
         for wrong in [&["token"][..], &["1"], &["a.b"], &[""], &["host_a"], &["a", "a"]] {
             assert_eq!(reward_parts(&declared(wrong)).len(), 1, "{wrong:?}");
         }

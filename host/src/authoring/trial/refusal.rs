@@ -9,7 +9,10 @@ pub fn explained(id: &str, error: &Error) -> Error {
     let why = format!("`{id}` cannot be tried in the quickstart world");
     let hint = match (error.kind(), error.hint()) {
         (Kind::Request, _) => {
-            format!("train `{id}` by an experiment of your own: telos check FILE, then telos run FILE")
+            format!(
+                "if an option decides it, choose another value with --set objective.NAME=VALUE (rollouts have the reward \"world\" alone); \
+                 otherwise train `{id}` by an experiment of your own: telos check FILE, then telos run FILE"
+            )
         }
         (_, Some(hint)) => hint.to_owned(),
         (_, None) => "fix the plugin, then start the trial again".to_owned(),

@@ -56,6 +56,6 @@ pub(in crate::cli) fn execute(args: Answers, plugin_folders: Vec<PathBuf>) -> Re
     let mut file = RowsFile::create(&args.out)?;
     let wanted = Wanted { samples: args.samples.map(|samples| samples as usize), held_out: args.held_out };
     let found = answers(&setup, wanted, &mut file, &interrupt)?;
-    file.finish()?;
+    file.finish(&found)?;
     print::result(&found, args.json)
 }

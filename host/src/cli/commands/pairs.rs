@@ -57,6 +57,6 @@ pub(in crate::cli) fn execute(args: Pairs, plugin_folders: Vec<PathBuf>) -> Resu
     let mut file = RowsFile::create(&args.out)?;
     let wanted = Wanted { samples: args.samples.map(|samples| samples as usize), held_out: args.held_out };
     let found = pairs(&setup, wanted, &mut file, &interrupt)?;
-    file.finish()?;
+    file.finish(&found)?;
     print::result(&found, args.json)
 }

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsString,
+    fmt::Display,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -63,12 +64,17 @@ impl RowsFile {
         Error::run(format!("cannot write {}", self.partial.display())).with_cause(cause)
     }
 
-    /// Gives the file its name.
+    /// Gives the file its name. `counts` say what became of the answers.
     ///
     /// # Errors
-    /// The file system failed, or another program has written a file of this name meanwhile; the rows are then still in the partial
+    /// No row was written; there is then no file. The file system failed, or another program has written a file of this name meanwhile; the rows are then still in the partial
     /// file.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(self, counts: &impl Display) -> Result<()> {
+        if self.rows == 0 {
+            let counts = counts.to_string();
+            let what = format!("no row was written, so that there is no {}", self.target.display());
+            return Err(Error::run(what).with_details(counts.lines().map(str::to_owned)));
+        }
         self.file.sync_all().map_err(|cause| self.failed(cause))?;
         if self.target.exists() {
             let what = format!("{} was written by another program meanwhile; {}", self.target.display(), self.kept());
@@ -117,8 +123,9 @@ mod tests {
         let (target, partial) = (lab.path().join("own.jsonl"), lab.path().join("own.jsonl.partial"));
         let empty = RowsFile::create(&target).unwrap();
         assert!(empty.interrupted(0, 9).message().contains("no row was written"));
-        drop(empty);
-        assert!(!partial.exists());
+        let why = empty.finish(&"answers 0").unwrap_err().report();
+        assert!(why.contains("no row was written") && why.contains("answers 0"), "{why}");
+        assert!(!partial.exists() && !target.exists());
         let mut rows = RowsFile::create(&target).unwrap();
         rows.append("{}\n{}\n").unwrap();
         let error = rows.interrupted(2, 9);
@@ -134,12 +141,12 @@ mod tests {
         fs::write(&target, "another's").unwrap();
         let mut rows = RowsFile::create(&target).unwrap();
         rows.append("{}\n").unwrap();
-        assert!(rows.finish().unwrap_err().message().contains("by another program meanwhile; 1 row is kept"));
+        assert!(rows.finish(&"").unwrap_err().message().contains("by another program meanwhile; 1 row is kept"));
         assert_eq!(fs::read_to_string(&target).unwrap(), "another's");
         [&partial, &target].into_iter().for_each(|file| fs::remove_file(file).unwrap());
         let mut rows = RowsFile::create(&target).unwrap();
         rows.append("{}\n").unwrap();
-        rows.finish().unwrap();
+        rows.finish(&"").unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "{}\n");
         assert!(!partial.exists());
     }

@@ -1,5 +1,6 @@
 //! Arrays of single rewards that objectives read by name: each must come from a reward of the experiment.
 
+use plugin_api::batch::names;
 use serde_json::Value as Json;
 
 use super::rewards::Rewards;
@@ -19,9 +20,11 @@ pub(super) fn check_names(setup: &Setup, objectives: &Objectives, refuse: &mut i
         let part = |(_, last): &(&str, &str)| last.parse::<usize>().is_err();
         let name = array.rsplit_once('.').filter(part).map_or(array.as_str(), |(name, _)| name);
         let there = if rewards.is_empty() { "none".to_owned() } else { rewards.join(", ") };
+        let prefixed = array.strip_prefix(names::REWARD_OF).filter(|rest| reward_of(rest, &rewards).is_some());
+        let hint = prefixed.map(|rest| format!("; its requirements must name it \"{rest}\"")).unwrap_or_default();
         refuse(
-            &key(setup, active, array),
-            format!("objective \"{}\" reads the reward \"{name}\"; there are: {there}", active.id),
+            &key(setup, active, array, Some(name)),
+            format!("objective \"{}\" reads the reward \"{name}\"; there are: {there}{hint}", active.id),
         );
     }
 }
@@ -33,7 +36,8 @@ impl Rewards {
         let given = self.arrays();
         for active in objectives.iter() {
             for array in active.requirements.reward_names.iter().filter(|array| !given.contains(array)) {
-                let key = key(setup, active, array);
+                let part = array.rsplit_once('.').map(|(_, part)| part);
+                let key = key(setup, active, array, part);
                 let Some(reward) = reward_of(array, &rewards).filter(|_| mistakes.are_free(&[&key])) else { continue };
                 let own = |given: &&String| reward_of(given, &rewards) == Some(reward);
                 let own: Vec<String> = given.iter().filter(own).map(|array| format!("`reward.{array}`")).collect();
@@ -54,9 +58,16 @@ fn reward_of<'r>(array: &str, rewards: &'r [String]) -> Option<&'r str> {
     named(array).or_else(|| array.rsplit_once('.').and_then(|(name, _)| named(name)))
 }
 
-/// The key of the option whose value names the array, as it is or without its last part.
-fn key(setup: &Setup, active: &Active, array: &str) -> String {
-    let names = |value: &Json| value == array || array.rsplit_once('.').is_some_and(|(name, _)| value == name);
-    let is_meant = |value: &Json| names(value) || value.as_array().is_some_and(|list| list.iter().any(names));
-    setup.loaded.option_key(active.table, |_, value| is_meant(value))
+/// The key of the option whose value names the array or one of its parts, the whole array before the part that is `missing`, and that
+/// before the others.
+fn key(setup: &Setup, active: &Active, array: &str, missing: Option<&str>) -> String {
+    let table = setup.loaded.key_of("objective", active.table);
+    let (name, part) = array.rsplit_once('.').unwrap_or((array, array));
+    let wanted = [Some(array), missing, Some(name), Some(part)];
+    let keys = wanted.into_iter().flatten().map(|wanted| {
+        let is_meant =
+            |value: &Json| value == wanted || value.as_array().is_some_and(|list| list.iter().any(|one| one == wanted));
+        setup.loaded.option_key(active.table, |_, value| is_meant(value))
+    });
+    keys.into_iter().find(|key| *key != table).unwrap_or(table)
 }

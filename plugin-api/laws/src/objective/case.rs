@@ -19,6 +19,8 @@ pub(super) struct Case<'a> {
     pub(super) laws: &'a Laws,
     pub(super) options: &'a OptionMap,
     pub(super) requirements: Requirements,
+    /// Generates batches with everything that the requirements name.
+    generator: Generator,
     /// The windows that each law uses, by the numbers they are drawn with.
     pub(super) draws: Vec<u64>,
     /// The part of each window that is kept; all of it if `None`.
@@ -31,12 +33,15 @@ pub(super) const WINDOWS: u64 = 3;
 impl<'a> Case<'a> {
     pub(super) fn new(laws: &'a Laws, options: &'a OptionMap) -> Result<Self, Fault> {
         let requirements = (laws.create)(options)?.requirements()?;
-        Ok(Self { laws, options, requirements, draws: (0..WINDOWS).collect(), cut: None })
+        let generator = laws.generator.for_requirements(&requirements);
+        Ok(Self { laws, options, requirements, generator, draws: (0..WINDOWS).collect(), cut: None })
     }
 
     /// The same with only one window, or with a part of it.
     pub(super) fn only(&self, draw: u64, cut: Option<Cut>) -> Case<'a> {
-        Case { laws: self.laws, options: self.options, requirements: self.requirements.clone(), draws: vec![draw], cut }
+        let Self { laws, options, requirements, generator, .. } = self;
+        let (requirements, generator) = (requirements.clone(), generator.clone());
+        Case { laws, options, requirements, generator, draws: vec![draw], cut }
     }
 
     pub(super) fn windows(&self) -> impl Iterator<Item = u64> {
@@ -53,7 +58,7 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn generator(&self) -> &Generator {
-        &self.laws.generator
+        &self.generator
     }
 
     pub(super) fn instance(&self) -> Result<Box<dyn Objective>> {
@@ -79,11 +84,7 @@ impl<'a> Case<'a> {
 
     /// The same data with statistics of `values`.
     pub(super) fn fill(&self, data: &Batch<'_>, values: Values) -> Result<Batch<'static>> {
-        let generator = match &self.requirements.candidates {
-            Some(candidates) => self.generator().clone().with_candidates(candidates.count as usize),
-            None => self.generator().clone(),
-        };
-        generator.fill(data, &self.requirements.statistics, values)
+        self.generator.fill(data, &self.requirements.statistics, values)
     }
 
     /// An instance and a batch that is ready for its `loss`.

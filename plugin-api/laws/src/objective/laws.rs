@@ -123,9 +123,8 @@ impl Laws {
     fn run_window(&self, options: &OptionMap, generator: &Generator) -> Result<()> {
         let mut objective = (self.create)(options)?;
         let requirements = objective.requirements()?;
+        let generator = &generator.for_requirements(&requirements);
         let statistics = requirements.statistics;
-        let count = requirements.candidates.map(|candidates| candidates.count as usize);
-        let generator = &count.map_or(generator.clone(), |count| generator.clone().with_candidates(count));
         let composed = objective.compose(&generator.rows(&self.manifest, 0), 0)?;
         let composed = composed.filter(|_| self.manifest.data != DataKind::PROMPT);
         let data = match composed {

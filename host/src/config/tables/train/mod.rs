@@ -23,7 +23,7 @@ table! {
         /// this or steps
         epochs: f64, Form::Float(Excluded(0.0), Included(1e9)), example 1;
         batch in Option<batch::Written>;
-        /// the most tokens computed at a time, to save memory; never changes the result
+        /// the most tokens computed at a time, to save memory; changes nothing but the last digits of results
         micro_batch_tokens: usize, Form::POSITIVE_INT, default "16384, or the longest sequence if that is longer",
             example 2048;
         optimizer in optimizer::Written;

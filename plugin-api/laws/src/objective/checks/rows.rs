@@ -95,9 +95,6 @@ fn valid(case: &Case<'_>, rows: &Batch<'_>, composed: &Batch<'_>) -> Result<(), 
              (`--vocabulary`, `with_vocabulary`)";
         Fault::from(format!("`compose`: {}{}", why.text, if beyond { remedy } else { "" }))
     })?;
-    if composed.get(names::MASK)?.iter().all(|m| *m == 0.0) {
-        return fault("`compose` returned no supervised token");
-    }
     if case.manifest().data == DataKind::PREFERENCE {
         pairs(composed)?;
     }

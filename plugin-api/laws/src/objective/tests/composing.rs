@@ -205,7 +205,11 @@ fn results_of_compose_are_checked() {
         ("offsets between tokens", |r, s| with(r, s, "offsets", |o| o[1] += 0.5), "expected a whole number"),
         ("another row", |r, s| with(r, s, "row", |row| row[0] = 1.0), "row 1, which was not given"),
         ("one mask short", |r, s| with(r, s, "mask", |m| _ = m.pop()), "`mask` holds"),
-        ("nothing to learn", |r, s| with(r, s, "mask", |m| m.fill(0.0)), "`compose` returned no supervised token"),
+        (
+            "nothing to learn",
+            |r, s| with(r, s, "mask", |m| m.fill(0.0)),
+            "sequence 0 has no token behind its first one with `mask` 1",
+        ),
     ];
     for (mistake, compose, text) in mistakes {
         breaks(mistake, &composed(compose), "compose", text);

@@ -130,3 +130,41 @@ fn an_objective_with_rollouts_and_state_passes_and_its_mistakes_are_detected() {
         check(mistake, laws.with_generator(generator).verify(), expected);
     }
 }
+
+/// Reads arrays of single rewards that its requirements name.
+struct Named;
+
+impl Objective for Named {
+    fn requirements(&self) -> Result<Requirements> {
+        let reward_names = ["style", "style.words", "style.token"].map(str::to_owned).to_vec();
+        Ok(Requirements { reward_names, ..Requirements::reading(["logp"]) })
+    }
+
+    fn prepare(&mut self, rollouts: &Batch<'_>) -> Result<Batch<'static>> {
+        let (style, words) = (rollouts.get("reward.style")?, rollouts.get("reward.style.words")?);
+        let both: Vec<f64> = style.iter().zip(words).map(|(style, words)| style + words).collect();
+        let tokens = rollouts.get("reward.style.token")?.to_vec();
+        Ok(Batch::new().with("both", Scope::SEQUENCE, both).with("own", Scope::TOKEN, tokens))
+    }
+
+    fn loss(&self, batch: &Batch<'_>) -> Result<Loss> {
+        let (tape, mask) = (batch.tape()?, batch.mask()?);
+        let advantage = batch.var(&tape, "both")?.to_tokens() + batch.var(&tape, "own")?;
+        Loss::new().term(&tape, "policy", 1.0, -(batch.var(&tape, "logp")? * advantage).masked_sum(mask))
+    }
+}
+
+/// Catches laws without the arrays that the requirements name, so that no objective that reads a part of a reward could pass them.
+#[test]
+fn arrays_of_single_rewards_that_an_objective_requires_are_there() {
+    let manifest = ObjectiveManifest {
+        terms: vec![TermSpec::new("policy", Normaliser::SUPERVISED_TOKENS, "REINFORCE")],
+        metrics: Vec::new(),
+        ..manifest()
+    };
+    let laws = Laws::new(manifest, |options| {
+        refuse_unknown(&[], options)?;
+        Ok(Named)
+    });
+    check("named rewards", laws.verify(), &[]);
+}

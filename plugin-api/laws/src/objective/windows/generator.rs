@@ -1,8 +1,8 @@
 //! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
 //!
 //! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
-//! answers with `reward`, `reward.first` and `reward.second`, whose sum it is, `ended` and `sampler.step` (in one group all rewards
-//! are equal, one group has a single answer), running text has sequences without tokens and sequences without supervised ones. Every
+//! answers with `reward`, `reward.first` and `reward.second`, whose sum it is, the other arrays of single rewards that the requirements
+//! name, `ended` and `sampler.step` (in one group all rewards are equal, one group has a single answer), running text has sequences without tokens and sequences without supervised ones. Every
 //! window has `step` and `steps`, and is at another step than the window before. The author adds arrays that only one objective uses,
 //! and columns of the data.
 
@@ -15,7 +15,7 @@ use super::{
 use plugin_api::{
     Code, Error, Result,
     batch::{Array, Batch, Scope, names},
-    manifest::{DataKind, ObjectiveManifest, Statistic},
+    manifest::{DataKind, ObjectiveManifest, Requirements, Statistic},
     objective::{has_gradient, role_of},
 };
 use std::ops::RangeInclusive;
@@ -30,6 +30,8 @@ pub struct Generator {
     vocabulary: usize,
     /// Candidates per token.
     candidates: usize,
+    /// Arrays of single rewards, without `reward.`, besides those of `first` and `second`.
+    rewards: Vec<String>,
     extras: Vec<Extra>,
 }
 
@@ -39,13 +41,24 @@ const LABEL: &str = "column.label";
 /// Optimizer steps of a run, as `steps` says.
 const STEPS: u64 = 8;
 
+/// The rewards that every rollout has.
+const FIRST_AND_SECOND: [&str; 2] = ["first", "second"];
+
 /// Candidates per token, unless the requirements say otherwise.
 const COLUMNS: usize = 3;
 
 impl Generator {
     /// Six units (sequences, pairs, or groups of answers) of up to seven tokens over a vocabulary of 50.
     pub fn new(seed: u64) -> Self {
-        Self { seed, units: 6, longest: 7, vocabulary: 50, candidates: COLUMNS, extras: Vec::new() }
+        Self {
+            seed,
+            units: 6,
+            longest: 7,
+            vocabulary: 50,
+            candidates: COLUMNS,
+            rewards: Vec::new(),
+            extras: Vec::new(),
+        }
     }
 
     /// Sets the number of sequences, pairs or groups (at least 3), and the greatest length (at least 2).
@@ -67,6 +80,17 @@ impl Generator {
     pub fn with_candidates(mut self, count: usize) -> Self {
         self.candidates = count.max(1);
         self
+    }
+
+    /// Sets what an instance requires of its batches: the number of candidates, and the arrays of single rewards.
+    pub(in crate::objective) fn for_requirements(&self, requirements: &Requirements) -> Self {
+        let own = self.clone();
+        let own = match &requirements.candidates {
+            Some(candidates) => own.with_candidates(candidates.count as usize),
+            None => own,
+        };
+        let given = |name: &&String| !FIRST_AND_SECOND.contains(&name.as_str());
+        Self { rewards: requirements.reward_names.iter().filter(given).cloned().collect(), ..own }
     }
 
     /// Adds an array of real numbers, such as `column.margin` per sequence.
@@ -176,6 +200,17 @@ impl Generator {
         let second: Vec<f64> = reward.iter().zip(&first).map(|(reward, first)| reward - first).collect();
         let step = vec![(10 * draw) as f64; groups.len()];
         let named = |name: &str| format!("{}{name}", names::REWARD_OF);
+        let batch = self.rewards.iter().enumerate().fold(batch, |batch, (i, name)| match name.ends_with(".token") {
+            true => {
+                let tokens = batch.find(names::MASK).map_or(0, |mask| mask.data.len());
+                batch.with(named(name), Scope::TOKEN, (0..tokens).map(|_| rng.between(-1.0, 1.0)).collect::<Vec<f64>>())
+            }
+            // Equal for equal rewards, as `first` and `second` are.
+            false => {
+                let own = reward.iter().map(|reward| reward * (1.0 + reward / (i + 2) as f64));
+                batch.with(named(name), Scope::SEQUENCE, own.collect::<Vec<f64>>())
+            }
+        });
         batch
             .with(names::REWARD, Scope::SEQUENCE, reward)
             .with(names::ENDED, Scope::SEQUENCE, ended)
