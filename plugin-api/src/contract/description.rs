@@ -82,7 +82,11 @@ pub fn manifest(manifest: &ObjectiveManifest) -> Vec<String> {
             wrong.push(format!("the {what} {name:?} has a name that {why}"));
         }
         if host_owns_metric(name) {
-            wrong.push(format!("the {what} `{name}` has a name of the host's own numbers in metrics.jsonl; rename it"));
+            let all = [OWN_METRICS, OWN_METRIC_GROUPS].concat().join("`, `");
+            wrong.push(format!(
+                "the {what} `{name}` has a name of the host's own numbers in metrics.jsonl; rename it (the host's are, or begin with: \
+                 `{all}`)"
+            ));
         }
     }
     if let Some(name) = twice(named.iter().map(|(_, name)| *name)) {

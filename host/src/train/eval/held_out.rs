@@ -175,15 +175,15 @@ mod tests {
             row,
             ..Default::default()
         };
-        let rows = [(0, &[1, 2, 3][..]), (1, &[4, 5])].map(sequence).to_vec();
-        let all = composed(&Objectives::new(vec![active]).unwrap(), rows, 7, 3).unwrap();
+        let rows = [(0, &[1, 2, 3][..]), (1, &[4, 5, 6])].map(sequence).to_vec();
+        let all = composed(&Objectives::new(vec![active]).unwrap(), rows, 7, 4).unwrap();
         all.into_iter().map(|batch| (batch.tokens, batch.targets, batch.mask)).collect()
     }
 
     /// Catches an evaluation that ignores the sequences that an objective composes.
     #[test]
     fn an_objective_that_composes_is_evaluated_on_its_own_sequences() {
-        assert_eq!(evaluated(1), [(vec![3, 2, 5], vec![2, 1, 4], vec![1.0, 0.0, 0.0])]);
+        assert_eq!(evaluated(1), [(vec![3, 2, 6, 5], vec![2, 1, 5, 4], vec![1.0, 0.0, 1.0, 0.0])]);
     }
 
     /// Catches composed sequences that exceed the memory of a batch because there are more of them than rows.
