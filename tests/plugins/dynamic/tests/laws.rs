@@ -14,6 +14,7 @@ fn the_laws_hold() {
         [("groups".to_owned(), groups.into()), ("steps_of".to_owned(), steps_of.into())].into_iter().collect()
     };
     let generator = Generator::new(7).with_array("reward.first.token", Scope::TOKEN, -1.0..=1.0);
+    let generator = generator.with_integers("column.n", Scope::SEQUENCE, 1..=9).with_list("marks", 0.5..=2.0);
     verify::<Dynamic>(&[options(0, "first"), options(4, ""), options(9, "")], &generator).assert_ok();
 }
 
