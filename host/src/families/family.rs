@@ -28,6 +28,30 @@ pub enum Biases {
     Always,
     /// As set by `attention_bias` and `mlp_bias`.
     Configured,
+    /// Those of queries, keys and values.
+    QueriesKeysValues,
+    /// None.
+    Never,
+}
+
+/// In which layers a token attends only to a window of the tokens before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Windows {
+    /// In none.
+    Never,
+    /// In every layer, of `sliding_window` tokens; null means that there is none.
+    EveryLayer {
+        /// The window if the key is absent.
+        default: Option<u64>,
+    },
+    /// Where `use_sliding_window` is true: in the layers that `layer_types` calls "sliding_attention"; without that key in all but the
+    /// first `max_window_layers`.
+    Switched {
+        /// The window if the key is absent.
+        default: u64,
+        /// `max_window_layers` if the key is absent.
+        full_layers: u64,
+    },
 }
 
 /// A family of decoders.
@@ -51,6 +75,8 @@ pub struct Family {
     pub mlp: Mlp,
     /// Biases of linear layers.
     pub biases: Biases,
+    /// In which layers attention has a window.
+    pub windows: Windows,
     /// Matrices are stored as (in, out): transposed on load and save.
     pub stored_transposed: bool,
     /// Keys of config.json.
@@ -129,7 +155,7 @@ pub struct Names {
     pub output: &'static str,
     /// Norm before the feed-forward block.
     pub norm2: &'static str,
-    /// The block's first projections: gate and up, or a single one.
+    /// The block's first projections: gate and up, one for both, or a single one.
     pub up: &'static [&'static str],
     /// The block's last projection.
     pub down: &'static str,

@@ -2,7 +2,7 @@
 
 use plugin_api::backend::ops::NormKind;
 
-use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions};
+use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, Windows};
 
 /// Layer norms, learned positions, a plain feed-forward block, biases everywhere.
 pub const GPT2: Family = Family {
@@ -15,6 +15,7 @@ pub const GPT2: Family = Family {
     positions: Positions::Learned,
     mlp: Mlp::Plain,
     biases: Biases::Always,
+    windows: Windows::Never,
     stored_transposed: true,
     keys: Keys {
         layers: "n_layer",

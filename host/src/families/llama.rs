@@ -2,7 +2,7 @@
 
 use plugin_api::backend::ops::NormKind;
 
-use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions};
+use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, Windows};
 
 /// RMS norms, rotary positions, a gated feed-forward block.
 pub const LLAMA: Family = Family {
@@ -15,6 +15,7 @@ pub const LLAMA: Family = Family {
     positions: Positions::Rotary,
     mlp: Mlp::Gated,
     biases: Biases::Configured,
+    windows: Windows::Never,
     stored_transposed: false,
     keys: Keys {
         layers: "num_hidden_layers",

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`family`] | the fields of a family |
-//! | `llama`, `gpt2` | a family each |
+//! | `llama`, `gpt2`, `mistral`, `qwen2`, `phi3` | a family each |
 //!
 //! A new family made of existing pieces is a new file, and its line in [`FAMILIES`]; `..LLAMA` copies the fields of a relative. A
 //! new kind of piece is a new value of an enum in [`family`], and one place in the decoder that computes it.
@@ -11,11 +11,14 @@
 pub mod family;
 mod gpt2;
 mod llama;
+mod mistral;
+mod phi3;
+mod qwen2;
 
 pub use family::Family;
 
 /// Every family.
-pub const FAMILIES: &[&Family] = &[&llama::LLAMA, &gpt2::GPT2];
+pub const FAMILIES: &[&Family] = &[&llama::LLAMA, &gpt2::GPT2, &mistral::MISTRAL, &qwen2::QWEN2, &phi3::PHI3];
 
 /// The family of an experiment that does not name one.
 pub const DEFAULT: &Family = &llama::LLAMA;
@@ -48,7 +51,7 @@ mod tests {
         for family in FAMILIES {
             let (name, names) = (family.model_type, &family.names);
             assert_eq!(find(name).map(|found| found.class), Some(family.class), "{name}");
-            assert_eq!(names.up.len(), if family.mlp == Mlp::Gated { 2 } else { 1 }, "{name}");
+            assert!(names.up.len() == 1 || family.mlp == Mlp::Gated && names.up.len() == 2, "{name}");
             assert!(matches!(names.qkv.len(), 1 | 3), "{name}");
             assert_eq!(names.positions.is_some(), family.positions == Positions::Learned, "{name}");
         }

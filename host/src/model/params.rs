@@ -12,6 +12,7 @@ use telos_random::Rng;
 use super::shape::config::ModelConfig;
 use crate::device::Buffer;
 use crate::error::{Error, Result};
+use crate::families::family::Mlp;
 
 /// The name of the scalar head in files.
 pub const SCALAR_HEAD: &str = "score.weight";
@@ -238,10 +239,12 @@ impl Builder<'_> {
         // Projections that add to the residual stream start with smaller values, the more of them there are (Radford et al.
         // 2019).
         let residual = Init::Normal(config.init_std / (2.0 * config.layers as f64).sqrt());
-        let up_widths = vec![config.hidden; names.up.len()];
+        // Gate and up may be one matrix.
+        let joined = if config.family.mlp == Mlp::Gated { 2 / names.up.len().max(1) as u64 } else { 1 };
+        let up_widths = vec![joined * config.hidden; names.up.len()];
         let norm1 = self.norm(&at(names.norm1))?;
         let qkv = self.linears(&all(names.qkv), widths, config.dim, config.attention_bias, normal)?;
-        let output = self.linear(at(names.output), config.dim, q, config.attention_bias, residual)?;
+        let output = self.linear(at(names.output), config.dim, q, config.output_bias, residual)?;
         let norm2 = self.norm(&at(names.norm2))?;
         let up = self.linears(&all(names.up), &up_widths, config.dim, config.mlp_bias, normal)?;
         let down = self.linear(at(names.down), config.dim, config.hidden, config.mlp_bias, residual)?;

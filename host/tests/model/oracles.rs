@@ -1,11 +1,13 @@
 //! Logits, loss, gradients and greedy tokens of transformers' own models, on every backend.
 
 use serde_json::Value;
-use telos::families::NAMES;
 use telos::generate::{GenerateOptions, generate};
 use telos::model::{Keep, Model};
 
-use crate::support::{Packed, RECOMPUTES, backends, close, device, float, floats, gradient, ints, json, l2, oracles};
+use crate::support::{
+    Packed, RECOMPUTES, backends, close, device, float, floats, gradient, ints, json, l2, models, oracles,
+    reference_models,
+};
 
 struct Oracle {
     folder: std::path::PathBuf,
@@ -28,8 +30,8 @@ fn oracle(family: &str) -> Oracle {
 /// Catches a wrong epsilon, GELU variant, rotary pairing, score scale or head sharing: each moves logits by 4e-4 or more.
 #[test]
 fn logits_and_loss_are_those_of_transformers() {
-    for family in NAMES {
-        let Oracle { folder, expected, sequences } = oracle(family);
+    for family in models() {
+        let Oracle { folder, expected, sequences } = oracle(&family);
         let packed = Packed::new(&sequences);
         for backend in backends() {
             let model = Model::from_folder(&device(backend), &folder).unwrap();
@@ -54,8 +56,8 @@ fn logits_and_loss_are_those_of_transformers() {
 /// Catches a wrong or missing gradient of any tensor, on any backend, with any recompute setting, by either head path.
 #[test]
 fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
-    for family in NAMES {
-        let Oracle { folder, expected, sequences } = oracle(family);
+    for family in models() {
+        let Oracle { folder, expected, sequences } = oracle(&family);
         let packed = Packed::new(&sequences);
         for backend in backends() {
             let model = Model::from_folder(&device(backend), &folder).unwrap();
@@ -81,8 +83,8 @@ fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
 /// Catches a cache that is off by one, that samples share by mistake, or that holds unrotated keys.
 #[test]
 fn greedy_tokens_are_those_of_transformers_alone_and_together() {
-    for family in NAMES {
-        let Oracle { folder, expected, .. } = oracle(family);
+    for family in models() {
+        let Oracle { folder, expected, .. } = oracle(&family);
         let lists = |key: &str| expected["greedy"][key].as_array().unwrap().iter().map(ints).collect::<Vec<_>>();
         let (prompts, wanted) = (lists("prompts"), lists("continuations"));
         for backend in backends() {
@@ -102,8 +104,8 @@ fn greedy_tokens_are_those_of_transformers_alone_and_together() {
 /// Catches a key that is read from only one of the two layouts of config.json.
 #[test]
 fn both_layouts_of_the_config_give_the_same_model() {
-    for family in NAMES {
-        let Oracle { folder, sequences, .. } = oracle(family);
+    for family in models() {
+        let Oracle { folder, sequences, .. } = oracle(&family);
         let older = tempfile::tempdir().unwrap();
         std::fs::copy(folder.join("config_v4.json"), older.path().join("config.json")).unwrap();
         std::fs::copy(folder.join("model.safetensors"), older.path().join("model.safetensors")).unwrap();
@@ -114,5 +116,18 @@ fn both_layouts_of_the_config_give_the_same_model() {
             forward.hidden().to_vec().unwrap()
         };
         assert_eq!(hidden(&folder), hidden(older.path()), "{family}");
+    }
+}
+
+/// Catches a family that is half read: its model would load and compute something else.
+#[test]
+fn other_families_are_refused_by_name_with_those_that_are_known() {
+    for name in reference_models().1 {
+        let folder = oracles().join("models").join(&name);
+        let error = Model::from_folder(&device("reference"), &folder).map(|_| ()).unwrap_err().report();
+        let kind = json(&folder.join("config.json"))["model_type"].to_string();
+        for part in ["config.json: `model_type`", &kind, "implemented are llama"] {
+            assert!(error.contains(part), "{name}: {part} is missing in {error}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use plugin_api::manifest::kind;
 use serde_json::{Value, json};
 use telos::device::{Buffer, Device};
 use telos::families;
+use telos::families::NAMES;
 use telos::families::family::{Biases, Mlp};
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
 use telos::plugins::Registry;
@@ -63,6 +64,30 @@ pub fn backends() -> Vec<&'static str> {
 pub fn oracles() -> PathBuf {
     let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/references");
     std::env::var_os("TELOS_ORACLES").map_or_else(here, PathBuf::from)
+}
+
+/// The reference models whose family is implemented, by the names of their folders; every family is among them.
+pub fn models() -> Vec<String> {
+    let (known, _) = reference_models();
+    let folder = oracles().join("models");
+    let family =
+        |name: &String| json(&folder.join(name).join("config.json"))["model_type"].as_str().expect("a name").to_owned();
+    let families: Vec<String> = known.iter().map(family).collect();
+    assert!(NAMES.iter().all(|name| families.iter().any(|family| family == name)), "{families:?}");
+    known
+}
+
+/// The reference models of families that are implemented, and the others.
+pub fn reference_models() -> (Vec<String>, Vec<String>) {
+    let folder = oracles().join("models");
+    let listed = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| folder.join(name).join("config.json").is_file()).collect();
+    names.sort();
+    names.into_iter().partition(|name| {
+        let config = json(&folder.join(name).join("config.json"));
+        NAMES.iter().any(|known| config["model_type"] == *known)
+    })
 }
 
 /// The reference trajectories of this kind, `KIND_*.json`, each with its name.

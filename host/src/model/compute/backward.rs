@@ -36,7 +36,7 @@ impl Model {
         for index in (lowest..self.layers.len()).rev() {
             let mut acts = tape.layers.pop().ok_or_else(|| missing("a layer"))?;
             self.fill_in(&pass, index, &mut acts)?;
-            self.layer_backward(&self.layers[index], &batch, acts, &d, grads)?;
+            self.layer_backward(index, &batch, acts, &d, grads)?;
         }
         self.embedding_backward(&batch, &d, grads)
     }
@@ -60,13 +60,13 @@ impl Model {
 
     fn layer_backward(
         &self,
-        layer: &Layer,
+        index: usize,
         batch: &DeviceBatch,
         mut acts: Activations,
         d: &Tensor,
         grads: &Buffer,
     ) -> Result<()> {
-        let tokens = batch.tokens;
+        let (layer, tokens) = (&self.layers[index], batch.tokens);
         let dup = self.mlp_backward(layer, &mut acts, d, grads)?;
         let normed = acts.normed2.take().ok_or_else(|| missing("a norm"))?;
         self.project_backward_weight(&layer.up, normed.view(), dup.view(), grads)?;
@@ -79,7 +79,7 @@ impl Model {
         self.norm_backward(layer.norm2, residual_norm(&middle, &stats, &dnormed, d), grads)?;
         drop(middle);
 
-        let dqkv = self.attention_backward(layer, batch, &mut acts, d, grads)?;
+        let dqkv = self.attention_backward(index, batch, &mut acts, d, grads)?;
         let normed = acts.normed1.take().ok_or_else(|| missing("a norm"))?;
         self.project_backward_weight(&layer.qkv, normed.view(), dqkv.view(), grads)?;
         self.project_backward_input(&layer.qkv, dqkv.view(), dnormed.view())?;
@@ -114,13 +114,13 @@ impl Model {
     /// Backward pass of output projection, attention and rotation: returns the cotangent of queries, keys and values.
     fn attention_backward(
         &self,
-        layer: &Layer,
+        index: usize,
         batch: &DeviceBatch,
         acts: &mut Activations,
         d: &Tensor,
         grads: &Buffer,
     ) -> Result<Tensor> {
-        let config = &self.config;
+        let (layer, config) = (&self.layers[index], &self.config);
         let attended = acts.attended.take().ok_or_else(|| missing("attention's output"))?;
         let qkv = acts.qkv.take().ok_or_else(|| missing("queries, keys and values"))?;
         let lse = acts.lse.take().ok_or_else(|| missing("attention's log-sum-exp"))?;
@@ -139,6 +139,7 @@ impl Model {
             offsets: batch.offsets.view(),
             prefix: batch.prompts.as_ref().map(Tensor::view),
             mask: config.mask(),
+            window: config.window(index),
             dq: dqkv.cols(0..q),
             dk: dqkv.cols(q..q + k),
             dv: dqkv.cols(q + k..q + 2 * k),

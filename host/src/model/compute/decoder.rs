@@ -244,6 +244,7 @@ impl Model {
                 head_dim: config.head_dim as i64,
                 scale: config.attention_scale(),
                 capacity: cache.capacity() as i64,
+                window: config.window(index),
                 ..DecodeAttention::default()
             })?;
             return Ok((y, None));
@@ -257,6 +258,7 @@ impl Model {
             offsets: batch.offsets.view(),
             prefix: batch.prompts.as_ref().map(Tensor::view),
             mask: config.mask(),
+            window: config.window(index),
             y: y.view(),
             lse: lse.as_ref().map(Tensor::view),
             heads: config.heads as i64,

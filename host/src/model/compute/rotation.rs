@@ -26,12 +26,9 @@ impl Rotation {
             ))
             .with_hint("lower the context length (model.context, or max_position_embeddings in config.json)")
         })?;
-        let angles = (0..config.context).flat_map(|position| {
-            (0..pairs).map(move |pair| {
-                let frequency = config.rope_theta.powf(-((2 * pair) as f64) / config.head_dim as f64);
-                position as f64 * frequency
-            })
-        });
+        let frequencies = config.rope.frequencies(config.head_dim);
+        let angles = (0..config.context)
+            .flat_map(|position| frequencies.iter().map(move |frequency| position as f64 * frequency));
         let (sin, cos): (Vec<f64>, Vec<f64>) = angles.map(f64::sin_cos).unzip();
         let table = |values: &[f64]| -> Result<Tensor> {
             let table = device.tensor_of(device.accumulator(), config.context, pairs)?;

@@ -4,6 +4,7 @@ use plugin_api::backend::ops::{ActivationKind, MaskKind};
 use plugin_api::manifest::AttentionMask;
 
 use super::fresh::Shape;
+use super::rope::Rope;
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::families::Family;
@@ -37,8 +38,10 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     /// Activation of the feed-forward block, by its Hugging Face name.
     pub activation: String,
-    /// Base of the rotary frequencies; not used with learned positions.
-    pub rope_theta: f64,
+    /// Frequencies of the rotary positions; not used with learned ones.
+    pub rope: Rope,
+    /// How many tokens a token attends to in each layer, itself included; 0: no limit. Empty if no layer has a limit.
+    pub windows: Vec<u64>,
     /// Whether the head is the embedding.
     pub tied: bool,
     /// Its outputs.
@@ -50,8 +53,10 @@ pub struct ModelConfig {
     pub segment_separator: Option<String>,
     /// Which tokens of its sequence a token attends to.
     pub attention: AttentionMask,
-    /// Whether the attention's projections have biases.
+    /// Whether the projections to queries, keys and values have biases.
     pub attention_bias: bool,
+    /// Whether attention's output projection has a bias.
+    pub output_bias: bool,
     /// Whether the feed-forward block's projections have biases.
     pub mlp_bias: bool,
     /// Standard deviation of initial weights.
@@ -107,6 +112,7 @@ impl ModelConfig {
     pub fn from_shape(shape: &Shape, vocab: usize) -> Result<ModelConfig> {
         let family = shape.arch;
         let biases = family.biases == Biases::Always;
+        let attention_bias = biases || family.biases == Biases::QueriesKeysValues;
         if shape.heads == 0 || !shape.dim.is_multiple_of(shape.heads) {
             return Err(Error::request(format!(
                 "[model]: dim {} is not a multiple of {} heads",
@@ -125,13 +131,15 @@ impl ModelConfig {
             context: shape.context as u64,
             norm_eps: shape.norm_eps,
             activation: family.defaults.activation.to_owned(),
-            rope_theta: shape.rope_theta.unwrap_or(10_000.0),
+            rope: Rope::new(shape.rope_theta.unwrap_or(10_000.0)),
+            windows: Vec::new(),
             tied: shape.tied,
             outputs: Outputs::TOKENS,
             scores: None,
             segment_separator: None,
             attention: AttentionMask::CAUSAL,
-            attention_bias: biases,
+            attention_bias,
+            output_bias: biases,
             mlp_bias: biases,
             init_std: shape.init_std,
             bos: None,
@@ -171,9 +179,7 @@ impl ModelConfig {
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(format!("norm epsilon is {}, expected a number above 0 and below 1", self.norm_eps));
         }
-        if !(self.rope_theta > 1.0 && self.rope_theta.is_finite()) {
-            return Err(format!("rope_theta is {}, expected a number above 1", self.rope_theta));
-        }
+        self.rope.check()?;
         if !(self.init_std >= 0.0 && self.init_std.is_finite()) {
             return Err(format!("initializer_range is {}, expected a number from 0", self.init_std));
         }
@@ -198,6 +204,11 @@ impl ModelConfig {
             mask if *mask == AttentionMask::BIDIRECTIONAL => MaskKind::BIDIRECTIONAL,
             _ => MaskKind::CAUSAL,
         }
+    }
+
+    /// How many tokens a token attends to in a layer, itself included; 0: no limit.
+    pub(in crate::model) fn window(&self, layer: usize) -> i64 {
+        self.windows.get(layer).map_or(0, |window| i64::try_from(*window).unwrap_or(i64::MAX))
     }
 
     /// Whether it can continue a text: a token does not depend on those after it.

@@ -8,6 +8,8 @@ use plugin_api::manifest::AttentionMask;
 use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
+use super::rope::Rope;
+use super::windows;
 use crate::data::Inputs;
 use crate::error::{Error, Result};
 use crate::families::family::{Biases, Positions};
@@ -59,11 +61,16 @@ impl ModelConfig {
             (None, None) => return Err(read.missing(keys.hidden)),
         };
         let biases = family.biases == Biases::Always;
+        let configured = |key: &str| match family.biases {
+            Biases::Configured => read.flag(key, false),
+            _ => Ok(false),
+        };
         let vocab = read.size("vocab_size")?;
         let mut notes = read.notes(family);
+        let layers = read.size(keys.layers)?;
         let config = ModelConfig {
             family,
-            layers: read.size(keys.layers)?,
+            layers,
             dim,
             heads,
             kv_heads: optional(keys.kv_heads)?.unwrap_or(heads),
@@ -77,14 +84,16 @@ impl ModelConfig {
             context: read.optional_size(keys.context)?.unwrap_or(defaults.context),
             norm_eps: read.float(keys.norm_eps, defaults.norm_eps)?,
             activation: read.activation(family)?,
-            rope_theta: if family.positions == Positions::Rotary { read.rope_theta()? } else { 10_000.0 },
+            rope: if family.positions == Positions::Rotary { Rope::read(&read)? } else { Rope::new(10_000.0) },
+            windows: windows::read(&read, family.windows, layers)?,
             tied: read.flag("tie_word_embeddings", defaults.tied)?,
             outputs: read.outputs(family)?,
             scores: read.scores()?,
             segment_separator: read.text(SEGMENTS)?,
             attention: read.attention()?,
-            attention_bias: biases || read.flag("attention_bias", false)?,
-            mlp_bias: biases || read.flag("mlp_bias", false)?,
+            attention_bias: biases || family.biases == Biases::QueriesKeysValues || configured("attention_bias")?,
+            output_bias: biases || configured("attention_bias")?,
+            mlp_bias: biases || configured("mlp_bias")?,
             init_std: read.float("initializer_range", 0.02)?,
             bos: read.ids("bos_token_id", vocab, &mut notes)?.first().copied(),
             eos: read.ids("eos_token_id", vocab, &mut notes)?,
@@ -143,9 +152,9 @@ impl ModelConfig {
             put("mlp_bias", json!(self.mlp_bias));
         }
         if family.positions == Positions::Rotary {
-            put("rope_parameters", json!({"rope_theta": self.rope_theta, "rope_type": "default"}));
-            put("rope_theta", json!(self.rope_theta));
+            self.rope.write(&mut put);
         }
+        windows::write(family.windows, &self.windows, self.layers, &mut put);
         for (key, value) in family.unused {
             put(key, json!(value));
         }
@@ -187,7 +196,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// Returns the key's value; absent and null are the same.
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
@@ -195,15 +204,15 @@ impl Reader<'_> {
         Error::request(format!("{}: key `{key}` is missing", self.file))
     }
 
-    fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
+    pub(super) fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
         Error::request(format!("{}: `{key}` is {value}, expected {expected}", self.file))
     }
 
-    fn refuse(&self, key: &str, value: &Value) -> Error {
+    pub(super) fn refuse(&self, key: &str, value: &Value) -> Error {
         Error::request(format!("{}: `{key}` = {value} is not implemented", self.file))
     }
 
-    fn optional_size(&self, key: &str) -> Result<Option<u64>> {
+    pub(super) fn optional_size(&self, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64() {
             Some(size) if size > 0 => Ok(Some(size)),
@@ -215,12 +224,12 @@ impl Reader<'_> {
         self.optional_size(key)?.ok_or_else(|| self.missing(key))
     }
 
-    fn float(&self, key: &str, default: f64) -> Result<f64> {
+    pub(super) fn float(&self, key: &str, default: f64) -> Result<f64> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_f64().ok_or_else(|| self.wrong(key, value, "a number"))
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))
     }
@@ -324,34 +333,6 @@ impl Reader<'_> {
         match value.as_str() {
             Some(name) if activation_kind(name).is_some() => Ok(name.to_owned()),
             _ => Err(self.refuse(key, value).with_hint(known_activations())),
-        }
-    }
-
-    /// transformers 5 stores the base in `rope_parameters`; earlier versions have `rope_theta` and `rope_scaling`.
-    fn rope_theta(&self) -> Result<f64> {
-        let mut theta = None;
-        for key in ["rope_parameters", "rope_scaling"] {
-            let Some(value) = self.get(key) else { continue };
-            let Value::Object(map) = value else { return Err(self.wrong(key, value, "an object or null")) };
-            for (inner, value) in map {
-                let name = format!("{key}.{inner}");
-                match inner.as_str() {
-                    "rope_type" | "type" if value == "default" => {}
-                    "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
-                    "rope_theta" => {
-                        theta = Some(value.as_f64().ok_or_else(|| self.wrong(&name, value, "a number"))?);
-                    }
-                    _ => return Err(self.refuse(&name, value)),
-                }
-            }
-        }
-        let alone = self.get("rope_theta").map(|value| self.float("rope_theta", 0.0).map(|theta| (theta, value)));
-        match (theta, alone.transpose()?) {
-            (Some(inside), Some((alone, value))) if inside != alone => {
-                Err(self.wrong("rope_theta", value, &format!("{inside} as in `rope_parameters`")))
-            }
-            (Some(theta), _) | (None, Some((theta, _))) => Ok(theta),
-            (None, None) => Ok(10_000.0),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::families::FAMILIES;
-use crate::model::{params::Layout, shape::fresh::Shape};
+use crate::model::{
+    params::Layout,
+    shape::{fresh::Shape, rope::Scaling},
+};
 
 const LLAMA: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
     "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 32}"#;
@@ -19,7 +22,7 @@ fn with(base: &str, key: &str, value: &str) -> Result<ModelConfig> {
 fn absent_keys_have_the_defaults_of_the_family() {
     let llama = ModelConfig::parse(LLAMA, "c").unwrap();
     assert_eq!((llama.kv_heads, llama.head_dim, llama.context, llama.norm_eps), (2, 4, 2048, 1e-6));
-    assert!(!llama.tied && !llama.attention_bias && llama.rope_theta == 10_000.0);
+    assert!(!llama.tied && !llama.attention_bias && llama.rope == Rope::new(10_000.0));
     let gpt2 = ModelConfig::parse(GPT2, "c").unwrap();
     assert_eq!((gpt2.hidden, gpt2.context, gpt2.norm_eps, gpt2.activation.as_str()), (32, 1024, 1e-5, "gelu_new"));
     assert!(gpt2.tied && gpt2.attention_bias && gpt2.mlp_bias);
@@ -28,9 +31,9 @@ fn absent_keys_have_the_defaults_of_the_family() {
 /// Catches a key that is read in one layout only, or a scaling that is ignored.
 #[test]
 fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
-    assert_eq!(with(LLAMA, "rope_theta", "500.0").unwrap().rope_theta, 500.0);
+    assert_eq!(with(LLAMA, "rope_theta", "500.0").unwrap().rope, Rope::new(500.0));
     let newer = r#"{"rope_theta": 500.0, "rope_type": "default"}"#;
-    assert_eq!(with(LLAMA, "rope_parameters", newer).unwrap().rope_theta, 500.0);
+    assert_eq!(with(LLAMA, "rope_parameters", newer).unwrap().rope, Rope::new(500.0));
     let both = LLAMA.replacen('{', r#"{"rope_theta": 7.0,"#, 1);
     assert!(with(&both, "rope_parameters", newer).is_err());
 }
@@ -74,11 +77,66 @@ fn values_that_are_not_implemented_are_refused_with_file_key_and_value() {
         );
         assert_eq!(error.exit_code(), 2);
     }
-    let scaled = r#"{"rope_type": "llama3", "factor": 8.0}"#;
-    for key in ["rope_scaling", "rope_parameters"] {
-        let error = with(LLAMA, key, scaled).unwrap_err();
-        assert!(error.message().contains(&format!("{key}.rope_type")), "{error:?}");
+    let cases = [
+        (r#"{"rope_type": "yarn", "factor": 8.0}"#, "rope_type` = \"yarn\" is not implemented"),
+        (r#"{"type": "dynamic", "factor": 8.0}"#, "type` = \"dynamic\" is not implemented"),
+        (r#"{"rope_type": "llama3", "factor": 8.0}"#, "low_freq_factor` is null, expected a number"),
+        (r#"{"rope_type": "linear", "factor": 8.0, "beta_fast": 1.0}"#, "beta_fast` = 1.0 is not implemented"),
+        (r#"{"rope_type": "default", "partial_rotary_factor": 0.5}"#, "partial_rotary_factor` = 0.5"),
+        (r#"{"rope_type": "linear", "factor": 0.5}"#, "factor of the rotary scaling is 0.5"),
+    ];
+    for (value, part) in cases {
+        for key in ["rope_scaling", "rope_parameters"] {
+            let error = with(LLAMA, key, value).unwrap_err();
+            assert!(error.message().contains(part), "{part}: {error:?}");
+        }
     }
+}
+
+/// Catches a window of the wrong layers, one that the file switches off, and the absent key of a family whose default has one.
+#[test]
+fn windows_are_those_of_the_layers_that_have_one() {
+    let base = |kind: &str, class: &str, more: &str| {
+        LLAMA
+            .replace("\"llama\"", &format!("\"{kind}\""))
+            .replace("LlamaFor", class)
+            .replacen('{', &format!("{{{more}"), 1)
+            .replace("\"num_hidden_layers\": 1", "\"num_hidden_layers\": 3")
+    };
+    let windows = |kind: &str, class: &str, more: &str| {
+        ModelConfig::parse(&base(kind, class, more), "m/config.json").map(|config| {
+            let again = ModelConfig::parse(&config.to_json("float32").to_string(), "c").unwrap();
+            assert_eq!(again, config, "written and read back");
+            config.windows
+        })
+    };
+    for (kind, class, more, expected) in [
+        ("mistral", "MistralFor", "", &[4096, 4096, 4096][..]),
+        ("mistral", "MistralFor", r#""sliding_window": null,"#, &[]),
+        ("mistral", "MistralFor", r#""sliding_window": 5,"#, &[5, 5, 5]),
+        ("phi3", "Phi3For", "", &[]),
+        ("phi3", "Phi3For", r#""sliding_window": 7,"#, &[7, 7, 7]),
+        ("qwen2", "Qwen2For", r#""sliding_window": 5,"#, &[]),
+        (
+            "qwen2",
+            "Qwen2For",
+            r#""use_sliding_window": true, "sliding_window": 5, "max_window_layers": 1,"#,
+            &[0, 5, 5],
+        ),
+        ("qwen2", "Qwen2For", r#""use_sliding_window": true, "sliding_window": 5,"#, &[]),
+        (
+            "qwen2",
+            "Qwen2For",
+            r#""use_sliding_window": true, "sliding_window": 5,
+               "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],"#,
+            &[5, 0, 5],
+        ),
+    ] {
+        assert_eq!(windows(kind, class, more).unwrap(), expected, "{kind} {more}");
+    }
+    let wrong = r#""sliding_window": 5, "layer_types": ["sliding_attention", "chunked_attention", "full_attention"],"#;
+    let error = windows("mistral", "MistralFor", wrong).unwrap_err();
+    assert!(error.message().contains("`layer_types`") && error.message().contains("each of 3 layers"), "{error:?}");
 }
 
 /// Catches shapes that would overflow, divide by zero or break heads.
@@ -105,7 +163,10 @@ fn a_written_config_reads_back_equal() {
         let mut config = ModelConfig::parse(base, "c").unwrap();
         config.eos = vec![3, 5];
         config.bos = Some(1);
-        config.rope_theta = if config.family.positions == Positions::Rotary { 1234.5 } else { 10_000.0 };
+        if config.family.positions == Positions::Rotary {
+            let scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
+            config.rope = Rope { theta: 1234.5, scaling };
+        }
         let text = config.to_json("float32").to_string();
         assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);
     }

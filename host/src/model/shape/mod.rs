@@ -5,9 +5,12 @@
 //! | [`config`] | the shape |
 //! | [`fresh`] | the shape of a model with fresh weights |
 //! | `config_json` | `config.json` in and out |
+//! | [`rope`], `windows` | its keys about rotary positions and sliding windows |
 //! | `generation_json` | `generation_config.json` in and out |
 
 pub mod config;
 pub(super) mod config_json;
 pub mod fresh;
 pub(super) mod generation_json;
+pub mod rope;
+mod windows;
