@@ -151,6 +151,8 @@ pub struct Names {
     pub norm1: &'static str,
     /// Query, key and value projections in this order, or one projection for all three.
     pub qkv: &'static [&'static str],
+    /// Norms of each head of queries and of keys, before they are rotated.
+    pub head_norms: Option<[&'static str; 2]>,
     /// Attention's output projection.
     pub output: &'static str,
     /// Norm before the feed-forward block.

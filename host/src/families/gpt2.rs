@@ -36,6 +36,7 @@ pub const GPT2: Family = Family {
         layer: "h.",
         norm1: "ln_1",
         qkv: &["attn.c_attn"],
+        head_norms: None,
         output: "attn.c_proj",
         norm2: "ln_2",
         up: &["mlp.c_fc"],

@@ -36,6 +36,7 @@ pub const LLAMA: Family = Family {
         layer: "layers.",
         norm1: "input_layernorm",
         qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        head_norms: None,
         output: "self_attn.o_proj",
         norm2: "post_attention_layernorm",
         up: &["mlp.gate_proj", "mlp.up_proj"],

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`family`] | the fields of a family |
-//! | `llama`, `gpt2`, `mistral`, `qwen2`, `phi3` | a family each |
+//! | `llama`, `gpt2`, `mistral`, `qwen2`, `qwen3`, `phi3` | a family each |
 //!
 //! A new family made of existing pieces is a new file, and its line in [`FAMILIES`]; `..LLAMA` copies the fields of a relative. A
 //! new kind of piece is a new value of an enum in [`family`], and one place in the decoder that computes it.
@@ -14,11 +14,13 @@ mod llama;
 mod mistral;
 mod phi3;
 mod qwen2;
+mod qwen3;
 
 pub use family::Family;
 
 /// Every family.
-pub const FAMILIES: &[&Family] = &[&llama::LLAMA, &gpt2::GPT2, &mistral::MISTRAL, &qwen2::QWEN2, &phi3::PHI3];
+pub const FAMILIES: &[&Family] =
+    &[&llama::LLAMA, &gpt2::GPT2, &mistral::MISTRAL, &qwen2::QWEN2, &qwen3::QWEN3, &phi3::PHI3];
 
 /// The family of an experiment that does not name one.
 pub const DEFAULT: &Family = &llama::LLAMA;

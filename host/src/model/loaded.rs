@@ -29,6 +29,7 @@ pub struct Model {
 pub(super) struct Layer {
     pub(super) norm1: NormRef,
     pub(super) qkv: Projection,
+    pub(super) head_norms: Option<[NormRef; 2]>,
     pub(super) output: Projection,
     pub(super) norm2: NormRef,
     pub(super) up: Projection,
@@ -128,6 +129,7 @@ impl Model {
         let projection = |linears: &[LinearRef]| Projection::new(&layout, linears);
         let layers = layout.layers.iter().map(|refs| Layer {
             norm1: refs.norm1,
+            head_norms: refs.head_norms,
             qkv: projection(&refs.qkv),
             output: projection(&[refs.output]),
             norm2: refs.norm2,

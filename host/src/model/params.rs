@@ -93,6 +93,8 @@ pub(super) struct LinearRef {
 pub(super) struct LayerRefs {
     pub norm1: NormRef,
     pub qkv: Vec<LinearRef>,
+    /// Norms of each head of queries and of keys.
+    pub head_norms: Option<[NormRef; 2]>,
     pub output: LinearRef,
     pub norm2: NormRef,
     pub up: Vec<LinearRef>,
@@ -244,17 +246,27 @@ impl Builder<'_> {
         let up_widths = vec![joined * config.hidden; names.up.len()];
         let norm1 = self.norm(&at(names.norm1))?;
         let qkv = self.linears(&all(names.qkv), widths, config.dim, config.attention_bias, normal)?;
+        let head_norms = match names.head_norms {
+            Some([query, key]) => {
+                let width = config.head_dim;
+                Some([self.norm_of(&at(query), width)?, self.norm_of(&at(key), width)?])
+            }
+            None => None,
+        };
         let output = self.linear(at(names.output), config.dim, q, config.output_bias, residual)?;
         let norm2 = self.norm(&at(names.norm2))?;
         let up = self.linears(&all(names.up), &up_widths, config.dim, config.mlp_bias, normal)?;
         let down = self.linear(at(names.down), config.dim, config.hidden, config.mlp_bias, residual)?;
-        Ok(LayerRefs { norm1, qkv, output, norm2, up, down })
+        Ok(LayerRefs { norm1, qkv, head_norms, output, norm2, up, down })
     }
 
     fn norm(&mut self, name: &str) -> Result<NormRef> {
-        let dim = self.config.dim;
-        let weight = self.vector(format!("{name}.weight"), dim, Init::One)?;
-        let bias = self.config.family.norm_bias.then(|| self.vector(format!("{name}.bias"), dim, Init::Zero));
+        self.norm_of(name, self.config.dim)
+    }
+
+    fn norm_of(&mut self, name: &str, width: u64) -> Result<NormRef> {
+        let weight = self.vector(format!("{name}.weight"), width, Init::One)?;
+        let bias = self.config.family.norm_bias.then(|| self.vector(format!("{name}.bias"), width, Init::Zero));
         Ok(NormRef { weight, bias: bias.transpose()? })
     }
 

@@ -1,5 +1,6 @@
 //! Inputs and outputs of a forward pass: batches, the choice of what is kept, and the activations that the backward pass reads.
 
+use super::head_norms::UnnormedHeads;
 use crate::device::Tensor;
 
 /// Packed sequences: N tokens, one sequence after the other, without gaps.
@@ -103,6 +104,8 @@ pub(super) struct Activations {
     pub normed1: Option<Tensor>,
     /// Queries, keys (both rotated) and values, `[N, Q + 2K]`.
     pub qkv: Option<Tensor>,
+    /// Queries and keys before their norms, if they have any.
+    pub unnormed: Option<UnnormedHeads>,
     /// Attention's output, `[N, Q]`.
     pub attended: Option<Tensor>,
     pub lse: Option<Tensor>,

@@ -53,7 +53,8 @@ impl Model {
         }
         let layer = layout.layers.iter().position(|layer| {
             let linears = layer.qkv.iter().chain(&layer.up).chain([&layer.output, &layer.down]);
-            norm_learns(layer.norm1) || norm_learns(layer.norm2) || linears.into_iter().any(linear_learns)
+            let norms = [layer.norm1, layer.norm2].into_iter().chain(layer.head_norms.into_iter().flatten());
+            norms.into_iter().any(norm_learns) || linears.into_iter().any(linear_learns)
         });
         layer.or_else(|| norm_learns(layout.norm).then_some(layout.layers.len()))
     }
@@ -150,11 +151,15 @@ impl Model {
             ..AttentionBackward::default()
         })?;
         self.rotate(&dqkv, batch, true)?;
+        if let Some(norms) = layer.head_norms {
+            let unnormed = acts.unnormed.take().ok_or_else(|| missing("queries and keys before their norms"))?;
+            self.norm_heads_backward(norms, unnormed, &dqkv, grads)?;
+        }
         Ok(dqkv)
     }
 
     /// Runs `op` with the norm's own operands added.
-    fn norm_backward(&self, norm: NormRef, op: NormBackward, grads: &Buffer) -> Result<()> {
+    pub(super) fn norm_backward(&self, norm: NormRef, op: NormBackward, grads: &Buffer) -> Result<()> {
         self.device.call(&NormBackward {
             weight: Some(self.weight(norm.weight)),
             dweight: self.gradient(norm.weight, grads),

@@ -7,6 +7,7 @@ use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Emb
 
 use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kept, Tape};
 use super::cache::{Fill, KvCache};
+use super::head_norms::UnnormedHeads;
 use crate::device::Tensor;
 use crate::error::{Error, Result};
 use crate::families::family::Mlp;
@@ -143,7 +144,7 @@ impl Model {
         Ok((x, y, stats))
     }
 
-    fn norm_op(&self, norm: NormRef) -> Norm {
+    pub(super) fn norm_op(&self, norm: NormRef) -> Norm {
         Norm {
             weight: Some(self.weight(norm.weight)),
             bias: norm.bias.map(|bias| self.weight(bias)),
@@ -153,7 +154,7 @@ impl Model {
         }
     }
 
-    fn stats(&self, tokens: u64) -> Result<Tensor> {
+    pub(super) fn stats(&self, tokens: u64) -> Result<Tensor> {
         self.device.tensor_of(self.device.accumulator(), tokens, 2)
     }
 
@@ -170,7 +171,8 @@ impl Model {
         }
         if acts.qkv.is_none() {
             let normed = acts.normed1.as_ref().ok_or_else(|| missing("a norm"))?;
-            acts.qkv = Some(self.queries_keys_values(layer, pass.batch, normed)?);
+            let (qkv, unnormed) = self.queries_keys_values(layer, pass, normed)?;
+            (acts.qkv, acts.unnormed) = (Some(qkv), unnormed);
         }
         release(&mut acts.normed1, kept.normed);
         if acts.attended.is_none() {
@@ -179,6 +181,7 @@ impl Model {
             (acts.attended, acts.lse) = (Some(attended), lse);
         }
         release(&mut acts.qkv, kept.qkv);
+        release(&mut acts.unnormed, kept.qkv);
         self.middle(pass, layer, acts, stream)?;
         release(&mut acts.stream, kept.stream);
         release(&mut acts.attended, kept.attended);
@@ -200,11 +203,21 @@ impl Model {
         Ok(())
     }
 
-    fn queries_keys_values(&self, layer: &Layer, batch: &DeviceBatch, normed: &Tensor) -> Result<Tensor> {
-        let qkv = self.device.tensor(batch.tokens, layer.qkv.outputs)?;
+    /// Returns queries, keys and values, and what the backward pass of their norms reads.
+    fn queries_keys_values(
+        &self,
+        layer: &Layer,
+        pass: &Pass<'_>,
+        normed: &Tensor,
+    ) -> Result<(Tensor, Option<UnnormedHeads>)> {
+        let qkv = self.device.tensor(pass.batch.tokens, layer.qkv.outputs)?;
         self.project(&layer.qkv, normed.view(), qkv.view())?;
-        self.rotate(&qkv, batch, false)?;
-        Ok(qkv)
+        let unnormed = match layer.head_norms {
+            Some(norms) => self.norm_heads(norms, &qkv, pass.backward)?,
+            None => None,
+        };
+        self.rotate(&qkv, pass.batch, false)?;
+        Ok((qkv, unnormed))
     }
 
     /// Rotates queries and keys in place: their heads are adjacent.
@@ -322,7 +335,7 @@ impl Model {
     }
 }
 
-fn release(activation: &mut Option<Tensor>, kept: bool) {
+fn release<T>(activation: &mut Option<T>, kept: bool) {
     if !kept {
         *activation = None;
     }

@@ -6,6 +6,7 @@
 //! | `linear` | their products and gradients |
 //! | `rotation` | tables of rotary position embeddings |
 //! | [`activations`] | batches, what is kept and what is recomputed |
+//! | `head_norms` | norms of the heads of queries and keys |
 //! | `decoder` | forward |
 //! | `backward` | the decoder's backward pass |
 //! | [`head`] | statistics per token, divergences, candidates and the most probable ids, and their backward passes |
@@ -19,6 +20,7 @@ pub mod cache;
 mod decoder;
 mod generation;
 pub mod head;
+mod head_norms;
 mod linear;
 pub(super) mod projection;
 pub(super) mod rotation;
