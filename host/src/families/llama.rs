@@ -54,6 +54,7 @@ pub const LLAMA: Family = Family {
         ("attn_logit_softcapping", &["null"]),
         ("final_logit_softcapping", &["null"]),
         ("is_encoder_decoder", OFF),
+        ("is_causal", &["null", "true"]),
     ],
     unused: &[("attention_dropout", 0.0)],
 };

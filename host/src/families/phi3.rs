@@ -19,6 +19,7 @@ pub const PHI3: Family = Family {
         ("partial_rotary_factor", &["null", "1.0", "1"]),
         ("quantization_config", &["null"]),
         ("is_encoder_decoder", OFF),
+        ("is_causal", &["null", "true"]),
     ],
     unused: &[("attention_dropout", 0.0), ("embd_pdrop", 0.0), ("resid_pdrop", 0.0)],
     ..LLAMA

@@ -18,6 +18,7 @@ pub const QWEN2: Family = Family {
         ("partial_rotary_factor", &["null", "1.0", "1"]),
         ("quantization_config", &["null"]),
         ("is_encoder_decoder", OFF),
+        ("is_causal", &["null", "true"]),
     ],
     ..LLAMA
 };

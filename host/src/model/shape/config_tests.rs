@@ -36,6 +36,8 @@ fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
     assert_eq!(with(LLAMA, "rope_parameters", newer).unwrap().rope, Rope::new(500.0));
     let both = LLAMA.replacen('{', r#"{"rope_theta": 7.0,"#, 1);
     assert!(with(&both, "rope_parameters", newer).is_err());
+    let both = LLAMA.replacen('{', r#"{"rope_scaling": {"rope_theta": 7.0, "type": null, "factor": null},"#, 1);
+    assert!(with(&both, "rope_parameters", newer).unwrap_err().message().contains("the same as `rope_parameters`"));
 }
 
 /// Catches an error that blames the JSON after a byte order mark instead of the mark.
@@ -59,6 +61,7 @@ fn values_that_are_not_implemented_are_refused_with_file_key_and_value() {
         (LLAMA, "hidden_act", r#""quick_gelu""#),
         (LLAMA, "sliding_window", "128"),
         (LLAMA, "pretraining_tp", "2"),
+        (LLAMA, "is_causal", "false"),
         (LLAMA, "quantization_config", r#"{"bits":4}"#),
         (GPT2, "scale_attn_by_inverse_layer_idx", "true"),
         (GPT2, "scale_attn_weights", "false"),
@@ -84,6 +87,12 @@ fn values_that_are_not_implemented_are_refused_with_file_key_and_value() {
         (r#"{"rope_type": "linear", "factor": 8.0, "beta_fast": 1.0}"#, "beta_fast` = 1.0 is not implemented"),
         (r#"{"rope_type": "default", "partial_rotary_factor": 0.5}"#, "partial_rotary_factor` = 0.5"),
         (r#"{"rope_type": "linear", "factor": 0.5}"#, "factor of the rotary scaling is 0.5"),
+        (r#"{"rope_type": 3}"#, "rope_type` is 3, expected a string"),
+        (
+            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 0.5}"#,
+            "original_max_position_embeddings` is 0.5, expected an integer",
+        ),
     ];
     for (value, part) in cases {
         for key in ["rope_scaling", "rope_parameters"] {
@@ -134,6 +143,9 @@ fn windows_are_those_of_the_layers_that_have_one() {
     ] {
         assert_eq!(windows(kind, class, more).unwrap(), expected, "{kind} {more}");
     }
+    let wrong = r#""use_sliding_window": true, "sliding_window": 5, "max_window_layers": -1,"#;
+    let error = windows("qwen2", "Qwen2For", wrong).unwrap_err();
+    assert!(error.message().contains("`max_window_layers` is -1, expected an integer from 0"), "{error:?}");
     let wrong = r#""sliding_window": 5, "layer_types": ["sliding_attention", "chunked_attention", "full_attention"],"#;
     let error = windows("mistral", "MistralFor", wrong).unwrap_err();
     assert!(error.message().contains("`layer_types`") && error.message().contains("each of 3 layers"), "{error:?}");

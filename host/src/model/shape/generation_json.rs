@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::config::ModelConfig;
-use super::config_json::{Reader, read_text};
+use super::config_json::read_text;
+use super::keys::Reader;
 use crate::data::Inputs;
 use crate::error::{Error, Result};
 

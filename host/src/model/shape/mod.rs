@@ -5,6 +5,7 @@
 //! | [`config`] | the shape |
 //! | [`fresh`] | the shape of a model with fresh weights |
 //! | `config_json` | `config.json` in and out |
+//! | `keys` | typed access to their keys |
 //! | [`rope`], `windows` | its keys about rotary positions and sliding windows |
 //! | `generation_json` | `generation_config.json` in and out |
 
@@ -12,5 +13,6 @@ pub mod config;
 pub(super) mod config_json;
 pub mod fresh;
 pub(super) mod generation_json;
+mod keys;
 pub mod rope;
 mod windows;

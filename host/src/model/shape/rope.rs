@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config_json::Reader;
+use super::keys::Reader;
 use crate::error::Result;
 
 /// The frequencies of a rotary position embedding.
@@ -94,14 +94,12 @@ impl Rope {
         for key in ["rope_parameters", "rope_scaling"] {
             let Some(value) = read.get(key) else { continue };
             let Value::Object(map) = value else { return Err(read.wrong(key, value, "an object or null")) };
+            // Null counts as absent.
+            let map = &map.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
             let own = Table { read, key, map }.rope()?;
             found = match found {
-                Some((theta, scaling)) if scaling != own.1 => {
-                    return Err(read.wrong(
-                        key,
-                        value,
-                        &format!("the scaling of `rope_parameters`, {scaling:?} with {theta:?}"),
-                    ));
+                Some((theta, scaling)) if scaling != own.1 || theta.zip(own.0).is_some_and(|(a, b)| a != b) => {
+                    return Err(read.wrong(key, value, "the same as `rope_parameters`"));
                 }
                 Some((theta, scaling)) => Some((theta.or(own.0), scaling)),
                 None => Some(own),
@@ -153,8 +151,12 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn rope(&self) -> Result<(Option<f64>, Scaling)> {
-        let kind = self.map.get("rope_type").or_else(|| self.map.get("type"));
-        let kind = kind.and_then(Value::as_str).unwrap_or("default");
+        let name = if self.map.contains_key("rope_type") { "rope_type" } else { "type" };
+        let kind = match self.map.get(name) {
+            Some(Value::String(kind)) => kind.as_str(),
+            Some(value) => return Err(self.read.wrong(&format!("{}.{name}", self.key), value, "a string")),
+            None => "default",
+        };
         let (scaling, own): (Scaling, &[&str]) = match kind {
             "default" => (Scaling::Unscaled, &[]),
             "linear" => (Scaling::Linear { factor: self.number("factor")? }, &["factor"]),
@@ -163,12 +165,11 @@ impl Table<'_> {
                     factor: self.number("factor")?,
                     low: self.number("low_freq_factor")?,
                     high: self.number("high_freq_factor")?,
-                    original: self.number("original_max_position_embeddings")? as u64,
+                    original: self.size("original_max_position_embeddings")?,
                 };
                 (scaling, &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"])
             }
             _ => {
-                let name = if self.map.contains_key("rope_type") { "rope_type" } else { "type" };
                 let error = self.read.refuse(&format!("{}.{name}", self.key), &json!(kind));
                 return Err(error.with_hint(format!("implemented are {KNOWN}")));
             }
@@ -182,6 +183,12 @@ impl Table<'_> {
         }
         let theta = self.map.contains_key("rope_theta").then(|| self.number("rope_theta")).transpose()?;
         Ok((theta, scaling))
+    }
+
+    fn size(&self, inner: &str) -> Result<u64> {
+        let value = self.map.get(inner).unwrap_or(&Value::Null);
+        let size = value.as_u64().filter(|size| *size > 0);
+        size.ok_or_else(|| self.read.wrong(&format!("{}.{inner}", self.key), value, "an integer from 1"))
     }
 
     fn number(&self, inner: &str) -> Result<f64> {

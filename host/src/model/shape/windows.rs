@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::config_json::Reader;
+use super::keys::Reader;
 use crate::error::Result;
 use crate::families::family::Windows;
 
@@ -34,7 +34,10 @@ pub(super) fn read(read: &Reader<'_>, windows: Windows, layers: u64) -> Result<V
     let slides: Vec<bool> = match (read.get(TYPES), windows) {
         (Some(value), _) => types(read, value, layers)?,
         (None, Windows::Switched { full_layers, .. }) => {
-            let full = read.get(FULL_LAYERS).and_then(Value::as_u64).unwrap_or(full_layers);
+            let full = match read.get(FULL_LAYERS) {
+                Some(value) => value.as_u64().ok_or_else(|| read.wrong(FULL_LAYERS, value, "an integer from 0"))?,
+                None => full_layers,
+            };
             (0..layers).map(|layer| layer >= full).collect()
         }
         (None, _) => (0..layers).map(|_| true).collect(),

@@ -17,6 +17,14 @@ pub fn check(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
         );
         mistakes.refuse("model.from", why);
     }
+    // The operation hides only keys before a query's window, so that a token would see far tokens behind it, but not far ones before.
+    if *wanted != AttentionMask::CAUSAL && !setup.config.windows.is_empty() && mistakes.are_free(&["model"]) {
+        let why = format!(
+            "has a sliding window, and the objective requires the attention mask {wanted}: a window is implemented for causal attention \
+             alone; choose another model, or an option of the objective that requires causal"
+        );
+        mistakes.refuse("model", why);
+    }
     if *wanted != AttentionMask::BIDIRECTIONAL {
         return;
     }
