@@ -220,6 +220,32 @@ fn a_prefix_model_is_recorded_and_honoured() {
         .refuses(2, &["model.from", "attention mask prefix", "requires causal"]);
 }
 
+/// Catches a sliding window that is ignored, or that is one-sided where tokens see those after them: the operation hides only keys
+/// before it.
+#[test]
+fn a_window_needs_causal_attention() {
+    let lab = lab(PREFIX, steps(40));
+    lab.run(&["objective.attention=causal", "model.arch=mistral", "train.steps=1"]).succeeds();
+    let (saved, folder) = (lab.at("runs/tiny/checkpoints/step-00000001"), lab.at("windowed"));
+    fs::create_dir(&folder).expect("a folder");
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(saved.join(file), folder.join(file)).expect("copied");
+    }
+    let config = fs::read_to_string(folder.join("config.json")).expect("text");
+    let started = |window: &str, name: &str, mask: &str| {
+        let changed = config.replace("\"sliding_window\": null", &format!("\"sliding_window\": {window}"));
+        fs::write(folder.join("config.json"), changed).expect("written");
+        let (name, mask) = (format!("name={name}"), format!("objective.attention={mask}"));
+        lab.run(&["model={from=\"windowed\"}", "train.steps=1", &name, &mask])
+    };
+    started("null", "wide", "causal").succeeds();
+    started("2", "narrow", "causal").succeeds();
+    let [wide, narrow] = ["wide", "narrow"].map(|name| Run(lab.at(&format!("runs/{name}"))).train("loss")[0]);
+    assert!((wide - narrow).abs() > 1e-4, "{wide} and {narrow}");
+    started("2", "prefix", "prefix").refuses(2, &["has a sliding window", "requires the attention mask prefix"]);
+    started("null", "prefix", "prefix").succeeds();
+}
+
 /// Catches a bidirectional model that generates, or whose loss on text it has read is reported.
 #[test]
 fn a_bidirectional_model_trains_and_does_not_generate() {
