@@ -33,9 +33,12 @@ pub trait Objective {
     /// A table in the [crate's documentation](crate#which-arrays-there-are) lists the arrays that go in and come out. The sequences
     /// that go in are parts of rows: `part` is 0 for a text, 1 for a prompt, 2 for a completion from its first supervised token on,
     /// 3 for a chosen and 4 for a rejected answer. Arrays of other names than the host's reach `prepare`, `weigh` and `loss`; entry i
-    /// per token belongs to token i, and the host shifts. Ids are within the vocabulary. The parts of a row are put
-    /// together: a sequence has at least two tokens, one of them behind the first one and with `mask` 1, and at most as many as the array `longest` says; `mask`, `side` and `counted` are 0 or 1; each `row` is one of those given. Not
-    /// called for prompts. The host refuses everything that [`crate::contract::composed`] lists.
+    /// per token belongs to token i, and the host shifts.
+    ///
+    /// Ids are within the vocabulary. The parts of a row are put together: a sequence has at least two tokens, one of them behind
+    /// the first one and with `mask` 1, and at most as many as the array `longest` says; `mask`, `side` and `counted` are 0 or 1;
+    /// each `row` is one of those given. Not called for prompts. The host refuses everything that [`crate::contract::composed`]
+    /// lists.
     ///
     /// # Errors
     /// The plugin's own.

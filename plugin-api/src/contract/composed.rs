@@ -21,9 +21,10 @@ pub struct Limits {
 ///
 /// # Errors
 /// The first mistake: an array that is missing, of the host, of another scope or length; a token that is not an id of the
-/// vocabulary; a sequence with fewer than two tokens, without a supervised one or with more than the model reads; `mask`, `side` or `counted` other than 0
-/// and 1; a row that is not among `rows`; candidates that are not different ids of the vocabulary at a supervised token; a number
-/// of the objective's own that is not finite, per token where the mask is 1, per sequence everywhere.
+/// vocabulary; a sequence with fewer than two tokens, with more than the model reads, or without a supervised one behind its first;
+/// `mask`, `side` or `counted` other than 0 and 1; a row that is not among `rows`; candidates that are not different ids of the
+/// vocabulary at a supervised token; a number of the objective's own that is not finite, per token where the mask is 1, per sequence
+/// everywhere.
 pub fn composed(rows: &Batch<'_>, answer: &Batch<'_>, limits: Limits) -> Result<(), Fault> {
     for array in answer.arrays() {
         form(array, limits)?;

@@ -16,8 +16,8 @@ const MOST_CANDIDATES: u64 = 4096;
 ///
 /// # Errors
 /// The first mistake: a feature of a later version; no statistic, one twice; a divergence or candidates that are read without being
-/// described, or described without being read; a temperature, weight, count or constant out of range; a normaliser of a term that is not declared; requirements
-/// of rollouts without prompts; columns of running text, one twice, and a range without a value; a number of an option that is not
+/// described, or described without being read; a temperature, weight, count or constant out of range; a normaliser of a term that is
+/// not declared; requirements of rollouts without prompts; columns of running text, one twice, and a range without a value; a number of an option that is not
 /// declared; reserved ids with prompts, one twice; a reward's array without a name or twice.
 pub fn requirements(manifest: &ObjectiveManifest, requirements: &Requirements) -> Result<(), Fault> {
     if let Some(why) = unknown_feature(&requirements.features) {

@@ -117,7 +117,7 @@ fn the_first_rollout_is_the_same_on_every_backend() {
 #[test]
 fn a_models_own_answers_become_pairs() {
     let lab = lab(PPO);
-    // Random bytes are no text, so that there is no pair of a fresh model.
+    // A fresh model answers with random bytes. They are not text, so no answer is left for a pair.
     let fresh = lab.ask(&["pairs", "tiny.toml", "--samples", "4", "--out", "fresh.jsonl"]);
     fresh.refuses(1, &["no row was written", "prompts    200", "bytes that are not valid text"]);
     assert!(!lab.at("fresh.jsonl").exists());

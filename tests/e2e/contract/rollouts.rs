@@ -113,8 +113,8 @@ fn lists_of_a_row_belong_to_its_answers() {
     }
 }
 
-/// Catches an objective with a text of its own whose `compose` is not called beside rollouts, and sequences of it that depend on how
-/// the window is split.
+/// Catches a host that does not call the `compose` of an objective with its own text beside rollouts, and a loss of its sequences that
+/// depends on how the window is split.
 #[test]
 fn an_objective_with_its_own_text_composes_it_beside_rollouts() {
     let lab = lab(&DYNAMIC.replace("[objective]", "[[objective]]"));

@@ -67,8 +67,8 @@ impl RowsFile {
     /// Gives the file its name. `counts` say what became of the answers.
     ///
     /// # Errors
-    /// No row was written; there is then no file. The file system failed, or another program has written a file of this name meanwhile; the rows are then still in the partial
-    /// file.
+    /// No row was written; there is then no file. The file system failed, or another program has written a file of this name
+    /// meanwhile; the rows are then still in the partial file.
     pub fn finish(self, counts: &impl Display) -> Result<()> {
         if self.rows == 0 {
             let counts = counts.to_string();

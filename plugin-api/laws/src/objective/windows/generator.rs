@@ -1,10 +1,10 @@
 //! Random batches for the laws: packed, ragged sequences with holes in their masks, and statistics within their ranges.
 //!
-//! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups of
-//! answers with `reward`, `reward.first` and `reward.second`, whose sum it is, the other arrays of single rewards that the requirements
-//! name, `ended` and `sampler.step` (in one group all rewards are equal, one group has a single answer), running text has sequences without tokens and sequences without supervised ones. Every
-//! window has `step` and `steps`, and is at another step than the window before. The author adds arrays that only one objective uses,
-//! and columns of the data.
+//! Exactly the arrays that the host gives by data kind: pairs have `group` and `side`, labelled answers `side`, rollouts groups
+//! of answers with `reward`, `reward.first` and `reward.second`, whose sum it is, the other arrays of single rewards that the
+//! requirements name, `ended` and `sampler.step` (in one group all rewards are equal, one group has a single answer), running
+//! text has sequences without tokens and sequences without supervised ones. Every window has `step` and `steps`, and is at
+//! another step than the window before. The author adds arrays that only one objective uses, and columns of the data.
 
 use super::{
     candidates::{self, CANDIDATES, Distributions, TAIL, is_frozen},
