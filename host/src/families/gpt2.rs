@@ -2,7 +2,7 @@
 
 use plugin_api::backend::ops::NormKind;
 
-use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, Windows};
+use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, ROPE, Residual, Windows};
 
 /// Layer norms, learned positions, a plain feed-forward block, biases everywhere.
 pub const GPT2: Family = Family {
@@ -12,11 +12,18 @@ pub const GPT2: Family = Family {
     scalar_class: "GPT2ForSequenceClassification",
     norm: NormKind::LAYER,
     norm_bias: true,
+    norm_offset: 0.0,
+    wide_head_norms: false,
+    scaled_embedding: false,
+    residual: Residual::Sequential,
+    scores: None,
     positions: Positions::Learned,
     mlp: Mlp::Plain,
-    biases: Biases::Always,
+    biases: Biases::ALWAYS,
     windows: Windows::Never,
+    rope: ROPE,
     stored_transposed: true,
+    stored_by_head: false,
     keys: Keys {
         layers: "n_layer",
         dim: "n_embd",
@@ -28,21 +35,32 @@ pub const GPT2: Family = Family {
         norm_eps: "layer_norm_epsilon",
         activation: "activation_function",
     },
-    defaults: Defaults { context: 1024, norm_eps: 1e-5, activation: "gelu_new", tied: true, hidden_factor: Some(4) },
+    defaults: Defaults {
+        kv_heads: None,
+        head_dim: None,
+        context: 1024,
+        norm_eps: 1e-5,
+        activation: "gelu_new",
+        tied: true,
+        hidden_factor: Some(4),
+    },
     names: Names {
         prefix: "transformer.",
         embedding: "wte",
         positions: Some("wpe"),
         layer: "h.",
-        norm1: "ln_1",
+        norm1: Some("ln_1"),
         qkv: &["attn.c_attn"],
         head_norms: None,
         output: "attn.c_proj",
-        norm2: "ln_2",
+        post1: None,
+        norm2: Some("ln_2"),
         up: &["mlp.c_fc"],
         down: "mlp.c_proj",
+        post2: None,
         norm: "ln_f",
         head: "lm_head",
+        head_alias: None,
         ignored: &[".attn.bias", ".attn.masked_bias"],
     },
     fixed: &[

@@ -2,7 +2,7 @@
 
 use plugin_api::backend::ops::NormKind;
 
-use super::family::{Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, Windows};
+use super::family::{Bias, Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, ROPE, Residual, Windows};
 
 /// RMS norms, rotary positions, a gated feed-forward block.
 pub const LLAMA: Family = Family {
@@ -12,11 +12,22 @@ pub const LLAMA: Family = Family {
     scalar_class: "LlamaForSequenceClassification",
     norm: NormKind::RMS,
     norm_bias: false,
+    norm_offset: 0.0,
+    wide_head_norms: false,
+    scaled_embedding: false,
+    residual: Residual::Sequential,
+    scores: None,
     positions: Positions::Rotary,
     mlp: Mlp::Gated,
-    biases: Biases::Configured,
+    biases: Biases {
+        qkv: Bias::Key("attention_bias", false),
+        output: Bias::Key("attention_bias", false),
+        mlp: Bias::Key("mlp_bias", false),
+    },
     windows: Windows::Never,
+    rope: ROPE,
     stored_transposed: false,
+    stored_by_head: false,
     keys: Keys {
         layers: "num_hidden_layers",
         dim: "hidden_size",
@@ -28,21 +39,32 @@ pub const LLAMA: Family = Family {
         norm_eps: "rms_norm_eps",
         activation: "hidden_act",
     },
-    defaults: Defaults { context: 2048, norm_eps: 1e-6, activation: "silu", tied: false, hidden_factor: None },
+    defaults: Defaults {
+        kv_heads: None,
+        head_dim: None,
+        context: 2048,
+        norm_eps: 1e-6,
+        activation: "silu",
+        tied: false,
+        hidden_factor: None,
+    },
     names: Names {
         prefix: "model.",
         embedding: "embed_tokens",
         positions: None,
         layer: "layers.",
-        norm1: "input_layernorm",
+        norm1: Some("input_layernorm"),
         qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
         head_norms: None,
         output: "self_attn.o_proj",
-        norm2: "post_attention_layernorm",
+        post1: None,
+        norm2: Some("post_attention_layernorm"),
         up: &["mlp.gate_proj", "mlp.up_proj"],
         down: "mlp.down_proj",
+        post2: None,
         norm: "norm",
         head: "lm_head",
+        head_alias: None,
         ignored: &["rotary_emb.inv_freq"],
     },
     fixed: &[
@@ -50,6 +72,7 @@ pub const LLAMA: Family = Family {
         ("use_sliding_window", OFF),
         ("partial_rotary_factor", &["null", "1.0", "1"]),
         ("pretraining_tp", &["null", "1"]),
+        ("rope_interleaved", OFF),
         ("quantization_config", &["null"]),
         ("attn_logit_softcapping", &["null"]),
         ("final_logit_softcapping", &["null"]),

@@ -9,9 +9,9 @@ pub const MISTRAL: Family = Family {
     summary: "as llama, without biases, with a sliding window",
     class: "MistralForCausalLM",
     scalar_class: "MistralForSequenceClassification",
-    biases: Biases::Never,
+    biases: Biases::NEVER,
     windows: Windows::EveryLayer { default: Some(4096) },
-    defaults: Defaults { context: 131_072, ..LLAMA.defaults },
+    defaults: Defaults { kv_heads: Some(8), context: 131_072, ..LLAMA.defaults },
     fixed: &[
         ("attention_bias", OFF),
         ("mlp_bias", OFF),

@@ -6,9 +6,9 @@ use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Cast, Fill};
 
 use super::compute::projection::Projection;
-use super::compute::rotation::Rotation;
+use super::compute::rotation::Rotations;
 use super::files::weights::StoredWeights;
-use super::params::{Layout, LinearRef, NormRef, Parameter};
+use super::params::{LayerNorms, Layout, LinearRef, Parameter};
 use super::shape::config::{ModelConfig, Outputs};
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
@@ -22,16 +22,14 @@ pub struct Model {
     pub(super) shadow: Option<Buffer>,
     pub(super) trainable: Vec<bool>,
     pub(super) layers: Vec<Layer>,
-    pub(super) rotary: Option<Rotation>,
+    pub(super) rotary: Rotations,
 }
 
 /// A layer's linear maps and norms, ready to compute.
 pub(super) struct Layer {
-    pub(super) norm1: NormRef,
+    pub(super) norms: LayerNorms,
     pub(super) qkv: Projection,
-    pub(super) head_norms: Option<[NormRef; 2]>,
     pub(super) output: Projection,
-    pub(super) norm2: NormRef,
     pub(super) up: Projection,
     pub(super) down: Projection,
 }
@@ -128,16 +126,14 @@ impl Model {
         let shadow = mixed.then(|| device.buffer(device.compute(), layout.flat_len())).transpose()?;
         let projection = |linears: &[LinearRef]| Projection::new(&layout, linears);
         let layers = layout.layers.iter().map(|refs| Layer {
-            norm1: refs.norm1,
-            head_norms: refs.head_norms,
+            norms: refs.norms,
             qkv: projection(&refs.qkv),
             output: projection(&[refs.output]),
-            norm2: refs.norm2,
             up: projection(&refs.up),
             down: projection(&[refs.down]),
         });
         let layers = layers.collect();
-        let rotary = Rotation::new(device, &config)?;
+        let rotary = Rotations::new(device, &config)?;
         let trainable = vec![true; layout.parameters().len()];
         Ok(Model { device: device.clone(), config, layout, params, shadow, trainable, layers, rotary })
     }

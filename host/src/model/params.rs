@@ -43,6 +43,9 @@ pub struct Parameter {
     pub matrix: bool,
     /// Whether files store it as (columns, rows).
     pub stored_transposed: bool,
+    /// Heads of a joint projection that files store head by head, query, key and value together; 0: the rows are in order. A vector's
+    /// elements count as rows.
+    pub stored_heads: u64,
     /// Its initial values.
     pub init: Init,
 }
@@ -68,10 +71,42 @@ impl Parameter {
         }
     }
 
+    /// Returns the values as the layout has them, given those of a file.
+    pub fn from_stored<T: Copy>(&self, values: Vec<T>) -> Vec<T> {
+        if self.stored_transposed {
+            return transposed(&values, self.cols as usize, self.rows as usize);
+        }
+        self.reordered(values, self.stored_heads, 3)
+    }
+
+    /// Returns the values as files have them, given those of the layout.
+    pub fn to_stored<T: Copy>(&self, values: Vec<T>) -> Vec<T> {
+        if self.stored_transposed {
+            return transposed(&values, self.rows as usize, self.cols as usize);
+        }
+        self.reordered(values, 3, self.stored_heads)
+    }
+
+    /// Reads a joint projection's values as `outer` times `inner` blocks, and swaps the two.
+    fn reordered<T: Copy>(&self, values: Vec<T>, outer: u64, inner: u64) -> Vec<T> {
+        if self.stored_heads == 0 {
+            return values;
+        }
+        let (outer, inner) = (outer as usize, inner as usize);
+        let block = values.len() / (outer * inner);
+        let at = |i: usize, o: usize| &values[(o * inner + i) * block..][..block];
+        (0..inner).flat_map(|i| (0..outer).flat_map(move |o| at(i, o))).copied().collect()
+    }
+
     /// Returns its matrix inside a flat buffer of the layout.
     pub fn view(&self, flat: &Buffer) -> View {
         flat.matrix(self.offset, self.rows, self.cols)
     }
+}
+
+/// Returns the transpose of a `rows` x `cols` matrix.
+fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
 }
 
 /// A norm's parameters, as indices into [`Layout::parameters`].
@@ -88,17 +123,33 @@ pub(super) struct LinearRef {
     pub bias: Option<usize>,
 }
 
+/// A layer's norms, those that its family has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerNorms {
+    /// Before attention and before the feed-forward block.
+    pub before: [Option<NormRef>; 2],
+    /// Of the heads of queries and of keys.
+    pub heads: Option<[NormRef; 2]>,
+    /// Of the outputs of attention and of the feed-forward block.
+    pub after: [Option<NormRef>; 2],
+}
+
+impl LayerNorms {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = NormRef> {
+        let around = self.before.into_iter().chain(self.after).flatten();
+        around.chain(self.heads.into_iter().flatten())
+    }
+}
+
 /// A layer's parameters.
 #[derive(Debug, Clone)]
 pub(super) struct LayerRefs {
-    pub norm1: NormRef,
     pub qkv: Vec<LinearRef>,
-    /// Norms of each head of queries and of keys.
-    pub head_norms: Option<[NormRef; 2]>,
     pub output: LinearRef,
-    pub norm2: NormRef,
     pub up: Vec<LinearRef>,
     pub down: LinearRef,
+    pub norms: LayerNorms,
 }
 
 /// The table of a model's parameters.
@@ -244,20 +295,32 @@ impl Builder<'_> {
         // Gate and up may be one matrix.
         let joined = if config.family.mlp == Mlp::Gated { 2 / names.up.len().max(1) as u64 } else { 1 };
         let up_widths = vec![joined * config.hidden; names.up.len()];
-        let norm1 = self.norm(&at(names.norm1))?;
+        let norm1 = self.optional_norm(names.norm1, prefix)?;
+        let first = self.parameters.len();
         let qkv = self.linears(&all(names.qkv), widths, config.dim, config.attention_bias, normal)?;
-        let head_norms = match names.head_norms {
+        if config.family.stored_by_head {
+            self.parameters[first..].iter_mut().for_each(|parameter| parameter.stored_heads = config.heads);
+        }
+        let heads = match names.head_norms {
             Some([query, key]) => {
-                let width = config.head_dim;
-                Some([self.norm_of(&at(query), width)?, self.norm_of(&at(key), width)?])
+                let wide = config.family.wide_head_norms;
+                let (q, k) = if wide { (q, kv) } else { (config.head_dim, config.head_dim) };
+                Some([self.norm_of(&at(query), q)?, self.norm_of(&at(key), k)?])
             }
             None => None,
         };
         let output = self.linear(at(names.output), config.dim, q, config.output_bias, residual)?;
-        let norm2 = self.norm(&at(names.norm2))?;
+        let post1 = self.optional_norm(names.post1, prefix)?;
+        let norm2 = self.optional_norm(names.norm2, prefix)?;
         let up = self.linears(&all(names.up), &up_widths, config.dim, config.mlp_bias, normal)?;
         let down = self.linear(at(names.down), config.dim, config.hidden, config.mlp_bias, residual)?;
-        Ok(LayerRefs { norm1, qkv, head_norms, output, norm2, up, down })
+        let post2 = self.optional_norm(names.post2, prefix)?;
+        let norms = LayerNorms { before: [norm1, norm2], heads, after: [post1, post2] };
+        Ok(LayerRefs { qkv, output, up, down, norms })
+    }
+
+    fn optional_norm(&mut self, name: Option<&str>, prefix: &str) -> Result<Option<NormRef>> {
+        name.map(|name| self.norm(&format!("{prefix}{name}"))).transpose()
     }
 
     fn norm(&mut self, name: &str) -> Result<NormRef> {
@@ -265,7 +328,8 @@ impl Builder<'_> {
     }
 
     fn norm_of(&mut self, name: &str, width: u64) -> Result<NormRef> {
-        let weight = self.vector(format!("{name}.weight"), width, Init::One)?;
+        let init = if self.config.family.norm_offset == 0.0 { Init::One } else { Init::Zero };
+        let weight = self.vector(format!("{name}.weight"), width, init)?;
         let bias = self.config.family.norm_bias.then(|| self.vector(format!("{name}.bias"), width, Init::Zero));
         Ok(NormRef { weight, bias: bias.transpose()? })
     }
@@ -299,11 +363,20 @@ impl Builder<'_> {
     }
 
     fn vector(&mut self, name: String, len: u64, init: Init) -> Result<usize> {
-        self.push(Parameter { name, offset: 0, rows: 1, cols: len, matrix: false, stored_transposed: false, init })
+        self.push(Parameter {
+            name,
+            offset: 0,
+            rows: 1,
+            cols: len,
+            matrix: false,
+            stored_transposed: false,
+            stored_heads: 0,
+            init,
+        })
     }
 
     fn matrix(&mut self, name: String, rows: u64, cols: u64, init: Init, stored_transposed: bool) -> Result<usize> {
-        self.push(Parameter { name, offset: 0, rows, cols, matrix: true, stored_transposed, init })
+        self.push(Parameter { name, offset: 0, rows, cols, matrix: true, stored_transposed, stored_heads: 0, init })
     }
 
     fn push(&mut self, mut parameter: Parameter) -> Result<usize> {
@@ -318,5 +391,30 @@ impl Builder<'_> {
             end.ok_or_else(|| Error::request(format!("the model is too large: {} overflows", parameter.name)))?;
         self.parameters.push(parameter);
         Ok(self.parameters.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches rows of a joint projection in another order than queries, keys, values, and one that is not undone on saving: 2 heads of
+    /// width 1, 2 columns.
+    #[test]
+    fn rows_that_files_store_head_by_head_are_put_in_order_and_back() {
+        let parameter = Parameter {
+            name: String::new(),
+            offset: 0,
+            rows: 6,
+            cols: 2,
+            matrix: true,
+            stored_transposed: false,
+            stored_heads: 2,
+            init: Init::Zero,
+        };
+        let stored = vec!["q0", "q0", "k0", "k0", "v0", "v0", "q1", "q1", "k1", "k1", "v1", "v1"];
+        let ordered = parameter.from_stored(stored.clone());
+        assert_eq!(ordered, ["q0", "q0", "q1", "q1", "k0", "k0", "k1", "k1", "v0", "v0", "v1", "v1"]);
+        assert_eq!(parameter.to_stored(ordered), stored);
     }
 }

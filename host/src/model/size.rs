@@ -16,7 +16,11 @@ pub fn size(config: &ModelConfig, compute: DType, copies: u64) -> Result<(u64, u
     let layout = Layout::new(config)?;
     let number = if compute == DType::F64 { 8 } else { 4 };
     let shadow = if compute == DType::BF16 { 2 } else { 0 };
-    let rotations = if config.family.positions == Positions::Rotary { config.context * config.head_dim } else { 0 };
+    let tables = match config.family.positions {
+        Positions::Rotary => 1 + u64::from(config.ropes.local.is_some()),
+        Positions::Learned => 0,
+    };
+    let rotations = tables * config.context * config.head_dim;
     let bytes = layout.flat_len().saturating_mul(copies * number + shadow).saturating_add(rotations * number);
     Ok((layout.count(), bytes))
 }

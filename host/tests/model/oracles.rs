@@ -6,7 +6,6 @@ use telos::model::{Keep, Model};
 
 use crate::support::{
     Packed, RECOMPUTES, backends, close, device, float, floats, gradient, ints, json, l2, models, oracles,
-    reference_models,
 };
 
 struct Oracle {
@@ -68,7 +67,10 @@ fn gradient_norms_are_those_of_transformers_with_every_recompute_setting() {
                 let gradients = expected["gradients"].as_object().unwrap();
                 assert_eq!(gradients.len(), model.layout().parameters().len());
                 for (name, wanted) in gradients {
-                    let parameter = model.layout().get(name).unwrap_or_else(|| panic!("{family} lacks {name}"));
+                    // Transformers calls it by another name in memory than in files.
+                    let stored = if name == "lm_head.weight" { model.config().family.names.head } else { "" };
+                    let found = model.layout().get(name).or_else(|| model.layout().get(&format!("{stored}.weight")));
+                    let parameter = found.unwrap_or_else(|| panic!("{family} lacks {name}"));
                     let values = model.values(&grads, parameter).unwrap();
                     close(&format!("{what}: l2 of {name}"), l2(&values), float(&wanted["l2_f64"]), 1e-4);
                     let (sum, scale) = (values.iter().sum::<f64>(), values.iter().map(|v| v.abs()).sum::<f64>());
@@ -116,18 +118,5 @@ fn both_layouts_of_the_config_give_the_same_model() {
             forward.hidden().to_vec().unwrap()
         };
         assert_eq!(hidden(&folder), hidden(older.path()), "{family}");
-    }
-}
-
-/// Catches a family that is half read: its model would load and compute something else.
-#[test]
-fn other_families_are_refused_by_name_with_those_that_are_known() {
-    for name in reference_models().1 {
-        let folder = oracles().join("models").join(&name);
-        let error = Model::from_folder(&device("reference"), &folder).map(|_| ()).unwrap_err().report();
-        let kind = json(&folder.join("config.json"))["model_type"].to_string();
-        for part in ["config.json: `model_type`", &kind, "implemented are llama"] {
-            assert!(error.contains(part), "{name}: {part} is missing in {error}");
-        }
     }
 }

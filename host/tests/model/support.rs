@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use telos::device::{Buffer, Device};
 use telos::families;
 use telos::families::NAMES;
-use telos::families::family::{Biases, Mlp};
+use telos::families::family::{Bias, Mlp, Residual};
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
 use telos::plugins::Registry;
 
@@ -66,28 +66,18 @@ pub fn oracles() -> PathBuf {
     std::env::var_os("TELOS_ORACLES").map_or_else(here, PathBuf::from)
 }
 
-/// The reference models whose family is implemented, by the names of their folders; every family is among them.
+/// The reference models, by the names of their folders; every family is among them.
 pub fn models() -> Vec<String> {
-    let (known, _) = reference_models();
-    let folder = oracles().join("models");
-    let family =
-        |name: &String| json(&folder.join(name).join("config.json"))["model_type"].as_str().expect("a name").to_owned();
-    let families: Vec<String> = known.iter().map(family).collect();
-    assert!(NAMES.iter().all(|name| families.iter().any(|family| family == name)), "{families:?}");
-    known
-}
-
-/// The reference models of families that are implemented, and the others.
-pub fn reference_models() -> (Vec<String>, Vec<String>) {
     let folder = oracles().join("models");
     let listed = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| folder.join(name).join("config.json").is_file()).collect();
     names.sort();
-    names.into_iter().partition(|name| {
-        let config = json(&folder.join(name).join("config.json"));
-        NAMES.iter().any(|known| config["model_type"] == *known)
-    })
+    let family =
+        |name: &String| json(&folder.join(name).join("config.json"))["model_type"].as_str().expect("a name").to_owned();
+    let families: Vec<String> = names.iter().map(family).collect();
+    assert!(NAMES.iter().all(|name| families.iter().any(|family| family == name)), "{families:?}");
+    names
 }
 
 /// The reference trajectories of this kind, `KIND_*.json`, each with its name.
@@ -197,9 +187,16 @@ pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
     if defaults.hidden_factor.is_none() {
         config[keys.hidden] = json!(12);
     }
-    if family.biases == Biases::Configured {
-        config["attention_bias"] = json!(other_options);
-        config["mlp_bias"] = json!(other_options);
+    if defaults.head_dim.is_some() {
+        config[keys.head_dim.expect("its key")] = json!(4);
+    }
+    for bias in family.biases.all() {
+        if let Bias::Key(key, default) = bias {
+            config[key] = json!(default != other_options);
+        }
+    }
+    if let Residual::Configured { default } = family.residual {
+        config["use_parallel_residual"] = json!(default != other_options);
     }
     ModelConfig::parse(&config.to_string(), "tiny").unwrap()
 }

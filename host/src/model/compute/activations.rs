@@ -51,7 +51,7 @@ pub(super) struct Kept {
     pub qkv: bool,
     /// Attention's output and log-sum-exp.
     pub attended: bool,
-    /// The stream between attention and feed-forward block.
+    /// The stream between attention and feed-forward block, and outputs of the two before their norms.
     pub middle: bool,
     /// Input of the activation function.
     pub up: bool,
@@ -100,7 +100,7 @@ pub(super) struct Activations {
     /// Residual stream at the layer's input, `[N, D]`.
     pub stream: Option<Tensor>,
     pub stats1: Option<Tensor>,
-    /// First norm's output, `[N, D]`.
+    /// First norm's output, `[N, D]`, if the family has one.
     pub normed1: Option<Tensor>,
     /// Queries, keys (both rotated) and values, `[N, Q + 2K]`.
     pub qkv: Option<Tensor>,
@@ -109,15 +109,19 @@ pub(super) struct Activations {
     /// Attention's output, `[N, Q]`.
     pub attended: Option<Tensor>,
     pub lse: Option<Tensor>,
-    /// Residual stream after attention, `[N, D]`.
+    /// Residual stream after attention, `[N, D]`. With parallel branches the backward pass does not read it.
     pub middle: Option<Tensor>,
     pub stats2: Option<Tensor>,
-    /// Second norm's output, `[N, D]`.
+    /// Second norm's output, `[N, D]`, if the family has one.
     pub normed2: Option<Tensor>,
     /// Gate and up side by side, `[N, 2F]`, or up alone, `[N, F]`.
     pub up: Option<Tensor>,
     /// After the activation, `[N, F]`.
     pub active: Option<Tensor>,
+    /// Outputs of attention and of the feed-forward block before their norms, if they have any, `[N, D]` each.
+    pub after: [Option<Tensor>; 2],
+    /// Statistics of these norms.
+    pub after_stats: [Option<Tensor>; 2],
 }
 
 /// A batch on the device.

@@ -2,7 +2,9 @@
 //!
 //! One buffer carries the cotangent of the residual stream down through all layers; activations are freed after use.
 
-use plugin_api::backend::ops::{ActivationBackward, AttentionBackward, EmbeddingBackward, GluBackward, NormBackward};
+use plugin_api::backend::ops::{
+    ActivationBackward, AttentionBackward, Axpy, EmbeddingBackward, GluBackward, NormBackward,
+};
 
 use super::activations::{Activations, DeviceBatch, Forward, Kept};
 use super::decoder::{Attend, Pass, missing};
@@ -32,7 +34,8 @@ impl Model {
             ..NormBackward::default()
         };
         self.norm_backward(self.layout.norm, last, grads)?;
-        let pass = Pass { batch: &batch, attend: &Attend::Packed, kept: Kept::EVERYTHING, backward: true };
+        let pass =
+            Pass { batch: &batch, attend: &Attend::Packed, kept: Kept::EVERYTHING, backward: true, recompute: true };
         for index in (lowest..self.layers.len()).rev() {
             let mut acts = tape.layers.pop().ok_or_else(|| missing("a layer"))?;
             self.fill_in(&pass, index, &mut acts)?;
@@ -53,8 +56,7 @@ impl Model {
         }
         let layer = layout.layers.iter().position(|layer| {
             let linears = layer.qkv.iter().chain(&layer.up).chain([&layer.output, &layer.down]);
-            let norms = [layer.norm1, layer.norm2].into_iter().chain(layer.head_norms.into_iter().flatten());
-            norms.into_iter().any(norm_learns) || linears.into_iter().any(linear_learns)
+            layer.norms.all().any(norm_learns) || linears.into_iter().any(linear_learns)
         });
         layer.or_else(|| norm_learns(layout.norm).then_some(layout.layers.len()))
     }
@@ -68,25 +70,70 @@ impl Model {
         grads: &Buffer,
     ) -> Result<()> {
         let (layer, tokens) = (&self.layers[index], batch.tokens);
-        let dup = self.mlp_backward(layer, &mut acts, d, grads)?;
-        let normed = acts.normed2.take().ok_or_else(|| missing("a norm"))?;
-        self.project_backward_weight(&layer.up, normed.view(), dup.view(), grads)?;
-        drop(normed);
-        let dnormed = self.device.tensor(tokens, self.config.dim)?;
-        self.project_backward_input(&layer.up, dup.view(), dnormed.view())?;
+        let dbranch = self.norm_after_backward(layer, 1, &mut acts, d, grads)?;
+        let dup = self.mlp_backward(layer, &mut acts, dbranch.as_ref().unwrap_or(d), grads)?;
+        drop(dbranch);
+        let input = acts.normed2.take().or_else(|| acts.middle.clone()).ok_or_else(|| missing("a norm"))?;
+        self.project_backward_weight(&layer.up, input.view(), dup.view(), grads)?;
+        drop(input);
+        let dinput = self.device.tensor(tokens, self.config.dim)?;
+        self.project_backward_input(&layer.up, dup.view(), dinput.view())?;
         drop(dup);
-        let middle = acts.middle.take().ok_or_else(|| missing("the stream after attention"))?;
-        let stats = acts.stats2.take().ok_or_else(|| missing("a norm's statistics"))?;
-        self.norm_backward(layer.norm2, residual_norm(&middle, &stats, &dnormed, d), grads)?;
-        drop(middle);
+        // Parallel branches both have the cotangent of the layer's output, so attention reads it before the other branch adds to it.
+        let early = match self.config.parallel {
+            true => Some(self.attention_backward(index, batch, &mut acts, d, grads)?),
+            false => None,
+        };
+        let middle = if self.config.parallel { acts.stream.clone() } else { acts.middle.take() };
+        let middle = middle.ok_or_else(|| missing("the stream after attention"))?;
+        self.norm_before_backward(layer.norms.before[1], (middle, acts.stats2.take()), &dinput, d, grads)?;
 
-        let dqkv = self.attention_backward(index, batch, &mut acts, d, grads)?;
-        let normed = acts.normed1.take().ok_or_else(|| missing("a norm"))?;
-        self.project_backward_weight(&layer.qkv, normed.view(), dqkv.view(), grads)?;
-        self.project_backward_input(&layer.qkv, dqkv.view(), dnormed.view())?;
+        let dqkv = match early {
+            Some(dqkv) => dqkv,
+            None => self.attention_backward(index, batch, &mut acts, d, grads)?,
+        };
         let stream = acts.stream.take().ok_or_else(|| missing("a layer's input"))?;
-        let stats = acts.stats1.take().ok_or_else(|| missing("a norm's statistics"))?;
-        self.norm_backward(layer.norm1, residual_norm(&stream, &stats, &dnormed, d), grads)
+        let input = acts.normed1.take().unwrap_or_else(|| stream.clone());
+        self.project_backward_weight(&layer.qkv, input.view(), dqkv.view(), grads)?;
+        drop(input);
+        self.project_backward_input(&layer.qkv, dqkv.view(), dinput.view())?;
+        self.norm_before_backward(layer.norms.before[0], (stream, acts.stats1.take()), &dinput, d, grads)
+    }
+
+    /// Backward pass of the norm before a branch, if there is one: adds the cotangent of the branch's input, through the norm of `x`, to
+    /// the stream's cotangent `d`.
+    fn norm_before_backward(
+        &self,
+        norm: Option<NormRef>,
+        (x, stats): (Tensor, Option<Tensor>),
+        dinput: &Tensor,
+        d: &Tensor,
+        grads: &Buffer,
+    ) -> Result<()> {
+        let Some(norm) = norm else {
+            return self.device.call(&Axpy { x: dinput.view(), y: d.view(), alpha: 1.0 });
+        };
+        let stats = stats.ok_or_else(|| missing("a norm's statistics"))?;
+        self.norm_backward(norm, residual_norm(&x, &stats, dinput, d), grads)
+    }
+
+    /// Backward pass of the norm after attention (`which` 0) or the feed-forward block (1): returns the cotangent of the branch's output
+    /// before the norm, or `None` if there is no norm, and the cotangent is the stream's.
+    fn norm_after_backward(
+        &self,
+        layer: &Layer,
+        which: usize,
+        acts: &mut Activations,
+        d: &Tensor,
+        grads: &Buffer,
+    ) -> Result<Option<Tensor>> {
+        let Some(norm) = layer.norms.after[which] else { return Ok(None) };
+        let x = acts.after[which].take().ok_or_else(|| missing("a branch's output"))?;
+        let stats = acts.after_stats[which].take().ok_or_else(|| missing("a norm's statistics"))?;
+        let dx = self.device.tensor(d.row_count(), d.column_count())?;
+        let (x, stats, dy) = (x.view(), stats.view(), d.view());
+        self.norm_backward(norm, NormBackward { x, stats, dy, dx: dx.view(), ..NormBackward::default() }, grads)?;
+        Ok(Some(dx))
     }
 
     /// Backward pass of down projection and activation function: returns the cotangent of the up projections' outputs, stored
@@ -125,9 +172,12 @@ impl Model {
         let attended = acts.attended.take().ok_or_else(|| missing("attention's output"))?;
         let qkv = acts.qkv.take().ok_or_else(|| missing("queries, keys and values"))?;
         let lse = acts.lse.take().ok_or_else(|| missing("attention's log-sum-exp"))?;
+        let dbranch = self.norm_after_backward(layer, 0, acts, d, grads)?;
+        let d = dbranch.as_ref().unwrap_or(d);
         self.project_backward_weight(&layer.output, attended.view(), d.view(), grads)?;
         let dattended = self.device.tensor(batch.tokens, config.query_width())?;
         self.project_backward_input(&layer.output, d.view(), dattended.view())?;
+        drop(dbranch);
         let dqkv = self.device.tensor(batch.tokens, layer.qkv.outputs)?;
         let (q, k) = (config.query_width(), config.kv_width());
         self.device.call(&AttentionBackward {
@@ -148,10 +198,10 @@ impl Model {
             kv_heads: config.kv_heads as i64,
             head_dim: config.head_dim as i64,
             scale: config.attention_scale(),
-            ..AttentionBackward::default()
+            softcap: config.score_cap,
         })?;
-        self.rotate(&dqkv, batch, true)?;
-        if let Some(norms) = layer.head_norms {
+        self.rotate(index, &dqkv, batch, true)?;
+        if let Some(norms) = layer.norms.heads {
             let unnormed = acts.unnormed.take().ok_or_else(|| missing("queries and keys before their norms"))?;
             self.norm_heads_backward(norms, unnormed, &dqkv, grads)?;
         }
@@ -165,15 +215,19 @@ impl Model {
             dweight: self.gradient(norm.weight, grads),
             dbias: norm.bias.and_then(|bias| self.gradient(bias, grads)),
             kind: self.config.family.norm,
+            weight_offset: self.config.family.norm_offset,
             ..op
         })
     }
 
     fn embedding_backward(&self, batch: &DeviceBatch, d: &Tensor, grads: &Buffer) -> Result<()> {
-        let tables = [(Some(self.layout.embedding), &batch.ids), (self.layout.positions, &batch.positions)];
-        for (table, ids) in tables {
+        let tables = [
+            (Some(self.layout.embedding), &batch.ids, self.embedding_scale()),
+            (self.layout.positions, &batch.positions, 1.0),
+        ];
+        for (table, ids, scale) in tables {
             if let Some(dtable) = table.and_then(|index| self.gradient(index, grads)) {
-                self.device.call(&EmbeddingBackward { ids: ids.view(), dy: d.view(), dtable, scale: 1.0 })?;
+                self.device.call(&EmbeddingBackward { ids: ids.view(), dy: d.view(), dtable, scale })?;
             }
         }
         Ok(())

@@ -3,7 +3,10 @@
 //! A layer is computed by filling in all activations that do not exist yet. The backward pass calls the same code on the kept
 //! ones, so a recomputed activation has the same bits as the first one.
 
-use plugin_api::backend::ops::{Activation, Attention, Copy, DecodeAttention, Embedding, Glu, MaskKind, Norm, Rotary};
+use plugin_api::abi::DType;
+use plugin_api::backend::ops::{
+    Activation, Attention, Axpy, Copy, DecodeAttention, Embedding, Glu, MaskKind, Norm, Rotary,
+};
 
 use super::activations::{Activations, BatchView, DeviceBatch, Forward, Keep, Kept, Tape};
 use super::cache::{Fill, KvCache};
@@ -31,6 +34,8 @@ pub(super) struct Pass<'a> {
     pub kept: Kept,
     /// Whether to compute statistics that only the backward pass reads.
     pub backward: bool,
+    /// Whether this is the backward pass, which reads activations but not a layer's output.
+    pub recompute: bool,
 }
 
 /// The residual stream as two summands, `residual + branch`, which the next norm adds.
@@ -90,20 +95,21 @@ impl Model {
     /// Runs the decoder; returns a tape only if something is kept for the backward pass.
     pub(super) fn run(&self, batch: &DeviceBatch, keep: Keep, attend: &Attend<'_>) -> Result<(Tensor, Option<Tape>)> {
         let backward = keep != Keep::Nothing;
-        let pass = Pass { batch, attend, kept: Kept::from(keep), backward };
+        let pass = Pass { batch, attend, kept: Kept::from(keep), backward, recompute: false };
         let mut layers = Vec::with_capacity(if backward { self.layers.len() } else { 0 });
         let mut pending = Pending { residual: self.embed(batch)?, branch: None };
         for (index, layer) in self.layers.iter().enumerate() {
             let mut acts = Activations::default();
-            let (stream, normed, stats) = self.add_norm(pending, layer.norm1, backward)?;
-            (acts.stream, acts.normed1, acts.stats1) = (Some(stream), Some(normed), stats);
+            let (stream, normed, stats) = self.add_norm(pending, layer.norms.before[0], backward)?;
+            (acts.stream, acts.normed1, acts.stats1) = (Some(stream), normed, stats);
             self.fill_in(&pass, index, &mut acts)?;
             pending = self.project_down(&pass, layer, &mut acts)?;
             if backward {
                 layers.push(acts);
             }
         }
-        let (stream, hidden, stats) = self.add_norm(pending, self.layout.norm, backward)?;
+        let (stream, hidden, stats) = self.add_norm(pending, Some(self.layout.norm), backward)?;
+        let hidden = hidden.ok_or_else(|| missing("the last norm"))?;
         let tape = stats.map(|stats| Tape { layers, stream, stats });
         Ok((hidden, tape))
     }
@@ -117,13 +123,29 @@ impl Model {
             positions: position_table.map(|_| batch.positions.view()),
             position_table,
             y: y.view(),
-            scale: 1.0,
+            scale: self.embedding_scale(),
         })?;
         Ok(y)
     }
 
-    /// Sums the stream and normalises it. Returns stream, output, and statistics if requested.
-    fn add_norm(&self, pending: Pending, norm: NormRef, with_stats: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+    /// The factor of embeddings: 1, or the square root of their width, rounded as transformers does to the dtype that computes.
+    pub(super) fn embedding_scale(&self) -> f64 {
+        let root = (self.config.dim as f64).sqrt();
+        match self.device.compute() {
+            _ if !self.config.family.scaled_embedding => 1.0,
+            DType::BF16 => half::bf16::from_f64(root).to_f64(),
+            _ => f64::from(root as f32),
+        }
+    }
+
+    /// Sums the stream and normalises it, if there is a norm. Returns stream, output, and statistics if requested.
+    fn add_norm(
+        &self,
+        pending: Pending,
+        norm: Option<NormRef>,
+        with_stats: bool,
+    ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+        let Some(norm) = norm else { return Ok((self.add(pending)?, None, None)) };
         let Pending { residual, branch } = pending;
         let tokens = residual.row_count();
         let y = self.device.tensor(tokens, self.config.dim)?;
@@ -141,7 +163,15 @@ impl Model {
             stats: stats.as_ref().map(Tensor::view),
             ..self.norm_op(norm)
         })?;
-        Ok((x, y, stats))
+        Ok((x, Some(y), stats))
+    }
+
+    /// Sums the stream; the sum overwrites the branch.
+    fn add(&self, pending: Pending) -> Result<Tensor> {
+        let Pending { residual, branch } = pending;
+        let Some(branch) = branch else { return Ok(residual) };
+        self.device.call(&Axpy { x: residual.view(), y: branch.view(), alpha: 1.0 })?;
+        Ok(branch)
     }
 
     pub(super) fn norm_op(&self, norm: NormRef) -> Norm {
@@ -150,6 +180,7 @@ impl Model {
             bias: norm.bias.map(|bias| self.weight(bias)),
             kind: self.config.family.norm,
             eps: self.config.norm_eps,
+            weight_offset: self.config.family.norm_offset,
             ..Norm::default()
         }
     }
@@ -163,15 +194,15 @@ impl Model {
     pub(super) fn fill_in(&self, pass: &Pass<'_>, index: usize, acts: &mut Activations) -> Result<()> {
         let (layer, kept, tokens) = (&self.layers[index], pass.kept, pass.batch.tokens);
         let stream = acts.stream.clone().ok_or_else(|| missing("a layer's input"))?;
-        if acts.normed1.is_none() {
+        if acts.normed1.is_none() && layer.norms.before[0].is_some() {
             let pending = Pending { residual: stream.clone(), branch: None };
-            let (_, normed, stats) = self.add_norm(pending, layer.norm1, acts.stats1.is_none())?;
-            acts.normed1 = Some(normed);
+            let (_, normed, stats) = self.add_norm(pending, layer.norms.before[0], acts.stats1.is_none())?;
+            acts.normed1 = normed;
             acts.stats1 = acts.stats1.take().or(stats);
         }
         if acts.qkv.is_none() {
-            let normed = acts.normed1.as_ref().ok_or_else(|| missing("a norm"))?;
-            let (qkv, unnormed) = self.queries_keys_values(layer, pass, normed)?;
+            let input = acts.normed1.as_ref().unwrap_or(&stream);
+            let (qkv, unnormed) = self.queries_keys_values(index, pass, input)?;
             (acts.qkv, acts.unnormed) = (Some(qkv), unnormed);
         }
         release(&mut acts.normed1, kept.normed);
@@ -187,9 +218,9 @@ impl Model {
         release(&mut acts.attended, kept.attended);
         release(&mut acts.lse, kept.attended);
         if acts.up.is_none() {
-            let normed = acts.normed2.as_ref().ok_or_else(|| missing("a norm"))?;
+            let input = acts.normed2.as_ref().or(acts.middle.as_ref()).ok_or_else(|| missing("a norm"))?;
             let up = self.device.tensor(tokens, layer.up.outputs)?;
-            self.project(&layer.up, normed.view(), up.view())?;
+            self.project(&layer.up, input.view(), up.view())?;
             acts.up = Some(up);
         }
         release(&mut acts.normed2, kept.normed);
@@ -200,29 +231,33 @@ impl Model {
             acts.active = Some(self.activate(up)?);
         }
         release(&mut acts.up, kept.up);
+        if pass.recompute && acts.after[1].is_none() && layer.norms.after[1].is_some() {
+            self.mlp_branch(pass, layer, acts)?;
+        }
         Ok(())
     }
 
     /// Returns queries, keys and values, and what the backward pass of their norms reads.
     fn queries_keys_values(
         &self,
-        layer: &Layer,
+        index: usize,
         pass: &Pass<'_>,
-        normed: &Tensor,
+        input: &Tensor,
     ) -> Result<(Tensor, Option<UnnormedHeads>)> {
+        let layer = &self.layers[index];
         let qkv = self.device.tensor(pass.batch.tokens, layer.qkv.outputs)?;
-        self.project(&layer.qkv, normed.view(), qkv.view())?;
-        let unnormed = match layer.head_norms {
+        self.project(&layer.qkv, input.view(), qkv.view())?;
+        let unnormed = match layer.norms.heads {
             Some(norms) => self.norm_heads(norms, &qkv, pass.backward)?,
             None => None,
         };
-        self.rotate(&qkv, pass.batch, false)?;
+        self.rotate(index, &qkv, pass.batch, false)?;
         Ok((qkv, unnormed))
     }
 
-    /// Rotates queries and keys in place: their heads are adjacent.
-    pub(super) fn rotate(&self, qkv: &Tensor, batch: &DeviceBatch, inverse: bool) -> Result<()> {
-        let Some(rotation) = &self.rotary else { return Ok(()) };
+    /// Rotates a layer's queries and keys in place: their heads are adjacent.
+    pub(super) fn rotate(&self, index: usize, qkv: &Tensor, batch: &DeviceBatch, inverse: bool) -> Result<()> {
+        let Some(rotation) = self.rotary.layer(index) else { return Ok(()) };
         let heads = qkv.cols(0..self.config.query_width() + self.config.kv_width());
         self.device.call(&Rotary {
             x: heads,
@@ -258,7 +293,7 @@ impl Model {
                 scale: config.attention_scale(),
                 capacity: cache.capacity() as i64,
                 window: config.window(index),
-                ..DecodeAttention::default()
+                softcap: config.score_cap,
             })?;
             return Ok((y, None));
         }
@@ -278,7 +313,7 @@ impl Model {
             kv_heads: config.kv_heads as i64,
             head_dim: config.head_dim as i64,
             scale: config.attention_scale(),
-            ..Attention::default()
+            softcap: config.score_cap,
         })?;
         if let Attend::Prefill(cache, fills) = attend {
             for (from, to) in cache.destinations(index, fills)? {
@@ -290,22 +325,73 @@ impl Model {
         Ok((y, lse))
     }
 
-    /// Computes attention's output projection, the stream after it and its norm.
+    /// Computes the stream after attention and the feed-forward block's input.
     fn middle(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations, stream: Tensor) -> Result<()> {
-        let pending = match (&acts.middle, &acts.normed2) {
-            (Some(_), Some(_)) => return Ok(()),
-            (Some(middle), None) => Pending { residual: middle.clone(), branch: None },
-            (None, _) => {
-                let attended = acts.attended.as_ref().ok_or_else(|| missing("attention's output"))?;
-                let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
-                self.project(&layer.output, attended.view(), branch.view())?;
-                Pending { residual: stream, branch: Some(branch) }
+        let norm = layer.norms.before[1];
+        let with_stats = pass.backward && acts.stats2.is_none();
+        let has_input = acts.normed2.is_some() || norm.is_none();
+        let pending = if self.config.parallel {
+            if !pass.recompute {
+                let branch = self.attention_branch(pass, layer, acts)?;
+                acts.middle = Some(self.add(Pending { residual: stream.clone(), branch: Some(branch) })?);
+            }
+            Pending { residual: stream, branch: None }
+        } else {
+            match &acts.middle {
+                Some(_) if has_input => return Ok(()),
+                Some(middle) => Pending { residual: middle.clone(), branch: None },
+                None => Pending { residual: stream, branch: Some(self.attention_branch(pass, layer, acts)?) },
             }
         };
-        let (middle, normed, stats) = self.add_norm(pending, layer.norm2, pass.backward && acts.stats2.is_none())?;
-        (acts.middle, acts.normed2) = (Some(middle), Some(normed));
+        if self.config.parallel && has_input {
+            return Ok(());
+        }
+        let (middle, normed, stats) = self.add_norm(pending, norm, with_stats)?;
+        if !self.config.parallel {
+            acts.middle = Some(middle);
+        }
+        acts.normed2 = normed;
         acts.stats2 = acts.stats2.take().or(stats);
         Ok(())
+    }
+
+    /// Computes attention's output projection and its norm.
+    fn attention_branch(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Tensor> {
+        let attended = acts.attended.as_ref().ok_or_else(|| missing("attention's output"))?;
+        let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
+        self.project(&layer.output, attended.view(), branch.view())?;
+        self.norm_after(pass, layer, acts, 0, branch)
+    }
+
+    /// Computes the feed-forward block's last projection and its norm.
+    fn mlp_branch(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Tensor> {
+        let active = acts.active.as_ref().ok_or_else(|| missing("an activation"))?;
+        let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
+        self.project(&layer.down, active.view(), branch.view())?;
+        self.norm_after(pass, layer, acts, 1, branch)
+    }
+
+    /// Returns the output of attention (`which` 0) or of the feed-forward block (1) after its norm, if it has one.
+    fn norm_after(
+        &self,
+        pass: &Pass<'_>,
+        layer: &Layer,
+        acts: &mut Activations,
+        which: usize,
+        branch: Tensor,
+    ) -> Result<Tensor> {
+        let Some(norm) = layer.norms.after[which] else { return Ok(branch) };
+        let y = self.device.tensor(branch.row_count(), self.config.dim)?;
+        let stats = pass.backward.then(|| self.stats(branch.row_count())).transpose()?;
+        self.device.call(&Norm {
+            x: branch.view(),
+            y: y.view(),
+            stats: stats.as_ref().map(Tensor::view),
+            ..self.norm_op(norm)
+        })?;
+        acts.after[which] = Some(branch).filter(|_| pass.kept.middle);
+        acts.after_stats[which] = stats.filter(|_| pass.kept.stats);
+        Ok(y)
     }
 
     fn activate(&self, up: &Tensor) -> Result<Tensor> {
@@ -323,14 +409,12 @@ impl Model {
         Ok(active)
     }
 
-    /// Computes the block's last projection, which the next norm adds to the stream.
+    /// Computes the block's output, which the next norm adds to the stream.
     fn project_down(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
-        let active = acts.active.as_ref().ok_or_else(|| missing("an activation"))?;
-        let branch = self.device.tensor(pass.batch.tokens, self.config.dim)?;
-        self.project(&layer.down, active.view(), branch.view())?;
+        let branch = self.mlp_branch(pass, layer, acts)?;
         release(&mut acts.active, pass.kept.active);
         let residual = acts.middle.clone().ok_or_else(|| missing("the stream after attention"))?;
-        release(&mut acts.middle, pass.kept.middle);
+        release(&mut acts.middle, pass.kept.middle && !self.config.parallel);
         Ok(Pending { residual, branch: Some(branch) })
     }
 }

@@ -202,6 +202,7 @@ impl Model {
             top1: view(&table.top1),
             logits: view(&logits),
             temperature: request.temperature,
+            softcap: self.config.logit_cap,
             ..Default::default()
         })?;
         let stats = table.download(request.statistics)?;
@@ -235,6 +236,7 @@ impl Model {
             dw: self.gradient(self.layout.head, grads),
             dbias: None,
             temperature: head.temperature,
+            softcap: self.config.logit_cap,
             ..HeadBackward::default()
         })?;
         self.head_rows_backward(&head.input.rows, dx, None)
@@ -279,6 +281,7 @@ impl Model {
             dw: self.gradient(self.layout.head, grads),
             dbias: None,
             temperature: request.temperature,
+            softcap: self.config.logit_cap,
             ..HeadFused::default()
         })?;
         let stats = table.download(request.statistics)?;
@@ -291,8 +294,24 @@ impl Model {
     /// Errors of the backend.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let y = self.device.tensor(hidden.row_count(), self.config.vocab)?;
-        let w = self.weight(self.layout.head);
-        self.device.call(&Linear { x: hidden.view(), w, bias: None, y: y.view() })?;
+        let (x, w) = (hidden.view(), self.weight(self.layout.head));
+        if self.config.logit_cap == 0.0 {
+            self.device.call(&Linear { x, w, bias: None, y: y.view() })?;
+            return Ok(y);
+        }
+        // Only the head's own operations have a cap; what else this one computes is dropped.
+        let rows = hidden.row_count();
+        let targets = self.device.ints(&vec![0; rows as usize])?;
+        let logp = self.device.tensor_of(self.device.accumulator(), 1, rows)?;
+        self.device.call(&plugin_api::backend::ops::HeadStats {
+            x,
+            w,
+            targets: targets.view(),
+            logp: logp.view(),
+            logits: Some(y.view()),
+            softcap: self.config.logit_cap,
+            ..Default::default()
+        })?;
         Ok(y)
     }
 

@@ -1,10 +1,11 @@
-//! Norms of single heads: of queries and keys, before they are rotated, as in Qwen 3.
+//! Norms of queries and keys, before they are rotated: of each head, as in Qwen 3, or of all heads together, as in OLMo 2.
 //!
 //! The heads of a token lie side by side in the columns of queries, keys and values. They are copied to a dense tensor, in which
-//! each head of each token is a row.
+//! what one norm covers is a row.
 
 use std::ops::Range;
 
+use plugin_api::abi::View;
 use plugin_api::backend::ops::{Copy, Norm, NormBackward};
 
 use crate::device::{Buffer, Tensor};
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::model::loaded::Model;
 use crate::model::params::NormRef;
 
-/// Queries or keys before their norm, `[N, width]`, with the norm's statistics, `[N * heads, 2]`.
+/// Queries or keys before their norm, `[N, width]`, with the norm's statistics, `[N * heads, 2]` or `[N, 2]`.
 pub(super) struct Unnormed {
     x: Tensor,
     stats: Tensor,
@@ -47,7 +48,7 @@ impl Model {
         for ((norm, Unnormed { x, stats }), columns) in norms.into_iter().zip(unnormed).zip(self.head_columns()) {
             let d = self.device.tensor(x.row_count(), x.column_count())?;
             self.device.call(&Copy { x: dqkv.cols(columns.clone()), y: d.view() })?;
-            let [x, dy] = [&x, &d].map(|dense| self.by_head(dense));
+            let [x, dy] = [&x, &d].map(|dense| self.rows_of(norm, dense));
             let op = NormBackward { x, stats: stats.view(), dy, dx: dy, ..NormBackward::default() };
             self.norm_backward(norm, op, grads)?;
             self.device.call(&Copy { x: d.view(), y: dqkv.cols(columns) })?;
@@ -71,11 +72,11 @@ impl Model {
         let x = self.device.tensor(tokens, width)?;
         self.device.call(&Copy { x: qkv.cols(columns.clone()), y: x.view() })?;
         let y = self.device.tensor(tokens, width)?;
-        let heads = tokens * (width / self.config.head_dim);
-        let stats = backward.then(|| self.stats(heads)).transpose()?;
+        let rows = self.rows_of(norm, &x);
+        let stats = backward.then(|| self.stats(rows.rows)).transpose()?;
         self.device.call(&Norm {
-            x: self.by_head(&x),
-            y: self.by_head(&y),
+            x: rows,
+            y: self.rows_of(norm, &y),
             stats: stats.as_ref().map(Tensor::view),
             ..self.norm_op(norm)
         })?;
@@ -83,9 +84,9 @@ impl Model {
         Ok(stats.map(|stats| Unnormed { x, stats }))
     }
 
-    /// A dense tensor of heads side by side, with a row for each head.
-    fn by_head(&self, dense: &Tensor) -> plugin_api::abi::View {
-        let width = self.config.head_dim;
+    /// A dense tensor of heads side by side, with a row for what the norm covers.
+    fn rows_of(&self, norm: NormRef, dense: &Tensor) -> View {
+        let width = self.layout.parameters()[norm.weight].cols;
         dense.buffer().matrix(0, dense.row_count() * (dense.column_count() / width), width)
     }
 }

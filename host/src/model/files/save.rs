@@ -7,7 +7,7 @@ use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
 
 use super::tensor_file::{TensorData, write_tensors};
-use super::weights::{WEIGHTS_FILE, transposed};
+use super::weights::WEIGHTS_FILE;
 use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 use crate::model::params::Parameter;
@@ -39,11 +39,10 @@ impl Model {
 fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData<'static>)>> {
     let tensor = |parameter: &Parameter| {
         let bytes = model.params().download_raw(parameter.offset, parameter.len())?;
-        let (rows, cols) = (parameter.rows as usize, parameter.cols as usize);
-        let bytes = match (parameter.stored_transposed, dtype) {
+        let bytes = match (parameter.stored_transposed || parameter.stored_heads > 0, dtype) {
             (false, _) => bytes,
-            (true, Dtype::F64) => transposed(bytes.as_chunks::<8>().0, rows, cols).concat(),
-            (true, _) => transposed(bytes.as_chunks::<4>().0, rows, cols).concat(),
+            (true, Dtype::F64) => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
+            (true, _) => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
         };
         let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
         Ok((parameter.name.clone(), data))

@@ -93,14 +93,12 @@ impl StoredWeights {
         for (index, parameter) in self.layout.parameters().iter().enumerate() {
             let Some(Stored { file, name }) = self.stored.get(&index) else { continue };
             let file = &mut self.files[*file];
-            let mut values = file.values(name)?;
+            let values = file.values(name)?;
             if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
                 let place = file.path().display();
                 return Err(Error::request(format!("{place}: tensor `{name}` holds {value} (element {at})")));
             }
-            if parameter.stored_transposed {
-                values = transposed(&values, parameter.cols as usize, parameter.rows as usize);
-            }
+            let values = parameter.from_stored(values);
             put(index, &values)?;
             if index == self.layout.embedding && self.tied_head.is_some() {
                 embedding = Some(values);
@@ -133,12 +131,15 @@ enum Role {
 impl Role {
     fn of(name: &str, config: &ModelConfig, layout: &Layout) -> Role {
         let Family { names, .. } = config.family;
+        let own_head = format!("{}.weight", names.head);
+        let is_alias = names.head_alias.is_some_and(|alias| name == format!("{alias}.weight"));
+        let name = if is_alias { own_head.as_str() } else { name };
         let prefixed = || layout.index(&format!("{}{name}", names.prefix));
         if let Some(index) = layout.index(name).or_else(prefixed) {
             Role::Parameter(index)
-        } else if config.tied && name == format!("{}.weight", names.head) {
+        } else if config.tied && name == own_head {
             Role::TiedHead
-        } else if name == SCALAR_HEAD || (!config.outputs.tokens && name == format!("{}.weight", names.head)) {
+        } else if name == SCALAR_HEAD || (!config.outputs.tokens && name == own_head) {
             Role::OtherHead
         } else if names.ignored.iter().any(|ending| name.ends_with(ending)) {
             Role::Ignored
@@ -223,9 +224,4 @@ fn refusal(folder: &Path, mistakes: Vec<String>) -> Error {
 
 fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-/// Returns the transpose of a `rows` x `cols` matrix.
-pub(super) fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
-    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
 }

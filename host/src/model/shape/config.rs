@@ -4,11 +4,13 @@ use plugin_api::backend::ops::{ActivationKind, MaskKind};
 use plugin_api::manifest::AttentionMask;
 
 use super::fresh::Shape;
-use super::rope::Rope;
+use super::rope::{Rope, Ropes};
+use super::rope_json;
+use super::windows;
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::families::Family;
-use crate::families::family::{Biases, Positions};
+use crate::families::family::{Bias, Positions, Residual};
 
 /// File name inside a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -38,8 +40,16 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     /// Activation of the feed-forward block, by its Hugging Face name.
     pub activation: String,
-    /// Frequencies of the rotary positions; not used with learned ones.
-    pub rope: Rope,
+    /// The rotary positions; not used with learned ones.
+    pub ropes: Ropes,
+    /// Attention's scores are divided by the square root of this; absent: of the width of a head.
+    pub score_scale: Option<f64>,
+    /// Soft cap of attention's scores; 0: none.
+    pub score_cap: f64,
+    /// Soft cap of the logits; 0: none.
+    pub logit_cap: f64,
+    /// Whether both branches of a layer read its input, and their sum is added to it.
+    pub parallel: bool,
     /// How many tokens a token attends to in each layer, itself included; 0: no limit. Empty if no layer has a limit.
     pub windows: Vec<u64>,
     /// Whether the head is the embedding.
@@ -111,36 +121,49 @@ impl ModelConfig {
     /// A request error for a shape that contradicts itself.
     pub fn from_shape(shape: &Shape, vocab: usize) -> Result<ModelConfig> {
         let family = shape.arch;
-        let biases = family.biases == Biases::Always;
-        let attention_bias = biases || family.biases == Biases::QueriesKeysValues;
+        let [attention_bias, output_bias, mlp_bias] = family.biases.all().map(|bias| match bias {
+            Bias::Yes => true,
+            Bias::No => false,
+            Bias::Key(_, default) => default,
+        });
         if shape.heads == 0 || !shape.dim.is_multiple_of(shape.heads) {
             return Err(Error::request(format!(
                 "[model]: dim {} is not a multiple of {} heads",
                 shape.dim, shape.heads
             )));
         }
+        let head_dim = (shape.dim / shape.heads) as u64;
+        let theta = shape.rope_theta.unwrap_or(10_000.0);
         let config = ModelConfig {
             family,
             layers: shape.layers as u64,
             dim: shape.dim as u64,
             heads: shape.heads as u64,
             kv_heads: shape.kv_heads() as u64,
-            head_dim: (shape.dim / shape.heads) as u64,
+            head_dim,
             hidden: shape.hidden as u64,
             vocab: vocab as u64,
             context: shape.context as u64,
             norm_eps: shape.norm_eps,
             activation: family.defaults.activation.to_owned(),
-            rope: Rope::new(shape.rope_theta.unwrap_or(10_000.0)),
-            windows: Vec::new(),
+            ropes: Ropes {
+                all: Rope { share: family.rope.share.map_or(1.0, |(_, share)| share), ..Rope::new(theta) },
+                local: family.rope.local.map(|(_, theta)| Rope::new(theta)),
+                rotated: rope_json::absent_layers(&family.rope, shape.layers as u64),
+            },
+            score_scale: family.scores.map(|_| head_dim as f64),
+            score_cap: family.scores.and_then(|scores| scores.cap.1).unwrap_or(0.0),
+            logit_cap: family.scores.and_then(|scores| scores.logit_cap.1).unwrap_or(0.0),
+            parallel: family.residual == Residual::Configured { default: true },
+            windows: windows::fresh(family.windows, shape.layers as u64),
             tied: shape.tied,
             outputs: Outputs::TOKENS,
             scores: None,
             segment_separator: None,
             attention: AttentionMask::CAUSAL,
             attention_bias,
-            output_bias: biases,
-            mlp_bias: biases,
+            output_bias,
+            mlp_bias,
             init_std: shape.init_std,
             bos: None,
             eos: Vec::new(),
@@ -173,13 +196,17 @@ impl ModelConfig {
         if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(format!("{} heads cannot share {} key-value heads evenly", self.heads, self.kv_heads));
         }
-        if self.family.positions == Positions::Rotary && !self.head_dim.is_multiple_of(2) {
-            return Err(format!("head width {} is odd, and rotary embedding needs pairs", self.head_dim));
-        }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(format!("norm epsilon is {}, expected a number above 0 and below 1", self.norm_eps));
         }
-        self.rope.check()?;
+        if self.family.positions == Positions::Rotary {
+            for rope in [&self.ropes.all].into_iter().chain(&self.ropes.local) {
+                rope.check(self.head_dim)?;
+            }
+        }
+        if let Some(scale) = self.score_scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {
+            return Err(format!("the divisor of attention's scores is {scale}, expected a number above 0"));
+        }
         if !(self.init_std >= 0.0 && self.init_std.is_finite()) {
             return Err(format!("initializer_range is {}, expected a number from 0", self.init_std));
         }
@@ -211,6 +238,13 @@ impl ModelConfig {
         self.windows.get(layer).map_or(0, |window| i64::try_from(*window).unwrap_or(i64::MAX))
     }
 
+    /// The rotary positions of a layer, if it rotates queries and keys.
+    pub(in crate::model) fn rope(&self, layer: usize) -> Option<&Rope> {
+        let Ropes { all, local, rotated } = &self.ropes;
+        let rotates = self.family.positions == Positions::Rotary && rotated.get(layer).copied().unwrap_or(true);
+        rotates.then(|| local.as_ref().filter(|_| self.window(layer) > 0).unwrap_or(all))
+    }
+
     /// Whether it can continue a text: a token does not depend on those after it.
     pub fn continues_texts(&self) -> bool {
         self.attention != AttentionMask::BIDIRECTIONAL
@@ -228,7 +262,7 @@ impl ModelConfig {
 
     /// Factor of the attention's scores.
     pub fn attention_scale(&self) -> f64 {
-        (self.head_dim as f64).sqrt().recip()
+        self.score_scale.unwrap_or(self.head_dim as f64).sqrt().recip()
     }
 }
 

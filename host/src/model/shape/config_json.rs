@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
 use super::keys::Reader;
-use super::rope::Rope;
+use super::rope::{Rope, Ropes, Scaling};
+use super::rope_json;
 use super::windows;
 use crate::data::Inputs;
 use crate::error::{Error, Result};
-use crate::families::family::{Biases, Positions};
+use crate::families::family::{Bias, Positions, Residual};
 use crate::families::{self, Family};
 
 /// Key that marks a language model with an additional scalar head.
@@ -22,8 +23,13 @@ const BOTH: &str = "telos_scalar_head";
 const SCORES: &str = "telos_scores";
 /// Key that marks a process reward model: the separator of the segments that it scores.
 const SEGMENTS: &str = "telos_segment_separator";
+/// Key that says whether both branches of a layer read its input.
+const PARALLEL: &str = "use_parallel_residual";
 /// Key of the attention mask, if it is not causal.
 const ATTENTION: &str = "telos_attention";
+
+/// Keys of models whose layers choose a few of many feed-forward blocks for each token.
+const EXPERTS: &[&str] = &["num_experts", "num_local_experts", "n_routed_experts"];
 
 impl ModelConfig {
     /// Reads `config.json` of a model folder, and `generation_config.json` if it exists.
@@ -55,46 +61,70 @@ impl ModelConfig {
         read.refuse_unimplemented(family)?;
         let dim = read.size(keys.dim)?;
         let heads = read.size(keys.heads)?;
-        let optional = |key: Option<&str>| key.map_or(Ok(None), |key| read.optional_size(key));
+        let optional = |key: Option<&str>, absent| key.map_or(Ok(None), |key| read.size_or(key, absent));
         let hidden = match (read.optional_size(keys.hidden)?, defaults.hidden_factor) {
             (Some(hidden), _) => hidden,
             (None, Some(factor)) => dim.saturating_mul(factor),
             (None, None) => return Err(read.missing(keys.hidden)),
         };
-        let biases = family.biases == Biases::Always;
-        let configured = |key: &str| match family.biases {
-            Biases::Configured => read.flag(key, false),
-            _ => Ok(false),
+        let bias = |bias: Bias| match bias {
+            Bias::Yes => Ok(true),
+            Bias::No => Ok(false),
+            Bias::Key(key, default) => read.flag(key, default),
         };
         let vocab = read.size("vocab_size")?;
         let mut notes = read.notes(family);
         let layers = read.size(keys.layers)?;
+        let mut context = read.optional_size(keys.context)?.unwrap_or(defaults.context);
+        let ropes = match family.positions {
+            Positions::Rotary => rope_json::read(&read, &family.rope, context, layers)?,
+            Positions::Learned => Ropes::new(Rope::new(10_000.0)),
+        };
+        if let Scaling::LongRope(long) = &ropes.all.scaling
+            && context > long.original
+        {
+            let (original, key) = (long.original, keys.context);
+            notes.push(format!(
+                "{file}: `{key}` is {context}, but the context length is limited to {original}, that before scaling by longrope: \
+                 longer sequences need other frequencies"
+            ));
+            context = original;
+        }
+        let scores = family.scores;
+        let positive = |key: Option<(&str, Option<f64>)>| key.map_or(Ok(None), |key| read.positive_or(key));
         let config = ModelConfig {
             family,
             layers,
             dim,
             heads,
-            kv_heads: optional(keys.kv_heads)?.unwrap_or(heads),
-            head_dim: match optional(keys.head_dim)? {
+            kv_heads: optional(keys.kv_heads, defaults.kv_heads)?.unwrap_or(heads),
+            head_dim: match optional(keys.head_dim, defaults.head_dim)? {
                 Some(head_dim) => head_dim,
                 None if dim.is_multiple_of(heads) => dim / heads,
                 None => return Err(read.wrong(keys.heads, &json!(heads), &format!("a divisor of {dim}"))),
             },
             hidden,
             vocab,
-            context: read.optional_size(keys.context)?.unwrap_or(defaults.context),
+            context,
             norm_eps: read.float(keys.norm_eps, defaults.norm_eps)?,
             activation: read.activation(family)?,
-            rope: if family.positions == Positions::Rotary { Rope::read(&read)? } else { Rope::new(10_000.0) },
-            windows: windows::read(&read, family.windows, layers)?,
+            windows: windows::read(&read, family.windows, layers, &ropes.rotated)?,
+            ropes,
+            score_scale: positive(scores.map(|scores| (scores.scale.0, Some(scores.scale.1))))?,
+            score_cap: positive(scores.map(|scores| scores.cap))?.unwrap_or(0.0),
+            logit_cap: positive(scores.map(|scores| scores.logit_cap))?.unwrap_or(0.0),
+            parallel: match family.residual {
+                Residual::Sequential => false,
+                Residual::Configured { default } => read.flag(PARALLEL, default)?,
+            },
             tied: read.flag("tie_word_embeddings", defaults.tied)?,
             outputs: read.outputs(family)?,
             scores: read.scores()?,
             segment_separator: read.text(SEGMENTS)?,
             attention: read.attention()?,
-            attention_bias: biases || family.biases == Biases::QueriesKeysValues || configured("attention_bias")?,
-            output_bias: biases || configured("attention_bias")?,
-            mlp_bias: biases || configured("mlp_bias")?,
+            attention_bias: bias(family.biases.qkv)?,
+            output_bias: bias(family.biases.output)?,
+            mlp_bias: bias(family.biases.mlp)?,
             init_std: read.float("initializer_range", 0.02)?,
             bos: read.ids("bos_token_id", vocab, &mut notes)?.first().copied(),
             eos: read.ids("eos_token_id", vocab, &mut notes)?,
@@ -144,16 +174,27 @@ impl ModelConfig {
             put(key, json!(self.head_dim));
         }
         put(keys.hidden, json!(self.hidden));
-        put(keys.context, json!(self.context));
+        put(keys.context, json!(self.stored_context()));
         put("vocab_size", json!(self.vocab));
         put(keys.norm_eps, json!(self.norm_eps));
         put(keys.activation, json!(self.activation));
-        if family.biases == Biases::Configured {
-            put("attention_bias", json!(self.attention_bias));
-            put("mlp_bias", json!(self.mlp_bias));
+        let has_bias = [self.attention_bias, self.output_bias, self.mlp_bias];
+        for (bias, has_bias) in family.biases.all().into_iter().zip(has_bias) {
+            if let Bias::Key(key, _) = bias {
+                put(key, json!(has_bias));
+            }
         }
         if family.positions == Positions::Rotary {
-            self.rope.write(&mut put);
+            rope_json::write(&self.ropes, &family.rope, self.layers, &mut put);
+        }
+        if let Some(scores) = family.scores {
+            let cap = |cap: f64| if cap > 0.0 { json!(cap) } else { Value::Null };
+            put(scores.scale.0, whole(self.score_scale.unwrap_or(self.head_dim as f64)));
+            put(scores.cap.0, cap(self.score_cap));
+            put(scores.logit_cap.0, cap(self.logit_cap));
+        }
+        if let Residual::Configured { .. } = family.residual {
+            put(PARALLEL, json!(self.parallel));
         }
         windows::write(family.windows, &self.windows, self.layers, &mut put);
         for (key, value) in family.unused {
@@ -169,6 +210,14 @@ impl ModelConfig {
         Value::Object(map)
     }
 
+    /// The context length that config.json gives: longer than the model's own with frequencies that depend on the length.
+    fn stored_context(&self) -> u64 {
+        match &self.ropes.all.scaling {
+            Scaling::LongRope(long) => long.context,
+            _ => self.context,
+        }
+    }
+
     /// Returns one id, a list, or null.
     pub(super) fn eos_json(&self) -> Value {
         match self.eos.as_slice() {
@@ -177,6 +226,11 @@ impl ModelConfig {
             ids => json!(ids),
         }
     }
+}
+
+/// A number without a fraction as an integer: transformers refuses a float for some keys.
+fn whole(number: f64) -> Value {
+    if number.fract() == 0.0 && number < 1e15 { json!(number as u64) } else { json!(number) }
 }
 
 /// Reads the text of a JSON file in the folder.
@@ -189,7 +243,14 @@ pub(in crate::model) fn read_text(inputs: &mut Inputs, name: &str) -> Result<Str
 impl Reader<'_> {
     fn family(&self) -> Result<&'static Family> {
         let value = self.get("model_type").ok_or_else(|| self.missing("model_type"))?;
-        let hint = format!("implemented are {}", families::NAMES.join(", "));
+        let why = if EXPERTS.iter().any(|key| self.get(key).is_some()) {
+            "a mixture of experts needs operations that send each token to its experts, which backends do not have; "
+        } else if self.get("text_config").is_some() {
+            "of a model with other inputs than text, the part that `text_config` describes must be saved alone; "
+        } else {
+            ""
+        };
+        let hint = format!("{why}implemented are {}", families::NAMES.join(", "));
         let family =
             value.as_str().and_then(families::find).ok_or_else(|| self.refuse("model_type", value).with_hint(hint))?;
         let classes = self.get("architectures").and_then(Value::as_array);
@@ -269,3 +330,7 @@ impl Reader<'_> {
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "published_tests.rs"]
+mod published_tests;

@@ -22,7 +22,7 @@ fn with(base: &str, key: &str, value: &str) -> Result<ModelConfig> {
 fn absent_keys_have_the_defaults_of_the_family() {
     let llama = ModelConfig::parse(LLAMA, "c").unwrap();
     assert_eq!((llama.kv_heads, llama.head_dim, llama.context, llama.norm_eps), (2, 4, 2048, 1e-6));
-    assert!(!llama.tied && !llama.attention_bias && llama.rope == Rope::new(10_000.0));
+    assert!(!llama.tied && !llama.attention_bias && llama.ropes == Ropes::new(Rope::new(10_000.0)));
     let gpt2 = ModelConfig::parse(GPT2, "c").unwrap();
     assert_eq!((gpt2.hidden, gpt2.context, gpt2.norm_eps, gpt2.activation.as_str()), (32, 1024, 1e-5, "gelu_new"));
     assert!(gpt2.tied && gpt2.attention_bias && gpt2.mlp_bias);
@@ -31,9 +31,9 @@ fn absent_keys_have_the_defaults_of_the_family() {
 /// Catches a key that is read in one layout only, or a scaling that is ignored.
 #[test]
 fn both_layouts_of_the_rotary_base_are_read_and_a_contradiction_is_refused() {
-    assert_eq!(with(LLAMA, "rope_theta", "500.0").unwrap().rope, Rope::new(500.0));
+    assert_eq!(with(LLAMA, "rope_theta", "500.0").unwrap().ropes.all, Rope::new(500.0));
     let newer = r#"{"rope_theta": 500.0, "rope_type": "default"}"#;
-    assert_eq!(with(LLAMA, "rope_parameters", newer).unwrap().rope, Rope::new(500.0));
+    assert_eq!(with(LLAMA, "rope_parameters", newer).unwrap().ropes.all, Rope::new(500.0));
     let both = LLAMA.replacen('{', r#"{"rope_theta": 7.0,"#, 1);
     assert!(with(&both, "rope_parameters", newer).is_err());
     let both = LLAMA.replacen('{', r#"{"rope_scaling": {"rope_theta": 7.0, "type": null, "factor": null},"#, 1);
@@ -81,8 +81,12 @@ fn values_that_are_not_implemented_are_refused_with_file_key_and_value() {
         assert_eq!(error.exit_code(), 2);
     }
     let cases = [
-        (r#"{"rope_type": "yarn", "factor": 8.0}"#, "rope_type` = \"yarn\" is not implemented"),
-        (r#"{"type": "dynamic", "factor": 8.0}"#, "type` = \"dynamic\" is not implemented"),
+        (r#"{"rope_type": "longrope", "factor": 8.0}"#, "rope_type` = \"longrope\" is not implemented"),
+        (r#"{"type": "ntk", "factor": 8.0}"#, "type` = \"ntk\" is not implemented"),
+        (r#"{"type": "yarn", "factor": 8.0, "attention_factor": -1.0}"#, "(attention_factor) is -1"),
+        (r#"{"type": "yarn", "factor": 8.0, "beta_fast": 1, "beta_slow": 2}"#, "beta_fast is 1 and beta_slow 2"),
+        (r#"{"type": "yarn", "factor": 8.0, "truncate": 1}"#, "truncate` is 1, expected true or false"),
+        (r#"{"type": "dynamic", "factor": 8.0, "alpha": 1.0}"#, "alpha` = 1.0 is not implemented"),
         (r#"{"rope_type": "llama3", "factor": 8.0}"#, "low_freq_factor` is null, expected a number"),
         (r#"{"rope_type": "linear", "factor": 8.0, "beta_fast": 1.0}"#, "beta_fast` = 1.0 is not implemented"),
         (r#"{"rope_type": "default", "partial_rotary_factor": 0.5}"#, "partial_rotary_factor` = 0.5"),
@@ -110,7 +114,7 @@ fn windows_are_those_of_the_layers_that_have_one() {
             .replace("\"llama\"", &format!("\"{kind}\""))
             .replace("LlamaFor", class)
             .replacen('{', &format!("{{{more}"), 1)
-            .replace("\"num_hidden_layers\": 1", "\"num_hidden_layers\": 3")
+            .replace("\"num_hidden_layers\": 1", "\"num_key_value_heads\": 2, \"num_hidden_layers\": 3")
     };
     let windows = |kind: &str, class: &str, more: &str| {
         ModelConfig::parse(&base(kind, class, more), "m/config.json").map(|config| {
@@ -177,7 +181,7 @@ fn a_written_config_reads_back_equal() {
         config.bos = Some(1);
         if config.family.positions == Positions::Rotary {
             let scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
-            config.rope = Rope { theta: 1234.5, scaling };
+            config.ropes.all = Rope { scaling, ..Rope::new(1234.5) };
         }
         let text = config.to_json("float32").to_string();
         assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);

@@ -39,6 +39,21 @@ impl Reader<'_> {
         }
     }
 
+    /// Returns the size of a key, or `absent` if there is no such key; a key that is null is `None`.
+    pub(super) fn size_or(&self, key: &str, absent: Option<u64>) -> Result<Option<u64>> {
+        if self.map.contains_key(key) { self.optional_size(key) } else { Ok(absent) }
+    }
+
+    /// Returns the number of a key, or `absent` if there is no such key; a key that is null is `None`.
+    pub(super) fn positive_or(&self, (key, absent): (&str, Option<f64>)) -> Result<Option<f64>> {
+        let Some(value) = self.map.get(key) else { return Ok(absent) };
+        match value.as_f64() {
+            _ if value.is_null() => Ok(None),
+            Some(number) if number > 0.0 => Ok(Some(number)),
+            _ => Err(self.wrong(key, value, "a number above 0, or null")),
+        }
+    }
+
     pub(super) fn size(&self, key: &str) -> Result<u64> {
         self.optional_size(key)?.ok_or_else(|| self.missing(key))
     }

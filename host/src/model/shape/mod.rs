@@ -6,7 +6,8 @@
 //! | [`fresh`] | the shape of a model with fresh weights |
 //! | `config_json` | `config.json` in and out |
 //! | `keys` | typed access to their keys |
-//! | [`rope`], `windows` | its keys about rotary positions and sliding windows |
+//! | [`rope`] | frequencies of rotary positions |
+//! | `rope_json`, `windows` | the keys of config.json about rotary positions and sliding windows |
 //! | `generation_json` | `generation_config.json` in and out |
 
 pub mod config;
@@ -15,4 +16,5 @@ pub mod fresh;
 pub(super) mod generation_json;
 mod keys;
 pub mod rope;
+mod rope_json;
 mod windows;

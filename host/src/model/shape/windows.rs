@@ -17,7 +17,7 @@ const FULL: &str = "full_attention";
 ///
 /// # Errors
 /// A request error that names file, key and value.
-pub(super) fn read(read: &Reader<'_>, windows: Windows, layers: u64) -> Result<Vec<u64>> {
+pub(super) fn read(read: &Reader<'_>, windows: Windows, layers: u64, rotated: &[bool]) -> Result<Vec<u64>> {
     if layers > MOST_LAYERS {
         return Ok(Vec::new());
     }
@@ -26,13 +26,32 @@ pub(super) fn read(read: &Reader<'_>, windows: Windows, layers: u64) -> Result<V
     let default = match windows {
         Windows::Never => return Ok(Vec::new()),
         Windows::EveryLayer { default } => default,
-        Windows::Switched { .. } if !read.flag(SWITCH, false)? => return Ok(Vec::new()),
+        Windows::Switched { .. } | Windows::Unrotated if !read.flag(SWITCH, false)? => return Ok(Vec::new()),
         Windows::Switched { default, .. } => Some(default),
+        Windows::Unrotated => None,
+        Windows::Alternating { .. } if is_null => {
+            return Err(read.wrong(WINDOW, &Value::Null, "an integer from 1: some layers have a window"));
+        }
+        Windows::Alternating { default, .. } => Some(default),
     };
     let window = read.optional_size(WINDOW)?.or(default).filter(|_| !is_null);
     let Some(window) = window else { return Ok(Vec::new()) };
     let slides: Vec<bool> = match (read.get(TYPES), windows) {
+        (Some(value), Windows::EveryLayer { .. }) => {
+            let types = types(read, value, layers)?;
+            if types.contains(&false) {
+                // Transformers ignores the types in these families; other programs do not.
+                let hint = format!("this family has `{WINDOW}` in every layer; set it to null if no layer has one");
+                return Err(read.refuse(TYPES, value).with_hint(hint));
+            }
+            types
+        }
         (Some(value), _) => types(read, value, layers)?,
+        (None, Windows::Unrotated) => (0..layers as usize).map(|layer| rotated.get(layer) == Some(&false)).collect(),
+        (None, Windows::Alternating { period, period_key, .. }) => {
+            let given = period_key.map(|key| read.optional_size(key)).transpose()?.flatten();
+            alternating(given.unwrap_or(period), layers)
+        }
         (None, Windows::Switched { full_layers, .. }) => {
             let full = match read.get(FULL_LAYERS) {
                 Some(value) => value.as_u64().ok_or_else(|| read.wrong(FULL_LAYERS, value, "an integer from 0"))?,
@@ -49,7 +68,22 @@ pub(super) fn read(read: &Reader<'_>, windows: Windows, layers: u64) -> Result<V
 }
 
 /// More layers are refused when the config is checked.
-const MOST_LAYERS: u64 = 4096;
+pub(super) const MOST_LAYERS: u64 = 4096;
+
+/// Whether each layer has a window, if every `period`-th has none.
+fn alternating(period: u64, layers: u64) -> Vec<bool> {
+    (1..=layers).map(|layer| !layer.is_multiple_of(period)).collect()
+}
+
+/// Returns each layer's window in a model with fresh weights, 0 for none; empty if no layer has one.
+pub(super) fn fresh(windows: Windows, layers: u64) -> Vec<u64> {
+    let Windows::Alternating { default, period, .. } = windows else { return Vec::new() };
+    let slides = alternating(period, layers);
+    if !slides.contains(&true) {
+        return Vec::new();
+    }
+    slides.into_iter().map(|slides| if slides { default } else { 0 }).collect()
+}
 
 fn types(read: &Reader<'_>, value: &Value, layers: u64) -> Result<Vec<bool>> {
     let one = |kind: &Value| match kind.as_str() {
@@ -65,8 +99,20 @@ fn types(read: &Reader<'_>, value: &Value, layers: u64) -> Result<Vec<bool>> {
 /// Adds the keys that `read` reads.
 pub(super) fn write(windows: Windows, of_layers: &[u64], layers: u64, put: &mut impl FnMut(&str, Value)) {
     let window = of_layers.iter().copied().max().filter(|window| *window > 0);
+    let kind = |window: u64| if window > 0 { SLIDING } else { FULL };
+    let kinds =
+        || json!((0..layers as usize).map(|i| kind(of_layers.get(i).copied().unwrap_or(0))).collect::<Vec<_>>());
     match windows {
-        Windows::Never => {}
+        Windows::Never => return,
+        Windows::Alternating { default, .. } => {
+            put(WINDOW, json!(window.unwrap_or(default)));
+            return put(TYPES, kinds());
+        }
+        Windows::Unrotated => {
+            put(WINDOW, json!(window));
+            put(SWITCH, json!(window.is_some()));
+            return put(TYPES, kinds());
+        }
         Windows::EveryLayer { .. } => put(WINDOW, json!(window)),
         Windows::Switched { .. } => {
             put(WINDOW, json!(window));
@@ -77,7 +123,6 @@ pub(super) fn write(windows: Windows, of_layers: &[u64], layers: u64, put: &mut 
         }
     }
     if window.is_some() && of_layers.contains(&0) {
-        let kind = |window: &u64| if *window > 0 { SLIDING } else { FULL };
-        put(TYPES, json!(of_layers.iter().map(kind).collect::<Vec<_>>()));
+        put(TYPES, kinds());
     }
 }

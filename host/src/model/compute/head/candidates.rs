@@ -96,6 +96,7 @@ impl Model {
             tail: view(&tail),
             lse: Some(lse.view()),
             temperature: request.temperature,
+            softcap: self.config.logit_cap,
             ..HeadCandidates::default()
         })?;
         Ok(CandidateLogps {
@@ -149,6 +150,7 @@ impl Model {
             dx: dx.view(),
             dw: self.gradient(self.layout.head, grads),
             temperature,
+            softcap: self.config.logit_cap,
             ..HeadCandidatesBackward::default()
         })?;
         self.head_rows_backward(&rows, dx, dhidden)
@@ -176,6 +178,7 @@ impl Model {
             logp: logp.view(),
             tail: view(&tail),
             temperature: request.temperature,
+            softcap: self.config.logit_cap,
             ..HeadTopk::default()
         })?;
         let tail = tail.as_ref().map(Tensor::to_vec).transpose()?;

@@ -74,6 +74,8 @@ impl Model {
             lse2: Some(table.rows(2..3)),
             weight: request.divergence.weight,
             temperature: request.divergence.temperature,
+            softcap: self.config.logit_cap,
+            softcap2: other.config.logit_cap,
             ..HeadDivergence::default()
         })?;
         let kl = table.buffer().download(0, count)?;
@@ -112,6 +114,8 @@ impl Model {
             dw: self.gradient(self.layout.head, grads),
             weight: divergence.weight,
             temperature: divergence.temperature,
+            softcap: self.config.logit_cap,
+            softcap2: other.config.logit_cap,
             ..HeadDivergenceBackward::default()
         })?;
         self.head_rows_backward(&rows, dx, dhidden)

@@ -1,0 +1,81 @@
+//! GPT-NeoX, the family of Pythia.
+
+use plugin_api::backend::ops::NormKind;
+
+use super::family::{
+    Bias, Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, ROPE, Residual, RopeKeys, Windows,
+};
+
+/// Layer norms, rotary positions in a part of each head, a plain feed-forward block, parallel branches, biases.
+pub const GPT_NEOX: Family = Family {
+    model_type: "gpt_neox",
+    summary: "layer norm, rotary positions in a part of each head, GELU, parallel branches, biases",
+    class: "GPTNeoXForCausalLM",
+    scalar_class: "GPTNeoXForSequenceClassification",
+    norm: NormKind::LAYER,
+    norm_bias: true,
+    norm_offset: 0.0,
+    wide_head_norms: false,
+    scaled_embedding: false,
+    residual: Residual::Configured { default: true },
+    scores: None,
+    positions: Positions::Rotary,
+    mlp: Mlp::Plain,
+    biases: Biases {
+        qkv: Bias::Key("attention_bias", true),
+        output: Bias::Key("attention_bias", true),
+        mlp: Bias::Yes,
+    },
+    windows: Windows::Never,
+    rope: RopeKeys { theta: ("rotary_emb_base", 10_000.0), share: Some(("rotary_pct", 0.25)), ..ROPE },
+    stored_transposed: false,
+    stored_by_head: true,
+    keys: Keys {
+        layers: "num_hidden_layers",
+        dim: "hidden_size",
+        heads: "num_attention_heads",
+        kv_heads: None,
+        head_dim: None,
+        hidden: "intermediate_size",
+        context: "max_position_embeddings",
+        norm_eps: "layer_norm_eps",
+        activation: "hidden_act",
+    },
+    defaults: Defaults {
+        kv_heads: None,
+        head_dim: None,
+        context: 2048,
+        norm_eps: 1e-5,
+        activation: "gelu",
+        tied: false,
+        hidden_factor: None,
+    },
+    names: Names {
+        prefix: "gpt_neox.",
+        embedding: "embed_in",
+        positions: None,
+        layer: "layers.",
+        norm1: Some("input_layernorm"),
+        qkv: &["attention.query_key_value"],
+        head_norms: None,
+        output: "attention.dense",
+        post1: None,
+        norm2: Some("post_attention_layernorm"),
+        up: &["mlp.dense_h_to_4h"],
+        down: "mlp.dense_4h_to_h",
+        post2: None,
+        norm: "final_layer_norm",
+        head: "embed_out",
+        head_alias: Some("lm_head"),
+        ignored: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+    },
+    fixed: &[
+        ("head_dim", &["null"]),
+        ("num_key_value_heads", &["null"]),
+        ("rope_theta", &["null"]),
+        ("partial_rotary_factor", &["null"]),
+        ("quantization_config", &["null"]),
+        ("is_encoder_decoder", OFF),
+    ],
+    unused: &[("attention_dropout", 0.0), ("hidden_dropout", 0.0)],
+};
