@@ -26,4 +26,4 @@ pub use compute::head::{
 pub use loaded::Model;
 pub use params::{Layout, Parameter};
 pub use shape::config::{ModelConfig, Outputs};
-pub use size::size;
+pub use size::{kept_bytes, size};

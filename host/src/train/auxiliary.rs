@@ -4,7 +4,7 @@
 
 use plugin_api::manifest::DataKind;
 
-use super::memory::largest_rows::Rows;
+use super::memory::{largest_rows::Rows, micro_batch::micro_batch_tokens};
 use crate::{
     config::Mistakes,
     config::experiment::{Batch, Objective},
@@ -83,12 +83,12 @@ impl AuxiliaryObjective {
             }
             objectives.limit(setup.config.vocab, setup.config.context as usize);
             all.push(AuxiliaryObjective {
+                micro_batch: micro_batch_tokens(setup, &objectives),
                 objectives,
                 batcher,
                 sources,
                 context: setup.config.context as usize,
                 tokens,
-                micro_batch: setup.experiment().train.micro_batch_tokens,
                 seed: setup.experiment().seed,
             });
         }

@@ -6,6 +6,7 @@ use plugin_api::{contract, objective::Verdict};
 use super::{
     auxiliary::AuxiliaryObjective,
     eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
+    memory::micro_batch::{micro_batch_tokens, recompute},
     roles::Roles,
     rollout::{RolloutModels, Rollouts, draw::Prompts, rewards::Rewards},
     step::{
@@ -14,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    config::experiment::{self, Batch, Train},
+    config::experiment::{Batch, Train},
     data::{Batcher, Examples, PackedBatch, Sequence, Window, pack},
     device::{Buffer, Device},
     error::{Error, Result},
@@ -56,6 +57,8 @@ pub struct Learner {
     pub(super) seed: u64,
     /// The longest sequence of the run.
     pub(super) longest: usize,
+    /// Maximum positions of a micro-batch; a longer sequence is a micro-batch of its own.
+    pub(super) micro_batch_tokens: usize,
     pub(super) recompute: Recompute,
     /// Optimizer steps of the run.
     steps: u64,
@@ -86,11 +89,8 @@ impl Learner {
             settings: experiment.train.clone(),
             seed: experiment.seed,
             longest: experiment.longest_sequence(model.config().context as usize),
-            recompute: match experiment.train.recompute {
-                experiment::Recompute::None => Recompute::None,
-                experiment::Recompute::Auto => Recompute::Auto,
-                experiment::Recompute::All => Recompute::All,
-            },
+            micro_batch_tokens: micro_batch_tokens(setup, &objectives),
+            recompute: recompute(experiment.train.recompute),
             device,
             model,
             roles,
@@ -176,11 +176,11 @@ impl Learner {
                 )?;
             }
             let whole_groups = self.objectives.whole_groups();
-            return cut_answers(&rollouts.window()?, self.settings.micro_batch_tokens, whole_groups).map(Some);
+            return cut_answers(&rollouts.window()?, self.micro_batch_tokens, whole_groups).map(Some);
         }
         let Some(window) = self.batcher.next_window(self.context(step))? else { return Ok(None) };
         let composed = self.objectives.compose(window, self.seed ^ (step + 1), marker)?;
-        cut(&composed, self.settings.micro_batch_tokens).map(Some)
+        cut(&composed, self.micro_batch_tokens).map(Some)
     }
 
     /// Returns whether no window is left. Possible only with `train.epochs`, if answers were dropped and the epochs therefore
@@ -228,7 +228,7 @@ impl Learner {
         // If there are fewer prompts than a step takes, all of them are in the window.
         let share = prompts.min(all.len()) as f64 / prompts.min(some).max(1) as f64;
         let whole_groups = self.objectives.whole_groups();
-        let micro_batches = cut_answers(&window, self.settings.micro_batch_tokens, whole_groups)?;
+        let micro_batches = cut_answers(&window, self.micro_batch_tokens, whole_groups)?;
         let positions = (window.positions() as f64 * share) as usize;
         let parts = (micro_batches.len() as f64 * share).ceil() as usize;
         Ok(FirstWindow { micro_batches, positions, parts })

@@ -49,10 +49,6 @@ fn defaults_that_depend_on_other_keys() {
     assert_eq!(load(GOOD, &[]).tokenizer, Tokenizer::Bytes);
     assert_eq!(load(GOOD, &[]).name, "exp");
     assert_eq!(
-        load(&GOOD.replace("context = 64", "context = 20000"), &["train.batch.tokens=20000"]).train.micro_batch_tokens,
-        20000
-    );
-    assert_eq!(
         load(GOOD, &["eval.every=5"]).checkpoint.best.map(|rule| rule.to_string()).as_deref(),
         Some("min:eval/loss")
     );

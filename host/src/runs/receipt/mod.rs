@@ -18,7 +18,7 @@ use crate::files;
 /// Version of the rules by which rows become tokens, answers end, epochs are counted and evaluations are cut into
 /// batches. It is increased whenever the same experiment would give different bits, so that no run mixes two
 /// versions.
-pub const RULES: u32 = 2;
+pub const RULES: u32 = 3;
 
 /// Everything that a run's result depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

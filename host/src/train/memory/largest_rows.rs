@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::micro_batch::micro_batch_tokens;
 use crate::{
     config::experiment::Batch,
     data::{Batcher, Examples, Sequence, order::DocumentSpan},
@@ -14,10 +15,10 @@ use crate::{
 const LEAST_FORWARD: usize = 1024;
 
 /// Returns the maximum positions of a pass that keeps nothing for a backward pass (held-out rows, the reference's pass over the
-/// data, the statistics of rollouts, reward models): at most `train.micro_batch_tokens`, and no more than the largest training
+/// data, the statistics of rollouts, reward models): at most [`micro_batch_tokens`], and no more than the largest training
 /// micro-batch has or [`LEAST_FORWARD`], so that such a pass takes no more memory than training.
 pub fn forward_tokens(setup: &Setup, objectives: &Objectives, train: &dyn Examples) -> usize {
-    let most = setup.experiment().train.micro_batch_tokens;
+    let most = micro_batch_tokens(setup, objectives);
     let rows = Rows { batch: setup.experiment().train.batch, ..all_rows(setup, objectives, train) };
     let positions = match &setup.experiment().rollout {
         Some(rollout) if objectives.needs().rollouts => {

@@ -2,5 +2,6 @@
 
 pub mod estimate;
 pub mod largest_rows;
+pub mod micro_batch;
 pub mod process;
 pub mod worst_batch;

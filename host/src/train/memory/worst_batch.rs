@@ -22,7 +22,7 @@ impl Learner {
     /// # Errors
     /// Errors of plugins and of the backend, with the plugin and its call; lack of memory, with its purpose.
     pub fn try_worst_batch(&mut self, marker: &CrashMarker) -> Result<()> {
-        let tried = self.hold_generation(marker).and_then(|()| self.try_all(self.settings.micro_batch_tokens, marker));
+        let tried = self.hold_generation(marker).and_then(|()| self.try_all(self.micro_batch_tokens, marker));
         tried.map_err(described)?;
         marker.host();
         Ok(())
@@ -34,7 +34,7 @@ impl Learner {
     /// # Errors
     /// As [`Learner::try_worst_batch`].
     pub fn try_batch(&mut self, most: usize, marker: &CrashMarker) -> Result<usize> {
-        let most = most.min(self.settings.micro_batch_tokens);
+        let most = most.min(self.micro_batch_tokens);
         let positions = self.try_all(most, marker).map_err(described)?;
         marker.host();
         Ok(positions)
@@ -82,7 +82,7 @@ impl Learner {
     /// # Errors
     /// Errors of plugins.
     pub fn worst_micro_batches(&self, marker: &CrashMarker) -> Result<Vec<PackedBatch>> {
-        let most = self.settings.micro_batch_tokens;
+        let most = self.micro_batch_tokens;
         match self.rollouts {
             Some(_) => cut_answers(&Window::new(self.worst_answers(most))?, most, self.objectives.whole_groups()),
             None => self.worst_of_rows(most, marker),

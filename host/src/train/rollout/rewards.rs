@@ -29,6 +29,7 @@ use crate::{
     },
     runs::breadcrumb,
     setup::Setup,
+    train::memory::micro_batch::MOST,
 };
 
 /// All rewards of an experiment.
@@ -154,7 +155,7 @@ impl Rewards {
             return Ok(None);
         }
         let clip = experiment.rollout.as_ref().and_then(|rollout| rollout.clip);
-        Ok(Some(Rewards { scorers, clip, tokens: experiment.train.micro_batch_tokens }))
+        Ok(Some(Rewards { scorers, clip, tokens: experiment.train.micro_batch_tokens.unwrap_or(MOST) }))
     }
 
     /// Returns whether no reward is configured.

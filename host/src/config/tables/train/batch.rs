@@ -6,8 +6,8 @@ use super::length::Length;
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 
-/// Default of `train.micro_batch_tokens`.
-const MICRO_BATCH_TOKENS: usize = 16384;
+/// Tokens of a step of an experiment that trains none: they size its evaluations.
+const UNTRAINED: usize = 16384;
 
 table! {
     /// how much data one optimizer step reads: tokens, sequences, pairs or prompts
@@ -42,7 +42,7 @@ pub fn resolve(written: Option<Written>, longest: Option<usize>, length: Length,
     const EXAMPLE: &str = "for example batch = { tokens = 8192 } or batch = { sequences = 12 }";
     let Some(written) = written else {
         if length == Length::Steps(0) {
-            return Batch::Tokens(MICRO_BATCH_TOKENS.max(longest.unwrap_or(1)));
+            return Batch::Tokens(UNTRAINED.max(longest.unwrap_or(1)));
         }
         notes.missing("train.batch", &format!("it sets how much data one step reads; {EXAMPLE}"));
         return Batch::Tokens(0);
@@ -74,7 +74,7 @@ pub fn resolve(written: Option<Written>, longest: Option<usize>, length: Length,
 }
 
 /// Resolves `train.micro_batch_tokens`.
-pub fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes: &mut Notes<'_>) -> usize {
+pub fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes: &mut Notes<'_>) -> Option<usize> {
     let longest = longest.unwrap_or(1);
     if let Some(tokens) = written.filter(|tokens| *tokens < longest) {
         let message = format!(
@@ -82,5 +82,5 @@ pub fn micro_batch_tokens(written: Option<usize>, longest: Option<usize>, notes:
         );
         notes.refuse("train.micro_batch_tokens", message);
     }
-    written.unwrap_or(MICRO_BATCH_TOKENS.max(longest))
+    written
 }

@@ -23,9 +23,10 @@ table! {
         /// this or steps
         epochs: f64, Form::Float(Excluded(0.0), Included(1e9)), example 1;
         batch in Option<batch::Written>;
-        /// the most tokens computed at a time, to save memory; changes nothing but the last digits of results
-        micro_batch_tokens: usize, Form::POSITIVE_INT, default "16384, or the longest sequence if that is longer",
-            example 2048;
+        /// the most tokens computed at a time, to save memory; a longer sequence is computed alone; changes nothing but the last
+        /// digits of results
+        micro_batch_tokens: usize, Form::POSITIVE_INT,
+            default "16384; on the processor fewer if the activations to keep would exceed 512 MiB", example 2048;
         optimizer in optimizer::Written;
         schedule in schedule::Written;
         /// short for train.schedule.warmup
@@ -49,8 +50,9 @@ pub struct Train {
     pub length: Length,
     /// How much data one optimizer step reads.
     pub batch: Batch,
-    /// The most tokens in one micro-batch.
-    pub micro_batch_tokens: usize,
+    /// The most tokens in one micro-batch; `None`: chosen by the size of the models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
     /// Context length by step, ascending from step 0; absent: the model's context length for all steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_schedule: Option<Vec<(u64, usize)>>,
