@@ -16,12 +16,13 @@ use crate::runs::folder::own_file;
 pub use super::tables::backend::Backend;
 pub use super::tables::checkpoint::Checkpoint;
 pub use super::tables::eval::{EarlyStop, Eval, PassAt};
+pub use super::tables::lora::Lora;
 pub use super::tables::metric::MetricRule;
 pub use super::tables::model::Model;
 pub use super::tables::objective::Objective;
 pub use super::tables::roles::context::Context;
 pub use super::tables::roles::critic::{Critic, POLICY, SHARED};
-pub use super::tables::roles::reference::{Follow, Reference, SELF};
+pub use super::tables::roles::reference::{Adapter as ReferenceAdapter, Follow, Reference, SELF};
 pub use super::tables::roles::reward::{Aggregate, Reward, RewardSource, names as reward_names};
 pub use super::tables::roles::rollout::Rollout;
 pub use super::tables::roles::teacher::Teacher;
@@ -156,7 +157,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         backend: backend::resolve(written.backend, notes),
         tokenizer: tokenizer::resolve(written.tokenizer, &model, notes),
         objective: objective::resolve(written.objective, notes),
-        reference: written.reference.map(|reference| reference::resolve(reference, notes)),
+        reference: written.reference.map(|reference| reference::resolve(reference, model.has_adapter(), notes)),
         teacher: written.teacher.and_then(|teacher| teacher::resolve(teacher, notes)),
         context: written.context.and_then(|context| context::resolve(context, notes)),
         critic: written.critic.map(|critic| critic::resolve(critic, notes)),

@@ -18,7 +18,7 @@ use crate::{
     objectives::{batch_arrays::supervised_rows, micro_batch::view},
     plugins::Registry,
     runs::breadcrumb,
-    setup::named::model_folder,
+    setup::named::{model_folder, tokenizer_folder},
 };
 
 /// The backend to compute with.
@@ -53,7 +53,7 @@ impl Opened {
     /// Request errors that name folder, file, tensor, plugin or device.
     pub fn open(path: &Path, backend: &BackendChoice) -> Result<Opened> {
         let folder = model_folder(path)?;
-        let mut tokenizer = Tokenizer::open(&folder)?;
+        let mut tokenizer = Tokenizer::open(&tokenizer_folder(&folder)?)?;
         let registry = Registry::discover(&backend.folders);
         let library = breadcrumb::within(&backend.plugin, "open", || registry.load(kind::BACKEND, &backend.plugin))?;
         let dtype = DType::from_name(&backend.dtype).unwrap_or(DType::F32);

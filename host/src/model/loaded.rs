@@ -1,14 +1,16 @@
 //! A model on a device: its parameters, and the parts of its forward and backward passes.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use plugin_api::abi::{DType, View};
 use plugin_api::backend::ops::{Cast, Fill};
 
+use super::adapter::Adapter;
 use super::compute::projection::Projection;
 use super::compute::rotation::Rotations;
 use super::files::weights::StoredWeights;
-use super::params::{LayerNorms, Layout, LinearRef, Parameter};
+use super::params::{LayerNorms, Layout, LinearRef, Parameter, Table};
 use super::shape::config::{ModelConfig, Outputs};
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
@@ -18,20 +20,45 @@ pub struct Model {
     pub(super) device: Device,
     pub(super) config: ModelConfig,
     pub(super) layout: Layout,
-    pub(super) params: Buffer,
-    pub(super) shadow: Option<Buffer>,
+    /// Shared by the models that have the same frozen weights.
+    pub(super) params: Rc<Buffer>,
+    pub(super) shadow: Option<Rc<Buffer>>,
     pub(super) trainable: Vec<bool>,
     pub(super) layers: Vec<Layer>,
     pub(super) rotary: Rotations,
+    /// What is trained in place of the weights.
+    pub(super) adapter: Option<Adapter>,
+}
+
+/// What an optimizer updates: the weights, or the adapter over frozen ones.
+#[derive(Clone, Copy)]
+pub struct Learned<'a> {
+    /// The parameters.
+    pub table: &'a Table,
+    /// Their master copy, in the accumulator dtype.
+    pub params: &'a Buffer,
+    /// Their copy in the compute dtype, if it is another one.
+    pub shadow: Option<&'a Buffer>,
 }
 
 /// A layer's linear maps and norms, ready to compute.
+#[derive(Clone)]
 pub(super) struct Layer {
     pub(super) norms: LayerNorms,
     pub(super) qkv: Projection,
     pub(super) output: Projection,
     pub(super) up: Projection,
     pub(super) down: Projection,
+}
+
+impl Layer {
+    pub(super) fn projections(&self) -> [&Projection; 4] {
+        [&self.qkv, &self.output, &self.up, &self.down]
+    }
+
+    pub(super) fn projections_mut(&mut self) -> [&mut Projection; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.up, &mut self.down]
+    }
 }
 
 impl Model {
@@ -46,15 +73,6 @@ impl Model {
         }
         model.refresh_shadow()?;
         Ok(model)
-    }
-
-    /// Loads the model of a Hugging Face folder: `config.json` and `model.safetensors`, or shards with their index.
-    ///
-    /// # Errors
-    /// A request error that names file and key or tensor; nothing is allocated before all names and shapes match.
-    pub fn from_folder(device: &Device, folder: &Path) -> Result<Model> {
-        let config = ModelConfig::from_folder(folder)?;
-        Model::from_folder_as(device, folder, config.outputs)
     }
 
     /// Adds the tokenizer's end-of-text token to the tokens that stop generation if neither `config.json` nor
@@ -77,17 +95,21 @@ impl Model {
     /// # Errors
     /// Errors of the backend.
     pub fn reset_scalar(&self) -> Result<()> {
+        if let Some((adapter, head)) = self.adapter.as_ref().and_then(|adapter| Some((adapter, adapter.scalar()?))) {
+            adapter.params().upload(head.offset, &vec![0.0; head.len() as usize])?;
+            return self.refresh_shadow();
+        }
         let Some(parameter) = self.layout.scalar.map(|index| &self.layout.parameters()[index]) else { return Ok(()) };
         self.params.upload(parameter.offset, &vec![0.0; (parameter.rows * parameter.cols) as usize])?;
         self.refresh_shadow()
     }
 
-    /// Loads the model of a folder with other outputs. A scalar head that the folder lacks starts at 0, so its output is 0 for
-    /// every input; heads that are not in `outputs` are dropped.
+    /// Loads a folder with weights, with these outputs. A scalar head that the folder lacks starts at 0, so its output is 0 for
+    /// every input; heads that are not in `outputs` are dropped. Weights that stay `frozen` are held in the compute dtype alone.
     ///
     /// # Errors
-    /// As [`Model::from_folder`]; a folder without a language-model head if `outputs` needs one.
-    pub fn from_folder_as(device: &Device, folder: &Path, outputs: Outputs) -> Result<Model> {
+    /// A request error that names file and key or tensor; a folder without a language-model head if `outputs` needs one.
+    pub(super) fn load(device: &Device, folder: &Path, outputs: Outputs, frozen: bool) -> Result<Model> {
         let mut config = ModelConfig::from_folder(folder)?;
         if outputs.tokens && !config.outputs.tokens {
             let what = format!("{} is a reward model or critic: it has no language-model head", folder.display());
@@ -99,7 +121,7 @@ impl Model {
         config.outputs = outputs;
         let layout = Layout::new(&config)?;
         let source = StoredWeights::open(folder, &config, &layout)?;
-        let model = Model::allocate(device, config)?;
+        let model = if frozen { Model::allocate_frozen(device, config)? } else { Model::allocate(device, config)? };
         source.load(|index, values| {
             let parameter = &model.layout.parameters()[index];
             let fits = |value: &f64| device.accumulator() == DType::F64 || (*value as f32).is_finite();
@@ -117,13 +139,29 @@ impl Model {
     /// # Errors
     /// A shape that contradicts itself; the device is out of memory.
     pub(crate) fn allocate(device: &Device, config: ModelConfig) -> Result<Model> {
+        Model::allocate_in(device, config, device.accumulator())
+    }
+
+    /// As [`Model::allocate`], for weights that stay frozen: without a master copy if the compute dtype is another one. A scalar
+    /// head is read in the accumulator dtype, so weights with one keep the copy.
+    ///
+    /// # Errors
+    /// As [`Model::allocate`].
+    pub(crate) fn allocate_frozen(device: &Device, config: ModelConfig) -> Result<Model> {
+        let dtype = if config.outputs.scalar { device.accumulator() } else { device.compute() };
+        let mut model = Model::allocate_in(device, config, dtype)?;
+        model.trainable.fill(false);
+        Ok(model)
+    }
+
+    fn allocate_in(device: &Device, config: ModelConfig, dtype: DType) -> Result<Model> {
         config.activation_kind()?;
         let layout = Layout::new(&config)?;
-        let params = device.buffer(device.accumulator(), layout.flat_len())?;
+        let params = Rc::new(device.buffer(dtype, layout.flat_len())?);
         // The gaps between tensors must be zero: norms and updates include them.
         device.call(&Fill { x: params.view(), value: 0.0 })?;
-        let mixed = device.compute() != device.accumulator();
-        let shadow = mixed.then(|| device.buffer(device.compute(), layout.flat_len())).transpose()?;
+        let mixed = device.compute() != dtype;
+        let shadow = mixed.then(|| device.buffer(device.compute(), layout.flat_len()).map(Rc::new)).transpose()?;
         let projection = |linears: &[LinearRef]| Projection::new(&layout, linears);
         let layers = layout.layers.iter().map(|refs| Layer {
             norms: refs.norms,
@@ -135,7 +173,7 @@ impl Model {
         let layers = layers.collect();
         let rotary = Rotations::new(device, &config)?;
         let trainable = vec![true; layout.parameters().len()];
-        Ok(Model { device: device.clone(), config, layout, params, shadow, trainable, layers, rotary })
+        Ok(Model { device: device.clone(), config, layout, params, shadow, trainable, layers, rotary, adapter: None })
     }
 
     /// The device that holds it.
@@ -158,7 +196,8 @@ impl Model {
         &self.layout
     }
 
-    /// The flat master parameters, in the accumulator dtype.
+    /// The flat master parameters, in the accumulator dtype; those of a frozen model may be in the compute dtype. Without those of
+    /// an adapter.
     pub fn params(&self) -> &Buffer {
         &self.params
     }
@@ -166,7 +205,25 @@ impl Model {
     /// The flat copy in the compute dtype that forward and backward read; `None` if they read the master parameters. The
     /// optimizer writes both (`AdamW::shadow`).
     pub fn shadow(&self) -> Option<&Buffer> {
-        self.shadow.as_ref()
+        self.shadow.as_deref()
+    }
+
+    /// Number of all its parameters, those of an adapter included, and how many of them are trained.
+    pub fn count(&self) -> (u64, u64) {
+        match &self.adapter {
+            Some(adapter) => (self.layout.count() + adapter.table().count(), adapter.table().count()),
+            None => (self.layout.count(), self.layout.count()),
+        }
+    }
+
+    /// What an optimizer updates.
+    pub fn learned(&self) -> Learned<'_> {
+        match &self.adapter {
+            Some(adapter) => {
+                Learned { table: &adapter.table, params: &adapter.params, shadow: adapter.shadow.as_ref() }
+            }
+            None => Learned { table: &self.layout, params: self.params(), shadow: self.shadow() },
+        }
     }
 
     /// Copies the master parameters into the shadow. Required after every write to them except the optimizer's.
@@ -174,18 +231,21 @@ impl Model {
     /// # Errors
     /// Errors of the backend.
     pub fn refresh_shadow(&self) -> Result<()> {
+        if let Some(adapter) = &self.adapter {
+            return Model::refresh_adapter(&self.device, adapter);
+        }
         match &self.shadow {
             Some(shadow) => self.device.call(&Cast { x: self.params.view(), y: shadow.view() }),
             None => Ok(()),
         }
     }
 
-    /// Returns a zeroed flat buffer in the accumulator dtype, for gradients or moments.
+    /// Returns a zeroed flat buffer in the accumulator dtype for gradients or moments of what is learned.
     ///
     /// # Errors
     /// The device is out of memory.
     pub fn flat_buffer(&self) -> Result<Buffer> {
-        let buffer = self.device.buffer(self.device.accumulator(), self.layout.flat_len())?;
+        let buffer = self.device.buffer(self.device.accumulator(), self.learned().table.flat_len())?;
         self.zero(&buffer)?;
         Ok(buffer)
     }
@@ -219,7 +279,7 @@ impl Model {
 
     /// Returns the flat parameters that forward and backward read.
     pub(super) fn weights(&self) -> &Buffer {
-        self.shadow.as_ref().unwrap_or(&self.params)
+        self.shadow.as_deref().unwrap_or(&self.params)
     }
 
     pub(super) fn weight(&self, index: usize) -> View {

@@ -4,6 +4,7 @@
 //! product with a taller matrix computes all of them if the alignment leaves no gap.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use plugin_api::abi::View;
 use plugin_api::backend::ops::FLAT_ALIGN;
@@ -26,6 +27,9 @@ pub enum Init {
     One,
     /// All zeros.
     Zero,
+    /// Uniform between the negative of this bound and the bound: the first factor of an adapter. Drawn from a random stream of its
+    /// own, so that a model and its adapter with the same seed share no numbers.
+    Uniform(f64),
 }
 
 /// One tensor of the flat buffer.
@@ -73,17 +77,19 @@ impl Parameter {
 
     /// Returns the values as the layout has them, given those of a file.
     pub fn from_stored<T: Copy>(&self, values: Vec<T>) -> Vec<T> {
-        if self.stored_transposed {
-            return transposed(&values, self.cols as usize, self.rows as usize);
+        let values = self.reordered(values, self.stored_heads, 3);
+        match self.stored_transposed {
+            true => transposed(&values, self.cols as usize, self.rows as usize),
+            false => values,
         }
-        self.reordered(values, self.stored_heads, 3)
     }
 
     /// Returns the values as files have them, given those of the layout.
     pub fn to_stored<T: Copy>(&self, values: Vec<T>) -> Vec<T> {
-        if self.stored_transposed {
-            return transposed(&values, self.rows as usize, self.cols as usize);
-        }
+        let values = match self.stored_transposed {
+            true => transposed(&values, self.rows as usize, self.cols as usize),
+            false => values,
+        };
         self.reordered(values, 3, self.stored_heads)
     }
 
@@ -152,12 +158,20 @@ pub(super) struct LayerRefs {
     pub norms: LayerNorms,
 }
 
-/// The table of a model's parameters.
+/// The parameters of one flat buffer: those of a model, or those of an adapter.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub struct Table {
     parameters: Vec<Parameter>,
     by_name: BTreeMap<String, usize>,
     len: u64,
+    /// The matrices that Muon orthogonalises.
+    hidden: Vec<usize>,
+}
+
+/// The table of a model's parameters, and the role of each.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    table: Table,
     pub(super) embedding: usize,
     pub(super) positions: Option<usize>,
     pub(super) layers: Vec<LayerRefs>,
@@ -174,21 +188,39 @@ impl Layout {
     /// # Errors
     /// The model is too large to address.
     pub fn new(config: &ModelConfig) -> Result<Layout> {
-        Builder { config, parameters: Vec::new(), end: 0 }.build()
+        Builder { config, rows: Rows::default() }.build()
     }
 
+    /// Returns the linear maps of all layers; those that read the same input are together.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = Vec<LinearRef>> + '_ {
+        let of = |layer: &LayerRefs| [layer.qkv.clone(), vec![layer.output], layer.up.clone(), vec![layer.down]];
+        self.layers.iter().flat_map(of)
+    }
+
+    /// Returns the linear maps of all layers.
+    pub(super) fn linears(&self) -> impl Iterator<Item = LinearRef> + '_ {
+        self.inputs().flatten()
+    }
+}
+
+impl Deref for Layout {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl Table {
     /// Every parameter, in ascending order of offset.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// Returns the indices of the layers' linear maps: every matrix except embeddings and heads.
+    /// Returns the indices of the layers' linear maps: every matrix except embeddings and heads. For an adapter, those of its
+    /// factors.
     pub fn hidden_matrices(&self) -> Vec<usize> {
-        let of = |layer: &LayerRefs| {
-            let alone = [layer.output, layer.down];
-            layer.qkv.iter().chain(&layer.up).chain(&alone).map(|linear| linear.weight).collect::<Vec<_>>()
-        };
-        self.layers.iter().flat_map(of).collect()
+        self.hidden.clone()
     }
 
     /// Elements of a flat buffer, gaps included: a multiple of [`FLAT_ALIGN`].
@@ -220,12 +252,18 @@ impl Layout {
             Init::One => vec![1.0; len],
             Init::Zero => vec![0.0; len],
             Init::Normal(std) => normals(&mut Rng::new(&[seed, INIT_STREAM, index as u64]), len, std),
+            Init::Uniform(bound) => {
+                let mut rng = Rng::new(&[seed, ADAPTER_STREAM, index as u64]);
+                (0..len).map(|_| (bound * (2.0 * uniform(&mut rng) - 1.0)) as f32).collect()
+            }
         }
     }
 }
 
 /// Separates the random streams of initial weights from all others with the same seed.
 const INIT_STREAM: u64 = 0x1917;
+/// As [`INIT_STREAM`], for adapters.
+const ADAPTER_STREAM: u64 = 0x10a4;
 
 /// Normal numbers by Box and Muller (1958).
 fn normals(rng: &mut Rng, len: usize, std: f64) -> Vec<f32> {
@@ -248,8 +286,37 @@ fn uniform(rng: &mut Rng) -> f64 {
 
 struct Builder<'a> {
     config: &'a ModelConfig,
+    rows: Rows,
+}
+
+/// A table in progress.
+#[derive(Default)]
+pub(super) struct Rows {
     parameters: Vec<Parameter>,
     end: u64,
+}
+
+impl Rows {
+    /// Returns the table, whose hidden matrices are `hidden`.
+    pub(super) fn finish(self, hidden: Vec<usize>) -> Table {
+        let by_name = self.parameters.iter().enumerate().map(|(index, p)| (p.name.clone(), index)).collect();
+        Table { parameters: self.parameters, by_name, len: self.end, hidden }
+    }
+
+    /// Adds a parameter after all others and returns its index.
+    pub(super) fn push(&mut self, mut parameter: Parameter) -> Result<usize> {
+        parameter.offset = self.end;
+        let end = parameter
+            .rows
+            .checked_mul(parameter.cols)
+            .and_then(|len| self.end.checked_add(len))
+            .and_then(|end| end.checked_next_multiple_of(FLAT_ALIGN))
+            .filter(|end| *end < 1 << 48);
+        self.end =
+            end.ok_or_else(|| Error::request(format!("the model is too large: {} overflows", parameter.name)))?;
+        self.parameters.push(parameter);
+        Ok(self.parameters.len() - 1)
+    }
 }
 
 impl Builder<'_> {
@@ -276,9 +343,12 @@ impl Builder<'_> {
             true => Some(self.matrix(SCALAR_HEAD.to_owned(), 1, config.dim, Init::Zero, false)?),
             false => None,
         };
-        let by_name = self.parameters.iter().enumerate().map(|(index, p)| (p.name.clone(), index)).collect();
-        let (len, parameters) = (self.end, self.parameters);
-        Ok(Layout { parameters, by_name, len, embedding, positions, layers, norm, head, scalar })
+        let of = |layer: &LayerRefs| {
+            let alone = [layer.output, layer.down];
+            layer.qkv.iter().chain(&layer.up).chain(&alone).map(|linear| linear.weight).collect::<Vec<_>>()
+        };
+        let table = self.rows.finish(layers.iter().flat_map(of).collect());
+        Ok(Layout { table, embedding, positions, layers, norm, head, scalar })
     }
 
     fn layer(&mut self, prefix: &str) -> Result<LayerRefs> {
@@ -296,10 +366,10 @@ impl Builder<'_> {
         let joined = if config.family.mlp == Mlp::Gated { 2 / names.up.len().max(1) as u64 } else { 1 };
         let up_widths = vec![joined * config.hidden; names.up.len()];
         let norm1 = self.optional_norm(names.norm1, prefix)?;
-        let first = self.parameters.len();
+        let first = self.rows.parameters.len();
         let qkv = self.linears(&all(names.qkv), widths, config.dim, config.attention_bias, normal)?;
         if config.family.stored_by_head {
-            self.parameters[first..].iter_mut().for_each(|parameter| parameter.stored_heads = config.heads);
+            self.rows.parameters[first..].iter_mut().for_each(|parameter| parameter.stored_heads = config.heads);
         }
         let heads = match names.head_norms {
             Some([query, key]) => {
@@ -363,7 +433,7 @@ impl Builder<'_> {
     }
 
     fn vector(&mut self, name: String, len: u64, init: Init) -> Result<usize> {
-        self.push(Parameter {
+        self.rows.push(Parameter {
             name,
             offset: 0,
             rows: 1,
@@ -376,21 +446,16 @@ impl Builder<'_> {
     }
 
     fn matrix(&mut self, name: String, rows: u64, cols: u64, init: Init, stored_transposed: bool) -> Result<usize> {
-        self.push(Parameter { name, offset: 0, rows, cols, matrix: true, stored_transposed, stored_heads: 0, init })
-    }
-
-    fn push(&mut self, mut parameter: Parameter) -> Result<usize> {
-        parameter.offset = self.end;
-        let end = parameter
-            .rows
-            .checked_mul(parameter.cols)
-            .and_then(|len| self.end.checked_add(len))
-            .and_then(|end| end.checked_next_multiple_of(FLAT_ALIGN))
-            .filter(|end| *end < 1 << 48);
-        self.end =
-            end.ok_or_else(|| Error::request(format!("the model is too large: {} overflows", parameter.name)))?;
-        self.parameters.push(parameter);
-        Ok(self.parameters.len() - 1)
+        self.rows.push(Parameter {
+            name,
+            offset: 0,
+            rows,
+            cols,
+            matrix: true,
+            stored_transposed,
+            stored_heads: 0,
+            init,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     device::{Buffer, Device, Tensor},
     error::{Error, Result},
-    model::params::Layout,
+    model::params::Table,
 };
 
 /// AdamW's settings, except the rates and decays of its parameters.
@@ -45,7 +45,7 @@ impl AdamW {
     ///
     /// # Errors
     /// The device is out of memory.
-    pub fn new(device: &Device, layout: &Layout, settings: Hyper, rules: &[Rule]) -> Result<AdamW> {
+    pub fn new(device: &Device, layout: &Table, settings: Hyper, rules: &[Rule]) -> Result<AdamW> {
         let segments = segments(layout, rules);
         let bounds: Vec<i32> = segments
             .iter()

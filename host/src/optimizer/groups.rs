@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     keys::{Form, notes::Notes, table},
-    model::params::{Layout, Parameter},
+    model::params::{Parameter, Table},
 };
 
 table! {
@@ -90,7 +90,7 @@ impl Rule {
 ///
 /// # Errors
 /// Request error naming a group that matches none.
-pub fn check_groups(layouts: &[&Layout], groups: &[Group]) -> Result<()> {
+pub fn check_groups(layouts: &[&Table], groups: &[Group]) -> Result<()> {
     let patterns = patterns(groups)?;
     let group = |name: &str| patterns.iter().position(|pattern| pattern.matches(name));
     let names = || layouts.iter().flat_map(|layout| layout.parameters()).map(|parameter| parameter.name.as_str());
@@ -116,7 +116,7 @@ fn patterns(groups: &[Group]) -> Result<Vec<Pattern>> {
 ///
 /// # Errors
 /// Request error for a group's pattern that is not a valid glob.
-pub fn rules(layout: &Layout, groups: &[Group], weight_decay: f64) -> Result<Vec<Rule>> {
+pub fn rules(layout: &Table, groups: &[Group], weight_decay: f64) -> Result<Vec<Rule>> {
     let patterns = patterns(groups)?;
     let rule = |parameter: &Parameter| {
         let usual = if parameter.matrix { weight_decay } else { 0.0 };
@@ -132,7 +132,7 @@ pub fn rules(layout: &Layout, groups: &[Group], weight_decay: f64) -> Result<Vec
 }
 
 /// Merges neighbours of equal rules.
-pub fn segments(layout: &Layout, rules: &[Rule]) -> Vec<Segment> {
+pub fn segments(layout: &Table, rules: &[Rule]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     for (parameter, rule) in layout.parameters().iter().zip(rules) {
         if segments.last().is_none_or(|last| last.rule != *rule) {

@@ -15,7 +15,7 @@ use crate::{
     device::Device,
     error::Result,
     keys::{Form, notes::Notes, table, words},
-    model::params::Layout,
+    model::params::Table,
 };
 use adamw::{AdamW, Hyper};
 use groups::{Group, Rule};
@@ -53,7 +53,7 @@ impl OptimizerKind {
 ///
 /// # Errors
 /// Request error for a group's pattern that is not a valid glob; the device is out of memory.
-pub fn create(device: &Device, layout: &Layout, settings: &Settings) -> Result<Box<dyn Optimizer>> {
+pub fn create(device: &Device, layout: &Table, settings: &Settings) -> Result<Box<dyn Optimizer>> {
     let mut rules = groups::rules(layout, &settings.groups, settings.weight_decay)?;
     let hyper = Hyper { betas: settings.betas, eps: settings.eps, clip: settings.clip };
     Ok(match settings.kind {

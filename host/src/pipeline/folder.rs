@@ -306,6 +306,7 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
 fn model_of<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
     let mut words = key.split('.');
     match words.next()? {
+        "model" if words.clone().next() == Some("adapter") => receipt.roles.get("adapter"),
         "model" => Some(&receipt.model),
         "reward" => {
             let index: usize = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);

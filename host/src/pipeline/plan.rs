@@ -11,7 +11,11 @@ use super::folder::Task;
 use crate::{
     config::{Loaded, Pipeline, pipeline::StageModel},
     error::{Error, Kind, Result, refusal_text},
-    model::{ModelConfig, params::Layout},
+    model::{
+        ModelConfig,
+        adapter::Shape,
+        params::{Layout, Table},
+    },
     objectives::Objectives,
     optimizer::groups::check_groups,
     plugins::Pinning,
@@ -76,13 +80,19 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
             let outputs = policy_outputs(setup, objectives);
             mistakes.check("model.from", setup.check_start(outputs))?;
             let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
+            let adapter = setup
+                .adapter
+                .as_ref()
+                .map(|start| Shape::new(&layout, &start.settings()?, None).map(|shape| shape.table));
+            let adapter = adapter.transpose()?;
+            let learned: &Table = adapter.as_ref().unwrap_or(&layout);
             Roles::check_keys(setup, objectives, &mut mistakes);
             Rollouts::check_keys(setup, objectives, &mut mistakes);
             if let Some(device) = &device {
                 opened = Roles::open(setup, device, objectives, None, &mut mistakes)?;
             }
             if let Some(roles) = &opened {
-                let groups = check_groups(&roles.learning(&layout), &setup.experiment().train.optimizer.groups);
+                let groups = check_groups(&roles.learning(learned), &setup.experiment().train.optimizer.groups);
                 mistakes.check("train.optimizer.groups", groups)?;
             }
         }
@@ -186,7 +196,8 @@ fn produced_model(setup: Setup, objectives: Option<&Objectives>) -> Arc<NamedMod
         config.scores = config.outputs.scalar.then_some((0.0, 1.0));
         describe(&mut config, &setup, objectives);
     }
-    Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config })
+    let adapter = setup.adapter.as_ref().and_then(|start| start.settings().ok());
+    Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config, adapter })
 }
 
 /// Combines the errors of several stages into one.

@@ -78,7 +78,7 @@ impl Setup {
             ModelSource::From { .. } => "model.from",
             ModelSource::Shape(_) => "model",
         };
-        let copies = copies(&self.experiment().train.length);
+        let copies = if self.adapter.is_some() { 1 } else { copies(&self.experiment().train.length) };
         let (count, bytes) = model::size(&self.config, dtype(backend.dtype), copies)?;
         capacity::check(bytes).map_err(|why| {
             let what = format!("{count} parameters and a context length of {} tokens", self.config.context);

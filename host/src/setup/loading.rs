@@ -12,7 +12,7 @@ use super::{
     Setup,
     checks::{check_dtype, check_lengths},
     data::kinds,
-    named::{Named, PendingModels, model_and_tokenizer},
+    named::{AdapterStart, Named, PendingModels, model_and_tokenizer},
 };
 use crate::{
     config::{
@@ -20,6 +20,7 @@ use crate::{
         experiment::{Reward, RewardSource},
     },
     error::{Error, Result, refusal_text},
+    model::open::Bases,
     plugins::{Lock, Pinning, Registry, libraries},
     runs::{breadcrumb, receipt::PluginUse},
 };
@@ -178,7 +179,13 @@ impl Plugins {
             return Err(Error::request("the experiment names no backend"));
         };
         let pending = pending.clone();
+        let adapter = match mistakes.are_free(&["model"]) {
+            true => mistakes.check("model.adapter", AdapterStart::of(&loaded, model_folder.as_deref(), &pending))?,
+            false => None,
+        };
         Ok(Setup {
+            adapter: adapter.flatten(),
+            bases: Bases::default(),
             loaded,
             registry,
             lock,

@@ -1,6 +1,7 @@
 //! From an experiment file to everything a run needs: experiment, plugins, tokenizer, model shape, device, data. In this order
 //! every refusal comes before the first file is written.
 
+mod adapter;
 mod backend;
 mod batches;
 mod checks;
@@ -21,11 +22,11 @@ use plugin_api_load::Library;
 use crate::{
     config::{Experiment, Loaded, Mistakes},
     data::Tokenizer,
-    model::ModelConfig,
+    model::{ModelConfig, open::Bases},
     plugins::{Lock, Registry},
     runs::receipt::PluginUse,
 };
-use named::{Named, PendingModels};
+use named::{AdapterStart, Named, PendingModels};
 
 /// A checked experiment with its plugins loaded, its tokenizer read and its model's shape known.
 pub struct Setup {
@@ -43,6 +44,10 @@ pub struct Setup {
     pub config: ModelConfig,
     /// The folder of the weights; `None`: fresh weights.
     pub model_folder: Option<PathBuf>,
+    /// How the adapter begins that is trained in place of the weights; `None`: the weights are trained.
+    pub adapter: Option<AdapterStart>,
+    /// Frozen weights that several models share.
+    pub(crate) bases: Bases,
     backend: (Library, BackendManifest),
     pub(crate) objectives: Vec<(Library, ObjectiveManifest)>,
     /// The experiment's reward plugins, in order.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Setup,
-    named::{NamedModel, check_unchanged, model_folder, pending_model},
+    named::{NamedModel, check_unchanged, model_folder, pending_model, tokenizer_folder},
 };
 use crate::{
     data::Tokenizer,
@@ -15,6 +15,9 @@ use crate::{
     error::{Result, refusal_text},
     model::{Model, ModelConfig, Outputs},
 };
+
+/// The key of the one role besides the policy that is trained.
+pub(super) const CRITIC_KEY: &str = "critic.from";
 
 impl Setup {
     /// Returns the model with these outputs: loaded from `checkpoint` if given, else from the experiment's folder, else fresh.
@@ -24,6 +27,9 @@ impl Setup {
     /// A request error that names file and tensor.
     pub fn model(&self, device: &Device, checkpoint: Option<&Path>, outputs: Outputs) -> Result<Model> {
         self.check_start(outputs)?;
+        if let Some(start) = &self.adapter {
+            return self.adapted_model(device, start, checkpoint, outputs);
+        }
         let mut model = match checkpoint.or(self.model_folder.as_deref()) {
             Some(folder) => Model::from_folder_as(device, folder, outputs)?,
             None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?,
@@ -66,9 +72,10 @@ impl Setup {
             return Ok(model.clone());
         }
         let folder = model_folder(Path::new(path))?;
-        let (mut tokenizer, config) = (Tokenizer::open(&folder)?, ModelConfig::from_folder(&folder)?);
+        let config = ModelConfig::from_folder(&folder)?;
+        let mut tokenizer = Tokenizer::open(&tokenizer_folder(&folder)?)?;
         tokenizer.fit_to_model(&config.eos, config.vocab)?;
-        let model = Arc::new(NamedModel { folder: Some(folder), tokenizer, config });
+        let model = Arc::new(NamedModel { folder: Some(folder), tokenizer, config, adapter: None });
         known.insert(path.to_owned(), model.clone());
         Ok(model)
     }
@@ -98,7 +105,7 @@ impl Setup {
         let named = self.named_model(path).map_err(|e| refuse(refusal_text(&e)))?;
         let model = match &named.folder {
             Some(folder) => {
-                let model = Model::from_folder_as(device, folder, outputs);
+                let model = self.role_in(device, folder, outputs, key);
                 let model = model.map_err(|e| refuse(refusal_text(&e)))?;
                 check_unchanged(folder, &named.config, model.config())?;
                 model
@@ -106,7 +113,14 @@ impl Setup {
             None if outputs.tokens && !named.config.outputs.tokens => {
                 return Err(refuse(format!("{path} is a reward model or critic: it has no language-model head")));
             }
-            None => Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?,
+            None => {
+                let fresh =
+                    Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?;
+                match (&named.adapter, key == CRITIC_KEY) {
+                    (Some(settings), true) => fresh.adapted(outputs, settings.clone(), self.experiment().seed)?,
+                    _ => fresh,
+                }
+            }
         };
         if named.tokenizer.hash() != self.tokenizer.hash() {
             let own = self.tokenizer.name();

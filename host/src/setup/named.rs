@@ -15,8 +15,16 @@ use crate::{
     data::{DataError, Source, Tokenizer, foreign},
     error::{Error, Result, refusal_text},
     files,
-    model::ModelConfig,
+    model::files::weights::weight_files,
+    model::{
+        ModelConfig,
+        adapter::{
+            Settings,
+            config::{ADAPTER_CONFIG, AdapterConfig, base_of, is_adapter},
+        },
+    },
     runs::checkpoint::find::{self, Checkpoint},
+    runs::disk::sha256_file,
 };
 
 /// A model that an experiment names.
@@ -28,6 +36,8 @@ pub struct NamedModel {
     pub tokenizer: Tokenizer,
     /// Its shape.
     pub config: ModelConfig,
+    /// Settings of its adapter, if it is one that does not exist yet.
+    pub adapter: Option<Settings>,
 }
 
 /// Models that have been read, by their names in the experiment.
@@ -76,7 +86,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
         });
     }
     find::verify_named(path)?;
-    if !files::is_missing(&path.join("config.json")) {
+    if !files::is_missing(&path.join("config.json")) || !files::is_missing(&path.join(ADAPTER_CONFIG)) {
         return Ok(path.to_owned());
     }
     let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
@@ -115,6 +125,38 @@ fn as_named(path: &Path, found: Checkpoint) -> Result<PathBuf> {
     Err(Error::request(message).with_details([why]).with_hint(hint))
 }
 
+/// Returns the folder with the tokenizer of the model in `folder`: an adapter without a tokenizer has that of its base.
+///
+/// # Errors
+/// A request error for an adapter whose base does not exist.
+pub fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
+    match is_adapter(folder) && !has_tokenizer(folder) {
+        true => base_of(folder),
+        false => Ok(folder.to_owned()),
+    }
+}
+
+fn has_tokenizer(folder: &Path) -> bool {
+    ["tokenizer.json", "tokenizer_config.json"].iter().any(|name| !files::is_missing(&folder.join(name)))
+}
+
+/// Returns the model of an earlier stage whose adapter the experiment continues from.
+fn pending_adapter(loaded: &Loaded, pending: &PendingModels) -> Option<Arc<NamedModel>> {
+    match &loaded.experiment.model {
+        ModelSource::From { adapter: Some(path), .. } => pending_model(pending, path),
+        _ => None,
+    }
+}
+
+/// Returns the folder of the adapter that the experiment continues from; `None` if there is none or it does not exist yet.
+fn adapter_folder(loaded: &Loaded) -> Result<Option<PathBuf>> {
+    let ModelSource::From { adapter: Some(path), .. } = &loaded.experiment.model else { return Ok(None) };
+    match Path::new(path).exists() || pointed_at(Path::new(path))?.is_some() {
+        true => model_folder(Path::new(path)).map(Some).map_err(|e| loaded.refuse("model.adapter", refusal_text(&e))),
+        false => Ok(None),
+    }
+}
+
 /// Opens the tokenizer in a file or folder, which may be that of a checkpoint.
 fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
     find::verify_tokenizer(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
@@ -128,26 +170,42 @@ fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
 /// A request error if there is no such model, or if its tokenizer does not fit.
 pub(crate) fn model_and_tokenizer(
     loaded: &Loaded,
-    pending: &PendingModels,
+    all_pending: &PendingModels,
 ) -> Result<(Option<PathBuf>, Tokenizer, ModelConfig)> {
     let experiment = &loaded.experiment;
     let pending = match &experiment.model {
-        ModelSource::From { from } => pending_model(pending, from),
+        ModelSource::From { from, .. } => pending_model(all_pending, from),
         ModelSource::Shape(_) => None,
     };
     let folder = match &experiment.model {
         ModelSource::From { .. } if pending.is_some() => None,
-        ModelSource::From { from } => {
+        ModelSource::From { from, .. } => {
             Some(model_folder(Path::new(from)).map_err(|e| loaded.refuse("model.from", refusal_text(&e)))?)
         }
         ModelSource::Shape(_) => None,
     };
+    let is_an_adapter = match (&folder, &pending) {
+        (Some(folder), _) => is_adapter(folder),
+        (None, pending) => pending.as_ref().is_some_and(|model| model.adapter.is_some()),
+    };
+    if is_an_adapter {
+        let why = "it is an adapter: name its base in model.from and the adapter in model.adapter, or merge it into its base: telos convert \
+                   --merge-lora";
+        return Err(loaded.refuse("model.from", why));
+    }
+    let adapter = adapter_folder(loaded)?;
     let mut tokenizer = match (&experiment.tokenizer, &folder) {
         (TokenizerSource::Bytes, _) => Tokenizer::bytes()?,
         (TokenizerSource::File { path }, _) => {
             tokenizer_at(Path::new(path)).map_err(|e| loaded.refuse("tokenizer.path", refusal_text(&e)))?
         }
         (TokenizerSource::Model, None) if let Some(model) = &pending => model.tokenizer.clone(),
+        (TokenizerSource::Model, _) if let Some(model) = pending_adapter(loaded, all_pending) => {
+            model.tokenizer.clone()
+        }
+        (TokenizerSource::Model, _) if let Some(folder) = adapter.as_deref().filter(|folder| has_tokenizer(folder)) => {
+            Tokenizer::open(folder)?
+        }
         (TokenizerSource::Model, Some(folder)) => Tokenizer::open(folder)?,
         (TokenizerSource::Model, None) => {
             return Err(
@@ -191,4 +249,83 @@ pub(crate) fn model_and_tokenizer(
     }
     tokenizer.fit_to_model(&config.eos, config.vocab)?;
     Ok((folder, tokenizer, config))
+}
+
+/// How the adapter of a run begins.
+pub enum AdapterStart {
+    /// Fresh, with these settings.
+    Fresh(Settings),
+    /// As the one in this folder.
+    Folder(PathBuf),
+}
+
+impl AdapterStart {
+    /// Returns how the adapter of the experiment begins, over the weights in `base`; `None` if it trains all weights. An adapter that an
+    /// earlier stage of a pipeline will produce begins fresh.
+    ///
+    /// # Errors
+    /// A request error if there is no such adapter, or if it belongs to other weights.
+    pub(super) fn of(loaded: &Loaded, base: Option<&Path>, pending: &PendingModels) -> Result<Option<AdapterStart>> {
+        let ModelSource::From { adapter, lora, .. } = &loaded.experiment.model else { return Ok(None) };
+        let Some(path) = adapter else { return Ok(lora.as_ref().map(|lora| AdapterStart::Fresh(lora.settings()))) };
+        let refuse = |why: String| loaded.refuse("model.adapter", why);
+        let none =
+            || refuse(format!("{path} has no adapter; name a run with model.lora, or a folder that PEFT has written"));
+        if let Some(model) = pending_model(pending, path) {
+            return Ok(Some(AdapterStart::Fresh(model.adapter.clone().ok_or_else(none)?)));
+        }
+        let folder = model_folder(Path::new(path)).map_err(|e| refuse(refusal_text(&e)))?;
+        if !is_adapter(&folder) {
+            return Err(none());
+        }
+        let config = AdapterConfig::read(&folder).map_err(|e| refuse(refusal_text(&e)))?;
+        if let (Ok(own), Some(base)) = (config.base_folder(&folder), base)
+            && !same_weights(&own, base)?
+        {
+            let why = format!(
+                "{path} was trained on {}, whose weights differ from those of model.from, {}; name its own base in model.from",
+                own.display(),
+                base.display()
+            );
+            return Err(refuse(why));
+        }
+        Ok(Some(AdapterStart::Folder(folder)))
+    }
+
+    /// Its settings.
+    ///
+    /// # Errors
+    /// A request error for an adapter that cannot be read.
+    pub fn settings(&self) -> Result<Settings> {
+        match self {
+            AdapterStart::Fresh(settings) => Ok(settings.clone()),
+            AdapterStart::Folder(folder) => {
+                let config = AdapterConfig::read(folder)?;
+                match config.settings.targets.is_empty() {
+                    false => Ok(config.settings),
+                    true => Err(Error::request(format!(
+                        "{}: `target_modules` is a pattern, which another model cannot share",
+                        folder.display()
+                    ))
+                    .with_hint("list the names of the modules")),
+                }
+            }
+        }
+    }
+}
+
+/// Whether two folders contain the same weights.
+fn same_weights(a: &Path, b: &Path) -> Result<bool> {
+    let canonical = |path: &Path| path.canonicalize().ok();
+    if canonical(a) == canonical(b) {
+        return Ok(true);
+    }
+    let hashes = |folder: &Path| -> Result<Vec<String>> {
+        let hash = |file: PathBuf| {
+            let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
+            Ok(sha256_file(&file).map_err(failed)?.1)
+        };
+        weight_files(folder)?.into_iter().map(hash).collect()
+    };
+    Ok(hashes(a)? == hashes(b)?)
 }

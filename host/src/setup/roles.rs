@@ -1,7 +1,7 @@
 //! The models other than the policy that an experiment names.
 
 use super::Setup;
-use crate::config::experiment::{POLICY, RewardSource, SELF, SHARED};
+use crate::config::experiment::{Model as ModelSource, POLICY, ReferenceAdapter, RewardSource, SELF, SHARED};
 
 impl Setup {
     /// The models that the experiment names in addition to `model.from`, by role.
@@ -15,7 +15,12 @@ impl Setup {
             RewardSource::Model { model } => Some((format!("reward.{index}"), model.as_str())),
             RewardSource::Plugin { .. } => None,
         });
-        let named = reference.into_iter().chain(teacher).chain(context).chain(critic).chain(rewards);
+        let adapter = match &experiment.model {
+            ModelSource::From { adapter: Some(path), .. } => Some(("adapter".to_owned(), path.as_str())),
+            _ => None,
+        };
+        let reference = adapter.into_iter().chain(reference);
+        let named = reference.chain(teacher).chain(context).chain(critic).chain(rewards);
         named.filter(|(_, path)| ![SELF, POLICY, SHARED].contains(path)).collect()
     }
 
@@ -23,6 +28,10 @@ impl Setup {
     /// experiment.
     pub fn is_saved(&self, role: &str) -> bool {
         let follows = || self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
-        role == "critic" || role == "reference" && follows()
+        let starts = || {
+            let adapter = self.experiment().reference.as_ref().and_then(|table| table.adapter);
+            adapter == Some(ReferenceAdapter::Start) && !follows()
+        };
+        role == "critic" || role == "reference" && follows() || role == "adapter" && !starts()
     }
 }

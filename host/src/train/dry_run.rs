@@ -32,6 +32,9 @@ pub struct Findings {
     pub name: String,
     /// Parameters of the model.
     pub parameters: u64,
+    /// How many of them are trained, if an adapter is trained in place of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_parameters: Option<u64>,
     /// Tokens to train on.
     pub train_tokens: u64,
     /// Positions to evaluate on.
@@ -115,7 +118,7 @@ pub fn dry_run(setup: &mut Setup) -> Result<Findings> {
     let start = Instant::now();
     if out.loss.is_finite() && gradient.finite {
         let Learner { model, optimizer, grads, .. } = &mut learner;
-        optimizer.update(model.params(), model.shadow(), grads, 0.0)?;
+        optimizer.update(model.learned().params, model.learned().shadow, grads, 0.0)?;
         device.sync()?;
     }
     let seconds_per_step = computed + start.elapsed().as_secs_f64();
@@ -137,7 +140,8 @@ pub fn dry_run(setup: &mut Setup) -> Result<Findings> {
     notes.extend(setup.lock.unpinned().iter().map(|line| format!("--dev: not the pinned plugin: {line}")));
     Ok(Findings {
         name: setup.experiment().name.clone(),
-        parameters: learner.model.layout().count(),
+        parameters: learner.model.count().0,
+        trained_parameters: learner.model.adapter().map(|_| learner.model.count().1),
         train_tokens: data.train.tokens(),
         held_out_tokens: evaluated.held_out.iter().map(|b| b.len() as u64).sum(),
         steps,
@@ -193,7 +197,12 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "experiment \"{}\" is in order", self.name)?;
-        writeln!(f, "parameters        {}", self.parameters)?;
+        match self.trained_parameters {
+            Some(trained) => {
+                writeln!(f, "parameters        {}, {trained} of them trained: the adapter", self.parameters)?
+            }
+            None => writeln!(f, "parameters        {}", self.parameters)?,
+        }
         writeln!(f, "training tokens   {}", self.train_tokens)?;
         writeln!(f, "held-out tokens   {}", self.held_out_tokens)?;
         writeln!(

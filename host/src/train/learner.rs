@@ -82,9 +82,9 @@ impl Learner {
     pub fn new(setup: &Setup, model: Model, roles: Roles, objectives: Objectives, batcher: Batcher) -> Result<Learner> {
         let experiment = setup.experiment();
         let device = model.device().clone();
-        check_groups(&roles.learning(model.layout()), &experiment.train.optimizer.groups)?;
+        check_groups(&roles.learning(model.learned().table), &experiment.train.optimizer.groups)?;
         Ok(Learner {
-            optimizer: optimizer::create(&device, model.layout(), &experiment.train.optimizer)?,
+            optimizer: optimizer::create(&device, model.learned().table, &experiment.train.optimizer)?,
             grads: model.flat_buffer()?,
             settings: experiment.train.clone(),
             seed: experiment.seed,
@@ -308,7 +308,8 @@ impl Learner {
     /// # Errors
     /// Errors of the backend.
     pub fn update(&mut self, lr: f64, step: u64) -> Result<()> {
-        self.optimizer.update(self.model.params(), self.model.shadow(), &self.grads, lr)?;
+        let learned = self.model.learned();
+        self.optimizer.update(learned.params, learned.shadow, &self.grads, lr)?;
         // The recorded mean and deviation of scores belong to the weights before this update.
         self.model.config_mut().scores = None;
         self.roles.update(lr)?;

@@ -32,7 +32,7 @@ impl Trainer {
 
     pub(super) fn save(&mut self) -> Result<String> {
         self.marker.host();
-        if !global_norm(&self.learner.device, self.learner.model.params())?.finite {
+        if !global_norm(&self.learner.device, self.learner.model.learned().params)?.finite {
             let step = self.state.step;
             return Err(Error::run(format!("the weights after step {step} are not finite; they are not saved"))
                 .with_hint("lower the learning rate; the previous checkpoint is intact"));

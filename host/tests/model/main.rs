@@ -6,6 +6,7 @@ mod generation;
 mod gradients;
 mod heads;
 mod invariants;
+mod lora;
 mod masks;
 mod muon;
 mod objectives;

@@ -1,5 +1,6 @@
 //! Preferences and rollouts: reward models, direct preference optimisation, PPO.
 
+mod adapters;
 mod metric_rules;
 mod named_models;
 mod preference_pipelines;

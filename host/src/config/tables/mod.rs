@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod checkpoint;
 pub mod eval;
+pub mod lora;
 pub mod metric;
 pub mod model;
 pub mod objective;

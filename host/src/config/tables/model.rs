@@ -4,6 +4,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use serde::Serialize;
 
+use super::lora::{self, Lora};
 use crate::families::{
     self,
     family::{Mlp, Positions},
@@ -17,6 +18,10 @@ table! {
     pub struct Written at "model": Form::Table, example { layers = 4, dim = 128, heads = 4, context = 256 } {
         /// a run, a checkpoint or a Hugging Face folder to start from
         from: String, Form::Text, example "runs/base";
+        /// an adapter of model.from that training continues from: a run with model.lora, one of its checkpoints, or a folder that PEFT
+        /// has written; rank, scale and targets are its own
+        adapter: String, Form::Text, default "none", example "runs/sft-lora";
+        lora in Option<lora::Written>;
         /// family of the decoder
         arch: String, Form::Word(&families::NAMES), default "\"llama\"", example "llama";
         /// decoder layers
@@ -54,6 +59,12 @@ pub enum Model {
     From {
         /// A run, a checkpoint or a Hugging Face folder.
         from: String,
+        /// An adapter that training continues from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        adapter: Option<String>,
+        /// A new adapter.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lora: Option<Lora>,
     },
     /// Fresh weights.
     Shape(Shape),
@@ -63,9 +74,12 @@ pub enum Model {
 pub fn resolve(written: Option<Written>, notes: &mut Notes<'_>) -> Model {
     let Some(written) = written else {
         notes.missing("model", "give from = \"a folder\", or a shape: layers, dim, heads, context");
-        return Model::From { from: String::new() };
+        return Model::From { from: String::new(), adapter: None, lora: None };
     };
     let Some(from) = written.from.clone() else {
+        let why = "an adapter is trained over the weights of an existing model; give model.from, or leave this out";
+        notes.unused("model.adapter", &written.adapter, why);
+        notes.unused("model.lora", &written.lora, why);
         return Model::Shape(shape(written, notes));
     };
     let why = "model.from already has a shape; remove this key or model.from";
@@ -81,7 +95,19 @@ pub fn resolve(written: Option<Written>, notes: &mut Notes<'_>) -> Model {
     notes.unused("model.norm_eps", &written.norm_eps, why);
     notes.unused("model.rope_theta", &written.rope_theta, why);
     notes.unused("model.init_std", &written.init_std, "model.from already has weights; remove this key or model.from");
-    Model::From { from }
+    if written.adapter.is_some() {
+        let why = "model.adapter has its own rank, scale and targets; remove model.lora, or model.adapter to train a new adapter";
+        notes.unused("model.lora", &written.lora, why);
+    }
+    let lora = written.lora.map(|lora| lora::resolve(lora, notes));
+    Model::From { from, adapter: written.adapter, lora }
+}
+
+impl Model {
+    /// Whether an adapter is trained in place of the weights.
+    pub fn has_adapter(&self) -> bool {
+        matches!(self, Model::From { adapter, lora, .. } if adapter.is_some() || lora.is_some())
+    }
 }
 
 fn shape(written: Written, notes: &mut Notes<'_>) -> Shape {

@@ -120,12 +120,15 @@ fn a_stage_reference_becomes_the_path_of_its_run() {
     let inputs = |best| vec![StageModel { stage: 0, key: "model.from".into(), best }];
     assert_eq!(all.stages()[1].inputs, inputs(false));
     let sft = &finish(&all).unwrap()[1].experiment;
-    assert_eq!(sft.model, experiment::Model::From { from: "r/pipe/pre".into() });
+    assert_eq!(sft.model, experiment::Model::From { from: "r/pipe/pre".into(), adapter: None, lora: None });
     assert_eq!(sft.sample.as_ref().unwrap().prompts, ["stage:pre"]);
     let all = pipeline(&GOOD.replace("stage:pre", "stage:pre/best"), &[]);
     assert_eq!(all.stages()[1].inputs, inputs(true));
     let sft = &finish(&all).unwrap()[1].experiment;
-    assert_eq!(sft.model, experiment::Model::From { from: "runs/pipe/pre/checkpoints/BEST".into() });
+    assert_eq!(
+        sft.model,
+        experiment::Model::From { from: "runs/pipe/pre/checkpoints/BEST".into(), adapter: None, lora: None }
+    );
 }
 
 #[test]

@@ -54,6 +54,10 @@ impl Model {
         if learns(layout.embedding) || layout.positions.is_some_and(learns) {
             return Some(0);
         }
+        if self.adapter.is_some() {
+            let adapted = |layer: &Layer| layer.projections().iter().any(|projection| projection.branches.is_some());
+            return self.layers.iter().position(adapted);
+        }
         let layer = layout.layers.iter().position(|layer| {
             let linears = layer.qkv.iter().chain(&layer.up).chain([&layer.output, &layer.down]);
             layer.norms.all().any(norm_learns) || linears.into_iter().any(linear_learns)
@@ -73,9 +77,10 @@ impl Model {
         let dbranch = self.norm_after_backward(layer, 1, &mut acts, d, grads)?;
         let dup = self.mlp_backward(layer, &mut acts, dbranch.as_ref().unwrap_or(d), grads)?;
         drop(dbranch);
-        let input = acts.normed2.take().or_else(|| acts.middle.clone()).ok_or_else(|| missing("a norm"))?;
-        self.project_backward_weight(&layer.up, input.view(), dup.view(), grads)?;
-        drop(input);
+        if self.learns(&layer.up) {
+            let input = acts.normed2.take().or_else(|| acts.middle.clone()).ok_or_else(|| missing("a norm"))?;
+            self.project_backward_weight(&layer.up, input.view(), dup.view(), grads)?;
+        }
         let dinput = self.device.tensor(tokens, self.config.dim)?;
         self.project_backward_input(&layer.up, dup.view(), dinput.view())?;
         drop(dup);
@@ -93,9 +98,10 @@ impl Model {
             None => self.attention_backward(index, batch, &mut acts, d, grads)?,
         };
         let stream = acts.stream.take().ok_or_else(|| missing("a layer's input"))?;
-        let input = acts.normed1.take().unwrap_or_else(|| stream.clone());
-        self.project_backward_weight(&layer.qkv, input.view(), dqkv.view(), grads)?;
-        drop(input);
+        if self.learns(&layer.qkv) {
+            let input = acts.normed1.take().unwrap_or_else(|| stream.clone());
+            self.project_backward_weight(&layer.qkv, input.view(), dqkv.view(), grads)?;
+        }
         self.project_backward_input(&layer.qkv, dqkv.view(), dinput.view())?;
         self.norm_before_backward(layer.norms.before[0], (stream, acts.stats1.take()), &dinput, d, grads)
     }
@@ -140,11 +146,14 @@ impl Model {
     /// in their place.
     fn mlp_backward(&self, layer: &Layer, acts: &mut Activations, d: &Tensor, grads: &Buffer) -> Result<Tensor> {
         let (config, kind) = (&self.config, self.config.activation_kind()?);
-        let active = acts.active.take().ok_or_else(|| missing("an activation"))?;
         let up = acts.up.take().ok_or_else(|| missing("the feed-forward block's input"))?;
-        self.project_backward_weight(&layer.down, active.view(), d.view(), grads)?;
         // The activation is not read again, so its buffer is reused for its cotangent.
-        let dactive = active;
+        let dactive = match acts.active.take() {
+            Some(active) => active,
+            None if self.learns(&layer.down) => return Err(missing("an activation")),
+            None => self.device.tensor(up.row_count(), config.hidden)?,
+        };
+        self.project_backward_weight(&layer.down, dactive.view(), d.view(), grads)?;
         self.project_backward_input(&layer.down, d.view(), dactive.view())?;
         match config.family.mlp {
             Mlp::Gated => {

@@ -194,7 +194,8 @@ impl Model {
     pub(super) fn fill_in(&self, pass: &Pass<'_>, index: usize, acts: &mut Activations) -> Result<()> {
         let (layer, kept, tokens) = (&self.layers[index], pass.kept, pass.batch.tokens);
         let stream = acts.stream.clone().ok_or_else(|| missing("a layer's input"))?;
-        if acts.normed1.is_none() && layer.norms.before[0].is_some() {
+        let learns = |projection| self.learns(projection);
+        if acts.normed1.is_none() && layer.norms.before[0].is_some() && (acts.qkv.is_none() || learns(&layer.qkv)) {
             let pending = Pending { residual: stream.clone(), branch: None };
             let (_, normed, stats) = self.add_norm(pending, layer.norms.before[0], acts.stats1.is_none())?;
             acts.normed1 = normed;
@@ -205,7 +206,7 @@ impl Model {
             let (qkv, unnormed) = self.queries_keys_values(index, pass, input)?;
             (acts.qkv, acts.unnormed) = (Some(qkv), unnormed);
         }
-        release(&mut acts.normed1, kept.normed);
+        release(&mut acts.normed1, kept.normed && learns(&layer.qkv));
         if acts.attended.is_none() {
             let qkv = acts.qkv.as_ref().ok_or_else(|| missing("queries, keys and values"))?;
             let (attended, lse) = self.attend(pass, index, qkv)?;
@@ -223,10 +224,11 @@ impl Model {
             self.project(&layer.up, input.view(), up.view())?;
             acts.up = Some(up);
         }
-        release(&mut acts.normed2, kept.normed);
+        release(&mut acts.normed2, kept.normed && learns(&layer.up));
         release(&mut acts.stats1, kept.stats);
         release(&mut acts.stats2, kept.stats);
-        if acts.active.is_none() {
+        let reads_active = learns(&layer.down) || layer.norms.after[1].is_some();
+        if acts.active.is_none() && (!pass.recompute || reads_active) {
             let up = acts.up.as_ref().ok_or_else(|| missing("the feed-forward block's input"))?;
             acts.active = Some(self.activate(up)?);
         }
@@ -329,7 +331,8 @@ impl Model {
     fn middle(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations, stream: Tensor) -> Result<()> {
         let norm = layer.norms.before[1];
         let with_stats = pass.backward && acts.stats2.is_none();
-        let has_input = acts.normed2.is_some() || norm.is_none();
+        // Nothing reads the input again if its projection is known and no gradient needs it.
+        let has_input = acts.normed2.is_some() || norm.is_none() || acts.up.is_some() && !self.learns(&layer.up);
         let pending = if self.config.parallel {
             if !pass.recompute {
                 let branch = self.attention_branch(pass, layer, acts)?;
@@ -412,7 +415,7 @@ impl Model {
     /// Computes the block's output, which the next norm adds to the stream.
     fn project_down(&self, pass: &Pass<'_>, layer: &Layer, acts: &mut Activations) -> Result<Pending> {
         let branch = self.mlp_branch(pass, layer, acts)?;
-        release(&mut acts.active, pass.kept.active);
+        release(&mut acts.active, pass.kept.active && self.learns(&layer.down));
         let residual = acts.middle.clone().ok_or_else(|| missing("the stream after attention"))?;
         release(&mut acts.middle, pass.kept.middle && !self.config.parallel);
         Ok(Pending { residual, branch: Some(branch) })

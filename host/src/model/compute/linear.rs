@@ -20,6 +20,14 @@ impl Projection {
 }
 
 impl Model {
+    /// Whether the backward pass of the weights reads the projection's input: a weight is trainable, or it has an adapter.
+    pub(super) fn learns(&self, projection: &Projection) -> bool {
+        let trainable = |part: &Piece| {
+            self.trainable[part.first.weight] || part.first.bias.is_some_and(|bias| self.trainable[bias])
+        };
+        projection.branches.is_some() || projection.parts.iter().any(trainable)
+    }
+
     /// `y = x w^T + bias` for all layers of the projection.
     pub(super) fn project(&self, projection: &Projection, x: View, y: View) -> Result<()> {
         let flat = self.weights();
@@ -31,7 +39,7 @@ impl Model {
                 y: columns(y, piece.column..piece.column + piece.rows),
             })?;
         }
-        Ok(())
+        projection.branches.as_ref().map_or(Ok(()), |branches| self.add_branches(branches, x, y))
     }
 
     /// `dx = dy w`, summed over the layers of the projection.
@@ -45,7 +53,7 @@ impl Model {
                 accumulate: index > 0,
             })?;
         }
-        Ok(())
+        projection.branches.as_ref().map_or(Ok(()), |branches| self.branches_backward_input(branches, dy, dx))
     }
 
     /// `dw += dy^T x`, `dbias += sum dy` for trainable layers.
@@ -77,6 +85,6 @@ impl Model {
                 dbias,
             })?;
         }
-        Ok(())
+        projection.branches.as_ref().map_or(Ok(()), |branches| self.branches_backward_weight(branches, x, dy, grads))
     }
 }

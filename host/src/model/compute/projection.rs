@@ -2,38 +2,63 @@
 //!
 //! If their weights are adjacent in the flat buffer, one product with the taller matrix computes all of them.
 
-use crate::model::params::{Layout, LinearRef};
+use std::ops::Range;
+
+use crate::model::params::{LinearRef, Table};
 
 /// One product: a block of weight rows, and the output columns that it computes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Piece {
-    pub(super) weight_offset: u64,
-    pub(super) rows: u64,
-    pub(super) bias_offset: Option<u64>,
-    pub(super) column: u64,
+pub(in crate::model) struct Piece {
+    pub(in crate::model) weight_offset: u64,
+    pub(in crate::model) rows: u64,
+    pub(in crate::model) bias_offset: Option<u64>,
+    pub(in crate::model) column: u64,
     /// The first layer of the block, which determines whether the block is trainable.
-    pub(super) first: LinearKey,
+    pub(in crate::model) first: LinearKey,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct LinearKey {
-    pub(super) weight: usize,
-    pub(super) bias: Option<usize>,
+pub(in crate::model) struct LinearKey {
+    pub(in crate::model) weight: usize,
+    pub(in crate::model) bias: Option<usize>,
+}
+
+/// What an adapter adds to a linear map: `scale B A x`, for those of its layers that it adapts.
+#[derive(Clone)]
+pub(in crate::model) struct Branches {
+    /// The first factors `A` of all adapted layers, which read the same input, as one linear map in the adapter's buffer.
+    pub inner: Box<Projection>,
+    /// The second factors.
+    pub outer: Vec<Outer>,
+}
+
+/// The second factor `B` of an adapted layer, stored as its transpose: `rank` rows, a column for each output.
+#[derive(Debug, Clone)]
+pub(in crate::model) struct Outer {
+    /// Its place in the adapter's buffer.
+    pub offset: u64,
+    /// Its columns of the first factors' output.
+    pub inner: Range<u64>,
+    /// Its columns of the linear map's output.
+    pub columns: Range<u64>,
 }
 
 /// A linear map made of one or more layers.
+#[derive(Clone)]
 pub(in crate::model) struct Projection {
     /// Width of the input.
     pub inputs: u64,
     /// Width of the output, all layers together.
     pub outputs: u64,
-    pub(super) fused: Vec<Piece>,
-    pub(super) parts: Vec<Piece>,
+    pub(in crate::model) fused: Vec<Piece>,
+    pub(in crate::model) parts: Vec<Piece>,
+    /// What an adapter adds to the output.
+    pub branches: Option<Branches>,
 }
 
 impl Projection {
-    pub(in crate::model) fn new(layout: &Layout, linears: &[LinearRef]) -> Projection {
-        let parameters = layout.parameters();
+    pub(in crate::model) fn new(table: &Table, linears: &[LinearRef]) -> Projection {
+        let parameters = table.parameters();
         let mut parts: Vec<Piece> = Vec::with_capacity(linears.len());
         let (mut inputs, mut outputs) = (0, 0);
         for linear in linears {
@@ -55,7 +80,7 @@ impl Projection {
                 None => fused.push(part.clone()),
             }
         }
-        Projection { inputs, outputs, fused, parts }
+        Projection { inputs, outputs, fused, parts, branches: None }
     }
 }
 

@@ -8,12 +8,14 @@ use crate::model::shape::config::ModelConfig;
 use crate::model::shape::rope::Rope;
 
 /// Cosines and sines by position and pair.
+#[derive(Clone)]
 pub(in crate::model) struct Rotation {
     pub(super) cos: Tensor,
     pub(super) sin: Tensor,
 }
 
 /// The tables of all layers.
+#[derive(Clone)]
 pub(in crate::model) struct Rotations {
     tables: Vec<Rotation>,
     /// Each layer's table, if it rotates queries and keys.

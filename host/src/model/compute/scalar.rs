@@ -9,6 +9,7 @@ use plugin_api::backend::ops::{Axpy, Cast, Fill, Linear, LinearBackwardInput, Li
 use super::activations::Forward;
 use crate::device::{Buffer, Tensor};
 use crate::error::{Error, Result};
+use crate::model::adapter::Adapter;
 use crate::model::loaded::Model;
 
 impl Model {
@@ -42,8 +43,7 @@ impl Model {
         let x = self.accumulated(&forward.hidden)?;
         let dy = self.device.tensor_of(self.device.accumulator(), rows, 1)?;
         dy.buffer().upload(0, cotangents)?;
-        let index = self.layout.scalar.ok_or_else(none)?;
-        if let Some(dw) = self.gradient(index, grads) {
+        if let Some(dw) = self.scalar_gradient(grads)? {
             self.device.call(&LinearBackwardWeight { x: x.view(), dy: dy.view(), dw, dbias: None })?;
         }
         let dx = x;
@@ -76,8 +76,19 @@ impl Model {
         self.device.compute() != self.device.accumulator()
     }
 
-    /// Returns the head's master weight.
+    /// Returns the gradient's view of the head if it is trainable.
+    fn scalar_gradient(&self, grads: &Buffer) -> Result<Option<View>> {
+        if let Some(head) = self.adapter.as_ref().and_then(Adapter::scalar) {
+            return Ok(Some(head.view(grads)));
+        }
+        Ok(self.gradient(self.layout.scalar.ok_or_else(none)?, grads))
+    }
+
+    /// Returns the head's master weight: the adapter's own, if there is one.
     fn scalar_weight(&self) -> Result<View> {
+        if let Some((adapter, head)) = self.adapter.as_ref().and_then(|adapter| Some((adapter, adapter.scalar()?))) {
+            return Ok(head.view(adapter.params()));
+        }
         let index = self.layout.scalar.ok_or_else(none)?;
         Ok(self.layout.parameters()[index].view(&self.params))
     }

@@ -6,6 +6,6 @@
 //! | [`weights`] | the tensors of a Hugging Face folder, checked and loaded |
 //! | `save` | a model written to a folder |
 
-mod save;
+pub(in crate::model) mod save;
 pub mod tensor_file;
 pub mod weights;

@@ -8,6 +8,7 @@ use safetensors::tensor::Dtype;
 
 use super::tensor_file::{TensorData, write_tensors};
 use super::weights::WEIGHTS_FILE;
+use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 use crate::model::params::Parameter;
@@ -16,12 +17,16 @@ use crate::model::shape::generation_json::GENERATION_FILE;
 
 impl Model {
     /// Writes `config.json`, `generation_config.json` and `model.safetensors` into an existing folder. The tensors are stored
-    /// in the master weights' own dtype (f32; f64 on a backend that computes in it), so loading them gives the same bits. The
+    /// in the master weights' own dtype (f32; f64 on a backend that computes in it), so loading them gives the same bits. A model
+    /// with an adapter writes the adapter's files instead of `model.safetensors`. The
     /// caller must ensure that the files are complete after a crash.
     ///
     /// # Errors
     /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
+        if let Some(adapter) = self.adapter() {
+            return self.save_adapter(adapter, folder);
+        }
         let params = self.params();
         let (dtype, name) = match params.dtype() {
             DType::F64 => (Dtype::F64, "float64"),
@@ -29,6 +34,11 @@ impl Model {
         };
         let tensors = stored_tensors(self, dtype)?;
         write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?;
+        self.save_config(folder, name)
+    }
+
+    /// Writes `config.json` with this dtype, and `generation_config.json`.
+    pub(in crate::model) fn save_config(&self, folder: &Path, name: &str) -> Result<()> {
         let config = serde_json::to_string_pretty(&self.config().to_json(name));
         let config = config.map_err(|cause| Error::run(format!("cannot write {CONFIG_FILE}")).with_cause(cause))?;
         write_text(&folder.join(CONFIG_FILE), config + "\n")?;
@@ -37,20 +47,27 @@ impl Model {
 }
 
 fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData<'static>)>> {
-    let tensor = |parameter: &Parameter| {
-        let bytes = model.params().download_raw(parameter.offset, parameter.len())?;
-        let bytes = match (parameter.stored_transposed || parameter.stored_heads > 0, dtype) {
-            (false, _) => bytes,
-            (true, Dtype::F64) => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
-            (true, _) => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
-        };
-        let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
-        Ok((parameter.name.clone(), data))
-    };
-    model.layout().parameters().iter().map(tensor).collect()
+    model.layout().parameters().iter().map(|parameter| stored_tensor(model.params(), parameter, dtype)).collect()
 }
 
-fn write_text(path: &Path, text: String) -> Result<()> {
+/// Returns a parameter of the flat buffer as files store it.
+pub(in crate::model) fn stored_tensor(
+    flat: &Buffer,
+    parameter: &Parameter,
+    dtype: Dtype,
+) -> Result<(String, TensorData<'static>)> {
+    let bytes = flat.download_raw(parameter.offset, parameter.len())?;
+    let bytes = match (parameter.stored_transposed || parameter.stored_heads > 0, dtype) {
+        (false, _) => bytes,
+        (true, Dtype::F64) => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
+        (true, _) => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
+    };
+    let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
+    Ok((parameter.name.clone(), data))
+}
+
+/// Writes a text file.
+pub(in crate::model) fn write_text(path: &Path, text: String) -> Result<()> {
     let fail = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
     std::fs::write(path, text).map_err(fail)
 }

@@ -21,6 +21,11 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// File name of the index, which maps tensors to shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// File name of an adapter's settings.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// File name of an adapter's tensors.
+pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+
 /// Maximum number of mistakes listed.
 const LISTED: usize = 20;
 
@@ -116,6 +121,12 @@ impl StoredWeights {
     }
 }
 
+/// Whether a folder contains an adapter and no weights of a whole model.
+pub fn is_adapter(folder: &Path) -> bool {
+    let has = |name: &str| !files::is_missing(&folder.join(name));
+    has(ADAPTER_CONFIG) && !has(WEIGHTS_FILE) && !has(INDEX_FILE)
+}
+
 /// The role of a stored tensor in the model.
 enum Role {
     Parameter(usize),
@@ -149,11 +160,14 @@ impl Role {
     }
 }
 
-/// Returns the files that contain a folder's weights, sorted by name.
+/// Returns the files that contain a folder's weights, sorted by name; for an adapter its own tensors, without those of its base.
 ///
 /// # Errors
 /// A request error if neither weights nor an index exist, and for an index that cannot be read.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if is_adapter(folder) {
+        return Ok(vec![folder.join(ADAPTER_WEIGHTS)]);
+    }
     let shards = shards(folder)?;
     let names: BTreeSet<&str> =
         shards.as_ref().map_or([WEIGHTS_FILE].into(), |s| s.values().map(String::as_str).collect());
@@ -199,7 +213,7 @@ fn open_files(
 /// Reads the map from tensor name to shard from the index.
 fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
     let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
-    let text = crate::model::shape::config_json::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
+    let text = crate::model::shape::keys::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
     let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
         return Err(fail("key `weight_map` is missing or not an object"));

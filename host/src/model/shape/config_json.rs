@@ -8,7 +8,7 @@ use plugin_api::manifest::AttentionMask;
 use serde_json::{Map, Value, json};
 
 use super::config::{CONFIG_FILE, ModelConfig, Outputs, activation_kind, known_activations};
-use super::keys::Reader;
+use super::keys::{Reader, read_text};
 use super::rope::{Rope, Ropes, Scaling};
 use super::rope_json;
 use super::windows;
@@ -16,6 +16,7 @@ use crate::data::Inputs;
 use crate::error::{Error, Result};
 use crate::families::family::{Bias, Positions, Residual};
 use crate::families::{self, Family};
+use crate::model::adapter::config::{ADAPTER_CONFIG, has_no_config, is_adapter, model_config};
 
 /// Key that marks a language model with an additional scalar head.
 const BOTH: &str = "telos_scalar_head";
@@ -32,17 +33,31 @@ const ATTENTION: &str = "telos_attention";
 const EXPERTS: &[&str] = &["num_experts", "num_local_experts", "n_routed_experts"];
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder, and `generation_config.json` if it exists.
+    /// Reads `config.json` of a model folder, and `generation_config.json` if it exists. An adapter's folder without `config.json`
+    /// has that of its base.
     ///
     /// # Errors
     /// A request error that names file, key and value.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
         let mut inputs = Inputs::of(folder);
+        if has_no_config(&inputs) {
+            let mut config = model_config(folder, &mut inputs)?;
+            config.files.extend(inputs.noted());
+            return Ok(config);
+        }
         let file = inputs.path(CONFIG_FILE).display().to_string();
         let mut config = ModelConfig::parse(&read_text(&mut inputs, CONFIG_FILE)?, &file)?;
         config.add_generation(&mut inputs)?;
+        if is_adapter(folder) {
+            inputs.read(ADAPTER_CONFIG)?;
+        }
         config.files = inputs.noted();
         Ok(config)
+    }
+
+    /// Returns the config of an adapter's folder.
+    pub(in crate::model) fn of_adapter(folder: &Path) -> Result<Option<ModelConfig>> {
+        is_adapter(folder).then(|| ModelConfig::from_folder(folder)).transpose()
     }
 
     /// Reads the text of a `config.json`; `file` names it in errors.
@@ -231,13 +246,6 @@ impl ModelConfig {
 /// A number without a fraction as an integer: transformers refuses a float for some keys.
 fn whole(number: f64) -> Value {
     if number.fract() == 0.0 && number < 1e15 { json!(number as u64) } else { json!(number) }
-}
-
-/// Reads the text of a JSON file in the folder.
-pub(in crate::model) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
-    let text = String::from_utf8(inputs.read(name)?);
-    let fail = |cause| Error::request(format!("{}: not UTF-8 text", inputs.path(name).display())).with_cause(cause);
-    text.map_err(|cause| fail(cause.utf8_error()))
 }
 
 impl Reader<'_> {

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::config::ModelConfig;
-use super::config_json::read_text;
 use super::keys::Reader;
+use super::keys::read_text;
 use crate::data::Inputs;
 use crate::error::{Error, Result};
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::data::Inputs;
 use crate::error::{Error, Result};
 
 /// Maximum number of token ids that one key may list.
@@ -100,4 +101,11 @@ impl Reader<'_> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| self.wrong(key, value, "a string"))
     }
+}
+
+/// Reads the text of a JSON file in the folder.
+pub(in crate::model) fn read_text(inputs: &mut Inputs, name: &str) -> Result<String> {
+    let text = String::from_utf8(inputs.read(name)?);
+    let fail = |cause| Error::request(format!("{}: not UTF-8 text", inputs.path(name).display())).with_cause(cause);
+    text.map_err(|cause| fail(cause.utf8_error()))
 }

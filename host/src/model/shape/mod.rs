@@ -11,10 +11,10 @@
 //! | `generation_json` | `generation_config.json` in and out |
 
 pub mod config;
-pub(super) mod config_json;
+mod config_json;
 pub mod fresh;
 pub(super) mod generation_json;
-mod keys;
+pub(super) mod keys;
 pub mod rope;
 mod rope_json;
 mod windows;

@@ -7,7 +7,7 @@ use crate::{
     device::{Buffer, Device, sizes::SizesOnly},
     error::Result,
     generate,
-    model::{Keep, Model, Statistics},
+    model::{Keep, Model, Statistics, open::Bases},
     objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view, reads::Frozen},
     optimizer::{self, kind::Optimizer},
     runs::breadcrumb::CrashMarker,
@@ -83,8 +83,9 @@ pub fn estimate(
     let learner = &*learner;
     let (device, counted) = SizesOnly::device(&learner.device)?;
     let cached = cacheable(data, &learner.objectives, learner.roles.reference.as_ref())?.is_some();
-    let policy = Model::allocate(&device, learner.model.config().clone())?;
-    let roles = roles(&device, setup, learner)?;
+    let bases = Bases::default();
+    let policy = bases.like(&device, &learner.model)?;
+    let roles = roles(&device, setup, learner, &bases)?;
     let mut counting = Counting { learner, device, policy, roles, cached, peak: 0, peak_in: "training" };
 
     let _held = counting.rest(setup)?;
@@ -132,23 +133,23 @@ pub fn estimate(
 }
 
 /// Allocates the models other than the policy and what trains them.
-fn roles(device: &Device, setup: &Setup, learner: &Learner) -> Result<Roles> {
+fn roles(device: &Device, setup: &Setup, learner: &Learner, bases: &Bases) -> Result<Roles> {
     let critic = match &learner.roles.critic {
         Some(Critic { model, rate, .. }) => {
-            let model = Model::allocate(device, model.config().clone())?;
-            let optimizer = optimizer::create(device, model.layout(), &setup.experiment().train.optimizer)?;
+            let model = bases.like(device, model)?;
+            let optimizer = optimizer::create(device, model.learned().table, &setup.experiment().train.optimizer)?;
             Some(Critic { grads: model.flat_buffer()?, model, optimizer, rate: *rate })
         }
         None => None,
     };
     let reference = match &learner.roles.reference {
         Some(Reference { model: Some(model), dropped_early, follow }) => {
-            let model = Some(Model::allocate(device, model.config().clone())?);
+            let model = Some(bases.like(device, model)?);
             Some(Reference { model, dropped_early: *dropped_early, follow: *follow })
         }
         _ => None,
     };
-    let copy = |model: &Model| Model::allocate(device, model.config().clone());
+    let copy = |model: &Model| bases.like(device, model);
     let teacher = learner.roles.teacher.as_ref().map(copy).transpose()?;
     let context = match &learner.roles.context {
         Some(ContextModel::Frozen(model)) => Some(ContextModel::Frozen(Box::new(copy(model)?))),
@@ -193,8 +194,9 @@ impl Counting<'_> {
 
     /// The policy's optimizer, and the other buffers on the learner's device: reward models.
     fn rest(&self, setup: &Setup) -> Result<(Box<dyn Optimizer>, Buffer)> {
-        let optimizer = optimizer::create(&self.device, self.policy.layout(), &setup.experiment().train.optimizer)?;
-        let grads = self.policy.layout().flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;
+        let optimizer =
+            optimizer::create(&self.device, self.policy.learned().table, &setup.experiment().train.optimizer)?;
+        let grads = self.policy.learned().table.flat_len() * self.device.accumulator().size().unwrap_or(4) as u64;
         let counted = self.device.memory().in_use + grads;
         let other = self.learner.device.memory().in_use.saturating_sub(counted);
         Ok((optimizer, self.device.buffer(DType::I32, other / 4)?))

@@ -6,7 +6,7 @@ use crate::{
     config::experiment::{POLICY, SHARED},
     device::{Buffer, Device},
     error::Result,
-    model::{Model, Outputs, params::Layout},
+    model::{Model, Outputs, params::Table},
     optimizer::kind::Optimizer,
     setup::Setup,
 };
@@ -33,16 +33,16 @@ impl Critic {
         setup: &Setup,
         device: &Device,
         checkpoint: Option<&Path>,
-        create: impl FnOnce(&Layout) -> Result<Box<dyn Optimizer>>,
+        create: impl FnOnce(&Table) -> Result<Box<dyn Optimizer>>,
     ) -> Result<Option<Critic>> {
         let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
         let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
             (_, SHARED) => return Ok(None),
-            (Some(checkpoint), _) => Model::from_folder_as(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
+            (Some(checkpoint), _) => setup.bases.open(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
             (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
             (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
         };
-        let optimizer = create(model.layout())?;
+        let optimizer = create(model.learned().table)?;
         let rate = table.and_then(|table| table.lr).map_or(1.0, |lr| lr / experiment.train.optimizer.lr);
         Ok(Some(Critic { grads: model.flat_buffer()?, model, optimizer, rate }))
     }

@@ -20,11 +20,11 @@ use super::step::models::{CriticModel, Models};
 use crate::{
     config::{
         Mistakes,
-        experiment::{Context, Follow, Model as ModelSource, POLICY, SHARED},
+        experiment::{Context, Follow, Model as ModelSource, POLICY, SELF, SHARED},
     },
     device::Device,
     error::{Error, Result},
-    model::{Model, ModelConfig, Outputs, params::Layout},
+    model::{Model, ModelConfig, Outputs, params::Table},
     objectives::{Objectives, reads::Frozen},
     optimizer::{self, kind::Gradient, moments},
     setup::Setup,
@@ -91,6 +91,19 @@ impl Roles {
                 let (first, of) = objectives.reader_of(key);
                 mistakes.refuse(key, format!("missing: objective \"{first}\" reads {of}; for example {remedy}"));
             }
+        }
+        let own = experiment.reference.as_ref().is_none_or(|table| table.from == SELF && table.adapter.is_none());
+        if needs.reference && own && experiment.model.has_adapter() && mistakes.are_free(&["reference"]) {
+            let (first, _) = objectives.reader_of("reference");
+            let key = if experiment.reference.is_some() { "reference.adapter" } else { "reference" };
+            mistakes.refuse(
+                key,
+                format!(
+                    "missing: the policy is an adapter, and objective \"{first}\" reads a reference; say which one: [reference] with adapter = \
+                     \"off\" (the weights of model.from alone) or adapter = \"start\" (a frozen copy of the adapter that the run starts from, \
+                     such as that of an SFT stage)"
+                ),
+            );
         }
         if needs.context && setup.data_kind() == DataKind::TEXT.as_str() && mistakes.are_free(&["context"]) {
             let why =
@@ -168,7 +181,7 @@ impl Roles {
         let context = experiment.context.as_ref().filter(|_| needs.context);
         let context =
             mistakes.check("context", context.map(|table| context_model(setup, device, table)).transpose())?;
-        let create = |layout: &Layout| optimizer::create(device, layout, &experiment.train.optimizer);
+        let create = |layout: &Table| optimizer::create(device, layout, &experiment.train.optimizer);
         let critic = needs.critic.then(|| Critic::open(setup, device, checkpoint, create)).transpose();
         let critic = mistakes.check("critic", critic)?;
         let (Some(mut reference), Some(teacher), Some(context), Some(critic)) = (reference, teacher, context, critic)
@@ -211,8 +224,8 @@ impl Roles {
     }
 
     /// Returns the layouts of all models that learn: the policy's, and that of a separate critic.
-    pub fn learning<'a>(&'a self, policy: &'a Layout) -> Vec<&'a Layout> {
-        let critic = self.critic.as_ref().map(|critic| critic.model.layout());
+    pub fn learning<'a>(&'a self, policy: &'a Table) -> Vec<&'a Table> {
+        let critic = self.critic.as_ref().map(|critic| critic.model.learned().table);
         [policy].into_iter().chain(critic).collect()
     }
 
@@ -238,7 +251,8 @@ impl Roles {
     /// Errors of the backend.
     pub fn update(&mut self, lr: f64) -> Result<()> {
         let Some(critic) = &mut self.critic else { return Ok(()) };
-        critic.optimizer.update(critic.model.params(), critic.model.shadow(), &critic.grads, lr * critic.rate)
+        let learned = critic.model.learned();
+        critic.optimizer.update(learned.params, learned.shadow, &critic.grads, lr * critic.rate)
     }
 
     /// Updates the reference after step `step`, counted from 1, if it tracks the policy.
@@ -247,7 +261,8 @@ impl Roles {
     /// Errors of the backend.
     pub fn update_reference(&self, policy: &Model, step: u64) -> Result<()> {
         let Some(Reference { model: Some(model), follow: Some(follow), .. }) = &self.reference else { return Ok(()) };
-        let (x, y) = (policy.params().matrix(0, 1, model.layout().flat_len()), model.params().view());
+        let y = model.learned().params.view();
+        let x = policy.learned().params.matrix(0, 1, y.cols);
         match follow {
             Follow::CopyEvery(steps) if step.is_multiple_of(*steps) => policy.device().call(&Copy { x, y })?,
             Follow::CopyEvery(_) => return Ok(()),

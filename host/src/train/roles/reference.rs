@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    config::experiment::{Follow, SELF},
+    config::experiment::{Follow, ReferenceAdapter, SELF},
     device::Device,
     error::Result,
     model::{Model, Outputs},
@@ -27,9 +27,13 @@ impl Reference {
     pub(super) fn open(setup: &Setup, device: &Device, checkpoint: Option<&Path>) -> Result<Reference> {
         let table = setup.experiment().reference.as_ref();
         let follow = table.and_then(|table| table.follow);
+        let adapter = table.and_then(|table| table.adapter);
         let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
         let model = match (saved, table.map_or(SELF, |table| table.from.as_str())) {
-            (Some(folder), _) => Model::from_folder_as(device, &folder, Outputs::TOKENS)?,
+            (Some(folder), _) => setup.bases.open(device, &folder, Outputs::TOKENS)?,
+            (None, SELF) if adapter == Some(ReferenceAdapter::Off) => {
+                setup.frozen_weights(device)?.frozen(Outputs::TOKENS)
+            }
             (None, SELF) => setup.model(device, None, Outputs::TOKENS)?,
             (None, path) => setup.role("reference.from", device, path, Outputs::TOKENS)?,
         };

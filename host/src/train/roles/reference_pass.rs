@@ -19,11 +19,11 @@ use sha2::{Digest, Sha256};
 
 use super::{reference::Reference, reference_cache::BlockFile, rows_with_reference::RowsWithReference};
 use crate::{
-    config::experiment::{self, SELF},
+    config::experiment::{self, ReferenceAdapter, SELF},
     data::{Examples, Sequence, TrainingData, cache::hex, order::DocumentSpan, pack},
     device::open::threads,
     error::{Error, Result},
-    model::Model,
+    model::{Model, adapter::config::base_of},
     objectives::{
         Objectives,
         active::failed,
@@ -32,7 +32,7 @@ use crate::{
         needs::Needs,
     },
     runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
-    setup::Setup,
+    setup::{Setup, named::AdapterStart},
     train::step::forward::logps,
 };
 
@@ -303,12 +303,24 @@ impl Cache {
 /// Returns whether a resumed run still reads the weights it began with: for a frozen reference that is not in the checkpoint.
 pub fn reads_start(setup: &Setup, needs: Needs) -> bool {
     let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
-    needs.reference && from == SELF && !setup.is_saved("reference")
+    // An adapter is saved without the weights that it adapts.
+    setup.adapter.is_some() || needs.reference && from == SELF && !setup.is_saved("reference")
 }
 
 /// Returns a hash of the reference's weights.
 fn starting_weights(setup: &Setup) -> Result<String> {
     let from = setup.experiment().reference.as_ref().map_or(SELF, |table| table.from.as_str());
+    let start = match (from, &setup.adapter) {
+        (SELF, Some(start))
+            if setup.experiment().reference.as_ref().and_then(|table| table.adapter) != Some(ReferenceAdapter::Off) =>
+        {
+            match start {
+                AdapterStart::Fresh(settings) => format!("adapter {settings:?} {}", setup.experiment().seed),
+                AdapterStart::Folder(folder) => hash_of(folder)?,
+            }
+        }
+        _ => String::new(),
+    };
     let (folder, config) = match from {
         SELF => (setup.model_folder.clone(), setup.config.clone()),
         path => {
@@ -317,10 +329,17 @@ fn starting_weights(setup: &Setup) -> Result<String> {
         }
     };
     let Some(folder) = folder else {
-        return Ok(format!("fresh {} {}", setup.experiment().seed, config.to_json("")));
+        return Ok(format!("fresh {} {}{start}", setup.experiment().seed, config.to_json("")));
     };
+    let base = base_of(&folder)?;
+    let of_base = if base == folder { String::new() } else { hash_of(&base)? };
+    Ok(hash_of(&folder)? + &of_base + &start)
+}
+
+/// Returns the hashes of a folder's weights and settings.
+fn hash_of(folder: &Path) -> Result<String> {
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || file.ends_with("config.json"));
     files.retain(|file| !file.ends_with(crate::optimizer::moments::OPTIMIZER));
     files.sort();

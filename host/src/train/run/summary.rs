@@ -74,7 +74,7 @@ impl Trainer {
         Summary {
             name: self.experiment().name.clone(),
             folder: self.moved_to.clone().unwrap_or_else(|| self.folder.path().to_owned()),
-            parameters: self.learner.model.layout().count(),
+            parameters: self.learner.model.count().0,
             steps: self.state.step,
             refused: self.state.refused,
             tokens: self.state.tokens,

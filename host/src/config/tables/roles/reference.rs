@@ -6,7 +6,7 @@ use std::ops::Bound::{Excluded, Included};
 use serde::Serialize;
 
 use crate::keys::notes::Notes;
-use crate::keys::{Form, table};
+use crate::keys::{Form, table, words};
 
 table! {
     /// the frozen model that the policy is compared with
@@ -14,10 +14,23 @@ table! {
         example { from = "runs/sft" } {
         /// self: the policy's initial weights; or a run, a checkpoint or a Hugging Face folder
         from: String, Form::Text, default "\"self\"", example "self";
+        /// which adapter the reference has, if the policy is one and from = "self": off (the weights of model.from alone) or start (a
+        /// frozen copy of the adapter that the run starts from, such as that of an SFT stage)
+        adapter: Adapter, Form::Word(Adapter::WORDS), default "none: needed if an adapter is trained", example "off";
         /// number of steps after which the policy's weights are copied to the reference, repeatedly
         copy_every: u64, Form::POSITIVE_INT, default "never", example 100;
         /// after every step the reference becomes average * reference + (1 - average) * policy: a moving average
         average: f64, Form::Float(Included(0.0), Excluded(1.0)), default "none", example 0.99;
+    }
+}
+
+words! {
+    /// Which adapter a reference has, if the policy is one.
+    pub enum Adapter {
+        /// None: the frozen weights alone.
+        Off = "off",
+        /// A frozen copy of the adapter that the run starts from.
+        Start = "start",
     }
 }
 
@@ -29,6 +42,9 @@ pub const SELF: &str = "self";
 pub struct Reference {
     /// `self` for the policy's initial weights, or a model's folder.
     pub from: String,
+    /// Which adapter it has; absent: the policy is not an adapter, or the reference is another model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
     /// How it tracks the policy; absent: not at all.
     #[serde(flatten)]
     pub follow: Option<Follow>,
@@ -46,10 +62,20 @@ pub enum Follow {
 }
 
 /// Resolves `[reference]`.
-pub fn resolve(written: Written, notes: &mut Notes<'_>) -> Reference {
+pub fn resolve(written: Written, policy_has_adapter: bool, notes: &mut Notes<'_>) -> Reference {
     if written.copy_every.is_some() && written.average.is_some() {
         notes.refuse("reference.average", "contradicts reference.copy_every: give one of them");
     }
     let follow = written.copy_every.map(Follow::CopyEvery).or(written.average.map(Follow::Average));
-    Reference { from: written.from.unwrap_or_else(|| SELF.to_owned()), follow }
+    let from = written.from.unwrap_or_else(|| SELF.to_owned());
+    if !policy_has_adapter {
+        notes.unused("reference.adapter", &written.adapter, "the policy is not an adapter (model.lora, model.adapter)");
+    } else if from != SELF {
+        notes.unused("reference.adapter", &written.adapter, "reference.from names another model; remove one of them");
+    }
+    if written.adapter == Some(Adapter::Off) && follow.is_some() {
+        let why = "a reference that tracks the policy is an adapter; set adapter = \"start\", or remove copy_every and average";
+        notes.refuse("reference.adapter", why);
+    }
+    Reference { from, adapter: written.adapter, follow }
 }

@@ -1,0 +1,283 @@
+//! `adapter_config.json` as PEFT writes it, read and written.
+//!
+//! A key that would change the function and is not implemented is refused with file, key and value, also if it is not known.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::data::Inputs;
+use crate::error::{Error, Result};
+use crate::model::adapter::{ALL_LINEAR, Settings};
+pub use crate::model::files::weights::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};
+use crate::model::shape::config::{CONFIG_FILE, ModelConfig, Outputs};
+use crate::model::shape::keys::read_text;
+
+/// The module of a scalar head, in PEFT's list of modules that are saved whole.
+const SCORE: &str = "score";
+/// Highest rank that is read.
+pub const MOST_RANK: u64 = 1 << 16;
+
+/// Keys that do not change the function: names, versions, and how an adapter was initialised or trained.
+const HARMLESS: &[&str] = &[
+    "task_type",
+    "auto_mapping",
+    "peft_version",
+    "revision",
+    "inference_mode",
+    "fan_in_fan_out",
+    "megatron_core",
+    "loftq_config",
+    "eva_config",
+    "qalora_group_size",
+    "ensure_weight_tying",
+    // Which of the targets have factors is read from the tensors.
+    "layers_to_transform",
+    "layers_pattern",
+    "exclude_modules",
+];
+/// Values of `init_lora_weights` that leave the base as it is; true and false do too.
+const INITS: &[&str] = &["gaussian", "eva", "orthogonal"];
+
+/// The settings in a folder's `adapter_config.json`.
+#[derive(Debug, Clone)]
+pub struct AdapterConfig {
+    /// Rank, scale and targets; no targets if `target_modules` is a pattern.
+    pub settings: Settings,
+    /// Whether the file may have factors for some of its targets only.
+    pub partial: bool,
+    /// Place of the base model: a folder, or a name on the Hugging Face hub.
+    pub base: String,
+    /// Whether it has a scalar head.
+    pub scalar: bool,
+    /// Notes for the user about keys that have no effect here.
+    pub notes: Vec<String>,
+}
+
+/// Returns the folder with the weights that `folder` computes with: that of its base if it is an adapter, else itself.
+///
+/// # Errors
+/// A request error for a base that does not exist.
+pub fn base_of(folder: &Path) -> Result<PathBuf> {
+    if !is_adapter(folder) {
+        return Ok(folder.to_owned());
+    }
+    AdapterConfig::read(folder)?.base_folder(folder)
+}
+
+impl AdapterConfig {
+    /// Reads the file of `folder`.
+    ///
+    /// # Errors
+    /// A request error that names file, key and value.
+    pub fn read(folder: &Path) -> Result<AdapterConfig> {
+        AdapterConfig::from_inputs(&mut Inputs::of(folder))
+    }
+
+    fn from_inputs(inputs: &mut Inputs) -> Result<AdapterConfig> {
+        let file = inputs.path(ADAPTER_CONFIG).display().to_string();
+        AdapterConfig::parse(&read_text(inputs, ADAPTER_CONFIG)?, &file)
+    }
+
+    /// Reads the text of an `adapter_config.json`; `file` names it in errors.
+    ///
+    /// # Errors
+    /// A request error that names file, key and value.
+    pub fn parse(text: &str, file: &str) -> Result<AdapterConfig> {
+        let value: Value = serde_json::from_str(text)
+            .map_err(|cause| Error::request(format!("{file}: not valid JSON")).with_cause(cause))?;
+        let Value::Object(map) = value else {
+            return Err(Error::request(format!("{file}: expected a JSON object")));
+        };
+        Reader { file, map: &map }.config()
+    }
+
+    /// Returns the folder of the base model: a path from the current directory, else from the adapter's folder.
+    ///
+    /// # Errors
+    /// A request error if it does not exist.
+    pub fn base_folder(&self, folder: &Path) -> Result<PathBuf> {
+        let places = [PathBuf::from(&self.base), folder.join(&self.base)];
+        if let Some(base) = places.into_iter().find(|place| !self.base.is_empty() && place.is_dir()) {
+            return Ok(base);
+        }
+        let file = folder.join(ADAPTER_CONFIG);
+        let what = match self.base.as_str() {
+            "" => format!("{}: `base_model_name_or_path` names no base model", file.display()),
+            name => format!("{}: `base_model_name_or_path` is \"{name}\", and there is no such folder", file.display()),
+        };
+        Err(Error::request(what).with_hint("set it to the folder of the model that the adapter was trained on"))
+    }
+}
+
+/// Returns the config of the model of an adapter's folder: its own `config.json`, or that of its base.
+pub(in crate::model) fn model_config(folder: &Path, inputs: &mut Inputs) -> Result<ModelConfig> {
+    let adapter = AdapterConfig::from_inputs(inputs)?;
+    let base = adapter.base_folder(folder)?;
+    if is_adapter(&base) {
+        let what = format!("{}: its base, {}, is an adapter too", folder.display(), base.display());
+        return Err(Error::request(what).with_hint("merge the base first: telos convert --merge-lora"));
+    }
+    let mut config = ModelConfig::from_folder(&base)?;
+    if adapter.scalar {
+        config.outputs = Outputs::SCALAR;
+    }
+    config.notes.extend(adapter.notes);
+    Ok(config)
+}
+
+/// Whether the config of the model in this folder is that of an adapter's base.
+pub(in crate::model) fn has_no_config(inputs: &Inputs) -> bool {
+    !inputs.has(CONFIG_FILE) && inputs.has(ADAPTER_CONFIG)
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    map: &'a Map<String, Value>,
+}
+
+impl Reader<'_> {
+    fn config(&self) -> Result<AdapterConfig> {
+        if self.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+            return Err(self.wrong("peft_type", "\"LORA\", the only kind of adapter that is implemented"));
+        }
+        for (key, value) in self.map {
+            self.check(key, value)?;
+        }
+        let rank = self.get("r").and_then(Value::as_u64).filter(|rank| (1..=MOST_RANK).contains(rank));
+        let rank = rank.ok_or_else(|| self.wrong("r", "a rank from 1"))?;
+        let alpha = self.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
+        let alpha = alpha.ok_or_else(|| self.wrong("lora_alpha", "a number"))?;
+        let given = |key: &str| self.get(key).is_some_and(|value| !is_off(value));
+        let (targets, pattern) = self.targets()?;
+        let notes = self.get("lora_dropout").filter(|value| value.as_f64() != Some(0.0)).map(|value| {
+            format!("{}: `lora_dropout` = {value} has no effect: Telos trains without dropout", self.file)
+        });
+        Ok(AdapterConfig {
+            settings: Settings { rank, alpha, targets, rslora: self.flag("use_rslora")? },
+            partial: pattern || ["layers_to_transform", "exclude_modules", "layers_pattern"].into_iter().any(given),
+            base: self.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            scalar: self.saved_whole()?,
+            notes: notes.into_iter().collect(),
+        })
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(false),
+            Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, "true or false")),
+        }
+    }
+
+    /// Refuses a key that changes the function and is not implemented.
+    fn check(&self, key: &str, value: &Value) -> Result<()> {
+        let known = match key {
+            "peft_type" | "r" | "lora_alpha" | "use_rslora" | "target_modules" | "base_model_name_or_path" => true,
+            "modules_to_save" | "lora_dropout" => true,
+            "bias" => value.is_null() || value.as_str() == Some("none"),
+            "init_lora_weights" => {
+                value.is_null() || value.is_boolean() || value.as_str().is_some_and(|init| INITS.contains(&init))
+            }
+            _ => HARMLESS.contains(&key) || is_off(value),
+        };
+        if known {
+            return Ok(());
+        }
+        let hint = match key {
+            "use_dora" => {
+                "DoRA rescales every row of the adapted weights, which the operations of backends do not compute"
+            }
+            "rank_pattern" | "alpha_pattern" => "all adapted linear maps must have the same rank and scale",
+            "bias" => "train the adapter with bias = \"none\"",
+            "init_lora_weights" => "this initialisation changes the base; convert the adapter with PEFT first",
+            _ => "merge the adapter with PEFT, and use the merged model",
+        };
+        Err(Error::request(format!("{}: `{key}` = {value} is not implemented", self.file)).with_hint(hint))
+    }
+
+    /// Returns the targets, and whether they are a pattern instead.
+    fn targets(&self) -> Result<(Vec<String>, bool)> {
+        let expected = || self.wrong("target_modules", "a list of names, or a pattern");
+        match self.get("target_modules") {
+            Some(Value::String(all)) if all == ALL_LINEAR => Ok((vec![all.clone()], false)),
+            Some(Value::String(_)) => Ok((Vec::new(), true)),
+            Some(Value::Array(names)) if !names.is_empty() => {
+                let name = |name: &Value| name.as_str().map(str::to_owned).ok_or_else(expected);
+                Ok((names.iter().map(name).collect::<Result<_>>()?, false))
+            }
+            _ => Err(expected()),
+        }
+    }
+
+    /// Returns whether a scalar head is saved whole; refuses other modules.
+    fn saved_whole(&self) -> Result<bool> {
+        let Some(value) = self.get("modules_to_save") else { return Ok(false) };
+        let names = value.as_array().ok_or_else(|| self.wrong("modules_to_save", "null or a list of names"))?;
+        // PEFT adds both names for models that classify sequences; a model has one of them.
+        let known = |name: &&Value| name.as_str() == Some(SCORE) || name.as_str() == Some("classifier");
+        if let Some(other) = names.iter().find(|name| !known(name)) {
+            let what = format!(
+                "{}: `modules_to_save` names {other}: modules trained as a whole are not implemented",
+                self.file
+            );
+            return Err(Error::request(what).with_hint(
+                "the exception is `score`, a scalar head; merge the adapter with PEFT, and use the merged model",
+            ));
+        }
+        Ok(names.iter().any(|name| name.as_str() == Some(SCORE)))
+    }
+
+    fn wrong(&self, key: &str, expected: &str) -> Error {
+        let found = self.get(key).map_or("missing".to_owned(), |value| value.to_string());
+        Error::request(format!("{}: `{key}` is {found}, expected {expected}", self.file))
+    }
+}
+
+/// Whether a value switches a key off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// Returns the file for these settings.
+pub(super) fn to_json(settings: &Settings, base: &str, outputs: Outputs, transposed: bool) -> Value {
+    let targets = match settings.targets.as_slice() {
+        [all] if all == ALL_LINEAR => json!(all),
+        names => json!(names),
+    };
+    json!({
+        "alpha_pattern": {},
+        "auto_mapping": null,
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": transposed,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": number(settings.alpha),
+        "lora_dropout": 0.0,
+        "modules_to_save": if outputs.scalar { json!([SCORE]) } else { Value::Null },
+        "peft_type": "LORA",
+        "r": settings.rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": targets,
+        "task_type": if outputs.tokens { "CAUSAL_LM" } else { "SEQ_CLS" },
+        "use_dora": false,
+        "use_rslora": settings.rslora,
+    })
+}
+
+/// Whole numbers are written as PEFT writes them.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}

@@ -1,0 +1,96 @@
+//! The adapter that a run trains, over frozen weights that all models of the run share.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use super::{
+    Setup,
+    models::CRITIC_KEY,
+    named::{AdapterStart, check_unchanged},
+};
+use crate::{
+    device::Device,
+    error::{Result, refusal_text},
+    model::{
+        Model, Outputs,
+        adapter::config::{AdapterConfig, is_adapter},
+    },
+};
+
+/// Name under which weights that do not exist yet are shared.
+const PENDING: &str = "weights of an earlier stage";
+
+impl Setup {
+    /// Returns the frozen weights of the experiment's model, which all its adapters share.
+    ///
+    /// # Errors
+    /// A request error that names file and tensor.
+    pub fn frozen_weights(&self, device: &Device) -> Result<Rc<Model>> {
+        let Some(folder) = &self.model_folder else {
+            let place = Path::new(PENDING);
+            return match self.bases.find(device, place) {
+                Some(known) => Ok(known),
+                None => self.bases.insert(place, Model::init(device, self.config.clone(), self.experiment().seed)?),
+            };
+        };
+        let base = self.bases.load(device, folder)?;
+        check_unchanged(folder, &self.config, base.config())?;
+        Ok(base)
+    }
+
+    /// Returns the adapted model with these outputs, from `checkpoint` if given.
+    pub(super) fn adapted_model(
+        &self,
+        device: &Device,
+        start: &AdapterStart,
+        checkpoint: Option<&Path>,
+        outputs: Outputs,
+    ) -> Result<Model> {
+        let base = self.frozen_weights(device)?;
+        let from = |folder: &Path| base.adapted_from(&AdapterConfig::read(folder)?, folder, outputs);
+        let mut model = match (checkpoint, start) {
+            (Some(folder), _) => from(folder)?,
+            (None, AdapterStart::Folder(folder)) => {
+                from(folder).map_err(|e| self.loaded.refuse("model.adapter", refusal_text(&e)))?
+            }
+            (None, AdapterStart::Fresh(settings)) => base
+                .adapted(outputs, settings.clone(), self.experiment().seed)
+                .map_err(|e| self.loaded.refuse("model.lora.targets", refusal_text(&e)))?,
+        };
+        if checkpoint.is_none() && !outputs.tokens && self.config.outputs.tokens {
+            model.reset_scalar()?;
+        }
+        self.name_base(&mut model, self.model_folder.as_deref());
+        model.add_eos(self.tokenizer.eos());
+        Ok(model)
+    }
+
+    /// Opens the model of a role. Adapters share their frozen weights; so does a frozen language model with the weights of a base. If the
+    /// policy is an adapter, a critic is one too.
+    pub(super) fn role_in(&self, device: &Device, folder: &Path, outputs: Outputs, key: &str) -> Result<Model> {
+        if is_adapter(folder) {
+            return self.bases.open(device, folder, outputs);
+        }
+        let trained = key == CRITIC_KEY;
+        if let (Some(start), true) = (&self.adapter, trained) {
+            let base = self.bases.load(device, folder)?;
+            let mut model = base.adapted(outputs, start.settings()?, self.experiment().seed)?;
+            self.name_base(&mut model, Some(folder));
+            return Ok(model);
+        }
+        let follows = self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
+        let known = self.bases.find(device, folder).filter(|base| !trained && !follows && base.config().outputs.tokens);
+        match known.filter(|_| outputs == Outputs::TOKENS) {
+            Some(base) => Ok(base.frozen(outputs)),
+            None => Model::from_folder_as(device, folder, outputs),
+        }
+    }
+
+    /// Sets the path of the frozen weights that the adapter's files name.
+    fn name_base(&self, model: &mut Model, folder: Option<&Path>) {
+        if let Some(folder) = folder {
+            let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+            model.name_base(&whole.display().to_string());
+        }
+    }
+}
