@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
+use serde_json::Value;
 use telos::families::NAMES;
 use telos::model::files::tensor_file::{TensorData, TensorFile, write_tensors};
 use telos::model::{Model, ModelConfig};
 use tempfile::TempDir;
 
-use crate::support::{backends, device, models, oracles, perturb, tiny};
+use crate::support::{backends, device, json, models, oracles, perturb, tiny};
 
 type Tensors = Vec<(String, Vec<usize>, Vec<f64>)>;
 
@@ -232,4 +233,76 @@ fn a_tied_head_that_differs_is_refused() {
     write(&folder.path().join("model.safetensors"), Dtype::F32, &tensors);
     let error = Model::from_folder(&device("reference"), folder.path()).err().unwrap();
     has(&error.report(), &["lm_head.weight", "tied", "tie_word_embeddings"]);
+}
+
+/// Values that replace those of every key.
+const HOSTILE: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "2",
+    "-1",
+    "3",
+    "7",
+    "0.5",
+    "-0.0",
+    "1e308",
+    "1e-320",
+    "4096",
+    "1048577",
+    "9007199254740993",
+    "18446744073709551615",
+    "\"\"",
+    "\"yarn\"",
+    "\"longrope\"",
+    "\"dynamic\"",
+    "[]",
+    "[0]",
+    "[1, 0]",
+    "[null]",
+    "[1e308, 1, 2]",
+    "{}",
+    "{\"rope_type\": \"yarn\", \"factor\": 2}",
+    "{\"type\": \"longrope\", \"short_factor\": [], \"long_factor\": []}",
+    "[\"sliding_attention\", \"full_attention\"]",
+];
+
+/// Catches a value of config.json that makes a panic, an error without the file's name, or a model that is written as another one.
+#[test]
+fn any_value_of_any_key_of_the_config_is_read_or_refused() {
+    let (mut read, mut refused) = (0, 0);
+    for (name, file) in models().iter().flat_map(|name| [(name, "config.json"), (name, "config_v4.json")]) {
+        let original = json(&oracles().join("models").join(name).join(file));
+        let mut places: Vec<String> = original.as_object().unwrap().keys().map(|key| format!("/{key}")).collect();
+        for table in
+            ["rope_parameters", "rope_scaling", "rope_parameters/full_attention", "rope_parameters/sliding_attention"]
+        {
+            let inside = original.pointer(&format!("/{table}")).and_then(Value::as_object);
+            places.extend(inside.into_iter().flatten().map(|(key, _)| format!("/{table}/{key}")));
+        }
+        for (place, value) in places.iter().flat_map(|place| HOSTILE.iter().map(move |value| (place, value))) {
+            let mut config = original.clone();
+            *config.pointer_mut(place).unwrap() = serde_json::from_str(value).unwrap();
+            match ModelConfig::parse(&config.to_string(), "m/config.json") {
+                Ok(config) => {
+                    let text = config.to_json("float32").to_string();
+                    let again = ModelConfig::parse(&text, "again").unwrap_or_else(|error| {
+                        panic!("{name}/{file}: {place} = {value} is written as {text}: {}", error.report())
+                    });
+                    let again = ModelConfig { notes: config.notes.clone(), ..again };
+                    assert_eq!(again, config, "{name}/{file}: {place} = {value}");
+                    let _ = telos::model::Layout::new(&config);
+                    read += 1;
+                }
+                Err(error) => {
+                    assert!(error.message().contains("m/config.json"), "{name}/{file}: {place} = {value}: {error:?}");
+                    assert_eq!(error.exit_code(), 2);
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 1000 && refused > 1000, "{read} read, {refused} refused");
 }

@@ -125,7 +125,13 @@ impl ModelConfig {
             activation: read.activation(family)?,
             windows: windows::read(&read, family.windows, layers, &ropes.rotated)?,
             ropes,
-            score_scale: positive(scores.map(|scores| (scores.scale.0, Some(scores.scale.1))))?,
+            score_scale: match scores.map(|scores| scores.scale) {
+                Some((key, default)) => {
+                    let scale = read.positive_or((key, Some(default)))?;
+                    Some(scale.ok_or_else(|| read.wrong(key, &Value::Null, "a number above 0"))?)
+                }
+                None => None,
+            },
             score_cap: positive(scores.map(|scores| scores.cap))?.unwrap_or(0.0),
             logit_cap: positive(scores.map(|scores| scores.logit_cap))?.unwrap_or(0.0),
             parallel: match family.residual {
