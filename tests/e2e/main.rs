@@ -3,6 +3,7 @@
 //! `cargo xtask build` builds what they run. A new topic is a new module in the folder of its kind; [`support`] holds the shared
 //! helpers. Tests run in parallel: each works in a folder of its own and sets no environment variable of this process.
 
+mod answers;
 mod authors;
 mod backends;
 mod contract;

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Result;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
-use commands::{answers, check, compare, eval, generate, pairs, plugins, run, tokenizer};
+use commands::{answers, chat, check, compare, eval, generate, pairs, plugins, run, tokenizer};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -47,6 +47,7 @@ enum Command {
     Compare(compare::Compare),
     #[command(subcommand)]
     Plugins(plugins::Plugins),
+    Chat(chat::Chat),
     Generate(generate::Generate),
     Pairs(pairs::Pairs),
     Answers(answers::Answers),
@@ -94,6 +95,7 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         Command::Plugins(plugins) => plugins.calls_plugins(),
         Command::Check(_)
         | Command::Compare(_)
+        | Command::Chat(_)
         | Command::Generate(_)
         | Command::Pairs(_)
         | Command::Answers(_)
@@ -117,6 +119,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Check(args) => check::execute(args, folders),
         Command::Compare(args) => compare::execute(args, folders),
         Command::Plugins(args) => plugins::execute(args, folders),
+        Command::Chat(args) => chat::execute(args, folders),
         Command::Generate(args) => generate::execute(args, folders),
         Command::Pairs(args) => pairs::execute(args, folders),
         Command::Answers(args) => answers::execute(args, folders),

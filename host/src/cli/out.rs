@@ -33,7 +33,11 @@ pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_folder(flag: &str, path: &Path) -> Result<()> {
+/// Refuses `path` if its folder does not exist.
+///
+/// # Errors
+/// A request error that names flag and path.
+pub(super) fn check_folder(flag: &str, path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) {
         let message = format!("{flag}: {} cannot be written: its folder does not exist", path.display());

@@ -32,6 +32,11 @@ impl Override {
         Self::of("--option", "key", text)
     }
 
+    /// The key and value as they were given: `key=value`.
+    pub fn written(&self) -> String {
+        format!("{}={}", self.path, self.value)
+    }
+
     /// Parses `key=value` after `flag`; `form` describes the expected form for messages.
     fn of(flag: &str, form: &str, text: &str) -> Result<Self, String> {
         let Some((path, value)) = text.split_once('=') else {

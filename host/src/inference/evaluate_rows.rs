@@ -1,31 +1,35 @@
 //! Evaluates rows outside of a run: the loss of their completions, and exact match of greedy answers.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     data::{
-        DataError, Tokenizer,
+        DataError,
         batches::batcher::eval_batches,
         rows::{
-            ChatTemplate, Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
+            Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
             encode::{Encoder, Reads},
             kind::ANSWER,
             split::Split,
-            write::{
-                layout::RowLayout,
-                template::{plain, read_template},
-            },
         },
-        tokenizer::templates::DEFAULT,
     },
     error::{Error, Result},
-    inference::saved_model::{EVAL_TOKENS, Opened},
+    inference::{
+        saved_model::{EVAL_TOKENS, Opened},
+        tasks::{
+            checked::{Check, CheckedFigures, Checker},
+            spread::{mean, ratio},
+        },
+        templates::layout,
+    },
     train::eval::{ComparedAnswer, exact_match, prompts::eval_prompts},
 };
 
 /// Which rows to evaluate, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RowsToEvaluate {
     /// Files, folders or globs; at least one.
     pub paths: Vec<String>,
@@ -37,6 +41,8 @@ pub struct RowsToEvaluate {
     pub generate: Option<u64>,
     /// What follows each segment of an answer that is a list of texts; `None`: a line break.
     pub separator: Option<String>,
+    /// A reward that checks the answers; `None`: greedy answers are compared with those of the rows.
+    pub check: Option<Check>,
 }
 
 /// Results of evaluating a model on rows.
@@ -45,19 +51,34 @@ pub struct RowFigures {
     /// Nats per token of the completions, including their ends if `ends_counted`; absent if the rows have no completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// Its standard error, over rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_stderr: Option<f64>,
+    /// Exponential of the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
     /// Whether any row's tokens include the one that ends its answer. A template's marks may leave it out.
     #[serde(skip)]
     pub ends_counted: bool,
     /// Share of these tokens that were the most probable token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_accuracy: Option<f64>,
+    /// Its standard error, over rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_accuracy_stderr: Option<f64>,
     /// Number of these tokens.
     pub tokens: u64,
     /// Share of greedy answers that match their rows; absent if none was compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<f64>,
+    /// Its standard error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_match_stderr: Option<f64>,
     /// Answers compared.
     pub answers: usize,
+    /// Figures of answers that a reward checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<CheckedFigures>,
     /// How many rows were kept and dropped.
     pub rows: RowCounts,
     /// Every compared answer.
@@ -66,10 +87,13 @@ pub struct RowFigures {
 }
 
 impl RowFigures {
-    /// The compared answers as JSON lines: `prompt`, `answer`, `expected`, `match`, `tokens`, `finish`.
-    pub fn answer_lines(&self) -> String {
-        let lines = exact_match::lines(&self.compared).into_iter();
-        lines.map(|line| Value::Object(line).to_string() + "\n").collect()
+    /// The answers as JSON objects: `prompt`, `answer`, `expected`, `match`, `tokens`, `finish` if they were compared; those of
+    /// [`CheckedFigures`] if a reward checked them.
+    pub fn answer_lines(&self) -> Vec<Value> {
+        match &self.checked {
+            Some(checked) => checked.lines.clone(),
+            None => exact_match::lines(&self.compared).into_iter().map(Value::Object).collect(),
+        }
     }
 }
 
@@ -79,7 +103,7 @@ impl Opened {
     ///
     /// # Errors
     /// Rows that cannot be read, with file and line; rows with nothing to compare or predict; errors of the backend.
-    pub fn evaluate_rows(&self, wanted: &RowsToEvaluate) -> Result<RowFigures> {
+    pub fn evaluate_rows(&self, wanted: &RowsToEvaluate, checker: Option<&Checker>) -> Result<RowFigures> {
         self.check_predicts()?;
         let options = RowOptions {
             paths: wanted.paths.clone(),
@@ -94,7 +118,13 @@ impl Opened {
         let context = self.model.config().context as usize;
         let longest = match corpus.kind {
             // Prompts must keep some tokens even if an answer fills the context.
-            RowKind::Prompt => context - self.longest_answer(&corpus)?.min(context / 2),
+            RowKind::Prompt => {
+                let answer = match &wanted.check {
+                    Some(check) => check.sampling.max_tokens,
+                    None => self.longest_answer(&corpus)?,
+                };
+                context - answer.min(context / 2)
+            }
             _ => context,
         };
         let encoder = Encoder {
@@ -114,32 +144,51 @@ impl Opened {
         }
         let mut figures = RowFigures {
             loss: None,
+            loss_stderr: None,
+            perplexity: None,
             ends_counted,
             token_accuracy: None,
+            token_accuracy_stderr: None,
             tokens: 0,
             exact_match: None,
+            exact_match_stderr: None,
             answers: 0,
+            checked: None,
             rows: data.rows.clone().unwrap_or_default(),
             compared: Vec::new(),
         };
         if corpus.kind == RowKind::PromptCompletion {
-            let (mut sum, mut correct) = (0.0, 0);
+            // By row: nats, tokens that were the most probable one, tokens.
+            let mut rows: BTreeMap<u64, (f64, f64, f64)> = BTreeMap::new();
             for packed in eval_batches(&*data.train, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
                 let scores = self.score(&packed?)?;
-                sum -= scores.logp.iter().sum::<f64>();
-                correct += scores.correct;
+                for (at, logp) in scores.logp.iter().enumerate() {
+                    let (nats, top, tokens) = rows.entry(scores.rows[at]).or_default();
+                    (*nats, *top, *tokens) =
+                        (*nats - logp, *top + f64::from(u8::from(scores.is_top[at])), *tokens + 1.0);
+                }
                 figures.tokens += scores.logp.len() as u64;
             }
-            figures.loss = Some(sum / figures.tokens.max(1) as f64);
-            figures.token_accuracy = Some(correct as f64 / figures.tokens.max(1) as f64);
+            let (loss, loss_stderr) = ratio(&rows.values().map(|row| (row.0, row.2)).collect::<Vec<_>>());
+            let (accuracy, accuracy_stderr) = ratio(&rows.values().map(|row| (row.1, row.2)).collect::<Vec<_>>());
+            (figures.loss, figures.loss_stderr, figures.perplexity) = (Some(loss), loss_stderr, Some(loss.exp()));
+            (figures.token_accuracy, figures.token_accuracy_stderr) = (Some(accuracy), accuracy_stderr);
         }
         if wanted.generate != Some(0) {
             let prompts = eval_prompts(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
-            let answers = exact_match::greedy(&self.model, &self.tokenizer, &prompts)?;
-            figures.exact_match = exact_match::share(&answers);
-            (figures.answers, figures.compared) = (answers.len(), answers);
+            if let Some((check, checker)) = wanted.check.as_ref().zip(checker) {
+                let checked = self.check_answers(&*data.train, &prompts, check, checker)?;
+                figures.answers = checked.lines.len();
+                figures.checked = Some(checked);
+            } else {
+                let answers = exact_match::greedy(&self.model, &self.tokenizer, &prompts)?;
+                let matches = answers.iter().map(|answer| f64::from(u8::from(answer.is_match))).collect::<Vec<_>>();
+                figures.exact_match = exact_match::share(&answers);
+                figures.exact_match_stderr = mean(&matches).1;
+                (figures.answers, figures.compared) = (answers.len(), answers);
+            }
         }
-        if figures.loss.is_none() && figures.exact_match.is_none() {
+        if figures.loss.is_none() && figures.exact_match.is_none() && figures.checked.is_none() {
             let what = format!("the rows of {} have neither a completion nor an answer to compare with", corpus.name);
             return Err(Error::request(what)
                 .with_hint("add a column `completion` or `answer`, or name it: --column answer=NAME"));
@@ -215,32 +264,4 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
     let notes = counts.split_once("; ").map_or(String::new(), |(_, notes)| format!(": {notes}"));
     Error::request(format!("{paths}: no row has anything to evaluate{notes}"))
         .with_hint("look at the rows: their answers are empty or marked as not learned")
-}
-
-/// Returns how rows are written; `has_messages`: whether some of them are messages.
-fn layout(tokenizer: &Tokenizer, wanted: Option<&str>, has_messages: bool) -> Result<RowLayout> {
-    let own = || {
-        let name = tokenizer.name();
-        let error =
-            || Error::request(format!("the tokenizer {name} has no chat template of its own, or several by name"));
-        tokenizer
-            .chat_template()
-            .map(str::to_owned)
-            .ok_or_else(|| error().with_hint("give --chat-template plain, or a Jinja file"))
-    };
-    let mut origin = tokenizer.chat_template_origin(DEFAULT).unwrap_or("the template");
-    let source = match wanted {
-        None if !has_messages || tokenizer.chat_template_names().next().is_none() => plain(tokenizer),
-        None | Some("tokenizer") => own()?,
-        Some("plain") => plain(tokenizer),
-        Some(path) => {
-            origin = path;
-            read_template(path.as_ref()).map_err(|error| {
-                let remedy =
-                    error.hint().unwrap_or("give \"plain\", \"tokenizer\" or the path of a Jinja file".to_owned());
-                Error::request(format!("cannot read the chat template {path}")).with_cause(error).with_hint(remedy)
-            })?
-        }
-    };
-    Ok(RowLayout { template: ChatTemplate::of(origin, &source, tokenizer)?, strings: wanted.is_some() })
 }

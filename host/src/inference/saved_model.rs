@@ -14,6 +14,7 @@ use crate::{
     data::{Document, PackedBatch, TokenSet, Tokenizer, batches::batcher::eval_batches, text::read_running_text},
     device::open::{open, threads},
     error::{Error, Result},
+    inference::tasks::spread::ratio,
     model::{BatchView, HeadRequest, Keep, Model, ModelConfig, Outputs, Statistics},
     objectives::{batch_arrays::supervised_rows, micro_batch::view},
     plugins::Registry,
@@ -52,6 +53,11 @@ impl Opened {
     /// # Errors
     /// Request errors that name folder, file, tensor, plugin or device.
     pub fn open(path: &Path, backend: &BackendChoice) -> Result<Opened> {
+        Opened::open_as(path, backend, Outputs::TOKENS)
+    }
+
+    /// As [`Opened::open`], with these heads.
+    fn open_as(path: &Path, backend: &BackendChoice, outputs: Outputs) -> Result<Opened> {
         let folder = model_folder(path)?;
         let mut tokenizer = Tokenizer::open(&tokenizer_folder(&folder)?)?;
         let registry = Registry::discover(&backend.folders);
@@ -75,10 +81,29 @@ impl Opened {
             })?;
         }
         let (device, _) = open(&library, &session, dtype, false)?;
-        let mut model = Model::from_folder_as(&device, &folder, Outputs::TOKENS)?;
+        let mut model = Model::from_folder_as(&device, &folder, outputs)?;
         tokenizer.fit_to_model(&model.config().eos, model.config().vocab)?;
         model.add_eos(tokenizer.eos());
         Ok(Opened { model, tokenizer, folder })
+    }
+
+    /// Opens a reward model of whole answers.
+    ///
+    /// # Errors
+    /// As [`Opened::open`]; a model that is not a reward model, or one that scores segments.
+    pub fn open_reward_model(path: &Path, backend: &BackendChoice) -> Result<Opened> {
+        let folder = model_folder(path)?;
+        let config = ModelConfig::from_folder(&folder)?;
+        let place = folder.display();
+        if config.outputs.tokens || !config.outputs.scalar {
+            return Err(Error::request(format!("{place} is not a reward model: it has no scalar head of its own"))
+                .with_hint("name a model that the objective `reward` trained"));
+        }
+        if config.segment_separator.is_some() {
+            let what = format!("{place} is a process reward model, which scores segments and not answers");
+            return Err(Error::request(what).with_hint("name a reward model of whole answers"));
+        }
+        Opened::open_as(path, backend, Outputs::SCALAR)
     }
 
     /// Returns the logits after the last token of `tokens`.
@@ -115,47 +140,63 @@ impl Opened {
     /// Text that is missing, empty or not UTF-8; rows, tables and experiments; errors of the backend.
     pub fn evaluate(&self, paths: &[String], per_token: bool) -> Result<TextFigures> {
         self.check_predicts()?;
-        let (documents, _) = read_running_text(paths)?;
+        let (documents, sources) = read_running_text(paths)?;
         let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
         let context = self.model.config().context as usize;
-        let (mut sum, mut correct, mut count) = (0.0, 0_u64, 0_u64);
-        // The token that ends each document occurs nowhere else.
-        let (mut of_ends, mut ends) = (0.0, 0_u64);
         let mut each = Vec::new();
+        let mut of_documents = vec![Sums::default(); documents.len()];
         for packed in eval_batches(&tokens, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
             let packed = packed?;
             let scores = self.score(&packed)?;
-            sum -= scores.logp.iter().sum::<f64>();
             if per_token {
                 each.extend(scores.logp.iter().map(|logp| -logp));
             }
-            for (logp, target) in scores.logp.iter().zip(&scores.targets) {
-                if self.tokenizer.eos() == Some(*target as u32) {
-                    of_ends -= logp;
-                    ends += 1;
-                }
+            for (at, logp) in scores.logp.iter().enumerate() {
+                // The token that ends each document occurs nowhere else.
+                let is_end = self.tokenizer.eos() == Some(scores.targets[at] as u32);
+                let sums = of_documents.get_mut(scores.rows[at] as usize);
+                sums.into_iter().for_each(|sums| sums.add(-logp, is_end, scores.is_top[at]));
             }
-            correct += scores.correct;
-            count += scores.targets.len() as u64;
         }
-        if count == 0 {
+        let mut all = Sums::default();
+        of_documents.iter().for_each(|sums| all.extend(sums));
+        if all.tokens == 0 {
             return Err(Error::request("the text has no token to predict").with_hint("give a longer text"));
         }
-        let loss = sum / count as f64;
-        let bits_per_byte = |sum: f64| sum / std::f64::consts::LN_2 / bytes.max(1) as f64;
-        let text = (count > ends).then(|| (sum - of_ends) / (count - ends) as f64);
+        let by_document = |of: fn(&Sums) -> f64| -> Vec<(f64, f64)> {
+            of_documents.iter().filter(|sums| sums.tokens > 0).map(|sums| (of(sums), sums.tokens as f64)).collect()
+        };
+        let (loss, loss_stderr) = ratio(&by_document(|sums| sums.nats));
+        let (_, token_accuracy_stderr) = ratio(&by_document(|sums| sums.top as f64));
+        let text = all.loss_without_end();
+        let document = |(at, sums): (usize, &Sums)| DocumentFigures {
+            document: sources
+                .get(at)
+                .filter(|_| sources.len() == documents.len())
+                .map_or_else(|| format!("document {}", at + 1), |source| source.path.display().to_string()),
+            loss: sums.nats / sums.tokens.max(1) as f64,
+            perplexity: (sums.nats / sums.tokens.max(1) as f64).exp(),
+            loss_without_end: sums.loss_without_end(),
+            perplexity_without_end: sums.loss_without_end().map(f64::exp),
+            bits_per_byte: bits_per_byte(sums.nats, documents[at].text.len() as u64),
+            tokens: sums.tokens,
+            bytes: documents[at].text.len() as u64,
+        };
         Ok(TextFigures {
             loss,
+            loss_stderr,
             perplexity: loss.exp(),
-            bits_per_byte: bits_per_byte(sum),
-            end_tokens: ends,
+            bits_per_byte: bits_per_byte(all.nats, bytes),
+            end_tokens: all.ends,
             loss_without_end: text,
             perplexity_without_end: text.map(f64::exp),
-            bits_per_byte_without_end: text.map(|_| bits_per_byte(sum - of_ends)),
-            token_accuracy: correct as f64 / count as f64,
-            tokens: count,
+            bits_per_byte_without_end: text.map(|_| bits_per_byte(all.nats - all.nats_of_ends, bytes)),
+            token_accuracy: all.top as f64 / all.tokens as f64,
+            token_accuracy_stderr,
+            tokens: all.tokens,
             bytes,
+            documents: of_documents.iter().enumerate().filter(|(_, sums)| sums.tokens > 0).map(document).collect(),
             nll_per_token: per_token.then_some(each),
         })
     }
@@ -176,8 +217,10 @@ impl Opened {
         };
         let stats = self.model.head_stats(&forward, &request)?.stats;
         let targets: Vec<i32> = rows.iter().map(|row| packed.targets[*row as usize]).collect();
-        let correct = stats.top1.iter().flatten().zip(&targets).filter(|(a, b)| a == b).count() as u64;
-        Ok(TokenScores { logp: stats.logp, targets, correct })
+        let is_top: Vec<bool> = stats.top1.iter().flatten().zip(&targets).map(|(a, b)| a == b).collect();
+        let sequence = |row: &i32| packed.offsets.partition_point(|begin| begin <= row) - 1;
+        let rows = rows.iter().map(|row| packed.rows.get(sequence(row)).copied().unwrap_or_default()).collect();
+        Ok(TokenScores { logp: stats.logp, targets, is_top, rows })
     }
 }
 
@@ -187,18 +230,86 @@ pub struct TokenScores {
     pub logp: Vec<f64>,
     /// Each target.
     pub targets: Vec<i32>,
-    /// How many were the most probable token.
-    pub correct: u64,
+    /// Whether it was the most probable token.
+    pub is_top: Vec<bool>,
+    /// The number of the row or document that it belongs to.
+    pub rows: Vec<u64>,
 }
 
 /// Positions evaluated at a time.
 pub(crate) const EVAL_TOKENS: usize = 4096;
+
+/// Sums over the predicted tokens of a document.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    /// Negative log-probabilities in nats.
+    nats: f64,
+    /// Those of tokens that end documents.
+    nats_of_ends: f64,
+    /// Tokens.
+    tokens: u64,
+    /// Tokens that end documents.
+    ends: u64,
+    /// Tokens that were the most probable one.
+    top: u64,
+}
+
+impl Sums {
+    fn add(&mut self, nats: f64, is_end: bool, is_top: bool) {
+        self.nats += nats;
+        self.tokens += 1;
+        self.top += u64::from(is_top);
+        if is_end {
+            self.nats_of_ends += nats;
+            self.ends += 1;
+        }
+    }
+
+    fn extend(&mut self, other: &Sums) {
+        self.nats += other.nats;
+        self.nats_of_ends += other.nats_of_ends;
+        self.tokens += other.tokens;
+        self.ends += other.ends;
+        self.top += other.top;
+    }
+
+    fn loss_without_end(&self) -> Option<f64> {
+        (self.tokens > self.ends).then(|| (self.nats - self.nats_of_ends) / (self.tokens - self.ends) as f64)
+    }
+}
+
+fn bits_per_byte(nats: f64, bytes: u64) -> f64 {
+    nats / std::f64::consts::LN_2 / bytes.max(1) as f64
+}
+
+/// How well a model predicts one document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DocumentFigures {
+    /// Its file, or its number.
+    pub document: String,
+    /// Nats per token, including its end-of-text token.
+    pub loss: f64,
+    /// Exponential of the loss.
+    pub perplexity: f64,
+    /// Nats per token without that token; absent if there are no other tokens.
+    pub loss_without_end: Option<f64>,
+    /// Exponential of that loss.
+    pub perplexity_without_end: Option<f64>,
+    /// Bits per byte of text.
+    pub bits_per_byte: f64,
+    /// Tokens predicted.
+    pub tokens: u64,
+    /// Bytes of text.
+    pub bytes: u64,
+}
 
 /// How well a model predicts a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextFigures {
     /// Nats per token, including the end-of-text token that was added to each text.
     pub loss: f64,
+    /// Its standard error, if the documents are a sample; absent for a single one.
+    pub loss_stderr: Option<f64>,
     /// Exponential of the loss.
     pub perplexity: f64,
     /// Bits per byte of text.
@@ -213,10 +324,15 @@ pub struct TextFigures {
     pub bits_per_byte_without_end: Option<f64>,
     /// Share of tokens that were the most probable token.
     pub token_accuracy: f64,
+    /// Its standard error, as that of the loss.
+    pub token_accuracy_stderr: Option<f64>,
     /// Tokens predicted.
     pub tokens: u64,
     /// Bytes of text.
     pub bytes: u64,
+    /// Each document.
+    #[serde(skip)]
+    pub documents: Vec<DocumentFigures>,
     /// Negative log-probability of each predicted token in nats, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nll_per_token: Option<Vec<f64>>,

@@ -20,7 +20,7 @@ pub use folder::RunFolder;
 pub use jsonl::JsonLines;
 pub use progress::Progress;
 pub use receipt::Receipt;
-pub use signals::Interrupt;
+pub use signals::{AnswerInterrupt, Interrupt};
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! steps.
 
 use crate::decimals::fixed;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -88,7 +88,14 @@ impl Progress {
             bar.set_position(0);
             bar.reset_eta();
         }
-        Task { progress: self.clone(), unit: unit.to_owned(), total, shown: Cell::new(0), started: Instant::now() }
+        Task {
+            progress: self.clone(),
+            unit: unit.to_owned(),
+            total,
+            shown: Cell::new(0),
+            note: RefCell::default(),
+            started: Instant::now(),
+        }
     }
 
     /// Prints a line for the user, above the bar if there is one: an evaluation, a warning, a checkpoint.
@@ -119,6 +126,8 @@ pub struct Task {
     total: u64,
     /// How much was done when the last line was printed.
     shown: Cell<u64>,
+    /// What is shown behind the unit.
+    note: RefCell<String>,
     started: Instant,
 }
 
@@ -133,10 +142,20 @@ impl Task {
             {
                 self.shown.set(done);
                 let left = left(self.started.elapsed(), done, total.saturating_sub(done));
-                self.progress.message(&format!("{done}/{total} {}{left}", self.unit));
+                let note = self.note.borrow();
+                let gap = if note.is_empty() { "" } else { "  " };
+                self.progress.message(&format!("{done}/{total} {}{gap}{note}{left}", self.unit));
             }
             Display::Lines { .. } => {}
         }
+    }
+
+    /// Shows `text`, such as a speed, behind the unit.
+    pub fn note(&self, text: &str) {
+        if let Display::Bar(bar) = &self.progress.display {
+            bar.set_message(format!("{}  {text}", self.unit));
+        }
+        text.clone_into(&mut self.note.borrow_mut());
     }
 
     /// Shows the steps in the bar again.

@@ -68,6 +68,70 @@ impl Interrupt {
     }
 }
 
+/// Ctrl-C in a conversation: it ends the answer that is being written. Clones share their flags.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerInterrupt {
+    answering: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
+}
+
+impl AnswerInterrupt {
+    /// Listens for signals from now on. Ctrl-C during an answer requests its end, and a second one ends the process, as does
+    /// one while no answer is being written, if it follows another such one; at the first, `idle` is called. Termination and
+    /// hang-up end the process at once. The process then ends with code 130.
+    ///
+    /// # Errors
+    /// The system refuses the handlers or the thread that waits for them.
+    pub fn listen(idle: impl Fn() + Send + 'static) -> Result<Self> {
+        let failed = |cause: io::Error| Error::run("cannot listen for Ctrl-C").with_cause(cause);
+        let mut signals = Signals::new(endings()).map_err(failed)?;
+        let interrupt = Self::default();
+        let Self { answering, requested } = interrupt.clone();
+        let wait = move || {
+            let mut last: Option<Instant> = None;
+            let mut hinted = false;
+            for signal in signals.forever() {
+                if signal == SIGINT && last.is_some_and(|last| last.elapsed() < TOGETHER) {
+                    continue;
+                }
+                last = Some(Instant::now());
+                if signal != SIGINT {
+                    signal_hook::low_level::exit(130);
+                }
+                if answering.load(Ordering::SeqCst) {
+                    hinted = false;
+                    if requested.swap(true, Ordering::SeqCst) {
+                        signal_hook::low_level::exit(130);
+                    }
+                } else if hinted {
+                    signal_hook::low_level::exit(130);
+                } else {
+                    hinted = true;
+                    idle();
+                }
+            }
+        };
+        thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
+        Ok(interrupt)
+    }
+
+    /// Call it when an answer begins.
+    pub fn answer_begins(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+        self.answering.store(true, Ordering::SeqCst);
+    }
+
+    /// Call it when an answer has ended.
+    pub fn answer_ended(&self) {
+        self.answering.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether to end the answer now.
+    pub fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+}
+
 /// The signals that end a run, except those that the parent process set to be ignored (`nohup`, a background job).
 pub(super) fn endings() -> Vec<i32> {
     let ignored = ignored_signals();

@@ -1,6 +1,9 @@
 //! Decoding over cached keys and values compared with the full forward pass, and the rules of stopping.
 
+use std::ops::ControlFlow;
+
 use telos::families::NAMES;
+use telos::generate::session::Session;
 use telos::generate::{Drawn, Finish, GenerateOptions, generate};
 use telos::model::compute::cache::KvCache;
 use telos::model::{Keep, Model};
@@ -153,4 +156,38 @@ fn impossible_requests_are_request_errors() {
         assert!(error.message().contains(named) && error.exit_code() == 2, "{error:?}");
     }
     assert_eq!(generate(&model, &[], &GenerateOptions::default(), &mut |_| {}).unwrap(), []);
+}
+
+/// Catches a cache that keeps tokens of an earlier text, a token that is read twice or not at all, keys and values that are lost
+/// when the cache grows, and noise of another position.
+#[test]
+fn a_session_answers_as_if_each_text_were_new() {
+    let mut config = tiny("llama", false);
+    config.context = 64;
+    let model = Model::init(&device("reference"), config, 3).unwrap();
+    perturb(&model);
+    let options = GenerateOptions { max_tokens: 5, temperature: 1.5, seed: 7, ..GenerateOptions::default() };
+    let mut session = Session::new(&model);
+    let mut prompt: Vec<i32> = (0..12).map(|i| (i * 7 + 2) % 11).collect();
+    for turn in 0..6 {
+        let expected = generate(&model, std::slice::from_ref(&prompt), &options, &mut |_| {}).unwrap().remove(0);
+        let mut logps = Vec::new();
+        let said = session.answer(&prompt, &options, &mut |drawn| {
+            logps.push(drawn.logp);
+            ControlFlow::Continue(())
+        });
+        let (tokens, finish) = said.unwrap();
+        assert_eq!((&tokens, finish), (&expected.tokens, Some(expected.finish)), "turn {turn}");
+        for (got, wanted) in logps.iter().zip(&expected.logps) {
+            assert!((got - wanted).abs() < 1e-12, "turn {turn}: {got}, expected {wanted}");
+        }
+        // The conversation goes on; once it is another one, which begins as this one did.
+        prompt.extend(tokens);
+        if turn == 3 {
+            prompt.truncate(20);
+        }
+        prompt.push(turn);
+    }
+    let stopped = session.answer(&prompt, &options, &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((stopped.0.len(), stopped.1), (1, None));
 }

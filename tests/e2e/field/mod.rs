@@ -16,7 +16,7 @@ use std::{fs, path::Path};
 use crate::support::lab::Lab;
 
 /// A lab that holds a copy of `tests/field/NAME`.
-fn case(name: &str) -> Lab {
+pub fn case(name: &str) -> Lab {
     let lab = Lab::new();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("field").join(name);
     copy(&from, lab.path());

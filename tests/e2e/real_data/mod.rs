@@ -1,6 +1,7 @@
 //! Real models and published data, which are not included here: these tests are ignored unless `TELOS_DATA` names their folder
 //! when the tests are built and run.
 
+mod evaluate;
 mod golden;
 mod rows;
 

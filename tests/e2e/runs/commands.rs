@@ -161,8 +161,9 @@ fn eval_prints_consistent_figures() {
     // Another backend measures the same model.
     let reference = ask(&["--backend", "reference", "--dtype", "f64"]);
     close(reference["loss"].as_f64().expect("a loss"), number("loss"), 1e-5, "candle and reference");
-    lab.ask(&["eval", "runs/tiny"]).refuses(2, &["--data <FILE>...|--rows <FILE>..."]);
-    for flag in [["--generate", "3"], ["--column", "answer=a"], ["--out", "o.jsonl"], ["--chat-template", "plain"]] {
+    lab.ask(&["eval", "runs/tiny"])
+        .refuses(2, &["--data <FILE>...|--rows <FILE>...|--choices <FILE>...|--answers <FILE> <FILE>"]);
+    for flag in [["--generate", "3"], ["--column", "answer=a"], ["--reward", "exact"], ["--chat-template", "plain"]] {
         let given = [&["eval", "runs/tiny", "--data", "some.txt"], &flag[..]].concat();
         lab.ask(&given).refuses(2, &[&format!("{} is for --rows", flag[0])]);
     }

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(super) mod answers;
+pub mod chat;
 pub mod check;
 pub mod compare;
 pub mod eval;

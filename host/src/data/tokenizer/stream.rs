@@ -54,4 +54,21 @@ impl Tokenizer {
     pub fn stream(&self, skip_special: bool) -> StreamDecoder<'_> {
         StreamDecoder::new(self, skip_special)
     }
+
+    /// The text of `ids` after `before`, without special tokens. At the beginning of a text some tokenizers drop a word's
+    /// leading space, which would make both together a different text.
+    ///
+    /// # Errors
+    /// Ids that the library cannot decode.
+    pub fn continuation(&self, before: &[u32], ids: &[u32]) -> Result<String> {
+        let mut decoder = self.stream(true);
+        for id in before {
+            decoder.push(*id)?;
+        }
+        let mut text = String::new();
+        for id in ids {
+            text += &decoder.push(*id)?;
+        }
+        Ok(text + &decoder.finish()?)
+    }
 }

@@ -50,6 +50,24 @@ impl Model {
         Ok(())
     }
 
+    /// Copies the keys and values of the first `tokens` tokens of slot 0 to slot 0 of a larger cache.
+    ///
+    /// # Errors
+    /// More tokens than a slot of either holds; errors of the backend.
+    pub fn copy_cache(&self, from: &KvCache, to: &KvCache, tokens: u64) -> Result<()> {
+        if tokens > from.capacity.min(to.capacity) || from.layers.len() != to.layers.len() {
+            let what = format!("{tokens} tokens from a cache of {} to one of {}", from.capacity, to.capacity);
+            return Err(Error::run(format!("copy_cache: {what}")));
+        }
+        let tables = |cache: &KvCache| -> Vec<Tensor> {
+            cache.layers.iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect()
+        };
+        for (x, y) in tables(from).iter().zip(tables(to)) {
+            self.device.call(&Copy { x: x.rows(0..tokens), y: y.rows(0..tokens) })?;
+        }
+        Ok(())
+    }
+
     /// Runs one more token for each of some slots: `tokens[b]` is token number `lengths[b]` of slot `slots[b]`. Returns the
     /// last hidden states, `[B, D]`.
     ///

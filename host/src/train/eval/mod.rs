@@ -9,7 +9,7 @@ pub(crate) mod expectations;
 mod generation;
 pub mod held_out;
 pub(crate) mod improve;
-mod pass_at_k;
+pub(crate) mod pass_at_k;
 pub mod prompts;
 
 pub use compare::ComparedAnswer;

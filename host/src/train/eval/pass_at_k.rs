@@ -64,7 +64,7 @@ fn mean(answers: &[ComparedAnswer], samples: usize, k: usize) -> f64 {
 ///
 /// The binomials overflow from about a thousand answers on. Their quotient is a product of factors from 0 to 1:
 /// `C(n-c, k) / C(n, k) = (1 - k/(n-c+1)) (1 - k/(n-c+2)) ... (1 - k/n)`.
-fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
+pub(crate) fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
     if n - c < k {
         return 1.0;
     }

@@ -46,6 +46,11 @@ impl EvalPrompt {
         self.answer.as_deref()
     }
 
+    /// Returns the prompt's text as in the row, or decoded from its tokens.
+    pub fn shown(&self) -> &str {
+        &self.text
+    }
+
     /// Returns whether the row has an answer.
     pub fn has_answer(&self) -> bool {
         self.answer.is_some()

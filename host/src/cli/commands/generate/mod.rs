@@ -1,57 +1,76 @@
-//! `telos generate`.
+//! `telos generate`: a prompt on the terminal, or files of prompts.
+
+mod prompts;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
     capacity,
     cli::{
-        args::{BackendArgs, up_to},
+        args::{BackendArgs, SamplingArgs, at_least_one, column},
         print,
     },
     error::{Error, Result},
-    generate::{Completion, GenerateOptions, generate},
-    inference::saved_model::Opened,
+    generate::{Completion, GenerateOptions, SLOTS, generate},
+    inference::{batch::PromptsToAnswer, saved_model::Opened},
 };
 
-/// Continue a prompt with a model.
+/// Continue a prompt with a model, or answer a file of prompts.
+///
+/// With --prompts, FILE has a row in each line: a `prompt` (a text or a list of messages), or
+/// `messages`, a conversation of which the model gives the last answer. Rows are answered in
+/// batches. OUT gets a row for each answer, in the order of the prompts: all columns of the
+/// prompt's row, and `completion`, `completion_ended`, `completion_tokens` and `finish`. A
+/// `completion` that the row had, or the last answer of its conversation, becomes `reference`.
+/// OUT can be trained on and evaluated. An interrupted command continues where OUT ends;
+/// beside OUT, OUT.summary.json has settings, counts and speed.
+///
+///     telos generate MODEL --prompts questions.jsonl --out answers.jsonl --samples 4
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment, group = ArgGroup::new("input").required(true).args(["prompt", "prompts"]))]
 pub struct Generate {
     /// A run, a checkpoint or a Hugging Face folder.
     model: PathBuf,
     /// The text to continue.
     #[arg(long, value_name = "TEXT")]
-    prompt: String,
+    prompt: Option<String>,
+    /// Prompts to answer: files with a row in each line, folders or globs.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "out")]
+    prompts: Vec<String>,
+    /// With --prompts: the file of answers. If an interrupted command with the same options left it, it is continued.
+    #[arg(long, value_name = "FILE.jsonl", requires = "prompts")]
+    out: Option<PathBuf>,
+    /// With --prompts: "plain", "tokenizer" or a Jinja file; default: the tokenizer's template for messages, none for strings.
+    #[arg(long, value_name = "TEMPLATE", requires = "prompts")]
+    chat_template: Option<String>,
+    /// With --prompts: a column that has another name in the file, as data.columns does: --column prompt=question.
+    #[arg(long, value_name = "KEY=NAME", requires = "prompts", value_parser = column)]
+    column: Vec<(String, String)>,
+    /// With --prompts: answers that are generated at the same time. More are faster and take more memory; they change no answer
+    /// beyond the backend's rounding.
+    #[arg(long, value_name = "N", default_value_t = SLOTS, value_parser = at_least_one)]
+    batch: usize,
     /// Longest continuation in tokens.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     max_tokens: usize,
-    /// Softmax temperature; 0 picks the most probable token.
-    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
-    temperature: f64,
-    /// Draw from the smallest set of tokens with this probability; 1 means all.
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = top_p)]
-    top_p: f64,
-    /// Draw from the K most probable tokens; 0 means all.
-    #[arg(long, value_name = "K", default_value_t = 0, value_parser = up_to::<16_777_216>)]
-    top_k: usize,
-    /// Seed of sampling: the same seed gives the same text.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Number of continuations; they are sampled in one batch, and the prompt is computed once.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples)]
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Number of continuations of each prompt; they are sampled in one batch, and the prompt is computed once.
+    #[arg(long, visible_alias = "n", value_name = "N", default_value_t = 1, value_parser = samples)]
     samples: usize,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Print prompt, text, tokens, log-probabilities and speed as JSON.
+    /// Print prompt, text, tokens, log-probabilities and speed as JSON; with --prompts, the counts.
     #[arg(long)]
     json: bool,
     /// With --json: also the logits after the prompt, one for each token of the vocabulary.
-    #[arg(long, requires = "json")]
+    #[arg(long, requires_all = ["json", "prompt"])]
     logits: bool,
 }
 
@@ -62,16 +81,8 @@ pub struct GenerateRequest {
     pub model: PathBuf,
     /// The text to continue.
     pub prompt: String,
-    /// Longest continuation in tokens, at least 1.
-    pub max_tokens: usize,
-    /// Softmax temperature, from 0.
-    pub temperature: f64,
-    /// Draws from the smallest set of tokens with this probability, above 0 and at most 1.
-    pub top_p: f64,
-    /// Draws from the k most probable tokens; 0: all.
-    pub top_k: usize,
-    /// Seed of sampling.
-    pub seed: u64,
+    /// How tokens are drawn.
+    pub options: GenerateOptions,
     /// Number of continuations, at least 1.
     pub samples: usize,
     /// The backend.
@@ -85,18 +96,23 @@ pub struct GenerateRequest {
 }
 
 pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    if args.temperature == 0.0 && (args.top_p < 1.0 || args.top_k > 0) {
-        let message = "--top-p and --top-k are unused with --temperature 0, which always picks the most probable token";
-        return Err(Error::request(message).with_hint("leave them out, or raise the temperature"));
+    let options = args.sampling.options(args.max_tokens)?;
+    if let Some(out) = args.out {
+        let wanted = PromptsToAnswer {
+            paths: args.prompts,
+            out,
+            chat_template: args.chat_template,
+            columns: args.column.into_iter().collect(),
+            samples: args.samples,
+            options,
+            batch: args.batch,
+        };
+        return prompts::answer(&args.model, &wanted, &args.backend, plugin_folders, args.json);
     }
     perform(GenerateRequest {
         model: args.model,
-        prompt: args.prompt,
-        max_tokens: args.max_tokens,
-        temperature: args.temperature,
-        top_p: args.top_p,
-        top_k: args.top_k,
-        seed: args.seed,
+        prompt: args.prompt.unwrap_or_default(),
+        options,
         samples: args.samples,
         backend: args.backend,
         plugin_folders,
@@ -155,20 +171,10 @@ fn timed(draw: impl FnOnce() -> Result<Vec<Completion>>) -> Result<(Vec<Completi
     Ok((completions, Speed { new_tokens, seconds, tokens_per_s: new_tokens as f64 / seconds.max(1e-9) }))
 }
 
-fn options(request: &GenerateRequest) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens: request.max_tokens,
-        temperature: request.temperature,
-        top_p: request.top_p,
-        top_k: request.top_k,
-        seed: request.seed,
-    }
-}
-
 /// Refuses more continuations than fit in memory: each needs the prompt, and its tokens with their
 /// log-probabilities.
 fn check_samples(request: &GenerateRequest, prompt: usize, context: u64) -> Result<()> {
-    let room = context.saturating_sub(prompt as u64).min(request.max_tokens as u64);
+    let room = context.saturating_sub(prompt as u64).min(request.options.max_tokens as u64);
     let bytes = (request.samples as u64).saturating_mul(128 + 4 * prompt as u64 + 12 * room);
     capacity::check(bytes).map_err(|why| {
         Error::request(format!("--samples {}, with up to {room} tokens each: {why}", request.samples))
@@ -177,7 +183,7 @@ fn check_samples(request: &GenerateRequest, prompt: usize, context: u64) -> Resu
 }
 
 fn continue_prompt(request: &GenerateRequest, opened: &Opened, prompt: &[i32]) -> Result<Vec<Completion>> {
-    generate(&opened.model, &vec![prompt.to_vec(); request.samples], &options(request), &mut |_| {})
+    generate(&opened.model, &vec![prompt.to_vec(); request.samples], &request.options, &mut |_| {})
 }
 
 /// A continuation's text. The prompt is decoded too, because a token's text depends on what precedes it.
@@ -201,7 +207,7 @@ fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i
     }
     let mut failure = None;
     let draw = || {
-        generate(&opened.model, &[prompt], &options(request), &mut |drawn| {
+        generate(&opened.model, &[prompt], &request.options, &mut |drawn| {
             let printed = decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| print::out(&piece));
             failure = failure.take().or(printed.err());
         })
@@ -242,21 +248,7 @@ fn to_json(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: &[i3
     Ok(Value::Object(answer))
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected an integer from 1".to_owned())
-}
-
 fn samples(text: &str) -> Result<usize, String> {
     let valid = text.parse().ok().filter(|count| (1..=1 << 24).contains(count));
     valid.ok_or_else(|| "expected an integer from 1 to 16777216".to_owned())
-}
-
-fn temperature(text: &str) -> Result<f64, String> {
-    let valid = text.parse().ok().filter(|number| (0.0..=100.0).contains(number));
-    valid.ok_or_else(|| "expected a number from 0 to 100".to_owned())
-}
-
-fn top_p(text: &str) -> Result<f64, String> {
-    let valid = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
-    valid.ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
 }

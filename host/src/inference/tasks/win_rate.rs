@@ -1,0 +1,208 @@
+//! Win rate: which of two files of answers to the same prompts a reward model prefers.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::spread::mean;
+use crate::{
+    data::{
+        DataError,
+        batches::{batcher::eval_sequences, pack::pack},
+        rows::{
+            Content, Part, Row, RowCorpus, RowKind, RowOptions, SEPARATOR,
+            encode::{Encoder, Reads},
+            kind::LABEL,
+            split::Split,
+        },
+    },
+    error::{Error, Result},
+    inference::{
+        saved_model::{EVAL_TOKENS, Opened},
+        templates::layout,
+    },
+    model::Keep,
+    objectives::micro_batch::{at_ends, view},
+};
+
+/// Two files of answers to the same prompts, in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AnswersToCompare {
+    /// The answers whose win rate is measured.
+    pub first: String,
+    /// The answers that they are compared with.
+    pub second: String,
+    /// `plain`, `tokenizer` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
+    pub chat_template: Option<String>,
+}
+
+/// Results of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WinFigures {
+    /// Share of comparisons that the first answers win; a tie counts half. Several answers to a prompt count as one, by their
+    /// mean.
+    pub win_rate: f64,
+    /// Its standard error, over prompts.
+    pub win_rate_stderr: Option<f64>,
+    /// Comparisons that the first answers win.
+    pub wins: usize,
+    /// Comparisons that they lose.
+    pub losses: usize,
+    /// Comparisons of answers with equal scores.
+    pub ties: usize,
+    /// Mean score of the first answers.
+    pub score: f64,
+    /// Mean score of the second answers.
+    pub other_score: f64,
+    /// Mean difference of the scores.
+    pub difference: f64,
+    /// Its standard error, over prompts.
+    pub difference_stderr: Option<f64>,
+    /// Prompts.
+    pub prompts: usize,
+    /// Pairs of answers that were left out, because one of them is too long for the reward model.
+    pub too_long: usize,
+    /// A line for each pair of answers.
+    #[serde(skip)]
+    pub lines: Vec<Value>,
+}
+
+impl Opened {
+    /// Compares two files of answers by the scores of this reward model; see [`Opened::open_reward_model`].
+    ///
+    /// # Errors
+    /// Answers to different prompts; errors of the backend.
+    pub fn compare_answers(&self, wanted: &AnswersToCompare) -> Result<WinFigures> {
+        let (first, second) = (read(&wanted.first)?, read(&wanted.second)?);
+        check_prompts(wanted, &first, &second)?;
+        let scores = self.answer_scores(&wanted.first, first.clone(), wanted)?;
+        let others = self.answer_scores(&wanted.second, second.clone(), wanted)?;
+        let mut figures = WinFigures {
+            win_rate: f64::NAN,
+            win_rate_stderr: None,
+            wins: 0,
+            losses: 0,
+            ties: 0,
+            score: f64::NAN,
+            other_score: f64::NAN,
+            difference: f64::NAN,
+            difference_stderr: None,
+            prompts: 0,
+            too_long: 0,
+            lines: Vec::new(),
+        };
+        // By prompt: wins and differences of its answers.
+        let mut by_prompt: BTreeMap<String, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+        let (mut all, mut all_others) = (Vec::new(), Vec::new());
+        for (number, (row, other_row)) in (0..).zip(first.iter().zip(&second)) {
+            let (Some(score), Some(other)) = (scores.get(&number), others.get(&number)) else {
+                figures.too_long += 1;
+                continue;
+            };
+            let win = match score.total_cmp(other) {
+                _ if score == other => 0.5,
+                std::cmp::Ordering::Greater => 1.0,
+                _ => 0.0,
+            };
+            figures.wins += usize::from(win == 1.0);
+            figures.losses += usize::from(win == 0.0);
+            figures.ties += usize::from(win == 0.5);
+            let (wins, differences) = by_prompt.entry(row.question()).or_default();
+            wins.push(win);
+            differences.push(score - other);
+            all.push(*score);
+            all_others.push(*other);
+            let answer = |row: &Row| row.text().answer.unwrap_or_default();
+            figures.lines.push(json!({
+                "prompt": row.text().prompt,
+                "answer": answer(row),
+                "other_answer": answer(other_row),
+                "score": score,
+                "other_score": other,
+                "win": win,
+            }));
+        }
+        if by_prompt.is_empty() {
+            let what = format!("every pair of answers is too long for {}", self.folder.display());
+            return Err(Error::request(what).with_hint("shorten the answers: telos generate --max-tokens"));
+        }
+        let means = |of: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
+            by_prompt.values().map(|numbers| mean(of(numbers)).0).collect()
+        };
+        (figures.win_rate, figures.win_rate_stderr) = mean(&means(|(wins, _)| wins));
+        (figures.difference, figures.difference_stderr) = mean(&means(|(_, differences)| differences));
+        (figures.score, figures.other_score) = (mean(&all).0, mean(&all_others).0);
+        figures.prompts = by_prompt.len();
+        Ok(figures)
+    }
+
+    /// Returns the score of each row's answer, by the row's number; without those of rows that are too long.
+    fn answer_scores(&self, name: &str, mut rows: Vec<Row>, wanted: &AnswersToCompare) -> Result<BTreeMap<u64, f64>> {
+        let layout = layout(&self.tokenizer, wanted.chat_template.as_deref(), rows.iter().any(Row::has_messages))?;
+        for row in &mut rows {
+            // Only the mark of an answer that was cut off counts here. The label belongs to this kind of rows.
+            row.columns.retain(|column, _| column == "completion_ended");
+            row.columns.insert(LABEL.to_owned(), 1.into());
+        }
+        let corpus = RowCorpus { name: name.to_owned(), kind: RowKind::Unpaired, train: rows, ..RowCorpus::default() };
+        let context = self.model.config().context as usize;
+        let encoder = Encoder {
+            tokenizer: &self.tokenizer,
+            layout: &layout,
+            longest: context,
+            truncation: None,
+            context: None,
+            // A score is computed at the last token.
+            reads: Reads { last: true, ..Reads::default() },
+        };
+        let data = match encoder.encode(&corpus) {
+            Err(DataError::NoRowLeft { .. }) => return Ok(BTreeMap::new()),
+            data => data?,
+        };
+        let mut scores = BTreeMap::new();
+        let tokens = EVAL_TOKENS.max(context);
+        for mut sequences in eval_sequences(&*data.train, context, self.tokenizer.prefix(), tokens, None) {
+            sequences.iter_mut().for_each(|sequence| sequence.reads_last = true);
+            let packed = pack(&sequences)?;
+            let forward = self.model.forward(view(&packed), Keep::Nothing)?;
+            scores.extend(packed.rows.iter().copied().zip(at_ends(&packed, &self.model.scalars(&forward)?)));
+        }
+        if let Some((row, score)) = scores.iter().find(|(_, score)| !score.is_finite()) {
+            return Err(Error::run(format!("{name}: the score of answer {} is {score}", row + 1)));
+        }
+        Ok(scores)
+    }
+}
+
+fn read(path: &str) -> Result<Vec<Row>> {
+    let options = RowOptions {
+        paths: vec![path.to_owned()],
+        eval_paths: Vec::new(),
+        split: Split::Share(0.0),
+        columns: Default::default(),
+        separator: SEPARATOR.to_owned(),
+    };
+    let corpus = options.read(RowKind::PromptCompletion).map_err(Error::from)?;
+    for row in &corpus.train {
+        if !matches!(row.parts.get(&Part::Completion), Some(Content::Text(_) | Content::Messages(_))) {
+            let what = "expected a prompt with a completion, as `telos generate --prompts` writes them".to_owned();
+            return Err(DataError::Json { place: row.place.clone(), key: "completion".into(), what }.into());
+        }
+    }
+    Ok(corpus.train)
+}
+
+/// Checks that both files answer the same prompts in the same order.
+fn check_prompts(wanted: &AnswersToCompare, first: &[Row], second: &[Row]) -> Result<()> {
+    let hint = "answer the same prompts with both models: telos generate MODEL --prompts FILE --out ANSWERS";
+    if let Some((row, other)) = first.iter().zip(second).find(|(row, other)| row.question() != other.question()) {
+        let what = format!("{} and {}: the answers are to different prompts", row.place, other.place);
+        return Err(Error::request(what).with_hint(hint));
+    }
+    if first.len() != second.len() {
+        let what = format!("{} has {} answers, and {} has {}", wanted.first, first.len(), wanted.second, second.len());
+        return Err(Error::request(what).with_hint(hint));
+    }
+    Ok(())
+}
