@@ -155,6 +155,43 @@ fn windows_are_those_of_the_layers_that_have_one() {
     assert!(error.message().contains("`layer_types`") && error.message().contains("each of 3 layers"), "{error:?}");
 }
 
+/// Catches a key of one family that another one would silently ignore, and layers that contradict each other.
+#[test]
+fn keys_of_layers_and_rotary_positions_are_refused_where_they_have_no_effect() {
+    let base = |kind: &str, class: &str, more: &str| {
+        let text = LLAMA.replace("\"llama\"", &format!("\"{kind}\"")).replace("LlamaForCausalLM", class);
+        let config = text.replacen('{', &format!("{{\"num_key_value_heads\": 1, \"head_dim\": 4, {more}"), 1);
+        ModelConfig::parse(&config, "m/config.json").map(|_| ()).unwrap_err().report()
+    };
+    let gemma3 = |more: &str| base("gemma3_text", "Gemma3ForCausalLM", more);
+    let neox = |more: &str| {
+        let text = LLAMA.replace("\"llama\"", "\"gpt_neox\"").replace("LlamaForCausalLM", "GPTNeoXForCausalLM");
+        let config = text.replacen('{', &format!("{{{more}"), 1);
+        ModelConfig::parse(&config, "m/config.json").map(|_| ()).unwrap_err().report()
+    };
+    for (report, part) in [
+        (gemma3(r#""rope_parameters": {"rope_theta": 5.0},"#), "has the keys full_attention and sliding_attention"),
+        (gemma3(r#""sliding_window": null,"#), "`sliding_window` is null, expected an integer from 1"),
+        (gemma3(r#""query_pre_attn_scalar": 0,"#), "`query_pre_attn_scalar` is 0, expected a number above 0"),
+        (gemma3(r#""use_bidirectional_attention": true,"#), "`use_bidirectional_attention` = true is not implemented"),
+        (
+            gemma3(r#""rope_local_base_freq": 7.0, "rope_parameters": {"sliding_attention": {"rope_theta": 5.0}},"#),
+            "5 as in",
+        ),
+        (
+            base("mistral", "MistralForCausalLM", r#""layer_types": ["full_attention"],"#),
+            "set it to null if no layer has one",
+        ),
+        (base("smollm3", "SmolLM3ForCausalLM", r#""no_rope_layers": [2],"#), "for each of 1 layers"),
+        (base("olmo2", "Olmo2ForCausalLM", r#""clip_qkv": 8.0,"#), "`clip_qkv` = 8.0 is not implemented"),
+        (neox(r#""rope_theta": 500.0,"#), "`rope_theta` = 500.0 is not implemented"),
+        (neox(r#""rotary_pct": 0.1,"#), "0.1 of a head of width 4 holds no pair to rotate"),
+        (neox(r#""rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 1.0},"#), "1 as in `rope_parameters`"),
+    ] {
+        assert!(report.contains("m/config.json") && report.contains(part), "{part} is missing in {report}");
+    }
+}
+
 /// Catches shapes that would overflow, divide by zero or break heads.
 #[test]
 fn impossible_shapes_are_refused() {

@@ -155,7 +155,10 @@ pub(super) fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f
             || {
                 // SAFETY: checked view; spans are disjoint.
                 let y = unsafe { y.span(at.row, at.col, at.len) };
-                y.iter_mut().for_each(|y| *y = f(*y));
+                // A loop: `for_each` of a long formula is not inlined, and then compiled for another instruction set.
+                for y in y {
+                    *y = f(*y);
+                }
             },
         );
     });
@@ -169,7 +172,9 @@ pub(super) fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(
             || {
                 // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
                 let (y, x) = unsafe { (y.span(at.row, at.col, at.len), x.span(at.row, at.col, at.len)) };
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*y, *x));
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = f(*y, *x);
+                }
             },
         );
     });
