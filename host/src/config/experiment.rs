@@ -149,12 +149,17 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         Model::From { .. } => None,
     };
     let context = data::check_max_length(&data, context, notes);
-    let checkpoint = checkpoint::resolve(written.checkpoint, &eval, rollout.as_ref(), notes);
+    let checkpoint = checkpoint::resolve(written.checkpoint, &eval, rollout.as_ref(), model.has_adapter(), notes);
+    let backend = backend::resolve(written.backend, notes);
+    if checkpoint.merged && backend.dtype == Dtype::Bf16 {
+        let why = "frozen weights are held in bf16 alone, which is too coarse for a merge; set backend.dtype = \"f32\", or merge afterwards";
+        notes.refuse("checkpoint.merged", why);
+    }
     Experiment {
         name: name(written.name, stem, notes),
         seed,
         runs_dir,
-        backend: backend::resolve(written.backend, notes),
+        backend,
         tokenizer: tokenizer::resolve(written.tokenizer, &model, notes),
         objective: objective::resolve(written.objective, notes),
         reference: written.reference.map(|reference| reference::resolve(reference, model.has_adapter(), notes)),

@@ -4,7 +4,7 @@
 
 use plugin_api::manifest::BackendManifest;
 
-use super::Setup;
+use super::{Setup, named::AdapterStart};
 use crate::{
     capacity,
     config::{
@@ -13,8 +13,8 @@ use crate::{
     },
     data::TrainingData,
     device::open::dtype,
-    error::Result,
-    model::{self, ModelConfig},
+    error::{Result, refusal_text},
+    model::{self, ModelConfig, adapter::Shape, params::Layout},
 };
 
 /// Bytes of a generated example: its texts, columns and tokens.
@@ -83,6 +83,14 @@ impl Setup {
         capacity::check(bytes).map_err(|why| {
             let what = format!("{count} parameters and a context length of {} tokens", self.config.context);
             self.loaded.refuse(key, format!("{what}: {why}; make the model smaller"))
+        })?;
+        let Some(AdapterStart::Fresh(settings)) = &self.adapter else { return Ok(()) };
+        let shape = Shape::new(&Layout::new(&self.config)?, settings, None);
+        let shape = shape.map_err(|e| self.loaded.refuse("model.lora.targets", refusal_text(&e)))?;
+        // Values, gradient and two moments.
+        capacity::check(4 * 4 * shape.table.flat_len()).map_err(|why| {
+            let what = format!("{} trained parameters", shape.table.count());
+            self.loaded.refuse("model.lora.rank", format!("{what}: {why}; lower the rank"))
         })
     }
 

@@ -12,6 +12,9 @@ use crate::{
     },
 };
 
+/// Folder in a checkpoint with the adapter merged into its base.
+const MERGED: &str = "merged";
+
 impl Trainer {
     /// Saves a checkpoint. A failure is printed and does not end the run: the last good checkpoint stays.
     pub(super) fn save_or_report(&mut self) {
@@ -52,11 +55,19 @@ impl Trainer {
         self.learner.device.trim();
         let Learner { model, optimizer, roles, rollouts, .. } = &self.learner;
         let (state, states, tokenizer) = (&self.state, &self.states, &self.setup.tokenizer);
+        let merged = self.setup.experiment().checkpoint.merged;
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
         let saved = self.checkpoints.save(state.step, best, |folder| {
             model.save(folder)?;
             tokenizer.save(folder)?;
+            if merged {
+                let folder = folder.join(MERGED);
+                std::fs::create_dir(&folder)
+                    .map_err(|e| Error::run(format!("cannot create {}", folder.display())).with_cause(e))?;
+                model.merged()?.save(&folder)?;
+                tokenizer.save(&folder)?;
+            }
             moments::write_moments(optimizer.as_ref(), folder)?;
             roles.save(folder)?;
             if let Some(rollouts) = rollouts {

@@ -15,6 +15,9 @@ table! {
         every: u64 = 200, Form::ANY_INT, example 100, may_change;
         /// number of newest checkpoints that are kept, in addition to the best one
         keep: usize = 3, Form::Int(1, 1_000_000), example 3, may_change;
+        /// whether the folder merged of a checkpoint holds the adapter added to its base, as a model that needs no other folder; needs
+        /// model.lora or model.adapter
+        merged: bool = false, Form::Bool, example true, may_change;
         /// metric that decides which checkpoint is the best, after min: or max: (a loss needs neither)
         best: String, Form::Text,
             default "with eval.every: \"min:eval/loss\"; with rollouts and eval.generate: \"max:eval/reward\"",
@@ -29,13 +32,25 @@ pub struct Checkpoint {
     pub every: u64,
     /// How many of the newest checkpoints are kept.
     pub keep: usize,
+    /// Whether checkpoints also hold the adapter merged into its base.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
     /// The metric by which the best checkpoint is kept; absent: no best one is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<MetricRule>,
 }
 
 /// Resolves `[checkpoint]`.
-pub fn resolve(written: Written, eval: &Eval, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Checkpoint {
+pub fn resolve(
+    written: Written,
+    eval: &Eval,
+    rollout: Option<&Rollout>,
+    has_adapter: bool,
+    notes: &mut Notes<'_>,
+) -> Checkpoint {
+    if written.merged() && !has_adapter {
+        notes.refuse("checkpoint.merged", "unused: no adapter is trained (model.lora, model.adapter); leave it out");
+    }
     let usual = usual_metric(rollout, eval.generate).filter(|_| eval.every > 0);
     let best = written.best.as_deref().or(usual).map(|metric| rule(Some(metric), "checkpoint.best", notes));
     if let Some(rule) = &best
@@ -48,5 +63,5 @@ pub fn resolve(written: Written, eval: &Eval, rollout: Option<&Rollout>, notes: 
             format!("unused: \"{}\" is measured only with eval.every; for example every = 50", rule.metric),
         );
     }
-    Checkpoint { every: written.every(), keep: written.keep(), best }
+    Checkpoint { every: written.every(), keep: written.keep(), merged: written.merged(), best }
 }

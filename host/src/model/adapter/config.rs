@@ -13,6 +13,8 @@ pub use crate::model::files::weights::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapt
 use crate::model::shape::config::{CONFIG_FILE, ModelConfig, Outputs};
 use crate::model::shape::keys::read_text;
 
+/// File name of the config of an adapted model. It is not `config.json`, because transformers searches whole weights beside that.
+pub const ADAPTED_CONFIG: &str = "telos_config.json";
 /// The module of a scalar head, in PEFT's list of modules that are saved whole.
 const SCORE: &str = "score";
 /// Highest rank that is read.
@@ -110,7 +112,7 @@ impl AdapterConfig {
     }
 }
 
-/// Returns the config of the model of an adapter's folder: its own `config.json`, or that of its base.
+/// Returns the config of the base of an adapter's folder.
 pub(in crate::model) fn model_config(folder: &Path, inputs: &mut Inputs) -> Result<ModelConfig> {
     let adapter = AdapterConfig::from_inputs(inputs)?;
     let base = adapter.base_folder(folder)?;
@@ -249,10 +251,6 @@ fn is_off(value: &Value) -> bool {
 
 /// Returns the file for these settings.
 pub(super) fn to_json(settings: &Settings, base: &str, outputs: Outputs, transposed: bool) -> Value {
-    let targets = match settings.targets.as_slice() {
-        [all] if all == ALL_LINEAR => json!(all),
-        names => json!(names),
-    };
     json!({
         "alpha_pattern": {},
         "auto_mapping": null,
@@ -270,7 +268,7 @@ pub(super) fn to_json(settings: &Settings, base: &str, outputs: Outputs, transpo
         "r": settings.rank,
         "rank_pattern": {},
         "revision": null,
-        "target_modules": targets,
+        "target_modules": settings.targets,
         "task_type": if outputs.tokens { "CAUSAL_LM" } else { "SEQ_CLS" },
         "use_dora": false,
         "use_rslora": settings.rslora,
@@ -280,4 +278,68 @@ pub(super) fn to_json(settings: &Settings, base: &str, outputs: Outputs, transpo
 /// Whole numbers are written as PEFT writes them.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(changes: &[(&str, Value)]) -> Result<AdapterConfig> {
+        let mut config = json!({
+            "peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none", "lora_dropout": 0.0,
+            "base_model_name_or_path": "base", "modules_to_save": null, "rank_pattern": {}, "use_dora": false,
+        });
+        for (key, value) in changes {
+            config[*key] = value.clone();
+        }
+        AdapterConfig::parse(&config.to_string(), "adapter_config.json")
+    }
+
+    /// Catches a key that changes the function and is ignored, also one that no version of PEFT has yet.
+    #[test]
+    fn keys_that_change_the_function_are_refused_by_name() {
+        for (key, value) in [
+            ("use_dora", json!(true)),
+            ("rank_pattern", json!({"q_proj": 4})),
+            ("alpha_pattern", json!({"q_proj": 4})),
+            ("bias", json!("all")),
+            ("modules_to_save", json!(["lm_head"])),
+            ("init_lora_weights", json!("pissa")),
+            ("trainable_token_indices", json!([1])),
+            ("target_parameters", json!(["experts.w"])),
+            ("layer_replication", json!([[0, 2]])),
+            ("lora_bias", json!(true)),
+            ("key_of_next_year", json!(3)),
+            ("peft_type", json!("IA3")),
+            ("r", json!(0)),
+            ("r", json!(1u64 << 40)),
+            ("r", json!("8")),
+            ("lora_alpha", json!(null)),
+            ("target_modules", json!([])),
+            ("target_modules", json!([3])),
+            ("use_rslora", json!("yes")),
+        ] {
+            let report = parse(&[(key, value.clone())]).expect_err(key).report();
+            assert!(report.contains("adapter_config.json") && report.contains(key), "{key} = {value}: {report}");
+        }
+        for text in ["", "[]", "{\"peft_type\": \"LORA\"}"] {
+            assert!(AdapterConfig::parse(text, "x").is_err(), "{text}");
+        }
+    }
+
+    /// Catches a scale of another formula, a pattern that is read as a name, and dropout that is dropped without a note.
+    #[test]
+    fn settings_are_those_of_the_file() {
+        let plain = parse(&[]).unwrap();
+        assert_eq!((plain.settings.scale(), plain.partial, plain.scalar, plain.notes.len()), (2.0, false, false, 0));
+        let stable = parse(&[("use_rslora", json!(true)), ("r", json!(4)), ("lora_dropout", json!(0.1))]).unwrap();
+        assert_eq!((stable.settings.scale(), stable.notes.len()), (8.0, 1));
+        let pattern = parse(&[("target_modules", json!(".*q_proj"))]).unwrap();
+        assert!(pattern.partial && pattern.settings.targets.is_empty());
+        assert!(parse(&[("layers_to_transform", json!([0]))]).unwrap().partial);
+        assert!(parse(&[("modules_to_save", json!(["classifier", "score"]))]).unwrap().scalar);
+        let again = to_json(&plain.settings, &plain.base, Outputs::BOTH, true).to_string();
+        let again = AdapterConfig::parse(&again, "x").unwrap();
+        assert_eq!((again.settings, again.base.as_str(), again.scalar), (plain.settings, "base", true));
+    }
 }

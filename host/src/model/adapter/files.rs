@@ -1,5 +1,5 @@
 //! An adapter's folder, in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`. A saved adapter has the model's
-//! `config.json` beside them.
+//! config beside them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,8 +8,8 @@ use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
 
 use crate::error::{Error, Result};
-use crate::model::adapter::config::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, to_json};
-use crate::model::adapter::{Adapter, PREFIX, Settings, module, target_names};
+use crate::model::adapter::config::{ADAPTED_CONFIG, ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, to_json};
+use crate::model::adapter::{Adapter, PREFIX, Settings, Shape, module, target_names};
 use crate::model::files::save::{stored_tensor, write_text};
 use crate::model::files::tensor_file::{TensorFile, write_tensors};
 use crate::model::loaded::Model;
@@ -33,21 +33,8 @@ impl Model {
         let mut file = TensorFile::open(&folder.join(ADAPTER_WEIGHTS))?;
         let stored = by_own_name(&file, self.layout(), &self.config);
         let settings = settings(config, &stored, self.layout())?;
-        // The scalar head starts as that of the frozen weights; the factors are all overwritten.
-        let mut model = self.adapted(outputs, settings, 0)?;
-        if let Some(own) = ModelConfig::of_adapter(folder)? {
-            model.config.files = own.files;
-            model.config.notes = own.notes;
-            model.config.eos = own.eos;
-            model.config.generation = own.generation;
-            model.config.attention = own.attention;
-            if outputs.scalar {
-                (model.config.scores, model.config.segment_separator) = (own.scores, own.segment_separator);
-            }
-        }
-        let Some(adapter) = &mut model.adapter else { return Err(Error::run("an adapted model without an adapter")) };
-        config.base.clone_into(&mut adapter.base);
-        let table = adapter.table.clone();
+        // Names and shapes are checked before anything is allocated.
+        let table = Shape::new(self.layout(), &settings, outputs.scalar.then_some(self.config.dim))?.table;
         let mut mistakes = Vec::new();
         for (name, parameter) in table.parameters().iter().map(|parameter| (&parameter.name, parameter)) {
             let Some(theirs) = stored.get(name) else {
@@ -68,6 +55,20 @@ impl Model {
         if !mistakes.is_empty() {
             return Err(refusal(&file, mistakes));
         }
+        // The scalar head starts as that of the frozen weights; the factors are all overwritten.
+        let mut model = self.adapted(outputs, settings, 0)?;
+        if let Some(own) = ModelConfig::of_adapter(folder)? {
+            model.config.files = own.files;
+            model.config.notes = own.notes;
+            model.config.eos = own.eos;
+            model.config.generation = own.generation;
+            model.config.attention = own.attention;
+            if outputs.scalar {
+                (model.config.scores, model.config.segment_separator) = (own.scores, own.segment_separator);
+            }
+        }
+        let Some(adapter) = &mut model.adapter else { return Err(Error::run("an adapted model without an adapter")) };
+        config.base.clone_into(&mut adapter.base);
         for parameter in table.parameters() {
             let Some(theirs) = stored.get(&parameter.name) else { continue };
             let values = file.values(theirs)?;
@@ -83,7 +84,7 @@ impl Model {
         Ok(model)
     }
 
-    /// Writes the adapter's files, `config.json` and `generation_config.json` into an existing folder.
+    /// Writes the adapter's files, the model's config and `generation_config.json` into an existing folder.
     pub(in crate::model) fn save_adapter(&self, adapter: &Adapter, folder: &Path) -> Result<()> {
         let (dtype, name) = match adapter.params.dtype() {
             DType::F64 => (Dtype::F64, "float64"),
@@ -97,7 +98,7 @@ impl Model {
         let text = serde_json::to_string_pretty(&json)
             .map_err(|cause| Error::run(format!("cannot write {ADAPTER_CONFIG}")).with_cause(cause))?;
         write_text(&folder.join(ADAPTER_CONFIG), text + "\n")?;
-        self.save_config(folder, name)
+        self.save_config(folder, ADAPTED_CONFIG, name)
     }
 }
 

@@ -183,10 +183,14 @@ impl Adapter {
     pub(super) fn allocate(
         device: &Device,
         layout: &Layout,
-        settings: Settings,
+        mut settings: Settings,
         scalar: Option<u64>,
     ) -> Result<Adapter> {
         let Shape { table, factors, scalar } = Shape::new(layout, &settings, scalar)?;
+        if settings.targets == [ALL_LINEAR] {
+            // As PEFT writes them: other programs do not know the word.
+            settings.targets = target_names(layout);
+        }
         let params = device.buffer(device.accumulator(), table.flat_len())?;
         device.call(&plugin_api::backend::ops::Fill { x: params.view(), value: 0.0 })?;
         let mixed = device.compute() != device.accumulator();

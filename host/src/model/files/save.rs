@@ -34,14 +34,14 @@ impl Model {
         };
         let tensors = stored_tensors(self, dtype)?;
         write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?;
-        self.save_config(folder, name)
+        self.save_config(folder, CONFIG_FILE, name)
     }
 
-    /// Writes `config.json` with this dtype, and `generation_config.json`.
-    pub(in crate::model) fn save_config(&self, folder: &Path, name: &str) -> Result<()> {
+    /// Writes the config into `file`, with this dtype, and `generation_config.json`.
+    pub(in crate::model) fn save_config(&self, folder: &Path, file: &str, name: &str) -> Result<()> {
         let config = serde_json::to_string_pretty(&self.config().to_json(name));
-        let config = config.map_err(|cause| Error::run(format!("cannot write {CONFIG_FILE}")).with_cause(cause))?;
-        write_text(&folder.join(CONFIG_FILE), config + "\n")?;
+        let config = config.map_err(|cause| Error::run(format!("cannot write {file}")).with_cause(cause))?;
+        write_text(&folder.join(file), config + "\n")?;
         write_text(&folder.join(GENERATION_FILE), self.config().generation_json())
     }
 }

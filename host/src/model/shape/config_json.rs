@@ -16,7 +16,7 @@ use crate::data::Inputs;
 use crate::error::{Error, Result};
 use crate::families::family::{Bias, Positions, Residual};
 use crate::families::{self, Family};
-use crate::model::adapter::config::{ADAPTER_CONFIG, has_no_config, is_adapter, model_config};
+use crate::model::adapter::config::{ADAPTED_CONFIG, ADAPTER_CONFIG, has_no_config, is_adapter, model_config};
 
 /// Key that marks a language model with an additional scalar head.
 const BOTH: &str = "telos_scalar_head";
@@ -34,19 +34,20 @@ const EXPERTS: &[&str] = &["num_experts", "num_local_experts", "n_routed_experts
 
 impl ModelConfig {
     /// Reads `config.json` of a model folder, and `generation_config.json` if it exists. An adapter's folder without `config.json`
-    /// has that of its base.
+    /// has its own under another name, or that of its base.
     ///
     /// # Errors
     /// A request error that names file, key and value.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
         let mut inputs = Inputs::of(folder);
-        if has_no_config(&inputs) {
+        if has_no_config(&inputs) && !inputs.has(ADAPTED_CONFIG) {
             let mut config = model_config(folder, &mut inputs)?;
             config.files.extend(inputs.noted());
             return Ok(config);
         }
-        let file = inputs.path(CONFIG_FILE).display().to_string();
-        let mut config = ModelConfig::parse(&read_text(&mut inputs, CONFIG_FILE)?, &file)?;
+        let name = if has_no_config(&inputs) { ADAPTED_CONFIG } else { CONFIG_FILE };
+        let file = inputs.path(name).display().to_string();
+        let mut config = ModelConfig::parse(&read_text(&mut inputs, name)?, &file)?;
         config.add_generation(&mut inputs)?;
         if is_adapter(folder) {
             inputs.read(ADAPTER_CONFIG)?;

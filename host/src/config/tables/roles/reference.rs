@@ -73,6 +73,10 @@ pub fn resolve(written: Written, policy_has_adapter: bool, notes: &mut Notes<'_>
     } else if from != SELF {
         notes.unused("reference.adapter", &written.adapter, "reference.from names another model; remove one of them");
     }
+    if policy_has_adapter && from != SELF && follow.is_some() {
+        let why = "contradicts copy_every and average: a reference that tracks an adapter starts as a copy of it; leave reference.from out";
+        notes.refuse("reference.from", why);
+    }
     if written.adapter == Some(Adapter::Off) && follow.is_some() {
         let why = "a reference that tracks the policy is an adapter; set adapter = \"start\", or remove copy_every and average";
         notes.refuse("reference.adapter", why);
