@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Result;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
-use commands::{answers, chat, check, compare, eval, generate, pairs, plugins, run, tokenizer};
+use commands::{answers, chat, check, compare, data, eval, generate, pairs, plugins, run, tokenizer};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -52,6 +52,8 @@ enum Command {
     Pairs(pairs::Pairs),
     Answers(answers::Answers),
     Eval(eval::Eval),
+    #[command(subcommand)]
+    Data(data::Data),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
 }
@@ -100,7 +102,7 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         | Command::Pairs(_)
         | Command::Answers(_)
         | Command::Eval(_) => true,
-        Command::Tokenizer(_) => false,
+        Command::Data(_) | Command::Tokenizer(_) => false,
     };
     match calls_plugins && supervise::role()? == Role::Supervisor {
         true => supervise::run_supervised(args).map(Some),
@@ -124,6 +126,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Pairs(args) => pairs::execute(args, folders),
         Command::Answers(args) => answers::execute(args, folders),
         Command::Eval(args) => eval::execute(args, folders),
+        Command::Data(args) => data::execute(args),
         Command::Tokenizer(args) => tokenizer::execute(args),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
@@ -21,6 +21,11 @@ pub fn keep_stdout() {
     if rustix::stdio::dup2_stdout(io::stderr()).is_ok() {
         _ = KEPT.set(File::from(kept));
     }
+}
+
+/// Whether standard output is a terminal.
+pub fn is_terminal() -> bool {
+    KEPT.get().map_or_else(|| io::stdout().is_terminal(), File::is_terminal)
 }
 
 /// Writes `text` to standard output.

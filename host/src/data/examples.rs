@@ -38,7 +38,7 @@ pub trait Examples: Debug + Send + Sync {
     fn some(&self, all: Vec<DocumentSpan>, kept: usize) -> Vec<DocumentSpan>;
 
     /// The text of the row with the index [`Sequence::row`]; `None` for running text.
-    fn row_text(&self, _row: u64) -> Option<&RowText> {
+    fn row_text(&self, _row: u64) -> Option<RowText> {
         None
     }
 }

@@ -7,6 +7,7 @@
 //! | the sources that an experiment names: files or the quickstart world | [`sources`] |
 //! | read rows, split off held-out ones, write them as text, tokenise them | [`rows`] |
 //! | tokenise running text once, cache the ids on disk | [`tokenizer`], [`tokens`], [`cache`] |
+//! | show how far reading and tokenising is | `progress` |
 //! | one interface for running text and rows | [`examples`] |
 //! | choose the sequences of each optimizer step, pack them into batches | [`batches`] |
 //!
@@ -20,6 +21,7 @@ pub mod document;
 pub mod error;
 pub mod examples;
 mod jinja;
+mod progress;
 pub mod reading;
 pub mod rows;
 pub mod source;

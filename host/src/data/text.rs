@@ -13,7 +13,6 @@ use super::corpus::Corpus;
 use super::document::Document;
 use super::error::{DataError, Result};
 use super::reading::format;
-use super::reading::format::Purpose;
 use super::reading::format::running_text::{check_learned_text, check_running_text};
 use super::source::Source;
 use crate::files;
@@ -31,9 +30,9 @@ pub struct TextOptions {
 }
 
 /// A file that was read and checked.
-pub(super) struct TextFile {
-    pub(super) source: Source,
-    pub(super) text: String,
+struct TextFile {
+    source: Source,
+    text: String,
 }
 
 impl TextOptions {
@@ -47,11 +46,12 @@ impl TextOptions {
             return Err(DataError::HeldOutShare(self.held_out));
         }
         let name = self.paths.join(", ");
-        let train = read_files(&self.paths, Purpose::Text)?;
-        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths, Purpose::Text)? };
+        let train = read_files(&self.paths)?;
+        let eval = if self.eval_paths.is_empty() { Vec::new() } else { read_files(&self.eval_paths)? };
         let mut all = train.iter().chain(&eval);
         all.try_for_each(|file| check_learned_text(&file.source.path, &file.text))?;
-        check_disjoint(&train, &eval)?;
+        let sources = |files: &[TextFile]| files.iter().map(|file| file.source.clone()).collect::<Vec<_>>();
+        check_disjoint(&sources(&train), &sources(&eval))?;
         let sources = train.iter().chain(&eval).map(|file| file.source.clone()).collect();
         let (train, held_out) = if !eval.is_empty() || self.held_out == 0.0 {
             (documents(train), documents(eval))
@@ -64,7 +64,7 @@ impl TextOptions {
 
 /// Reads every file of `paths` as a whole document, without a split: for evaluation and for training a tokenizer.
 pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
-    let files = read_files(paths, Purpose::Text)?;
+    let files = read_files(paths)?;
     files.iter().try_for_each(|file| check_learned_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
     Ok((documents(files), sources))
@@ -75,7 +75,7 @@ pub fn read_documents(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> 
 /// # Errors
 /// Those of reading; a file of rows, a table or an experiment, because the loss would include its syntax.
 pub fn read_running_text(paths: &[String]) -> Result<(Vec<Document>, Vec<Source>)> {
-    let files = read_files(paths, Purpose::Text)?;
+    let files = read_files(paths)?;
     files.iter().try_for_each(|file| check_running_text(&file.source.path, &file.text))?;
     let sources = files.iter().map(|file| file.source.clone()).collect();
     Ok((documents(files), sources))
@@ -120,25 +120,22 @@ fn split_files(files: Vec<TextFile>, share: f64) -> (Vec<Document>, Vec<Document
     (documents(train), documents(held_out))
 }
 
-pub(super) fn check_disjoint(train: &[TextFile], eval: &[TextFile]) -> Result<()> {
+/// Checks that no file to evaluate on has the bytes of one to train on.
+///
+/// # Errors
+/// Such a file.
+pub(super) fn check_disjoint(train: &[Source], eval: &[Source]) -> Result<()> {
     for held_out in eval {
-        if let Some(same) = train.iter().find(|file| file.source.sha256 == held_out.source.sha256) {
-            return Err(DataError::Overlap { held_out: held_out.source.path.clone(), train: same.source.path.clone() });
+        if let Some(same) = train.iter().find(|file| file.sha256 == held_out.sha256) {
+            return Err(DataError::Overlap { held_out: held_out.path.clone(), train: same.path.clone() });
         }
     }
     Ok(())
 }
 
-/// Returns the texts of all files, in the order of `paths` and sorted by path within each; a file named twice is
-/// read once. Empty files among others are left out.
-pub(super) fn read_files(paths: &[String], purpose: Purpose) -> Result<Vec<TextFile>> {
-    let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
-    for path in paths.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-        let identity = fs::canonicalize(&path).map_err(DataError::io("find", &path))?;
-        if seen.insert(identity) {
-            files.push(read_file(path, purpose)?);
-        }
-    }
+/// Returns the texts of all files, in the order of [`find_files`]. Empty files among others are left out.
+fn read_files(paths: &[String]) -> Result<Vec<TextFile>> {
+    let mut files = find_files(paths, false)?.into_iter().map(read_file).collect::<Result<Vec<_>>>()?;
     files.retain(|file| !file.text.is_empty());
     if files.is_empty() {
         return Err(DataError::Empty(paths.join(", ")));
@@ -146,19 +143,44 @@ pub(super) fn read_files(paths: &[String], purpose: Purpose) -> Result<Vec<TextF
     Ok(files)
 }
 
-fn read_file(path: PathBuf, purpose: Purpose) -> Result<TextFile> {
+/// Returns the files that `paths` stand for, in their order and sorted by path within each; a file named twice occurs once.
+/// `rows`: of a folder without files that describe a data set and hold no rows of it.
+///
+/// # Errors
+/// A path without a file; a pattern without a match.
+pub(super) fn find_files(paths: &[String], rows: bool) -> Result<Vec<PathBuf>> {
+    let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
+    for path in paths.iter().map(|path| find(path, rows)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        let identity = fs::canonicalize(&path).map_err(DataError::io("find", &path))?;
+        if seen.insert(identity) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn read_file(path: PathBuf) -> Result<TextFile> {
     let bytes = files::read(&path).map_err(DataError::io("read", &path))?;
     let source = Source { path: path.clone(), bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
-    Ok(TextFile { source, text: format::text(&path, bytes, purpose)? })
+    Ok(TextFile { source, text: format::text(&path, bytes)? })
+}
+
+/// Files of a data set's folder that describe it: those of the hub, and those that the library datasets saves.
+fn describes(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let texts = ["readme", "license", "licence", "changelog"];
+    texts.iter().any(|text| name == *text || name.strip_prefix(text).is_some_and(|end| [".md", ".txt"].contains(&end)))
+        || ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"].contains(&name.as_str())
 }
 
 /// Returns the files that one path stands for. If a file with exactly this name exists, the path is not treated as
 /// a pattern.
-fn find(path: &str) -> Result<Vec<PathBuf>> {
+fn find(path: &str, rows: bool) -> Result<Vec<PathBuf>> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             let (mut files, mut folders) = (Vec::new(), BTreeSet::new());
             walk(Path::new(path), &mut folders, &mut files)?;
+            files.retain(|file| !(rows && describes(file)));
             files.sort();
             Ok(files)
         }

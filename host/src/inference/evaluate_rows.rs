@@ -10,7 +10,7 @@ use crate::{
         DataError,
         batches::batcher::eval_batches,
         rows::{
-            Columns, Part, Row, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
+            Columns, Filter, Part, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
             encode::{Encoder, Reads},
             kind::ANSWER,
             split::Split,
@@ -110,11 +110,12 @@ impl Opened {
             eval_paths: Vec::new(),
             split: Split::Share(0.0),
             columns: wanted.columns.clone(),
+            format: None,
+            mix: Vec::new(),
             separator: wanted.separator.clone().unwrap_or_else(|| SEPARATOR.to_owned()),
         };
         let corpus = read(&options)?;
-        let layout =
-            layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.iter().any(Row::has_messages))?;
+        let layout = layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.survey().with_messages > 0)?;
         let context = self.model.config().context as usize;
         let longest = match corpus.kind {
             // Prompts must keep some tokens even if an answer fills the context.
@@ -132,6 +133,7 @@ impl Opened {
             layout: &layout,
             longest,
             truncation: None,
+            filter: Filter::default(),
             context: None,
             reads: Reads::default(),
         };
@@ -201,8 +203,8 @@ impl Opened {
     /// Returns the number of tokens of the longest correct answer, including its end: the room that a prompt must leave.
     fn longest_answer(&self, corpus: &RowCorpus) -> Result<usize> {
         let mut longest = 1;
-        for row in &corpus.train {
-            let RowText { answer, more_answers, .. } = row.text();
+        for row in corpus.train.iter() {
+            let RowText { answer, more_answers, .. } = row?.text();
             for answer in answer.iter().chain(&more_answers) {
                 longest = longest.max(self.tokenizer.encode(answer)?.len() + 1);
             }
@@ -237,10 +239,9 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     }
     // Prompts with an answer in a column have no completion. If they cannot be read as prompts either, the first error is
     // reported, unless the second one is about the answers themselves.
-    let has_completion = |row: &Row| row.columns.contains_key(Part::Completion.name());
     match options.read(RowKind::Prompt) {
         // Some rows have a completion, or null for one: the others lack theirs.
-        Ok(corpus) if corpus.train.iter().any(has_completion) => Err(error.into()),
+        Ok(corpus) if corpus.train.survey().has(Part::Completion.name()) => Err(error.into()),
         Ok(corpus) => Ok(corpus),
         Err(of_prompts @ DataError::Json { .. }) if matches!(&of_prompts, DataError::Json { key, .. } if key == ANSWER) => {
             Err(of_prompts.into())

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod chat;
 pub mod evaluate_rows;
+pub mod inspect;
 pub mod saved_model;
 pub mod settings;
 pub mod tasks;

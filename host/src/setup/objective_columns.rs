@@ -12,7 +12,7 @@ use crate::{
     config::Mistakes,
     data::{
         DataError,
-        rows::{Row, RowCorpus, number},
+        rows::{Every, Row, RowCorpus, number},
     },
     error::{Error, Result},
     runs::breadcrumb,
@@ -52,21 +52,29 @@ impl Setup {
         corpus: &RowCorpus,
         mistakes: &mut Mistakes,
     ) -> Result<bool> {
-        let rows: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
+        let sides = [&*corpus.train, &*corpus.held_out];
         let mut fits = true;
         for Required { id, requirements, .. } in required {
             for column in &requirements.columns {
-                fits &= mistakes.check("data", check_column(id, column, &rows))?.is_some();
+                fits &= mistakes.check("data", check_column(id, column, Every(&sides)))?.is_some();
             }
         }
         Ok(fits)
     }
 }
 
-fn check_column(id: &str, column: &ObjectiveColumn, rows: &[&Row]) -> Result<()> {
-    let mut all = rows.iter().filter_map(|row| Some((row, wrong(row, column)?)));
-    let Some((row, (key, what))) = all.next() else { return Ok(()) };
-    let more = match all.count() {
+fn check_column(id: &str, column: &ObjectiveColumn, rows: Every<'_>) -> Result<()> {
+    let (mut first, mut others) = (None, 0);
+    for row in rows.iter() {
+        let row = row?;
+        match wrong(&row, column) {
+            Some(wrong) if first.is_none() => first = Some((row.place, wrong)),
+            Some(_) => others += 1,
+            None => {}
+        }
+    }
+    let Some((place, (key, what))) = first else { return Ok(()) };
+    let more = match others {
         0 => String::new(),
         1 => "; one more row has such a mistake".to_owned(),
         others => format!("; {others} more rows have such a mistake"),
@@ -77,7 +85,7 @@ fn check_column(id: &str, column: &ObjectiveColumn, rows: &[&Row]) -> Result<()>
         "objective \"{id}\" reads the column `{name}` of every row{values}: fix the row or remove it; if the file's column has \
          another name, give data.columns.{name}"
     );
-    let error = DataError::Json { place: row.place.clone(), key, what: what + &more };
+    let error = DataError::Json { place, key, what: what + &more };
     Err(Error::from(error).with_hint(hint))
 }
 
@@ -139,7 +147,7 @@ fn range(column: &ObjectiveColumn) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rows::{Columns, RowKind, read::jsonl};
+    use crate::data::rows::{Columns, RowKind, Rows, read::jsonl};
     use serde_json::json;
 
     fn row(line: Value) -> Row {
@@ -184,9 +192,9 @@ mod tests {
         let column = ObjectiveColumn { name: "w".into(), least: Some(0.0), ..Default::default() };
         let lines = [json!(1), json!(-2), json!(null), json!("x")]
             .map(|w| row(json!({"prompt": "p", "completion": "a", "w": w})));
-        let rows: Vec<&Row> = lines.iter().collect();
-        assert!(check_column("weighted", &column, &rows[..1]).is_ok());
-        let report = check_column("weighted", &column, &rows).unwrap_err().report();
+        let (first, all) = (Rows::of(lines[..1].to_vec()).unwrap(), Rows::of(lines.to_vec()).unwrap());
+        assert!(check_column("weighted", &column, Every(&[&first])).is_ok());
+        let report = check_column("weighted", &column, Every(&[&all])).unwrap_err().report();
         for part in [
             "rows.jsonl:1: `w`: expected a number of at least 0, found -2; 2 more rows",
             "\"weighted\"",

@@ -15,7 +15,7 @@ use crate::{
     },
     data::{
         DataError,
-        rows::{Row, RowCorpus, RowKind},
+        rows::{Every, Row, RowCorpus, RowKind, Rows},
     },
     error::{Error, Result},
     runs::breadcrumb,
@@ -38,8 +38,9 @@ impl Setup {
         corpus: &RowCorpus,
         mistakes: &mut Mistakes,
     ) -> Result<()> {
-        let train = if kind == RowKind::Prompt { corpus.train.as_slice() } else { &[] };
-        let rows: Vec<&Row> = train.iter().chain(&corpus.held_out).collect();
+        let none = Rows::default();
+        let sides = [if kind == RowKind::Prompt { &*corpus.train } else { &none }, &*corpus.held_out];
+        let rows = Every(&sides);
         let mut libraries = self.rewards.iter();
         for (index, table) in self.experiment().reward.iter().enumerate() {
             let RewardSource::Plugin { plugin } = &table.source else { continue };
@@ -51,13 +52,13 @@ impl Setup {
             }
             let mut readable = true;
             for column in declared(&manifest.declared_columns(), table) {
-                readable &= mistakes.check("data", reader.check_column(&column, &rows))?.is_some();
+                readable &= mistakes.check("data", reader.check_column(&column, rows))?.is_some();
             }
             let reward = breadcrumb::within(reader.plugin, "create", || library.reward(&table.options));
             let reward = mistakes.check(&reader.key, reward.map_err(Error::from))?;
             // An empty answer to a row without its columns cannot be scored.
             if let Some(reward) = reward.filter(|_| readable) {
-                mistakes.check("data", reader.score_empty_answers(&reward, &rows))?;
+                mistakes.check("data", reader.score_empty_answers(&reward, rows))?;
             }
         }
         Ok(())
@@ -81,11 +82,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn check_column(&self, column: &RewardColumn, rows: &[&Row]) -> Result<()> {
-        let wrong = |row: &&&Row| wrong(row.columns.get(&column.name), column).is_some();
-        let Some(first) = rows.iter().find(wrong) else { return Ok(()) };
-        let what = wrong_value(first, column);
-        let others = rows.iter().filter(wrong).count() - 1;
+    fn check_column(&self, column: &RewardColumn, rows: Every<'_>) -> Result<()> {
+        let (mut first, mut others) = (None, 0);
+        for row in rows.iter() {
+            let row = row?;
+            match wrong(row.columns.get(&column.name), column) {
+                Some(what) if first.is_none() => first = Some((row, what)),
+                Some(_) => others += 1,
+                None => {}
+            }
+        }
+        let Some((first, what)) = first else { return Ok(()) };
         let more = match others {
             0 => String::new(),
             1 => "; one more row has this mistake".to_owned(),
@@ -101,12 +108,12 @@ impl Reader<'_> {
              another name by data.columns",
             self.plugin, column.name
         );
-        Err(refusal(first, &column.name, what + &more).with_hint(hint))
+        Err(refusal(&first, &column.name, what + &more).with_hint(hint))
     }
 
     /// Reports errors about a column (code ARRAY): they do not depend on the answer.
-    fn score_empty_answers(&self, reward: &impl Reward, rows: &[&Row]) -> Result<()> {
-        let sample = |row: &&Row| {
+    fn score_empty_answers(&self, reward: &impl Reward, rows: Every<'_>) -> Result<()> {
+        let sample = |row: &Row| {
             let text = row.text();
             Sample { prompt: text.prompt, columns: text.columns, completion: String::new(), ended: true }
         };
@@ -114,7 +121,12 @@ impl Reader<'_> {
             let scored = breadcrumb::within(self.plugin, "score", || reward.score(samples));
             scored.err().filter(|error| error.code == Code::ARRAY)
         };
-        for chunk in rows.chunks(CHUNK) {
+        let mut rows = rows.iter();
+        loop {
+            let chunk = rows.by_ref().take(CHUNK).collect::<crate::data::error::Result<Vec<Row>>>()?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
             let samples: Vec<Sample> = chunk.iter().map(sample).collect();
             if fault(&samples).is_none() {
                 continue;
@@ -127,7 +139,6 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -135,11 +146,6 @@ fn refusal(row: &Row, key: &str, what: String) -> Error {
     Error::from(DataError::Json { place: row.place.clone(), key: key.to_owned(), what })
 }
 
-fn wrong_value(row: &Row, column: &RewardColumn) -> String {
-    wrong(row.columns.get(&column.name), column).unwrap_or_default()
-}
-
-/// Returns what is wrong with a value of a declared column; `None`: nothing.
 fn wrong(value: Option<&Value>, column: &RewardColumn) -> Option<String> {
     let (text, number) = match &column.value {
         value if *value == ColumnValue::TEXT => (true, false),

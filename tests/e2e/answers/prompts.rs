@@ -53,7 +53,10 @@ fn every_row_keeps_its_columns_and_gets_an_answer() {
     );
     lab.ask(&[&["generate", "runs/tiny"], &many[..]].concat()).refuses(2, &["answers: about", "--samples"]);
     generate(&lab, &["--prompts", "in.jsonl"]).refuses(2, &["--out"]);
-    generate(&lab, &["--prompt", "x", "--out", "x.jsonl"]).refuses(2, &["--prompts"]);
+    generate(&lab, &["--prompt", "x", "--out", "x.jsonl"]).refuses(2, &["--out is for --prompts"]);
+    generate(&lab, &["--prompt", "x", "--batch", "3"]).refuses(2, &["--batch is for --prompts"]);
+    let logits = ["--prompts", "in.jsonl", "--out", "x.jsonl", "--json", "--logits"];
+    generate(&lab, &logits).refuses(2, &["--logits is for --prompt"]);
 }
 
 /// Catches answers that depend on the batch or on where the command was interrupted, rows that are written twice or lost, a torn

@@ -316,6 +316,23 @@ impl Running {
         }
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child().try_wait().expect("a child").is_none()
+    }
+
+    /// The most memory that the training process has had so far, in bytes; 0 where it is not known.
+    pub fn worker_peak(&mut self) -> u64 {
+        let parent = self.child().id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        let peak = |id: &str| -> Option<u64> {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+        };
+        children.split_whitespace().filter_map(peak).max().unwrap_or(0)
+    }
+
     /// Sends a signal to the program, which is the supervising process.
     pub fn signal(&mut self, signal: Signal) {
         _ = kill_process(Pid::from_child(self.child()), signal);

@@ -114,7 +114,10 @@ fn gotcha_05_15_the_receipt_counts_dropped_rows_and_the_template_is_saved_with_t
     lab.write("rows.jsonl", rows(50) + &long + &rows(50));
     let answer = lab.run(&["train.steps=2", "data.held_out=0", "eval={}", "data.chat_template=plain"]);
     answer.succeeds();
-    assert!(answer.err.contains("100 rows to train on, 0 held out; 1 dropped"), "{answer:#?}");
+    assert!(
+        answer.err.contains("100 rows to train on, 0 held out, read as prompt-completion; 1 dropped"),
+        "{answer:#?}"
+    );
     let run = lab.tiny_run();
     let receipt: Value = serde_json::from_slice(&run.bytes("receipt.json")).expect("JSON");
     assert_eq!(receipt["rows"]["dropped_too_long"], 1, "{receipt:#}");

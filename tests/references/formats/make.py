@@ -21,3 +21,30 @@ table = pa.table(
     }
 )
 pq.write_table(table, "chats.parquet")
+
+# The same rows in Arrow's formats: the file (Feather 2), and the stream that the library datasets writes as its cache, also
+# with compressed buffers and with a dictionary; and Parquet with every codec that is read.
+import pyarrow.ipc as ipc
+
+types = pa.table(
+    {
+        "prompt": pa.array(["q1", "q2", "q3"], pa.large_string()),
+        "completion": pa.array(["a1", "ä2", "a3"], pa.string_view()),
+        "task": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "n": pa.array([1, None, 3], pa.int32()),
+        "small": pa.array([0.1, 0.2, 0.3], pa.float32()),
+        "ok": pa.array([True, False, None]),
+        "list": pa.array([[1, 2], [], [3]], pa.list_(pa.int64())),
+        "map": pa.array([[("a", 1)], [], [("b", 2)]], pa.map_(pa.string(), pa.int8())),
+    }
+)
+for name, rows, options in (
+    ("chats", table, None),
+    ("types", types, ipc.IpcWriteOptions(compression="zstd")),
+):
+    with ipc.new_file(f"{name}.arrow", rows.schema, options=options) as file:
+        file.write_table(rows, max_chunksize=2)
+    with ipc.new_stream(f"{name}.stream.arrow", rows.schema, options=options) as stream:
+        stream.write_table(rows, max_chunksize=2)
+for codec in ("none", "gzip", "zstd", "lz4"):
+    pq.write_table(table, f"chats.{codec}.parquet", compression=codec)

@@ -77,6 +77,11 @@ fn examples_and_defaults_of_the_reference_are_correct() {
             Some(_) => format!("[{above}]\n"),
             None => String::new(),
         };
+        // A table within a list of tables is one of its last element.
+        let list = above
+            .rsplit_once('.')
+            .filter(|(list, _)| matches!(schema::find(list).map(|key| key.form), Some(Form::Tables)));
+        let header = list.map_or(String::new(), |(list, _)| format!("[[{list}]]\n")) + &header;
         let text = format!("{header}{name} = {}\n", key.example);
         let tree = tree::parse(&"exp.toml".into(), &text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
         let checked = form::check(&tree);

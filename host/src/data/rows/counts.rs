@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::kind::RowKind;
+use crate::data::batches::mixture::quotas;
 
 /// How many rows were used, dropped and truncated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,9 @@ use super::kind::RowKind;
 pub struct RowCounts {
     /// Their kind.
     pub kind: RowKind,
+    /// How many rows were read in which format; empty for generated rows.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub formats: BTreeMap<String, usize>,
     /// Rows to train on.
     pub train: usize,
     /// Rows to evaluate on.
@@ -30,6 +34,15 @@ pub struct RowCounts {
     pub dropped_unlearned: usize,
     /// Pairs dropped because both answers are the same tokens.
     pub dropped_same: usize,
+    /// Rows dropped because of their length, by the limit of `data.filter` that they violate.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub filtered: BTreeMap<String, usize>,
+    /// The sources of `data.mix`; empty if there is one source.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<MixedSource>,
+    /// Rows dropped because all their answers have the same score.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_same_score: usize,
     /// Training rows dropped because their prompt is held out.
     pub dropped_held_out_prompt: usize,
     /// How many of the dropped rows were evaluation rows.
@@ -85,6 +98,21 @@ pub struct RowCounts {
     pub other_opening: Option<String>,
 }
 
+/// A source of `data.mix`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MixedSource {
+    /// Its paths, as written.
+    pub path: String,
+    /// Its weight, as written.
+    pub weight: f64,
+    /// How many of its rows are trained on.
+    pub rows: usize,
+}
+
+/// A weight is a finite number.
+impl Eq for MixedSource {}
+
 impl RowCounts {
     /// Whether a column is a list of numbers in some rows only.
     pub fn has_ragged_list(&self, column: &str) -> bool {
@@ -115,6 +143,20 @@ fn is_false(truth: &bool) -> bool {
 impl fmt::Display for RowCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} to train on, {} held out", self.train, self.kind.noun(), self.held_out)?;
+        if !self.formats.is_empty() {
+            let all: Vec<String> = match self.formats.len() {
+                1 => self.formats.keys().cloned().collect(),
+                _ => self.formats.iter().map(|(format, rows)| format!("{format} ({rows})")).collect(),
+            };
+            write!(f, ", read as {}", all.join(" and "))?;
+        }
+        if !self.mix.is_empty() {
+            let weights: Vec<f64> = self.mix.iter().map(|source| source.weight).collect();
+            let sizes: Vec<usize> = self.mix.iter().map(|source| source.rows).collect();
+            let source = |(own, drawn): (&MixedSource, usize)| format!("{drawn} of the {} of {}", own.rows, own.path);
+            let all: Vec<String> = self.mix.iter().zip(quotas(&sizes, &weights)).map(source).collect();
+            write!(f, "; an epoch draws {}", all.join(", "))?;
+        }
         let too_long = match self.kind {
             RowKind::PromptCompletion => "dropped: nothing of the completion fits",
             _ => "dropped: too long",
@@ -128,6 +170,7 @@ impl fmt::Display for RowCounts {
                 "dropped: every answer in them is flagged as not learned (`weight`: 0, or a key like it)",
             ),
             (self.dropped_same, "dropped: both answers are the same"),
+            (self.dropped_same_score, "dropped: all answers have the same score"),
             (self.dropped_held_out_prompt, "left out of training: their prompt is held out"),
             (self.dropped_to_evaluate, "of the dropped ones were held out"),
             (self.empty_answers, "with an empty answer, of which only the end is learned"),
@@ -149,6 +192,9 @@ impl fmt::Display for RowCounts {
                 "joined with nothing between prompt and answer (data.chat_template = \"plain\" puts a line break there)",
             ),
         ];
+        for (limit, count) in &self.filtered {
+            write!(f, "; {count} dropped: data.filter.{limit}")?;
+        }
         for (count, what) in notes.iter().filter(|(count, _)| *count > 0) {
             write!(f, "; {count} {what}")?;
         }

@@ -14,16 +14,18 @@
 //! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
 //! decide what is learned, the supervised tokens of each side are those in its marks.
 
+use std::sync::Arc;
+
+use rayon::prelude::*;
 use serde_json::Value;
 
-use super::columns::{list_columns, numeric_columns};
 use super::counts::RowCounts;
 use super::kind::{MARGIN, Part, RowKind};
 use super::row::{Row, RowCorpus};
 use super::set::{Columns, RowSet, Tokens};
+use super::store::{Every, Rows};
 use super::text::number;
-use super::truncation::Truncation;
-use super::unread;
+use super::truncation::{Filter, Truncation};
 use super::write::laid::Laid;
 use super::write::layout::RowLayout;
 use super::write::other_prompt::other_prompt;
@@ -31,6 +33,7 @@ use super::write::parts::without_closing;
 use super::write::segments::{check_segments, segment_ends};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::TrainingData;
+use crate::data::progress;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::encode::Placed;
 
@@ -44,6 +47,8 @@ pub struct Encoder<'a> {
     pub longest: usize,
     /// How longer rows are truncated; `None`: [`RowKind::truncation`].
     pub truncation: Option<Truncation>,
+    /// Rows of other lengths are dropped.
+    pub filter: Filter,
     /// The column with the prompts behind which the role `context` reads the rows' answers.
     pub context: Option<&'a str>,
     /// What the objectives read beyond the tokens before each target.
@@ -76,39 +81,52 @@ impl Encoder<'_> {
     /// without an end-of-text token.
     pub fn encode(&self, corpus: &RowCorpus) -> Result<TrainingData> {
         let kind = corpus.kind;
-        let mut counts = RowCounts { kind, dropped_held_out_prompt: corpus.leaks, ..RowCounts::default() };
-        let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
-        (counts.columns, counts.ragged_columns) = numeric_columns(&every);
-        (counts.lists, counts.ragged_lists) = list_columns(&every)?;
+        let mut counts = RowCounts {
+            kind,
+            formats: corpus.formats.iter().map(|(format, rows)| (format.name().to_owned(), *rows)).collect(),
+            dropped_same_score: corpus.same_score,
+            mix: corpus.mix.clone(),
+            dropped_held_out_prompt: corpus.leaks,
+            ..RowCounts::default()
+        };
+        let sides = [&*corpus.train, &*corpus.held_out];
+        let every = Every(&sides);
+        let survey = every.survey();
+        (counts.columns, counts.ragged_columns) = survey.numeric_columns();
+        (counts.lists, counts.ragged_lists) = survey.list_columns(every)?;
         // A column of numbers and lists has one fault.
         let mixed: Vec<String> =
             counts.ragged_columns.iter().filter(|name| counts.has_ragged_list(name)).cloned().collect();
         counts.ragged_columns.retain(|name| !mixed.contains(name));
-        counts.inexact_columns = unread::inexact(&every);
+        counts.inexact_columns = survey.inexact();
         counts.ragged_columns.retain(|name| !counts.inexact_columns.contains(name));
         if counts.ragged_columns.iter().any(|column| column == MARGIN)
             && kind == RowKind::Preference
-            && let Some(without) = every.iter().find(|row| row.columns.get(MARGIN).and_then(number).is_none())
+            && let Some(without) = every.find(|row| row.columns.get(MARGIN).and_then(number).is_none())?
         {
             let what = "missing, and other rows have one: every pair needs a margin, or none may have one".to_owned();
-            return Err(DataError::Json { place: without.place.clone(), key: MARGIN.to_owned(), what });
+            return Err(DataError::Json { place: without.place, key: MARGIN.to_owned(), what });
         }
-        check_segments(&every)?;
-        let (train, with_ends) = self.side(kind, &corpus.train, &mut counts)?;
+        check_segments(every)?;
+        let (mut train, with_ends) = self.side(kind, &corpus.train, &mut counts)?;
+        train.mix(corpus.mix.iter().map(|source| source.weight).collect())?;
         counts.no_end_learned = kind != RowKind::Prompt && !train.is_empty() && with_ends == 0;
         let (held_out, _) = self.side(kind, &corpus.held_out, &mut counts)?;
         counts.dropped_to_evaluate = corpus.held_out.len() - held_out.len();
         (counts.train, counts.held_out) = (train.len(), held_out.len());
-        counts.only_label = corpus.only_label().filter(|_| train.len() > 1);
+        for (own, rows) in counts.mix.iter_mut().zip(train.of_sources()) {
+            own.rows = rows;
+        }
+        counts.only_label = corpus.only_label()?.filter(|_| train.len() > 1);
         if train.is_empty() {
             return Err(self.no_row_left(corpus, "train", counts));
         }
         if held_out.is_empty() && !corpus.held_out.is_empty() {
             return Err(self.no_row_left(corpus, "evaluate", counts));
         }
-        counts.unwritten_keys = self.layout.unwritten_keys(&every, kind);
-        counts.other_opening = self.layout.other_opening(&every, kind);
-        let templated = every.iter().any(|row| self.layout.templates(row));
+        counts.unwritten_keys = self.layout.unwritten_keys(every, kind)?;
+        counts.other_opening = self.layout.other_opening(every, kind)?;
+        let templated = survey.with_messages > 0 || self.layout.strings && survey.rows > 0;
         Ok(TrainingData {
             train: std::sync::Arc::new(train),
             held_out: std::sync::Arc::new(held_out),
@@ -123,18 +141,47 @@ impl Encoder<'_> {
     }
 
     /// Returns the rows of one side as tokens, and how many of them teach a token that ends an answer.
-    fn side(&self, kind: RowKind, rows: &[Row], counts: &mut RowCounts) -> Result<(RowSet, usize)> {
+    fn side(&self, kind: RowKind, rows: &Arc<Rows>, counts: &mut RowCounts) -> Result<(RowSet, usize)> {
         let eos = self.tokenizer.eos().ok_or_else(|| DataError::NoEndOfText(self.tokenizer.name().into()))?;
+        let (mut set, mut with_ends) = (RowSet::new(kind, rows.clone()), 0);
+        let bar = progress::bar("rows tokenised", Some(rows.len() as u64));
+        for block in rows.blocks() {
+            let block = block?;
+            with_ends += self.add(&block, kind, eos, &mut set, counts)?;
+            bar.inc(block.len() as u64);
+        }
+        bar.finish_and_clear();
+        set.close()?;
+        Ok((set, with_ends))
+    }
+
+    /// Adds rows with their numbers to `set`; returns how many of them teach a token that ends an answer.
+    fn add(
+        &self,
+        rows: &[(usize, Row)],
+        kind: RowKind,
+        eos: u32,
+        set: &mut RowSet,
+        counts: &mut RowCounts,
+    ) -> Result<usize> {
         let ends = kind.texts();
-        let texts = rows.iter().flat_map(|row| ends.iter().map(|end: &Part| self.lay_out(row, *end)));
-        let laid: Vec<Laid> = texts.collect::<Result<_>>()?;
+        let texts: Vec<Result<Vec<Laid>>> =
+            rows.par_iter().map(|(_, row)| ends.iter().map(|end: &Part| self.lay_out(row, *end)).collect()).collect();
+        let laid: Vec<Laid> = texts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
         let mut context_prompts = self.context_prompts(rows)?.into_iter();
-        let (mut set, mut with_ends) = (RowSet::new(kind), 0);
+        let mut with_ends = 0;
         let texts = laid.chunks(ends.len()).zip(placed.chunks(ends.len()));
-        for (number, (row, (laid, placed))) in rows.iter().zip(texts).enumerate() {
+        for ((number, row), (laid, placed)) in rows.iter().zip(texts) {
             let both = || laid.iter().zip(placed);
             let context_prompt = context_prompts.next();
+            let lengths = || both().map(|(laid, placed)| (placed.ids.len(), laid.text.chars().count()));
+            if !self.filter.is_empty()
+                && let Some(limit) = lengths().find_map(|(tokens, chars)| self.filter.violated(tokens, chars))
+            {
+                *counts.filtered.entry(limit).or_default() += 1;
+                continue;
+            }
             counts.joined_without_space +=
                 usize::from(!self.layout.templates(row) && laid.iter().any(joined_without_space));
             counts.shared_tokens += usize::from(both().any(|(laid, placed)| shares_a_token(laid, placed)));
@@ -176,7 +223,7 @@ impl Encoder<'_> {
                     let context_prompt = context_prompt.map(|prompt| self.fit_context(kind, prompt, &tokens));
                     counts.truncated_contexts += usize::from(context_prompt.as_ref().is_some_and(|(_, cut)| *cut));
                     let columns = Columns { numbers: &counts.columns, lists: &counts.lists };
-                    set.push(number as u64, tokens, row, columns, cut || any_cut);
+                    set.push(*number, tokens, row, columns, cut || any_cut)?;
                     set.push_context(context_prompt.map(|(prompt, _)| prompt));
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
@@ -186,8 +233,7 @@ impl Encoder<'_> {
                 Err(Dropped::Same) => counts.dropped_same += 1,
             }
         }
-        set.close();
-        Ok((set, with_ends))
+        Ok(with_ends)
     }
 
     fn lay_out(&self, row: &Row, end: Part) -> Result<Laid> {
@@ -237,10 +283,10 @@ impl Encoder<'_> {
 
     /// The tokens of each row's other prompt; none without a column of them. They are those before a sampled answer: of the prompt
     /// alone, whereas a row's own prompt is tokenised together with its answer.
-    fn context_prompts(&self, rows: &[Row]) -> Result<Vec<Vec<u32>>> {
+    fn context_prompts(&self, rows: &[(usize, Row)]) -> Result<Vec<Vec<u32>>> {
         let Some(column) = self.context else { return Ok(Vec::new()) };
         let texts: Vec<String> =
-            rows.iter().map(|row| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
+            rows.iter().map(|(_, row)| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
         let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
         let prompt = |(row, placed): (&Row, Placed)| {
             let tokens =
@@ -255,7 +301,7 @@ impl Encoder<'_> {
                 .map_err(|error| refuse(format!("{error}; {}", error.hint().unwrap_or_default())))?;
             Ok(ids)
         };
-        rows.iter().zip(placed).map(prompt).collect()
+        rows.iter().map(|(_, row)| row).zip(placed).map(prompt).collect()
     }
 
     /// Cuts the beginning of a row's other prompt if its answers do not fit behind it, as prompts are cut; returns whether it was

@@ -1,10 +1,11 @@
-//! Rows: prompts with their answers and other columns of a data set, from JSON lines to token ids.
+//! Rows: prompts with their answers and other columns of a data set, from files to token ids.
 //!
 //! | step | file |
 //! |---|---|
 //! | which parts the rows of each kind have | [`kind`] |
 //! | a row, its messages, the names of its columns | [`row`], [`message`], [`columns`] |
-//! | read JSON lines into parts and columns | [`read`] |
+//! | read files into parts and columns | [`read`] |
+//! | keep them, in memory or on disk, with counts of what their columns hold | [`store`] |
 //! | split off held-out rows, never with a prompt on both sides | [`split`] |
 //! | write a row as text, with its supervised spans | [`write`](mod@write) |
 //! | tokenise, truncate, drop rows with nothing left to learn, count | [`encode`], [`truncation`], [`counts`] |
@@ -20,6 +21,7 @@ pub mod read;
 pub mod row;
 pub mod set;
 pub mod split;
+pub mod store;
 pub mod text;
 pub mod truncation;
 pub mod unread;
@@ -30,12 +32,14 @@ pub use columns::Columns;
 pub use counts::RowCounts;
 pub use kind::{Part, RowKind};
 pub use message::{ASSISTANT, Message, role};
-pub use read::jsonl::RowOptions;
+pub use read::formats::Format;
+pub use read::jsonl::{RowOptions, RowPart};
 pub use read::segments::SEPARATOR;
 pub use read::{integers, jsonl};
 pub use row::{Content, Row, RowCorpus};
 pub use set::RowSet;
+pub use store::{Every, Rows};
 pub use text::{RowText, number};
-pub use truncation::Truncation;
+pub use truncation::{Filter, Truncation};
 pub use write::template::ChatTemplate;
 pub use write::{layout, template};

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use plugin_api::batch::names;
 use sha2::{Digest, Sha256};
 
 use super::kind::{LABEL, RowKind};
 use super::row::Row;
+use super::store::Rows;
+use super::store::log::Log;
 use super::text::{RowText, number, numbers};
+use crate::data::batches::mixture;
 use crate::data::batches::order::{self, DocumentSpan, shuffled};
 use crate::data::batches::pack::Sequence;
 use crate::data::cache::hex;
+use crate::data::error::{DataError, Result};
 use crate::data::examples::Examples;
 
 /// A text as tokens.
@@ -64,32 +69,44 @@ pub struct Columns<'a> {
     pub lists: &'a [String],
 }
 
-/// Tokenised rows of one side of the split.
+/// Tokenised rows of one side of the split. What grows with the length of rows is on disk if it is much; see [`Log`].
 #[derive(Debug, Default)]
 pub struct RowSet {
     kind: RowKind,
-    ids: Vec<u32>,
-    supervised: Vec<bool>,
-    /// For each token, whether a segment ends in it; empty if there are no segments.
-    segment_ends: Vec<bool>,
+    /// The ids of all sequences, four bytes each.
+    ids: Log,
+    /// For each token, one byte of [`SUPERVISED`] and [`SEGMENT_END`].
+    flags: Log,
+    /// Whether there are segments.
+    in_segments: bool,
     /// Where each sequence ends.
-    ends: Vec<usize>,
-    /// Each row's index in its data set, counting dropped rows.
-    rows: Vec<u64>,
+    ends: Vec<u64>,
+    /// Each row's index in its data set, counting dropped rows, and whether the end of its answer is missing.
+    rows: Vec<(u32, bool)>,
     /// Each row's label; only for unpaired rows.
     labels: Vec<f64>,
     columns: BTreeMap<String, Vec<f64>>,
     lists: BTreeMap<String, Vec<Vec<f64>>>,
-    texts: Vec<RowText>,
+    /// All rows of the data set, for their texts.
+    texts: Arc<Rows>,
     /// Each row's other prompt, of the role `context`; empty if there is none.
     context_prompts: Vec<Vec<u32>>,
+    /// The weights of the rows' sources; empty if they are not weighted.
+    weights: Vec<f64>,
     key: String,
 }
 
+/// The token counts in the loss.
+const SUPERVISED: u8 = 1;
+/// A segment ends in the token.
+const SEGMENT_END: u8 = 2;
+/// Tokens that are hashed at once.
+const HASHED: u64 = 1 << 18;
+
 impl RowSet {
-    /// Returns an empty set of rows of this kind.
-    pub fn new(kind: RowKind) -> RowSet {
-        RowSet { kind, ..RowSet::default() }
+    /// Returns an empty set of rows of this kind, which come from `texts`.
+    pub fn new(kind: RowKind, texts: Arc<Rows>) -> RowSet {
+        RowSet { kind, texts, ..RowSet::default() }
     }
 
     /// How many rows there are.
@@ -104,15 +121,26 @@ impl RowSet {
 
     /// Adds row number `row_number` with its texts, as many as its kind has, and its numbers and lists in `columns`.
     /// `is_cut`: the end of its answer is missing.
-    pub fn push(&mut self, row_number: u64, texts: Vec<Tokens>, row: &Row, columns: Columns<'_>, is_cut: bool) {
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn push(
+        &mut self,
+        row_number: usize,
+        texts: Vec<Tokens>,
+        row: &Row,
+        columns: Columns<'_>,
+        is_cut: bool,
+    ) -> Result<()> {
         for tokens in texts {
-            self.ids.extend(tokens.ids);
-            self.supervised.extend(tokens.supervised);
-            self.segment_ends.extend(tokens.segment_ends);
-            self.ends.push(self.ids.len());
+            self.in_segments |= !tokens.segment_ends.is_empty();
+            self.ids.append(bytemuck::cast_slice(&tokens.ids))?;
+            let ends = tokens.segment_ends.iter().copied().chain(std::iter::repeat(false));
+            let flag = |(learned, end): (&bool, bool)| u8::from(*learned) * SUPERVISED | u8::from(end) * SEGMENT_END;
+            self.flags.append(&tokens.supervised.iter().zip(ends).map(flag).collect::<Vec<u8>>())?;
+            self.ends.push(self.flags.len());
         }
-        self.rows.push(row_number);
-        self.texts.push(RowText { is_cut, ..row.text() });
+        self.rows.push((row_number as u32, is_cut));
         let value = |name: &str| row.columns.get(name).and_then(number).unwrap_or(f64::NAN);
         if self.kind == RowKind::Unpaired {
             self.labels.push(value(LABEL));
@@ -124,6 +152,7 @@ impl RowSet {
             let list = row.columns.get(name).and_then(numbers).unwrap_or_default();
             self.lists.entry(name.clone()).or_default().push(list);
         }
+        Ok(())
     }
 
     /// Adds the other prompt of the row that was added last.
@@ -132,14 +161,26 @@ impl RowSet {
     }
 
     /// Call after adding the last row: computes the set's key from its content.
-    pub fn close(&mut self) {
+    ///
+    /// # Errors
+    /// A disk that cannot be read.
+    pub fn close(&mut self) -> Result<()> {
         let mut hash = Sha256::new();
         hash.update(b"rows 1");
         for end in &self.ends {
-            hash.update((*end as u64).to_le_bytes());
+            hash.update(end.to_le_bytes());
         }
-        hash.update(bytemuck::cast_slice::<u32, u8>(&self.ids));
-        self.supervised.iter().for_each(|s| hash.update([u8::from(*s)]));
+        for at in (0..self.ids.len()).step_by(HASHED as usize) {
+            hash.update(self.ids.read(at, HASHED as usize)?);
+        }
+        let flags = |hash: &mut Sha256, flag: u8| -> Result<()> {
+            for at in (0..self.flags.len()).step_by(HASHED as usize) {
+                let flags = self.flags.read(at, HASHED as usize)?;
+                hash.update(flags.iter().map(|own| u8::from(own & flag != 0)).collect::<Vec<u8>>());
+            }
+            Ok(())
+        };
+        flags(&mut hash, SUPERVISED)?;
         for (name, values) in &self.columns {
             hash.update(name);
             hash.update(bytemuck::cast_slice::<f64, u8>(values));
@@ -151,16 +192,47 @@ impl RowSet {
                 hash.update(bytemuck::cast_slice::<f64, u8>(list));
             }
         }
-        self.segment_ends.iter().for_each(|end| hash.update([u8::from(*end)]));
+        if self.in_segments {
+            flags(&mut hash, SEGMENT_END)?;
+        }
         // Rewards read the text of a prompt's row.
         if self.kind == RowKind::Prompt {
-            self.texts.iter().for_each(|text| hash.update(text.hashed()));
+            for (row, _) in &self.rows {
+                hash.update(self.texts.get(*row as usize)?.map(|row| row.text().hashed()).unwrap_or_default());
+            }
         }
         for prompt in &self.context_prompts {
             hash.update((prompt.len() as u64).to_le_bytes());
             hash.update(bytemuck::cast_slice::<u32, u8>(prompt));
         }
         self.key = hex(&hash.finalize());
+        Ok(())
+    }
+
+    /// Weights the sources, so that an epoch draws rows of each in proportion to its weight.
+    ///
+    /// # Errors
+    /// A source of which no row is left.
+    pub fn mix(&mut self, weights: Vec<f64>) -> Result<()> {
+        self.weights = weights;
+        if let Some(number) = self.of_sources().iter().position(|rows| *rows == 0) {
+            return Err(DataError::Option(format!(
+                "no row of data.mix.{number} is left to train on, so that it cannot have a weight; remove it, or see why its rows \
+                 are dropped: telos data inspect FILE"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The number of rows of each source; empty if they are not weighted.
+    pub fn of_sources(&self) -> Vec<usize> {
+        let mut rows = vec![0; self.weights.len()];
+        for (row, _) in &self.rows {
+            if let Some(own) = rows.get_mut(usize::from(self.texts.source(*row as usize))) {
+                *own += 1;
+            }
+        }
+        rows
     }
 
     /// The number of sequences per row.
@@ -174,15 +246,29 @@ impl RowSet {
     }
 
     /// The tokens of sequence `index`.
-    fn bounds(&self, index: usize) -> Range<usize> {
+    fn bounds(&self, index: usize) -> Range<u64> {
         let end_of = |index: usize| self.ends.get(index).copied().unwrap_or_default();
         index.checked_sub(1).map_or(0, end_of)..end_of(index)
     }
 
-    /// Where the segments of sequence `index` end, under the name that objectives use; `None` if there are no segments.
-    fn ends_of(&self, index: usize) -> Option<(String, Vec<f64>)> {
-        let ends = self.segment_ends.get(self.bounds(index))?;
-        Some((names::SEGMENT_END.to_owned(), ends.iter().map(|end| f64::from(u8::from(*end))).collect()))
+    /// The number of tokens of sequence `index`.
+    fn length(&self, index: usize) -> usize {
+        let bounds = self.bounds(index);
+        bounds.end.saturating_sub(bounds.start) as usize
+    }
+
+    /// The ids of sequence `index`, and the flags of its tokens.
+    fn tokens_of(&self, index: usize) -> (Vec<u32>, Vec<u8>) {
+        let (begin, length) = (self.bounds(index).start, self.length(index));
+        let ids = self.ids.read_again(4 * begin, 4 * length);
+        let ids = ids.chunks_exact(4).map(|id| u32::from_ne_bytes(id.try_into().unwrap_or_default())).collect();
+        (ids, self.flags.read_again(begin, length))
+    }
+
+    /// Where the segments end in tokens with these flags, under the name that objectives use; `None` if there are no segments.
+    fn ends_of(&self, flags: &[u8]) -> Option<(String, Vec<f64>)> {
+        let ends = flags.iter().map(|flag| f64::from(u8::from(flag & SEGMENT_END != 0))).collect();
+        self.in_segments.then(|| (names::SEGMENT_END.to_owned(), ends))
     }
 
     /// The numbers of a sequence of row `index`: its group and side.
@@ -206,18 +292,28 @@ impl Examples for RowSet {
     }
 
     fn tokens(&self) -> u64 {
-        self.ids.len() as u64
+        self.flags.len()
     }
 
     fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan> {
-        shuffled(self.in_order(context, prefix), seed, epoch, context)
+        let spans = self.in_order(context, prefix);
+        if self.weights.is_empty() {
+            return shuffled(spans, seed, epoch, context);
+        }
+        let mut sources = vec![Vec::new(); self.weights.len()];
+        for span in spans {
+            let row = self.rows.get(span.document as usize).map_or(0, |(row, _)| *row as usize);
+            if let Some(own) = sources.get_mut(usize::from(self.texts.source(row))) {
+                own.push(span);
+            }
+        }
+        mixture::epoch(&sources, &self.weights, seed, epoch)
     }
 
     /// Rows are whole: they were truncated when they were tokenised. A pair's span has the length of both its
     /// sequences together.
     fn in_order(&self, _context: usize, _prefix: bool) -> Vec<DocumentSpan> {
-        let positions =
-            |row: usize| self.sequences_of(row).map(|s| self.bounds(s).len().saturating_sub(1)).sum::<usize>();
+        let positions = |row: usize| self.sequences_of(row).map(|s| self.length(s).saturating_sub(1)).sum::<usize>();
         let whole = |row: usize| DocumentSpan { document: row as u32, begin: 1, end: 1 + positions(row) as u32 };
         (0..self.rows.len()).map(whole).collect()
     }
@@ -229,22 +325,25 @@ impl Examples for RowSet {
             self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?))).collect();
         let lists: BTreeMap<String, Vec<f64>> =
             self.lists.iter().filter_map(|(name, lists)| Some((name.clone(), lists.get(row)?.clone()))).collect();
-        let sequence = |(place, sequence): (usize, usize)| Sequence {
-            ids: self.ids[self.bounds(sequence)].to_vec(),
-            supervised: self.supervised[self.bounds(sequence)].to_vec(),
-            columns: columns.clone(),
-            lists: lists.clone(),
-            of_tokens: self.ends_of(sequence).into_iter().collect(),
-            row: self.rows.get(row).copied().unwrap_or_default(),
-            per_sequence: self.numbers(row, place == 0, group),
-            context_prompt: self.context_prompts.get(row).cloned(),
-            ..Default::default()
+        let sequence = |(place, sequence): (usize, usize)| {
+            let (ids, flags) = self.tokens_of(sequence);
+            Sequence {
+                ids,
+                supervised: flags.iter().map(|flag| flag & SUPERVISED != 0).collect(),
+                columns: columns.clone(),
+                lists: lists.clone(),
+                of_tokens: self.ends_of(&flags).into_iter().collect(),
+                row: self.rows.get(row).map_or(0, |(row, _)| u64::from(*row)),
+                per_sequence: self.numbers(row, place == 0, group),
+                context_prompt: self.context_prompts.get(row).cloned(),
+                ..Default::default()
+            }
         };
         self.sequences_of(row).enumerate().map(sequence).collect()
     }
 
     fn usual_length(&self, context: usize) -> usize {
-        (self.ids.len() - self.ends.len()).checked_div(self.rows.len()).unwrap_or(context).max(1)
+        (self.flags.len() as usize - self.ends.len()).checked_div(self.rows.len()).unwrap_or(context).max(1)
     }
 
     /// At random: rows are often in a regular order (task after task), and every n-th row would then be of one
@@ -253,7 +352,9 @@ impl Examples for RowSet {
         order::some(all, kept)
     }
 
-    fn row_text(&self, row: u64) -> Option<&RowText> {
-        self.texts.get(self.rows.binary_search(&row).ok()?)
+    fn row_text(&self, row: u64) -> Option<RowText> {
+        let place = self.rows.binary_search_by_key(&row, |(row, _)| u64::from(*row)).ok()?;
+        let (_, is_cut) = self.rows.get(place)?;
+        Some(RowText { is_cut: *is_cut, ..self.texts.again(row as usize)?.text() })
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::row::Row;
+use super::store::{Packed, Rows};
 use crate::data::error::{DataError, Result};
 
 /// How rows are held out.
@@ -34,54 +35,68 @@ pub const HELD_OUT: &[&str] = &["test", "validation", "valid", "val", "dev", "ev
 #[derive(Debug, Default)]
 pub struct Sides {
     /// To train on.
-    pub train: Vec<Row>,
+    pub train: Rows,
     /// To evaluate on.
-    pub held_out: Vec<Row>,
+    pub held_out: Rows,
     /// Number of training rows removed because their question is held out.
     pub leaks: usize,
 }
 
-/// Splits `rows` of the data called `name`.
-///
-/// # Errors
-/// A share outside [0, 1); a column that a row lacks or that has an unknown value; a side without rows.
-pub fn split(name: &str, rows: Vec<Row>, split: &Split) -> Result<Sides> {
-    let (train, held_out) = match split {
-        Split::Share(share) => by_hash(name, rows, *share, |row| Ok(row.question()))?,
-        Split::Groups { share, column } => by_hash(name, rows, *share, |row| group(row, column))?,
-        Split::Column(column) => by_column(rows, column)?,
-    };
-    Ok(without_shared_questions(train, held_out))
+impl Sides {
+    /// Adds a row to the side that `split` decides.
+    ///
+    /// # Errors
+    /// A share outside [0, 1); a column that the row lacks or that has an unknown value; a full disk.
+    pub fn add(&mut self, packed: &Packed, split: &Split) -> Result<()> {
+        let row = packed.row();
+        let is_held_out = match split {
+            Split::Share(share) => fraction(&row.question()) < checked(*share)?,
+            Split::Groups { share, column } => fraction(&group(row, column)?) < checked(*share)?,
+            Split::Column(column) => is_held_out(row, column)?,
+        };
+        if is_held_out { self.held_out.push(packed) } else { self.train.push(packed) }
+    }
+
+    /// Checks the sides of the data called `name` after the last row was added.
+    ///
+    /// # Errors
+    /// A side without rows although the other has some.
+    pub fn check(&self, name: &str, split: &Split) -> Result<()> {
+        let (Split::Share(share) | Split::Groups { share, .. }) = split else { return Ok(()) };
+        let (what, share) = (name.to_owned(), checked(*share)?);
+        match (self.train.is_empty(), self.held_out.is_empty()) {
+            (true, false) => Err(DataError::NothingToTrain { what, share }),
+            (false, true) if share > 0.0 => Err(DataError::NothingHeldOut { what, share }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the training rows whose question is held out. `split`: how the sides were made; `None`: from separate files.
+    ///
+    /// # Errors
+    /// Rows that cannot be read again.
+    pub fn remove_shared_questions(&mut self, split: Option<&Split>) -> Result<()> {
+        // Rows with the same question are on one side already.
+        if matches!(split, Some(Split::Share(_))) {
+            return Ok(());
+        }
+        let mut questions = BTreeSet::new();
+        for row in self.held_out.iter() {
+            questions.insert(digest(&row?.question()));
+        }
+        let kept = self.train.iter().map(|row| Ok(!questions.contains(&digest(&row?.question()))));
+        let kept = kept.collect::<Result<Vec<bool>>>()?;
+        self.leaks = kept.iter().filter(|kept| !**kept).count();
+        if self.leaks > 0 { self.train.retain(&kept) } else { Ok(()) }
+    }
 }
 
-/// Both sides as given, without the training rows whose question is held out.
-pub fn without_shared_questions(mut train: Vec<Row>, held_out: Vec<Row>) -> Sides {
-    let questions: BTreeSet<String> = held_out.iter().map(Row::question).collect();
-    let before = train.len();
-    train.retain(|row| !questions.contains(&row.question()));
-    Sides { leaks: before - train.len(), train, held_out }
+fn checked(share: f64) -> Result<f64> {
+    if (0.0..1.0).contains(&share) { Ok(share) } else { Err(DataError::HeldOutShare(share)) }
 }
 
-fn by_hash(
-    name: &str,
-    rows: Vec<Row>,
-    share: f64,
-    key: impl Fn(&Row) -> Result<String>,
-) -> Result<(Vec<Row>, Vec<Row>)> {
-    if !(0.0..1.0).contains(&share) {
-        return Err(DataError::HeldOutShare(share));
-    }
-    let places: Vec<f64> = rows.iter().map(|row| Ok(fraction(&key(row)?))).collect::<Result<_>>()?;
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    for (row, place) in rows.into_iter().zip(places) {
-        if place < share { held_out.push(row) } else { train.push(row) }
-    }
-    let what = name.to_owned();
-    match (train.is_empty(), held_out.is_empty()) {
-        (true, false) => Err(DataError::NothingToTrain { what, share }),
-        (false, true) if share > 0.0 => Err(DataError::NothingHeldOut { what, share }),
-        _ => Ok((train, held_out)),
-    }
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
 }
 
 /// A number in [0, 1) that depends only on the text.
@@ -102,21 +117,18 @@ fn group(row: &Row, column: &str) -> Result<String> {
     }
 }
 
-fn by_column(rows: Vec<Row>, column: &str) -> Result<(Vec<Row>, Vec<Row>)> {
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    for row in rows {
-        let word = value(&row, column)?.as_str().unwrap_or_default().to_lowercase();
-        match word.as_str() {
-            word if TRAIN.contains(&word) => train.push(row),
-            word if HELD_OUT.contains(&word) => held_out.push(row),
-            _ => {
-                let known: Vec<&str> = TRAIN.iter().chain(HELD_OUT).copied().collect();
-                let what = format!("{} is not a side; expected one of: {}", value(&row, column)?, known.join(", "));
-                return Err(DataError::Json { place: row.place, key: column.to_owned(), what });
-            }
+fn is_held_out(row: &Row, column: &str) -> Result<bool> {
+    let value = value(row, column)?;
+    let word = value.as_str().unwrap_or_default().to_lowercase();
+    match word.as_str() {
+        word if TRAIN.contains(&word) => Ok(false),
+        word if HELD_OUT.contains(&word) => Ok(true),
+        _ => {
+            let known: Vec<&str> = TRAIN.iter().chain(HELD_OUT).copied().collect();
+            let what = format!("{value} is not a side; expected one of: {}", known.join(", "));
+            Err(DataError::Json { place: row.place.clone(), key: column.to_owned(), what })
         }
     }
-    Ok((train, held_out))
 }
 
 fn value<'a>(row: &'a Row, column: &str) -> Result<&'a Value> {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::kind::{ANSWER, LABEL, Part, RowKind};
 use super::message::{ASSISTANT, Message, role, words};
 use super::row::{Content, Row, RowCorpus};
+use crate::data::error::Result;
 
 /// The text of a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -120,10 +121,21 @@ impl Row {
 
 impl RowCorpus {
     /// The label of all rows to train on, if they have labels and all have the same one.
-    pub fn only_label(&self) -> Option<bool> {
-        let mut labels = self.train.iter().map(|row| row.columns.get(LABEL).and_then(number));
-        let first = labels.next().flatten().filter(|_| self.kind == RowKind::Unpaired)?;
-        labels.all(|label| label == Some(first)).then_some(first != 0.0)
+    ///
+    /// # Errors
+    /// Rows that cannot be read again.
+    pub fn only_label(&self) -> Result<Option<bool>> {
+        let mut only = None;
+        if self.kind == RowKind::Unpaired {
+            for row in self.train.iter() {
+                let label = row?.columns.get(LABEL).and_then(number);
+                if label.is_none() || only.is_some_and(|only| Some(only) != label) {
+                    return Ok(None);
+                }
+                only = label;
+            }
+        }
+        Ok(only.map(|label| label != 0.0))
     }
 }
 

@@ -5,7 +5,7 @@ use plugin_api::manifest::DataKind;
 use crate::data::{
     corpus::Corpus,
     error::Result,
-    rows::{RowCorpus, RowKind, SEPARATOR, Truncation},
+    rows::{Filter, RowCorpus, RowKind, SEPARATOR, Truncation},
 };
 
 /// Where an experiment's data comes from: a table of keys that is read as running text or rows.
@@ -65,6 +65,8 @@ pub struct Writing<'a> {
     pub truncation: Option<Truncation>,
     /// The most positions of a row; `None`: the model's context length.
     pub max_length: Option<usize>,
+    /// The lengths of rows that are kept.
+    pub filter: Filter,
 }
 
 /// What batches of this kind of data are counted in.

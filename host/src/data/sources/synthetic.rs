@@ -17,7 +17,7 @@ use crate::data::corpus::Corpus;
 use crate::data::document::Document;
 use crate::data::error::{DataError, Result};
 use crate::data::rows::kind::LABEL;
-use crate::data::rows::{Content, Part, Place, Row, RowCorpus, RowKind};
+use crate::data::rows::{Content, Part, Place, Row, RowCorpus, RowKind, Rows};
 use crate::data::source::Source;
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
@@ -237,7 +237,8 @@ impl SyntheticOptions {
         let side = |split, rows| -> Vec<Row> { (0..rows).map(|index| row(split, index)).collect() };
         let (train, held_out) = (side(Split::Train, self.rows), side(Split::HeldOut, self.held_out_rows));
         let sources = vec![source(train.iter().chain(&held_out).flat_map(texts))];
-        Ok(RowCorpus { name: "the synthetic rows".into(), kind, train, held_out, leaks: 0, sources })
+        let (train, held_out) = (Rows::of(train)?.into(), Rows::of(held_out)?.into());
+        Ok(RowCorpus { name: "the synthetic rows".into(), kind, train, held_out, sources, ..RowCorpus::default() })
     }
 
     /// The parts of a row, and its columns.

@@ -104,8 +104,15 @@ fn gotcha_51_rows_of_messages_are_the_tokens_of_apply_chat_template() {
         let template = tokenizer.chat_template().unwrap_or_else(|| panic!("{name}: no template"));
         let encode = |kind, line: Value| {
             let template = Some(template);
-            let case =
-                Case { kind, tokenizer: &tokenizer, template, longest: 200, truncation: None, reads: Reads::default() };
+            let case = Case {
+                kind,
+                tokenizer: &tokenizer,
+                template,
+                longest: 200,
+                truncation: None,
+                filter: Default::default(),
+                reads: Reads::default(),
+            };
             case.encode(&[line]).0.into_iter().map(|sequence| sequence.ids).collect::<Vec<_>>()
         };
         let eos = tokenizer.eos().unwrap();
@@ -136,8 +143,15 @@ fn gotcha_51_rows_without_a_published_template_begin_like_texts() {
     let plain = plain(&tokenizer);
     for (template, expected) in [(None, vec![257, 113, 97, 258]), (Some(plain.as_str()), vec![257, 113, 10, 97, 258])] {
         let kind = RowKind::PromptCompletion;
-        let case =
-            Case { kind, tokenizer: &tokenizer, template, longest: 200, truncation: None, reads: Reads::default() };
+        let case = Case {
+            kind,
+            tokenizer: &tokenizer,
+            template,
+            longest: 200,
+            truncation: None,
+            filter: Default::default(),
+            reads: Reads::default(),
+        };
         assert_eq!(case.encode(std::slice::from_ref(&line)).0[0].ids, expected, "{template:?}");
     }
     assert!(ChatTemplate::new(&plain, &tokenizer).unwrap().is_plain());
@@ -245,8 +259,15 @@ fn a_text_with_a_token_outside_the_model_is_refused() {
     }
     assert!(tokenizer.notes().iter().any(|note| note.contains("259 tokens")), "{:?}", tokenizer.notes());
     let kind = RowKind::PromptCompletion;
-    let case =
-        Case { kind, tokenizer: &tokenizer, template: None, longest: 99, truncation: None, reads: Reads::default() };
+    let case = Case {
+        kind,
+        tokenizer: &tokenizer,
+        template: None,
+        longest: 99,
+        truncation: None,
+        filter: Default::default(),
+        reads: Reads::default(),
+    };
     let good = json!({"prompt": "q<|a|>", "completion": "a"});
     assert!(case.data(std::slice::from_ref(&good)).is_ok());
     let error = case.data(&[good, json!({"prompt": "q", "completion": "<|b|>"})]).err().unwrap().to_string();
@@ -271,6 +292,7 @@ fn gotcha_45_end_tokens_of_the_models_folder_end_answers() -> Result<()> {
         template: Some(template),
         longest: 99,
         truncation: None,
+        filter: Default::default(),
         reads: Reads::default(),
     };
     let (rows, _) = case.encode(&[json!({"prompt": "q", "completion": "yes"})]);
@@ -326,8 +348,15 @@ fn gotcha_51_no_beginning_token_is_added_to_a_templates_text() {
     let row: Value = serde_json::from_str(row.lines().next().unwrap()).unwrap();
     let ids = |template: &str| {
         let (kind, template) = (RowKind::PromptCompletion, Some(template));
-        let case =
-            Case { kind, tokenizer: &tokenizer, template, longest: 999, truncation: None, reads: Reads::default() };
+        let case = Case {
+            kind,
+            tokenizer: &tokenizer,
+            template,
+            longest: 999,
+            truncation: None,
+            filter: Default::default(),
+            reads: Reads::default(),
+        };
         case.encode(std::slice::from_ref(&row)).0.remove(0).ids
     };
     let template = fs::read_to_string(case.join("nobos.jinja")).unwrap();

@@ -7,15 +7,14 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::data::error::{DataError, Result};
 use crate::data::reading::format::running_text::{check_learned_text, check_running_text};
-use crate::data::reading::format::{Purpose, text};
+use crate::data::reading::format::text;
 use crate::data::rows::read::jsonl;
 use crate::data::rows::{Columns, Row, RowKind};
 
 const ROW: &str = r#"{"prompt": "q: ", "completion": "ä"}"#;
 
 fn rows(name: &str, bytes: &[u8]) -> Result<Vec<Row>> {
-    let text = text(name.as_ref(), bytes.to_vec(), Purpose::Rows)?;
-    jsonl::parse(name.as_ref(), &text, RowKind::PromptCompletion, &Columns::new())
+    Ok(jsonl::parse_bytes(name.as_ref(), bytes, RowKind::PromptCompletion, &Columns::new(), None)?.0)
 }
 
 fn described(row: &Row) -> String {
@@ -41,10 +40,10 @@ fn a_byte_order_mark_is_not_part_of_the_data() {
         let found: Vec<String> = rows("r.jsonl", file.as_bytes()).unwrap().iter().map(described).collect();
         assert_eq!(found, ["r.jsonl:1 q: ä", "r.jsonl:2 q: ä"]);
     }
-    let running = text("t.txt".as_ref(), format!("{mark}ab").into_bytes(), Purpose::Text).unwrap();
+    let running = text("t.txt".as_ref(), format!("{mark}ab").into_bytes()).unwrap();
     assert_eq!(running, "ab");
     // A mark elsewhere in a text is an ordinary character.
-    assert_eq!(text("t.txt".as_ref(), format!("a{mark}b").into_bytes(), Purpose::Text).unwrap(), format!("a{mark}b"));
+    assert_eq!(text("t.txt".as_ref(), format!("a{mark}b").into_bytes()).unwrap(), format!("a{mark}b"));
 }
 
 /// Catches the wrong byte order, a byte order mark that stays, and half a character.
@@ -91,7 +90,7 @@ fn parquet_is_read() {
     assert_eq!(shown, ["chats.parquet:1 q1a1", "chats.parquet:2 q2ä2"]);
     let columns: Vec<String> = rows.iter().map(|row| serde_json::to_string(&row.columns).unwrap()).collect();
     assert_eq!(columns, [r#"{"id":9007199254740993,"score":0.5}"#, r#"{"id":-9007199254740993,"score":null}"#]);
-    let running = text("chats.parquet".as_ref(), bytes.clone(), Purpose::Text).unwrap_err();
+    let running = text("chats.parquet".as_ref(), bytes.clone()).unwrap_err();
     assert_eq!(running.to_string(), "chats.parquet is a Parquet file, which holds rows and not running text");
     for damaged in [&bytes[..bytes.len() / 2], b"PAR1".as_slice()] {
         let error = self::rows("a/b c.parquet", damaged).unwrap_err();
@@ -112,21 +111,19 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
         (b"PK\x03\x04\x14\0", "a zip archive", "unzip r.jsonl"),
         (b"BZh91AY&SY\0", "compressed by bzip2", "bzip2 -dk r.jsonl"),
         (b"\xFD7zXZ\0\0", "compressed by xz", "xz -dk r.jsonl"),
-        (b"\x28\xB5\x2F\xFD\0", "compressed by Zstandard", "zstd -d r.jsonl"),
-        (b"ARROW1\0\0\0", "an Arrow (Feather) file", "pandas.read_feather('r.jsonl').to_json('r.converted.jsonl'"),
+        (b"\x28\xB5\x2F\xFD\0", "a damaged Zstandard file (", "zstd -t r.jsonl"),
         (b"{\"a\": \"\0\xFF\"}", "binary data and not text (a zero byte at offset 7)", "pattern"),
     ] {
-        for purpose in [Purpose::Rows, Purpose::Text] {
-            let error = text("r.jsonl".as_ref(), bytes.to_vec(), purpose).unwrap_err();
+        for error in [text("r.jsonl".as_ref(), bytes.to_vec()).unwrap_err(), rows("r.jsonl", bytes).unwrap_err()] {
             let (shown, hint) = (error.to_string(), error.hint().unwrap());
             assert!(shown.starts_with(&format!("r.jsonl is {what}")) && hint.contains(remedy), "{shown}: {hint}");
         }
     }
     // Latin-1, for which iconv is right.
-    let latin = text("r.txt".as_ref(), b"ab\xE9".to_vec(), Purpose::Text).unwrap_err();
+    let latin = text("r.txt".as_ref(), b"ab\xE9".to_vec()).unwrap_err();
     assert!(matches!(latin, DataError::NotUtf8 { byte: 0xE9, offset: 2, line: 1, .. }), "{latin}");
     // A text may begin with "BZh" too.
-    assert_eq!(text("r.txt".as_ref(), b"BZhang".to_vec(), Purpose::Text).unwrap(), "BZhang");
+    assert_eq!(text("r.txt".as_ref(), b"BZhang".to_vec()).unwrap(), "BZhang");
 }
 
 /// Catches line numbers that are not those of the file, and rows that are lost or doubled.
@@ -178,19 +175,34 @@ fn invalid_json_is_reported_with_one_line_and_column() {
     }
 }
 
-/// Catches tables that are refused as invalid JSON.
+/// Catches tables that are refused, cells that lose their line breaks or quotation marks, and a table whose text columns
+/// become numbers.
 #[test]
-fn tables_are_named() {
-    for (name, file, what) in [
-        ("r.csv", "prompt,completion\na,b\n", "a table of values separated by commas (CSV)"),
-        ("r.tsv", "prompt\tcompletion\na\tb\n", "a table of values separated by tabs (TSV)"),
-        ("r", "prompt,completion\n\"a, b\",b\n", "a table of values separated by commas (CSV)"),
+fn tables_are_read() {
+    for (name, file) in [
+        ("r.csv", "\u{FEFF}prompt,completion,n,m\n\"a, \"\"1\"\"\",\"b\nc\",0.5,\n7,8,2,x\n"),
+        ("r.tsv", "prompt\tcompletion\tn\tm\n\"a, \"\"1\"\"\"\t\"b\nc\"\t0.5\t\n7\t8\t2\tx\n"),
+        ("r.CSV", "prompt,completion,n,m\r\n\"a, \"\"1\"\"\",\"b\nc\",0.5,\r\n7,8,2,x"),
     ] {
-        let error = rows(name, file.as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), format!("{name} is {what}, and not JSON lines"));
-        let hint = error.hint().unwrap();
-        assert!(hint.contains("csv.DictReader") && hint.ends_with(&format!("< {name} > r.jsonl")), "{hint}");
+        let found = rows(name, file.as_bytes()).unwrap();
+        let shown: Vec<String> = found.iter().map(described).collect();
+        assert_eq!(shown, [format!("{name}:2 a, \"1\"b\nc"), format!("{name}:4 78")]);
+        let columns: Vec<String> = found.iter().map(|row| serde_json::to_string(&row.columns).unwrap()).collect();
+        assert_eq!(columns, [r#"{"n":0.5,"m":null}"#, r#"{"n":2,"m":"x"}"#]);
     }
+    // Without the name, two lines with as many commas are enough.
+    assert_eq!(described(&rows("r", b"prompt,completion\n\"a, b\",b\n").unwrap()[0]), "r:2 a, bb");
+    for (file, what) in [
+        ("prompt,completion\na,b\na,b,c\n", "r.csv:3: 3 cells, and the first line has 2"),
+        ("prompt,prompt\na,b\n", "r.csv:1: `prompt`: two columns have this name"),
+        ("messages,id\n\"[{'role': 'user'}]\",1\n", "r.csv:2: `messages`: a list in Python's notation"),
+        ("a,b\n1,2\n", "r.csv:2: needs `messages`, or `prompt` and `completion`; it has `a`, `b`"),
+    ] {
+        let error = rows("r.csv", file.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with(what), "{error}");
+    }
+    let error = rows("r.csv", b"prompt,completion\na,b\na,\xE9\n").unwrap_err();
+    assert!(matches!(error, DataError::NotUtf8 { byte: 0xE9, offset: 24, line: 3, .. }), "{error}");
 }
 
 /// Catches a loss that is measured on a file's syntax, and texts that are refused because they contain braces.

@@ -2,6 +2,7 @@
 
 mod batching;
 mod cached;
+mod containers;
 mod folders;
 mod formats;
 mod packing;

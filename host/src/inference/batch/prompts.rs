@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::request::{PromptsToAnswer, REFERENCE};
 use crate::{
     data::{
-        DataError,
+        DataError, Source,
         rows::{ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, SEPARATOR, role, split::Split},
     },
     error::{Error, Result},
@@ -36,8 +36,7 @@ pub(super) struct Read {
 /// # Errors
 /// Files that cannot be read; a row without a prompt, with file and line; a template that fails.
 pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer) -> Result<Read> {
-    let corpus = read_rows(&wanted.paths, &wanted.columns)?;
-    let rows = corpus.train;
+    let (rows, sources) = read_rows(&wanted.paths, &wanted.columns)?;
     let layout = layout(&opened.tokenizer, wanted.chat_template.as_deref(), rows.iter().any(Row::has_messages))?;
     let is_templated = rows.iter().any(|row| layout.templates(row));
     if is_templated {
@@ -65,8 +64,8 @@ pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer) -> Result<Read
             row: row.text().written,
         });
     }
-    let source = |source: &crate::data::Source| json!({"bytes": source.bytes, "sha256": source.sha256});
-    let sources = corpus.sources.iter().map(source).collect();
+    let source = |source: &Source| json!({"bytes": source.bytes, "sha256": source.sha256});
+    let sources = sources.iter().map(source).collect();
     Ok(Read { prompts, sources, template: is_templated.then(|| layout.template.source().to_owned()) })
 }
 
@@ -75,17 +74,19 @@ pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer) -> Result<Read
 ///
 /// # Errors
 /// Rows that are neither, with file and line.
-fn read_rows(paths: &[String], columns: &Columns) -> Result<RowCorpus> {
+fn read_rows(paths: &[String], columns: &Columns) -> Result<(Vec<Row>, Vec<Source>)> {
     let options = |columns: Columns| RowOptions {
         paths: paths.to_vec(),
         eval_paths: Vec::new(),
         split: Split::Share(0.0),
         columns,
+        format: None,
+        mix: Vec::new(),
         separator: SEPARATOR.to_owned(),
     };
     let name = paths.join(", ");
     let error = match options(columns.clone()).read(RowKind::Prompt) {
-        Ok(corpus) => return Ok(corpus),
+        Ok(corpus) => return taken(corpus),
         Err(DataError::Empty(_) | DataError::NoRow { .. }) => {
             return Err(Error::request(format!("{name}: there is no prompt"))
                 .with_hint("give a file with a row in each line: {\"prompt\": ...} or {\"messages\": [...]}"));
@@ -93,15 +94,16 @@ fn read_rows(paths: &[String], columns: &Columns) -> Result<RowCorpus> {
         Err(error @ DataError::Json { .. }) => error,
         Err(error) => return Err(error.into()),
     };
-    if let Ok(mut corpus) = options(columns.clone()).read(RowKind::PromptCompletion) {
-        corpus.train.iter_mut().try_for_each(open_conversation)?;
-        return Ok(corpus);
+    if let Ok(corpus) = options(columns.clone()).read(RowKind::PromptCompletion) {
+        let (mut rows, sources) = taken(corpus)?;
+        rows.iter_mut().try_for_each(open_conversation)?;
+        return Ok((rows, sources));
     }
     let mut columns = columns.clone();
     let has_messages = columns.values().all(|written| written != Part::Messages.name());
     if has_messages && columns.insert(Part::Prompt.name().to_owned(), Part::Messages.name().to_owned()).is_none() {
         match options(columns).read(RowKind::Prompt) {
-            Ok(corpus) => return Ok(corpus),
+            Ok(corpus) => return taken(corpus),
             // An error about a message itself, whose key is `prompt[0].role`, for example.
             Err(DataError::Json { place, key, what }) if key.starts_with(Part::Prompt.name()) => {
                 let key = key.replacen(Part::Prompt.name(), Part::Messages.name(), 1);
@@ -111,6 +113,12 @@ fn read_rows(paths: &[String], columns: &Columns) -> Result<RowCorpus> {
         }
     }
     Err(error.into())
+}
+
+/// The rows of a corpus and their files.
+fn taken(corpus: RowCorpus) -> Result<(Vec<Row>, Vec<Source>)> {
+    let rows = corpus.train.iter().collect::<Result<Vec<_>, _>>()?;
+    Ok((rows, corpus.sources))
 }
 
 /// Turns a conversation into a prompt: its last answer, if it ends with one, becomes a column.

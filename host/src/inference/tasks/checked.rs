@@ -183,8 +183,9 @@ impl Opened {
 /// The columns of a prompt's row: its own, and the answer that it gives elsewhere, such as a completion, as `answer`.
 fn columns(data: &dyn Examples, prompt: &EvalPrompt, own: Vec<(String, Column)>) -> Vec<(String, Column)> {
     let row = data.row_text(prompt.prompt().row);
-    let mut columns = if own.is_empty() { row.map(|row| row.columns.clone()).unwrap_or_default() } else { own };
-    if let Some(answer) = row.and_then(|row| row.answer.clone())
+    let mut columns =
+        if own.is_empty() { row.as_ref().map(|row| row.columns.clone()).unwrap_or_default() } else { own };
+    if let Some(answer) = row.and_then(|row| row.answer)
         && columns.iter().all(|(name, _)| name != ANSWER)
     {
         columns.push((ANSWER.to_owned(), Column::Text(answer)));

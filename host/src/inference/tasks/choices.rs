@@ -9,7 +9,7 @@
 //! per character   log p(choice | prompt) / characters             acc_norm of lm-evaluation-harness
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ use crate::{
         DataError,
         batches::batcher::eval_batches,
         rows::{
-            ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, SEPARATOR, Truncation,
+            ASSISTANT, Columns, Content, Filter, Part, Row, RowCorpus, RowKind, RowOptions, Rows, SEPARATOR,
+            Truncation,
             encode::{Encoder, Reads},
             kind::ANSWER,
             split::Split,
@@ -105,7 +106,7 @@ impl Opened {
         let corpus = RowCorpus {
             name: wanted.paths.join(", "),
             kind: RowKind::PromptCompletion,
-            train: choices.collect(),
+            train: Arc::new(Rows::of(choices)?),
             ..RowCorpus::default()
         };
         let context = self.model.config().context as usize;
@@ -114,6 +115,7 @@ impl Opened {
             layout: &layout,
             longest: context,
             truncation: Some(Truncation::Left),
+            filter: Filter::default(),
             context: None,
             reads: Reads::default(),
         };
@@ -202,12 +204,14 @@ fn read(wanted: &ChoicesToEvaluate) -> Result<Vec<Row>> {
             eval_paths: Vec::new(),
             split: Split::Share(0.0),
             columns: columns.clone(),
+            format: None,
+            mix: Vec::new(),
             separator: SEPARATOR.to_owned(),
         };
         options.read(RowKind::Prompt)
     };
     let error = match read(&wanted.columns) {
-        Ok(corpus) => return Ok(corpus.train),
+        Ok(corpus) => return Ok(corpus.train.iter().collect::<Result<Vec<_>, _>>()?),
         Err(DataError::Empty(_) | DataError::NoRow { .. }) => {
             return Err(Error::request(format!("{}: there is no question", wanted.paths.join(", "))).with_hint(EXAMPLE));
         }
@@ -217,7 +221,7 @@ fn read(wanted: &ChoicesToEvaluate) -> Result<Vec<Row>> {
     if columns.insert(Part::Prompt.name().to_owned(), "question".to_owned()).is_none()
         && let Ok(corpus) = read(&columns)
     {
-        return Ok(corpus.train);
+        return Ok(corpus.train.iter().collect::<Result<Vec<_>, _>>()?);
     }
     Err(Error::from(error).with_hint(EXAMPLE))
 }

@@ -1,6 +1,6 @@
 //! Win rate: which of two files of answers to the same prompts a reward model prefers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::{
         DataError,
         batches::{batcher::eval_sequences, pack::pack},
         rows::{
-            Content, Part, Row, RowCorpus, RowKind, RowOptions, SEPARATOR,
+            Content, Filter, Part, Row, RowCorpus, RowKind, RowOptions, Rows, SEPARATOR,
             encode::{Encoder, Reads},
             kind::LABEL,
             split::Split,
@@ -127,11 +127,10 @@ impl Opened {
             let what = format!("every pair of answers is too long for {}", self.folder.display());
             return Err(Error::request(what).with_hint("shorten the answers: telos generate --max-tokens"));
         }
-        let means = |of: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
-            by_prompt.values().map(|numbers| mean(of(numbers)).0).collect()
-        };
-        (figures.win_rate, figures.win_rate_stderr) = mean(&means(|(wins, _)| wins));
-        (figures.difference, figures.difference_stderr) = mean(&means(|(_, differences)| differences));
+        let (wins, differences): (Vec<f64>, Vec<f64>) =
+            by_prompt.values().map(|(wins, differences)| (mean(wins).0, mean(differences).0)).unzip();
+        (figures.win_rate, figures.win_rate_stderr) = mean(&wins);
+        (figures.difference, figures.difference_stderr) = mean(&differences);
         (figures.score, figures.other_score) = (mean(&all).0, mean(&all_others).0);
         figures.prompts = by_prompt.len();
         Ok(figures)
@@ -145,13 +144,19 @@ impl Opened {
             row.columns.retain(|column, _| column == "completion_ended");
             row.columns.insert(LABEL.to_owned(), 1.into());
         }
-        let corpus = RowCorpus { name: name.to_owned(), kind: RowKind::Unpaired, train: rows, ..RowCorpus::default() };
+        let corpus = RowCorpus {
+            name: name.to_owned(),
+            kind: RowKind::Unpaired,
+            train: Arc::new(Rows::of(rows)?),
+            ..RowCorpus::default()
+        };
         let context = self.model.config().context as usize;
         let encoder = Encoder {
             tokenizer: &self.tokenizer,
             layout: &layout,
             longest: context,
             truncation: None,
+            filter: Filter::default(),
             context: None,
             // A score is computed at the last token.
             reads: Reads { last: true, ..Reads::default() },
@@ -181,16 +186,19 @@ fn read(path: &str) -> Result<Vec<Row>> {
         eval_paths: Vec::new(),
         split: Split::Share(0.0),
         columns: Default::default(),
+        format: None,
+        mix: Vec::new(),
         separator: SEPARATOR.to_owned(),
     };
     let corpus = options.read(RowKind::PromptCompletion).map_err(Error::from)?;
-    for row in &corpus.train {
+    let rows = corpus.train.iter().collect::<Result<Vec<_>, _>>()?;
+    for row in &rows {
         if !matches!(row.parts.get(&Part::Completion), Some(Content::Text(_) | Content::Messages(_))) {
             let what = "expected a prompt with a completion, as `telos generate --prompts` writes them".to_owned();
             return Err(DataError::Json { place: row.place.clone(), key: "completion".into(), what }.into());
         }
     }
-    Ok(corpus.train)
+    Ok(rows)
 }
 
 /// Checks that both files answer the same prompts in the same order.

@@ -160,12 +160,15 @@ mod tests {
         let rows = |truncation| {
             Data::Jsonl(Jsonl {
                 path: Vec::new(),
+                mix: Vec::new(),
+                filter: Default::default(),
                 held_out: HeldOut::Fraction { held_out: 0.0 },
                 group_column: None,
                 chat_template: None,
                 max_length: None,
                 truncation,
                 segment_separator: None,
+                format: None,
                 columns: Default::default(),
             })
         };

@@ -15,7 +15,7 @@ use crate::{
     data::{
         Corpus, TrainingData,
         rows::{
-            Row, RowCorpus, RowCounts, RowKind,
+            Every, RowCorpus, RowCounts, RowKind,
             encode::{Encoder, Reads},
             layout::RowLayout,
             template::DOCUMENTS,
@@ -108,7 +108,7 @@ impl Setup {
         let unscored = experiment.eval.generate.is_some() && experiment.reward.is_empty() && kind != RowKind::Prompt;
         if unscored
             && mistakes.are_free(&["eval.generate", "reward"])
-            && corpus.held_out.iter().all(|row| row.text().answer.is_none())
+            && Every(&[&corpus.held_out]).find(|row| row.text().answer.is_some())?.is_none()
         {
             let why =
                 "no held-out prompt has a column `answer` to compare with; name another column by data.columns.answer";
@@ -118,8 +118,8 @@ impl Setup {
         if !self.check_objective_columns(required, &corpus, mistakes)? {
             return Ok(None);
         }
-        let Writing { chat_template, truncation, .. } = source.writing();
-        let has_messages = corpus.train.iter().chain(&corpus.held_out).any(Row::has_messages);
+        let Writing { chat_template, truncation, filter, .. } = source.writing();
+        let has_messages = Every(&[&corpus.train, &corpus.held_out]).survey().with_messages > 0;
         let layout = mistakes.check("data.chat_template", self.layout(chat_template, has_messages))?;
         let Some((layout, file)) = layout else { return Ok(None) };
         let longest = self.longest_row(kind);
@@ -129,6 +129,7 @@ impl Setup {
             layout: &layout,
             longest,
             truncation,
+            filter,
             context,
             reads: reads(required),
         };
@@ -149,14 +150,15 @@ impl Setup {
         required: &[Required],
         counts: &mut RowCounts,
     ) -> Result<()> {
-        let every: Vec<&Row> = corpus.train.iter().chain(&corpus.held_out).collect();
+        let sides = [&*corpus.train, &*corpus.held_out];
+        let (every, survey) = (Every(&sides), Every(&sides).survey());
         let mut read = self.read_columns()?;
         read.extend(required.iter().flat_map(|one| &one.requirements.columns).map(|column| column.name.clone()));
-        if every.iter().all(|row| layout.reads_documents(row) || !row.has(DOCUMENTS)) {
+        if !survey.has(DOCUMENTS) || every.find(|row| !layout.reads_documents(row) && row.has(DOCUMENTS))?.is_none() {
             read.insert(DOCUMENTS.to_owned());
         }
-        counts.unread_columns = unread::unread(&every, corpus.kind, &read);
-        counts.undeclared_columns = unread::undeclared(&every, corpus.kind, &read, |name| self.names_column(name));
+        counts.unread_columns = unread::unread(&survey, corpus.kind, &read);
+        counts.undeclared_columns = unread::undeclared(&survey, corpus.kind, &read, |name| self.names_column(name));
         // Columns that never reach an objective are reported by other notes.
         let undeclared = std::mem::take(&mut counts.undeclared_columns);
         let is_reported = |name: &String| {

@@ -84,10 +84,10 @@ fn eval_prompt(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Re
         return Ok(None);
     }
     let own = data.row_text(row.row);
-    let length = answer_length(tokenizer, row, start, own.and_then(|row| row.answer.as_deref()))?;
+    let length = answer_length(tokenizer, row, start, own.as_ref().and_then(|row| row.answer.as_deref()))?;
     let has_no_end = start + length == row.ids.len() && !row.ids.last().is_some_and(|id| tokenizer.is_end(*id));
     // A template's marks may leave out the token that ends an answer; the answer is complete even so.
-    let is_cut = has_no_end && own.is_none_or(|row| row.is_cut);
+    let is_cut = has_no_end && own.as_ref().is_none_or(|row| row.is_cut);
     let mut more_answers = Vec::new();
     let (answer, length) = match own.filter(|_| length == 0) {
         // The rest of a truncated answer is not known.
@@ -116,7 +116,7 @@ fn eval_prompt(data: &dyn Examples, tokenizer: &Tokenizer, row: &Sequence) -> Re
         ..row.clone()
     };
     let text = match data.row_text(row.row) {
-        Some(text) => text.prompt.clone(),
+        Some(text) => text.prompt,
         None => tokenizer.decode(&prompt.ids, true)?,
     };
     Ok(Some(EvalPrompt { prompt, answer, more_answers, length, text }))
@@ -196,13 +196,14 @@ mod tests {
                 layout: &layout,
                 longest: 128,
                 truncation: None,
+                filter: Default::default(),
                 context: None,
                 reads: Reads::default(),
             };
             let data = encoder.encode(&corpus).unwrap();
             let prompts = eval_prompts(&*data.held_out, &tokenizer, 100).unwrap();
             assert_eq!(prompts.len(), 10, "{kind:?}");
-            for (eval_prompt, row) in prompts.iter().zip(&corpus.held_out) {
+            for (eval_prompt, row) in prompts.iter().zip(corpus.held_out.to_vec()) {
                 let prompt: Vec<u32> = eval_prompt.prompt.ids.clone();
                 assert_eq!(tokenizer.decode(&prompt, false).unwrap().trim(), row.question());
                 let answer = eval_prompt.answer.as_deref().unwrap();
@@ -229,13 +230,18 @@ mod tests {
             let line = serde_json::json!({"messages": messages}).to_string();
             let kind = RowKind::PromptCompletion;
             let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &line, kind, &Default::default()).unwrap();
-            let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
+            let corpus = crate::data::rows::RowCorpus {
+                kind,
+                train: crate::data::rows::Rows::of(train).unwrap().into(),
+                ..Default::default()
+            };
             let layout = RowLayout { template: ChatTemplate::new(&template, &tokenizer).unwrap(), strings: false };
             let encoder = Encoder {
                 tokenizer: &tokenizer,
                 layout: &layout,
                 longest: 200,
                 truncation: None,
+                filter: Default::default(),
                 context: None,
                 reads: Reads::default(),
             };
@@ -264,13 +270,18 @@ mod tests {
         let text = row("c") + &row("defghij");
         let kind = RowKind::PromptCompletion;
         let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &text, kind, &Default::default()).unwrap();
-        let corpus = crate::data::rows::RowCorpus { kind, train, ..Default::default() };
+        let corpus = crate::data::rows::RowCorpus {
+            kind,
+            train: crate::data::rows::Rows::of(train).unwrap().into(),
+            ..Default::default()
+        };
         let layout = RowLayout { template: ChatTemplate::new(PLAIN, &tokenizer).unwrap(), strings: false };
         let encoder = Encoder {
             tokenizer: &tokenizer,
             layout: &layout,
             longest: 6,
             truncation: None,
+            filter: Default::default(),
             context: None,
             reads: Reads::default(),
         };

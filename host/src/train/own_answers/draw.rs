@@ -124,7 +124,7 @@ impl<'a> Drawing<'a> {
         let rounds = answers.chunks(self.samples).zip(scores.chunks(self.samples));
         for (prompt, (answers, scores)) in eval_prompts.iter().zip(rounds) {
             let answered: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).collect();
-            let row = data.row_text(prompt.prompt().row).map(|row| row.written.clone()).unwrap_or_default();
+            let row = data.row_text(prompt.prompt().row).map(|row| row.written).unwrap_or_default();
             collect.add(Prompt { row, as_messages }, &answered, scores)?;
         }
         Ok(())

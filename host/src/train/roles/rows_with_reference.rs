@@ -67,7 +67,7 @@ impl Examples for RowsWithReference {
         self.inner.some(all, kept)
     }
 
-    fn row_text(&self, row: u64) -> Option<&RowText> {
+    fn row_text(&self, row: u64) -> Option<RowText> {
         self.inner.row_text(row)
     }
 }

@@ -71,7 +71,7 @@ impl Policy<'_> {
     fn read(&self, prompt: &Sequence, tokens: &[u32], ended: bool) -> Result<Answer> {
         let words = &tokens[..tokens.len() - usize::from(ended)];
         let (text, columns) = match self.data.row_text(prompt.row) {
-            Some(row) => (row.prompt.clone(), row.columns.clone()),
+            Some(row) => (row.prompt, row.columns),
             None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
         };
         let (completion, mut ends) = text_of(self.tokenizer, &prompt.ids, words)?;

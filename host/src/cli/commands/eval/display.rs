@@ -120,7 +120,7 @@ impl fmt::Display for TextFigures {
         let counted = self.end_tokens > 0;
         let how = if counted { format!(", {ends} counted") } else { String::new() };
         let text = |value: Option<f64>| value.filter(|_| counted);
-        writeln!(f, "loss            {:.6}{} nats per token{how}", self.loss, error(self.loss_stderr, 6))?;
+        writeln!(f, "loss            {:.6} nats per token{how}{}", self.loss, error(self.loss_stderr, 6))?;
         if let Some(loss) = text(self.loss_without_end) {
             writeln!(f, "  text alone    {loss:.6} nats per token")?;
         }

@@ -53,9 +53,9 @@ pub struct Generate {
     #[arg(long, value_name = "KEY=NAME", requires = "prompts", value_parser = column)]
     column: Vec<(String, String)>,
     /// With --prompts: answers that are generated at the same time. More are faster and take more memory; they change no answer
-    /// beyond the backend's rounding.
-    #[arg(long, value_name = "N", default_value_t = SLOTS, value_parser = at_least_one)]
-    batch: usize,
+    /// beyond the backend's rounding. Default: 64.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch: Option<usize>,
     /// Longest continuation in tokens.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     max_tokens: usize,
@@ -97,6 +97,7 @@ pub struct GenerateRequest {
 
 pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let options = args.sampling.options(args.max_tokens)?;
+    check_flags(&args)?;
     if let Some(out) = args.out {
         let wanted = PromptsToAnswer {
             paths: args.prompts,
@@ -105,7 +106,7 @@ pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> R
             columns: args.column.into_iter().collect(),
             samples: args.samples,
             options,
-            batch: args.batch,
+            batch: args.batch.unwrap_or(SLOTS),
         };
         return prompts::answer(&args.model, &wanted, &args.backend, plugin_folders, args.json);
     }
@@ -119,6 +120,25 @@ pub(in crate::cli) fn execute(args: Generate, plugin_folders: Vec<PathBuf>) -> R
         json: args.json,
         logits: args.logits,
     })
+}
+
+/// Refuses flags that have no effect: clap does not require an argument that conflicts with another.
+fn check_flags(args: &Generate) -> Result<()> {
+    let of_prompts = [
+        ("--out", args.out.is_some()),
+        ("--chat-template", args.chat_template.is_some()),
+        ("--column", !args.column.is_empty()),
+        ("--batch", args.batch.is_some()),
+    ];
+    let (flags, input): (&[_], _) =
+        if args.prompts.is_empty() { (&of_prompts, "--prompts") } else { (&[("--logits", args.logits)], "--prompt") };
+    match flags.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => {
+            Err(Error::request(format!("{flag} is for {input}"))
+                .with_hint(format!("leave {flag} out, or give {input}")))
+        }
+    }
 }
 
 /// Generates and prints the text: a single continuation while it is sampled, several when they are complete.

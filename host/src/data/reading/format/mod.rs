@@ -1,55 +1,42 @@
-//! Reads the text of a file, whatever its compression or encoding; the error for an unsupported format names the
+//! Reads the content of a file, whatever its compression or encoding; the error for an unsupported format names the
 //! format.
 //!
-//! | bytes | read as |
-//! |---|---|
-//! | UTF-8, with or without a byte order mark | itself; the mark is not part of the data |
-//! | UTF-16 with a byte order mark | its text |
-//! | gzip | its content |
-//! | Parquet | rows: a line of JSON for each; see [`parquet`] |
-//! | a Git LFS pointer, other archives, UTF-16 without a mark, binary data | refused, with the line that fetches or converts it |
+//! | bytes | read as | file |
+//! |---|---|---|
+//! | UTF-8, with or without a byte order mark | itself; the mark is not part of the data | |
+//! | UTF-16 with a byte order mark | its text | |
+//! | gzip, Zstandard | its content | [`packed`] |
+//! | Parquet, Arrow, CSV, TSV | rows | [`parquet`], [`arrow`], [`table`] |
+//! | a Git LFS pointer, other archives, UTF-16 without a mark, binary data | refused, with the line that fetches or converts it | [`refusal`] |
 
-mod limit;
+pub mod arrow;
+pub mod limit;
+pub mod packed;
 pub mod parquet;
 pub mod refusal;
 pub mod running_text;
+pub mod table;
 
 use std::io::Read;
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
 use super::foreign::is_lfs_pointer;
 use crate::data::error::{DataError, Result};
 use limit::{most_unpacked, too_large};
+use packed::Packing;
 use refusal::refuse;
-
-/// What the text of a file is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Running text.
-    Text,
-    /// Rows.
-    Rows,
-}
 
 /// Unsupported formats: first bytes, name, and the command that converts `IN`.
 const REFUSED: &[(&[u8], &str, &str)] = &[
     (b"PK\x03\x04", "a zip archive or an Office document", "unpack it: unzip IN"),
     (b"BZh", "compressed by bzip2", "unpack it: bzip2 -dk IN"),
     (b"\xFD7zXZ\0", "compressed by xz", "unpack it: xz -dk IN"),
-    (b"\x28\xB5\x2F\xFD", "compressed by Zstandard", "unpack it: zstd -d IN"),
     (b"\x04\x22\x4D\x18", "compressed by LZ4", "unpack it: lz4 -d IN"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it: 7z x IN"),
     (
-        b"ARROW1\0\0",
-        "an Arrow (Feather) file",
+        b"FEA1",
+        "a file of Feather's first version",
         "convert it to JSON lines: python3 -c \"import pandas; pandas.read_feather('IN').to_json('OUT', orient='records', lines=True)\"",
-    ),
-    (
-        b"\xFF\xFF\xFF\xFF",
-        "an Arrow stream, as the library datasets saves it",
-        "convert it to JSON lines: python3 -c \"import datasets; datasets.Dataset.from_file('IN').to_json('OUT')\"",
     ),
     (
         b"SQLite format 3\0",
@@ -61,35 +48,42 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
     (b"%PDF-", "a PDF document", "extract its text: pdftotext IN"),
 ];
 
-/// Returns the text of a file with these bytes.
+/// The command that converts a column of an Arrow file to running text.
+const ARROW_TO_TEXT: &str = "extract the text: python3 -c \"import datasets; \
+                             print('\\n'.join(datasets.Dataset.from_file('IN')['text']))\" > text.txt";
+
+/// Returns the running text of a file with these bytes.
 ///
 /// # Errors
-/// An unsupported format, with the command that converts it; bytes that are not text.
-pub fn text(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
-    if bytes.starts_with(b"\x1F\x8B") {
-        let unpacked = unpack(path, &bytes, most_unpacked())?;
-        if unpacked.starts_with(b"\x1F\x8B") {
-            return Err(refuse(path, "gzip within gzip", "unpack it once: gunzip -k IN"));
-        }
-        if unpacked.get(257..262) == Some(b"ustar") {
-            return Err(refuse(path, "a tar archive within gzip", "unpack it: tar -xzf IN"));
-        }
-        return plain(path, unpacked, purpose);
-    }
-    plain(path, bytes, purpose)
+/// An unsupported format, with the command that converts it; rows; bytes that are not text.
+pub fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let Some(packing) = Packing::of(&bytes) else { return plain(path, bytes) };
+    let unpacked = unpack(path, packing, &bytes)?;
+    packing.refuse_nested(path, &unpacked)?;
+    plain(path, unpacked)
 }
 
-fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
-    if is_lfs_pointer(&bytes) {
-        return Err(DataError::LfsPointer(path.to_owned()));
-    }
+fn plain(path: &Path, bytes: Vec<u8>) -> Result<String> {
     if bytes.starts_with(parquet::MAGIC) {
-        return match purpose {
-            Purpose::Rows => parquet::lines(path, bytes),
-            Purpose::Text => {
-                Err(refuse(path, "a Parquet file, which holds rows and not running text", parquet::TO_TEXT))
-            }
-        };
+        return Err(refuse(path, "a Parquet file, which holds rows and not running text", parquet::TO_TEXT));
+    }
+    if bytes.starts_with(arrow::FILE) || bytes.starts_with(arrow::STREAM) {
+        return Err(refuse(path, "an Arrow file, which holds rows and not running text", ARROW_TO_TEXT));
+    }
+    check_head(path, &bytes)?;
+    match utf16(path, &bytes) {
+        Some(text) => text,
+        None => utf8(path, bytes, 0, 0),
+    }
+}
+
+/// Refuses a file that begins with the bytes of an unsupported format.
+///
+/// # Errors
+/// Such a file, with the command that converts it.
+pub fn check_head(path: &Path, bytes: &[u8]) -> Result<()> {
+    if is_lfs_pointer(bytes) {
+        return Err(DataError::LfsPointer(path.to_owned()));
     }
     if let Some((_, what, remedy)) = REFUSED.iter().find(|(magic, _, _)| bytes.starts_with(magic)) {
         // "BZh" alone could be the beginning of a text.
@@ -100,38 +94,51 @@ fn plain(path: &Path, bytes: Vec<u8>, purpose: Purpose) -> Result<String> {
     if bytes.starts_with(b"\xFF\xFE\0\0") || bytes.starts_with(b"\0\0\xFE\xFF") {
         return Err(refuse(path, "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8 IN > OUT"));
     }
-    match bytes.get(..2) {
-        Some(b"\xFF\xFE") => return utf16(path, &bytes, u16::from_le_bytes),
-        Some(b"\xFE\xFF") => return utf16(path, &bytes, u16::from_be_bytes),
-        _ => {}
-    }
-    if let Some(encoding) = unmarked_utf16(&bytes) {
+    if let Some(encoding) = unmarked_utf16(bytes) {
         let what = format!("{encoding} text without a byte order mark");
         return Err(refuse(path, &what, &format!("convert it: iconv -f {encoding} -t UTF-8 IN > OUT")));
     }
-    let mut text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
-    if text.starts_with('\u{FEFF}') {
+    Ok(())
+}
+
+/// Whether a file that begins with `head` is UTF-16 text with a byte order mark.
+pub fn is_utf16(head: &[u8]) -> bool {
+    head.starts_with(b"\xFF\xFE") || head.starts_with(b"\xFE\xFF")
+}
+
+/// The text of bytes that begin with the byte order mark of UTF-16; `None` for others.
+pub fn utf16(path: &Path, bytes: &[u8]) -> Option<Result<String>> {
+    match bytes.get(..2) {
+        Some(b"\xFF\xFE") => Some(decode_utf16(path, bytes, u16::from_le_bytes)),
+        Some(b"\xFE\xFF") => Some(decode_utf16(path, bytes, u16::from_be_bytes)),
+        _ => None,
+    }
+}
+
+/// The text of bytes in UTF-8; a byte order mark at the beginning is left out. The file has `before` bytes and `lines` line ends
+/// before them.
+///
+/// # Errors
+/// Bytes that are not UTF-8, with their place in the file.
+pub fn utf8(path: &Path, bytes: Vec<u8>, before: usize, lines: usize) -> Result<String> {
+    let mut text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error, before, lines))?;
+    if before == 0 && text.starts_with('\u{FEFF}') {
         text.drain(..'\u{FEFF}'.len_utf8());
     }
     Ok(text)
 }
 
-fn unpack(path: &Path, bytes: &[u8], most: u64) -> Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    MultiGzDecoder::new(bytes).take(most).read_to_end(&mut unpacked).map_err(|error| {
-        refuse(
-            path,
-            &format!("a damaged gzip file ({error})"),
-            "download it again; gunzip -t IN tests whether it is complete",
-        )
-    })?;
+fn unpack(path: &Path, packing: Packing, bytes: &[u8]) -> Result<Vec<u8>> {
+    let (mut unpacked, most) = (Vec::new(), most_unpacked());
+    let mut content = packing.unpacked(path, bytes)?.take(most);
+    content.read_to_end(&mut unpacked).map_err(|error| packing.damaged(path, &error))?;
     if unpacked.len() as u64 == most {
         return Err(too_large(path, most));
     }
     Ok(unpacked)
 }
 
-fn utf16(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String> {
+fn decode_utf16(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String> {
     let damaged = |at: usize| {
         let what = format!("UTF-16 text that is damaged at byte {at}");
         refuse(path, &what, "convert it and look there: iconv -c -f UTF-16 -t UTF-8 IN > OUT")
@@ -161,13 +168,13 @@ fn unmarked_utf16(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> DataError {
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error, before: usize, lines: usize) -> DataError {
     let (offset, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
     if let Some(zero) = bytes.iter().position(|byte| *byte == 0) {
-        let what = format!("binary data and not text (a zero byte at offset {zero})");
+        let what = format!("binary data and not text (a zero byte at offset {})", before + zero);
         return refuse(path, &what, "choose the text files of a folder by a pattern such as \"texts/**/*.txt\"");
     }
     let byte = bytes.get(offset).copied().unwrap_or_default();
-    let line = 1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count();
-    DataError::NotUtf8 { path: path.to_owned(), byte, offset, line }
+    let line = lines + 1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count();
+    DataError::NotUtf8 { path: path.to_owned(), byte, offset: before + offset, line }
 }

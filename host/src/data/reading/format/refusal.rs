@@ -20,7 +20,7 @@ pub(in crate::data) fn from_to(path: &Path) -> String {
 /// The file's name with the ending `.jsonl`, in the current folder.
 fn lines_beside(path: &Path) -> std::path::PathBuf {
     let mut name = path.to_owned();
-    if name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
+    if name.extension().is_some_and(|ending| ["gz", "zst"].iter().any(|packed| ending.eq_ignore_ascii_case(packed))) {
         name.set_extension("");
     }
     let same = name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl"));

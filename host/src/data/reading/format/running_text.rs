@@ -77,10 +77,10 @@ pub fn check_learned_text(path: &Path, text: &str) -> Result<()> {
     Err(refuse(path, "a file of rows, and not running text: its keys and brackets would be learned too", remedy))
 }
 
-/// The extension of a file's name in lower case, without `.gz`.
+/// The extension of a file's name in lower case, without `.gz` or `.zst`.
 fn ending(path: &Path) -> String {
     let mut name = path.to_owned();
-    if name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
+    if name.extension().is_some_and(|ending| ["gz", "zst"].iter().any(|packed| ending.eq_ignore_ascii_case(packed))) {
         name.set_extension("");
     }
     name.extension().unwrap_or_default().to_string_lossy().to_lowercase()

@@ -8,50 +8,55 @@ use serde_json::Value;
 
 use super::json::{Fault, value_at};
 use crate::data::error::{DataError, Result};
-use crate::data::reading::format::refusal::refuse;
 use crate::data::reading::format::running_text::is_html;
 use crate::data::rows::columns::Columns;
 use crate::data::source::Place;
 
 /// A JSON value in a file.
-pub struct Item<'a> {
+pub struct Item {
     /// Where it begins.
     pub place: Place,
-    /// Its text.
-    pub text: &'a str,
     /// Its parsed value.
     pub value: Value,
 }
 
-/// The command that converts a table on standard input to JSON lines.
-const TABLE: &str = "convert it to JSON lines: python3 -c 'import csv, json; csv.field_size_limit(10**9); [print(json.dumps(row)) for row in csv.DictReader(open(0, newline=\"\", encoding=\"utf-8-sig\")DELIMITER)]' < IN > OUT";
-
-/// Returns the values in the text of a file.
+/// Returns the values in the whole text of a file.
 ///
 /// # Errors
-/// The first place that is not JSON; a table.
-pub fn items<'a>(path: &Path, text: &'a str, names: &'a Columns) -> Result<Vec<Item<'a>>> {
-    if let Some(delimiter) = table(path, text) {
-        let (what, argument) = if delimiter == '\t' {
-            ("a table of values separated by tabs (TSV), and not JSON lines", ", delimiter=\"\\t\"")
-        } else {
-            ("a table of values separated by commas (CSV), and not JSON lines", "")
-        };
-        return Err(refuse(path, what, &TABLE.replace("DELIMITER", argument)));
-    }
-    if let Some((what, remedy)) = other_notation(text) {
-        return Err(refuse(path, what, remedy));
-    }
-    let reader = Reader { file: path.display().to_string().into(), text, names };
+/// The first place that is not JSON.
+pub fn items(path: &Path, text: &str, names: &Columns) -> Result<Vec<Item>> {
+    let reader = Reader { file: path.display().to_string().into(), text, names, before: 0, is_whole: true };
     match text.trim_start().chars().next() {
         Some('[') => reader.list(),
         _ => reader.lines(),
     }
 }
 
+/// Returns the values in whole lines of a file, of which `before` lines precede `text`.
+///
+/// # Errors
+/// The first place that is not JSON.
+pub fn items_of_lines(file: &Arc<str>, text: &str, before: usize, names: &Columns) -> Result<Vec<Item>> {
+    Reader { file: file.clone(), text, names, before, is_whole: false }.lines()
+}
+
+/// Whether a file of this text, or one that begins with it, is not a file of JSON lines and must be read whole: it begins a
+/// list, or an object that spans several lines.
+pub fn spans_lines(text: &str) -> bool {
+    let text = text.trim_start();
+    if text.starts_with('[') {
+        return true;
+    }
+    let mut lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return false };
+    first.starts_with('{')
+        && !second.starts_with('{')
+        && value_at(first, 0, &Columns::default()).is_err_and(|fault| fault.cut_off)
+}
+
 /// Recognizes a notation other than JSON by the first words of a file: what it is, and how to convert it to JSON
 /// lines.
-fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
+pub fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start();
     if is_html(text) {
         let remedy = "download the file itself: the address may need a login, or may be that of a web page";
@@ -75,39 +80,20 @@ fn other_notation(text: &str) -> Option<(&'static str, &'static str)> {
     ))
 }
 
-/// The separator of a table's columns, recognized by the file's name, or because its first two lines hold words and
-/// the same number of separators.
-fn table(path: &Path, text: &str) -> Option<char> {
-    let name = path.to_string_lossy().to_lowercase();
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    if text.trim_start().starts_with(['{', '[']) {
-        return None;
-    }
-    if name.ends_with(".csv") {
-        return Some(',');
-    }
-    if name.ends_with(".tsv") {
-        return Some('\t');
-    }
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let (first, second) = (lines.next()?, lines.next()?);
-    let words = first.chars().all(|c| c.is_alphanumeric() || matches!(c, ',' | '\t' | '_' | '-' | ' ' | '"'));
-    ['\t', ','].into_iter().find(|c| {
-        let count = |line: &str| line.matches(*c).count();
-        words && count(first) > 0 && count(second) >= count(first)
-    })
-}
-
 struct Reader<'a> {
     file: Arc<str>,
     text: &'a str,
     /// The file's names of the parts.
     names: &'a Columns,
+    /// Lines of the file before the text.
+    before: usize,
+    /// Whether the text is the whole file.
+    is_whole: bool,
 }
 
 impl<'a> Reader<'a> {
     fn place(&self, line: usize) -> Place {
-        Place { file: self.file.clone(), line }
+        Place { file: self.file.clone(), line: self.before + line }
     }
 
     /// The line of byte `at`, counted from 1.
@@ -126,7 +112,7 @@ impl<'a> Reader<'a> {
 
     /// Reads one object per line. Several objects on one line are read too: a file may have lost its line ends, or
     /// been appended to another.
-    fn lines(&self) -> Result<Vec<Item<'a>>> {
+    fn lines(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();
         for (index, line) in self.text.lines().enumerate() {
             // A byte order mark occurs here if files that begin with one were concatenated.
@@ -135,7 +121,7 @@ impl<'a> Reader<'a> {
             while at < line.len() {
                 match value_at(line, at, self.names) {
                     Ok((value, end)) => {
-                        items.push(Item { place: self.place(index + 1), text: &line[at..end], value });
+                        items.push(Item { place: self.place(index + 1), value });
                         at = skip_space(line, end);
                         if line[at..].trim_end() == "," {
                             let what = "a comma after the object: JSON lines have none; remove it (sed 's/,$//')";
@@ -143,7 +129,8 @@ impl<'a> Reader<'a> {
                         }
                     }
                     Err(fault) => {
-                        let over_lines = items.is_empty() && fault.cut_off && line[at..].starts_with('{');
+                        let over_lines =
+                            self.is_whole && items.is_empty() && fault.cut_off && line[at..].starts_with('{');
                         return match self.objects().filter(|_| over_lines) {
                             Some(objects) => objects,
                             None => Err(self.refuse(index + 1, fault.what)),
@@ -156,7 +143,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads consecutive objects that span several lines; `None` if the first one seems to be an incomplete line.
-    fn objects(&self) -> Option<Result<Vec<Item<'a>>>> {
+    fn objects(&self) -> Option<Result<Vec<Item>>> {
         let mut lines = self.text.lines().filter(|line| !line.trim().is_empty());
         if lines.nth(1)?.starts_with('{') {
             return None;
@@ -167,7 +154,7 @@ impl<'a> Reader<'a> {
             counted = at;
             match value_at(self.text, at, self.names) {
                 Ok((value, end)) => {
-                    items.push(Item { place: self.place(line), text: &self.text[at..end], value });
+                    items.push(Item { place: self.place(line), value });
                     at = skip_space(self.text, end);
                 }
                 Err(fault) => return Some(Err(self.refuse_at(fault))),
@@ -177,7 +164,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of objects.
-    fn list(&self) -> Result<Vec<Item<'a>>> {
+    fn list(&self) -> Result<Vec<Item>> {
         let text = self.text;
         let (mut items, mut line, mut counted) = (Vec::new(), 1, 0);
         let mut at = skip_space(text, skip_space(text, 0) + 1);
@@ -186,7 +173,7 @@ impl<'a> Reader<'a> {
                 line += newlines(&text[counted..at]);
                 counted = at;
                 let (value, end) = value_at(text, at, self.names).map_err(|fault| self.refuse_at(fault))?;
-                items.push(Item { place: self.place(line), text: &text[at..end], value });
+                items.push(Item { place: self.place(line), value });
                 at = skip_space(text, end);
                 match text[at..].chars().next() {
                     Some(',') => at = skip_space(text, at + 1),

@@ -12,23 +12,8 @@ const COMPLETIONS: [&str; 6] = ["output", "response", "answer", "solution", "tar
 pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
     let has = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
     let only = |name: &str| has(name) && columns.values().filter(|value| !value.is_null()).count() == 1;
-    let completes = kind == RowKind::PromptCompletion;
     if has("role") && (has("content") || has("tool_calls")) {
         return "; this is a message, and a row contains a conversation: {\"messages\": [...]}".to_owned();
-    }
-    if completes && has("instruction") && has("output") {
-        let columns = "data.columns = { prompt = \"instruction\", completion = \"output\" }";
-        let join = "jq -c '{prompt: ([.instruction, .input // \"\"] | map(select(. != \"\")) | join(\"\\n\\n\") + \"\\n\"), completion: \
-                    .output}' IN > OUT";
-        return match has("input") {
-            true => format!(
-                "; these are Alpaca's keys: {join} joins `instruction` and `input`, {columns} would leave `input` out"
-            ),
-            false => format!("; these are Alpaca's keys: {columns}, or with an `input`: {join}"),
-        };
-    }
-    if completes && has("text") && !has("prompt") && !has("completion") {
-        return "; to learn all of `text`: jq -c '{prompt: \"\", completion: .text}' IN > OUT".to_owned();
     }
     let lists = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
     if let Some((name, _)) = columns.iter().find(|(name, value)| only(name) && lists(value)) {

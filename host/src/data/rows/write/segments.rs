@@ -4,6 +4,7 @@ use super::laid::Laid;
 use crate::data::error::{DataError, Result};
 use crate::data::rows::kind::Part;
 use crate::data::rows::row::{Content, Row};
+use crate::data::rows::store::Every;
 use crate::data::tokenizer::encode::Placed;
 
 /// Returns for each token whether it holds the last character of a segment; empty if the row has no segments.
@@ -57,14 +58,17 @@ fn places(row: &Row, laid: &Laid) -> Option<Vec<usize>> {
 ///
 /// # Errors
 /// The first row whose completion is a text or a message although another's is a list.
-pub(in crate::data::rows) fn check_segments(rows: &[&Row]) -> Result<()> {
-    let without = rows.iter().find(|row| row.segments.is_empty());
-    match without.filter(|_| rows.iter().any(|row| !row.segments.is_empty())) {
+pub(in crate::data::rows) fn check_segments(rows: Every<'_>) -> Result<()> {
+    let survey = rows.survey();
+    if survey.with_segments == 0 || survey.with_segments == survey.rows {
+        return Ok(());
+    }
+    match rows.find(|row| row.segments.is_empty())? {
         None => Ok(()),
         Some(row) => {
             let what =
                 "not a list of texts, and in other rows it is one: give a list of one text, [\"...\"]".to_owned();
-            Err(DataError::Json { place: row.place.clone(), key: Part::Completion.name().to_owned(), what })
+            Err(DataError::Json { place: row.place, key: Part::Completion.name().to_owned(), what })
         }
     }
 }

@@ -9,9 +9,11 @@ use super::layout::{RowLayout, conversation};
 use super::learned::is_about_learning;
 use super::parts::as_read;
 use super::template::{REASONING, Variables};
+use crate::data::error::Result;
 use crate::data::rows::kind::{Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::rows::row::{Content, Row};
+use crate::data::rows::store::Every;
 
 /// The most rows that are rendered for one key; they are spread evenly.
 const TRIED: usize = 500;
@@ -29,25 +31,41 @@ impl RowLayout {
     /// Returns the keys of the rows' messages that the template does not write, and how many rows have each:
     /// without the key, the text of every row that was tried is the same. `content.KEY` is a key of a part of a
     /// content. Empty keys, and those that decide whether a message is learned, are not included.
-    pub fn unwritten_keys(&self, rows: &[&Row], kind: RowKind) -> BTreeMap<String, usize> {
-        let mut found: BTreeMap<String, (BTreeMap<String, usize>, Vec<&Row>)> = BTreeMap::new();
-        for row in rows {
-            let keys: BTreeSet<String> = row.parts.values().flat_map(messages).flat_map(keys).collect();
+    ///
+    /// # Errors
+    /// Rows that cannot be read again.
+    pub fn unwritten_keys(&self, rows: Every<'_>, kind: RowKind) -> Result<BTreeMap<String, usize>> {
+        if rows.survey().with_messages == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let mut found: BTreeMap<String, (BTreeMap<String, usize>, Vec<usize>)> = BTreeMap::new();
+        for (number, row) in rows.iter().enumerate() {
+            let keys: BTreeSet<String> = row?.parts.values().flat_map(messages).flat_map(keys).collect();
             for key in keys {
                 // A message's reasoning is passed to templates under several names at once.
                 let group = if REASONING.contains(&key.as_str()) { REASONING[0].to_owned() } else { key.clone() };
                 let (names, with_it) = found.entry(group).or_default();
                 *names.entry(key).or_default() += 1;
-                if with_it.last().is_none_or(|last| !std::ptr::eq(*last, *row)) {
-                    with_it.push(row);
+                if with_it.last() != Some(&number) {
+                    with_it.push(number);
                 }
             }
         }
-        let is_unwritten = |(names, rows): &(BTreeMap<String, usize>, Vec<&Row>)| {
-            let mut tried = rows.iter().step_by(rows.len().div_ceil(TRIED).max(1));
-            !tried.any(|row| kind.texts().iter().any(|end| self.writes(row, *end, names)))
-        };
-        found.into_values().filter(is_unwritten).flat_map(|(names, _)| names).collect()
+        let mut unwritten = BTreeMap::new();
+        for (names, with_it) in found.into_values() {
+            let mut is_written = false;
+            for number in with_it.iter().step_by(with_it.len().div_ceil(TRIED).max(1)) {
+                let Some(row) = rows.get(*number)? else { continue };
+                is_written = kind.texts().iter().any(|end| self.writes(&row, *end, &names));
+                if is_written {
+                    break;
+                }
+            }
+            if !is_written {
+                unwritten.extend(names);
+            }
+        }
+        Ok(unwritten)
     }
 
     /// Whether the row's text changes without these keys of its messages. A template that fails counts as one that
@@ -76,22 +94,33 @@ impl RowLayout {
 
     /// A note if the generation prompt (`add_generation_prompt`) differs from how learned answers begin; `None` if
     /// both are the same in every row that was tried.
-    pub fn other_opening(&self, rows: &[&Row], kind: RowKind) -> Option<String> {
-        if self.template.is_plain() || kind == RowKind::Prompt {
-            return None;
+    ///
+    /// # Errors
+    /// Rows that cannot be read again.
+    pub fn other_opening(&self, rows: Every<'_>, kind: RowKind) -> Result<Option<String>> {
+        let survey = rows.survey();
+        if self.template.is_plain() || kind == RowKind::Prompt || (!self.strings && survey.with_messages == 0) {
+            return Ok(None);
         }
-        let rows: Vec<&&Row> = rows.iter().filter(|row| self.templates(row)).collect();
-        let tried: Vec<&&Row> = rows.iter().step_by(rows.len().div_ceil(TRIED).max(1)).copied().collect();
-        let found = tried.iter().filter_map(|row| Some((row, self.opening(row, *kind.texts().first()?)?)));
-        let found: Vec<_> = found.collect();
-        let (row, (opened, written)) = found.first()?;
-        Some(format!(
+        let mut templated = Vec::new();
+        for (number, row) in rows.iter().enumerate() {
+            templated.extend(self.templates(&row?).then_some(number));
+        }
+        let tried: Vec<usize> = templated.iter().step_by(templated.len().div_ceil(TRIED).max(1)).copied().collect();
+        let mut found = Vec::new();
+        for number in &tried {
+            if let (Some(row), Some(end)) = (rows.get(*number)?, kind.texts().first()) {
+                found.extend(self.opening(&row, *end).map(|opening| (row.place, opening)));
+            }
+        }
+        let Some((place, (opened, written))) = found.first() else { return Ok(None) };
+        Ok(Some(format!(
             "the chat template opens an answer with {opened:?} (add_generation_prompt), but writes {written:?} there in {}, as in {} of \
              {} rows tried: generated answers begin differently from learned ones; change the template to write the same in both",
-            row.place,
+            place,
             found.len(),
             tried.len()
-        ))
+        )))
     }
 
     /// Returns the generation prompt of the last answer, and what the whole text has in its place, if the two differ. If

@@ -13,7 +13,7 @@ use crate::data::rows::encode::{Encoder, Reads};
 use crate::data::rows::read::{jsonl, segments::separate};
 use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::PLAIN;
-use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind, SEPARATOR, Truncation};
+use crate::data::rows::{ChatTemplate, Columns, Filter, RowCorpus, RowCounts, RowKind, Rows, SEPARATOR, Truncation};
 use crate::data::tests::references;
 use crate::data::tokenizer::Tokenizer;
 
@@ -28,6 +28,7 @@ pub(in crate::data::tests) struct Case<'a> {
     pub(in crate::data::tests) longest: usize,
     /// `None`: the kind's default.
     pub(in crate::data::tests) truncation: Option<Truncation>,
+    pub(in crate::data::tests) filter: Filter,
     pub(in crate::data::tests) reads: Reads,
 }
 
@@ -39,8 +40,22 @@ impl Case<'_> {
         let template = ChatTemplate::new(self.template.unwrap_or(PLAIN), self.tokenizer)?;
         let layout = RowLayout { template, strings: self.template.is_some() };
         let (tokenizer, longest, truncation) = (self.tokenizer, self.longest, self.truncation);
-        let corpus = RowCorpus { name: "rows.jsonl".into(), kind: self.kind, train, ..RowCorpus::default() };
-        Encoder { tokenizer, layout: &layout, longest, truncation, context: None, reads: self.reads }.encode(&corpus)
+        let corpus = RowCorpus {
+            name: "rows.jsonl".into(),
+            kind: self.kind,
+            train: Rows::of(train)?.into(),
+            ..RowCorpus::default()
+        };
+        Encoder {
+            tokenizer,
+            layout: &layout,
+            longest,
+            truncation,
+            filter: self.filter,
+            context: None,
+            reads: self.reads,
+        }
+        .encode(&corpus)
     }
 
     /// All sequences in order, and the counts.
@@ -82,6 +97,7 @@ pub(in crate::data::tests) fn bytes(tokenizer: &Tokenizer) -> Case<'_> {
         template: None,
         longest: 64,
         truncation: None,
+        filter: Filter::default(),
         reads: Reads::default(),
     }
 }

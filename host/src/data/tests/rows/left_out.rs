@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::encoding::{Case, bytes};
 use crate::data::rows::read::jsonl;
+use crate::data::rows::store::survey::Survey;
 use crate::data::rows::unread::undeclared;
-use crate::data::rows::{Columns, Row, RowCounts, RowKind};
+use crate::data::rows::{Columns, Filter, Row, RowCounts, RowKind};
 use crate::data::tokenizer::Tokenizer;
 
 const TURNS: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
@@ -111,7 +112,7 @@ fn unused_numeric_columns_are_reported() {
     let row = read(line, RowKind::PromptCompletion);
     let mentions = |name: &str| name == "good";
     let found = |row: &Row, kind, own: &[&str]| {
-        undeclared(&[row], kind, &own.iter().map(|name| (*name).to_owned()).collect(), mentions)
+        undeclared(&Survey::of(row), kind, &own.iter().map(|name| (*name).to_owned()).collect(), mentions)
     };
     assert_eq!(found(&row, RowKind::PromptCompletion, &["fold"]), ["other_ended", "weight"]);
     let pair = json!({"prompt": "p", "chosen": "c", "rejected": "d", "chosen_ended": 1, "rejected_score": 0.25, "margin": 1.0});
@@ -123,4 +124,33 @@ fn unused_numeric_columns_are_reported() {
         counts.to_string().contains("columns of numbers that no objective, reward or option names: weight"),
         "{counts}"
     );
+}
+
+/// Catches a limit that is not applied, applied after truncation, or to one answer of a pair only; and rows that are dropped
+/// without a count.
+#[test]
+fn rows_of_other_lengths_are_dropped_and_counted() {
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let rows = ["a", "abcd", "abcdefghij"].map(|completion| json!({"prompt": "p: ", "completion": completion}));
+    let filter = |filter: Filter| Case { filter, longest: 9, ..bytes(&tokenizer) }.encode(&rows).1;
+    let found = filter(Filter { min_tokens: Some(5), max_chars: Some(12), ..Filter::default() });
+    assert_eq!(found.train, 1);
+    let counted: Vec<_> = found.filtered.clone().into_iter().collect();
+    assert_eq!(counted, [("max_chars = 12".to_owned(), 1), ("min_tokens = 5".to_owned(), 1)]);
+    assert!(
+        found.to_string().contains("; 1 dropped: data.filter.max_chars = 12; 1 dropped: data.filter.min_tokens = 5"),
+        "{found}"
+    );
+    assert_eq!(filter(Filter { max_tokens: Some(12), ..Filter::default() }).filtered.len(), 1);
+    assert_eq!(filter(Filter { max_tokens: Some(13), ..Filter::default() }).filtered.len(), 0);
+    let pairs = [
+        json!({"prompt": "p", "chosen": "ab", "rejected": "abcdef"}),
+        json!({"prompt": "p", "chosen": "a", "rejected": "b"}),
+    ];
+    let case = Case {
+        filter: Filter { max_tokens: Some(4), ..Filter::default() },
+        kind: RowKind::Preference,
+        ..bytes(&tokenizer)
+    };
+    assert_eq!(case.encode(&pairs).1.filtered.values().sum::<usize>(), 1);
 }

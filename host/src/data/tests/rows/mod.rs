@@ -7,6 +7,7 @@ mod left_out;
 mod marks;
 mod pairs;
 mod prompts;
+mod published;
 mod shapes;
 mod splitting;
 mod templates;

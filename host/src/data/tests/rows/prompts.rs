@@ -244,14 +244,21 @@ fn no_kind_of_row_has_a_prompt_on_both_sides() {
         fs::write(&path, (0..400).map(|i| format!("{}\n", line(i))).collect::<String>()).unwrap();
         for split in [Split::Share(0.3), Split::Groups { share: 0.3, column: "qid".into() }] {
             let paths = vec![path.display().to_string()];
-            let corpus =
-                RowOptions { paths, eval_paths: Vec::new(), split, columns: Columns::new(), separator: String::new() }
-                    .read(kind)
-                    .unwrap();
+            let corpus = RowOptions {
+                paths,
+                mix: Vec::new(),
+                eval_paths: Vec::new(),
+                split,
+                columns: Columns::new(),
+                format: None,
+                separator: String::new(),
+            }
+            .read(kind)
+            .unwrap();
             assert_eq!((corpus.kind, corpus.train.len() + corpus.held_out.len() + corpus.leaks), (kind, 400));
-            let held_out: Vec<String> = corpus.held_out.iter().map(Row::question).collect();
+            let held_out: Vec<String> = corpus.held_out.to_vec().iter().map(Row::question).collect();
             assert!(
-                held_out.len() > 40 && corpus.train.iter().all(|row| !held_out.contains(&row.question())),
+                held_out.len() > 40 && corpus.train.to_vec().iter().all(|row| !held_out.contains(&row.question())),
                 "{kind:?}"
             );
         }

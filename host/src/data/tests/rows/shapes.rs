@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::encoding::{Case, bytes};
 use crate::data::rows::read::jsonl;
-use crate::data::rows::unread::{inexact, unread};
+use crate::data::rows::store::survey::Survey;
+use crate::data::rows::unread::unread;
 use crate::data::rows::{Columns, Row, RowKind};
 use crate::data::tokenizer::Tokenizer;
 
@@ -218,7 +219,7 @@ fn gotcha_53_integers_in_rows_stay_exact() {
     assert_eq!(text.answer, Some(large.to_string()));
     assert_eq!(text.columns[1].1, Column::Text(large.to_string()));
     assert_eq!(text.columns[2].1, Column::Number((large - 1) as f64));
-    assert_eq!(inexact(&[&row]), ["answer", "id"]);
+    assert_eq!(Survey::of(&row).inexact(), ["answer", "id"]);
 }
 
 /// Catches columns of numbers that are reported although they reach the objective, and reported columns that
@@ -227,27 +228,22 @@ fn gotcha_53_integers_in_rows_stay_exact() {
 fn unread_text_columns_are_reported() {
     let line = json!({"prompt": "q", "completion": "c", "input": "x", "system": "y", "score": 1, "none": null, "meta": {"a": 1}});
     let sft = row(RowKind::PromptCompletion, &line).unwrap();
-    assert_eq!(unread(&[&sft], RowKind::PromptCompletion, &["system".to_owned()].into()), ["input", "meta"]);
+    assert_eq!(unread(&Survey::of(&sft), RowKind::PromptCompletion, &["system".to_owned()].into()), ["input", "meta"]);
     let prompt = row(RowKind::Prompt, &json!({"prompt": "q", "answer": "a", "source": "s"})).unwrap();
-    assert_eq!(unread(&[&prompt], RowKind::Prompt, &Default::default()), ["source"]);
+    assert_eq!(unread(&Survey::of(&prompt), RowKind::Prompt, &Default::default()), ["source"]);
 }
 
 /// Each with the command that converts it to rows.
 #[test]
 fn rows_of_other_shapes_are_refused_with_a_remedy() {
     for (line, expected) in [
-        (json!({"instruction": "a", "input": "b", "output": "c"}), "these are Alpaca's keys: jq -c '{prompt: "),
         (
-            json!({"instruction": "a", "output": "c"}),
-            "data.columns = { prompt = \"instruction\", completion = \"output\" }",
+            json!({"instruction": "a", "answer": "c"}),
+            "data.columns = { prompt = \"instruction\", completion = \"answer\" }",
         ),
-        (json!({"text": "a"}), "jq -c '{prompt: \"\", completion: .text}' rows.jsonl > rows.converted.jsonl"),
         (json!({"data": [{"prompt": "a"}]}), "jq -c '.data[]' rows.jsonl > rows.converted.jsonl"),
         (turn("user", "a"), "this is a message, and a row contains a conversation"),
-        (
-            json!({"question": "a", "response": "b"}),
-            "data.columns = { prompt = \"question\", completion = \"response\" }",
-        ),
+        (json!({"question": "a", "answer": "b"}), "data.columns = { prompt = \"question\", completion = \"answer\" }"),
     ] {
         let error = row(RowKind::PromptCompletion, &line).unwrap_err();
         assert!(error.contains(expected), "{error}");

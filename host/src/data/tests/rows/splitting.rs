@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::data::error::{DataError, Result};
 use crate::data::rows::read::jsonl;
-use crate::data::rows::split::{Split, split};
-use crate::data::rows::{Columns, Content, Part, Row, RowKind, RowOptions};
+use crate::data::rows::split::{Sides, Split};
+use crate::data::rows::store::Packed;
+use crate::data::rows::{Columns, Content, Part, Row, RowKind, RowOptions, Rows};
 
 fn parse(text: &str) -> Result<Vec<Row>> {
     jsonl::parse("rows.jsonl".as_ref(), text, RowKind::PromptCompletion, &Columns::new())
@@ -17,8 +18,16 @@ fn rows(count: usize, line: impl Fn(usize) -> Value) -> Vec<Row> {
     parse(&(0..count).map(|i| format!("{}\n", line(i))).collect::<String>()).unwrap()
 }
 
-fn questions(rows: &[Row]) -> Vec<String> {
-    rows.iter().map(Row::question).collect()
+fn split(name: &str, rows: Vec<Row>, split: &Split) -> Result<Sides> {
+    let mut sides = Sides::default();
+    rows.into_iter().try_for_each(|row| sides.add(&Packed::of(row)?, split))?;
+    sides.check(name, split)?;
+    sides.remove_shared_questions(Some(split))?;
+    Ok(sides)
+}
+
+fn questions(rows: &Rows) -> Vec<String> {
+    rows.to_vec().iter().map(Row::question).collect()
 }
 
 #[test]
@@ -89,7 +98,7 @@ fn a_prompt_is_on_one_side_whatever_its_answer() {
 fn groups_stay_together_and_shared_prompts_still_do_not_leak() {
     let line = |i: usize| json!({"prompt": format!("question {}", i % 50), "completion": "x", "qid": i / 10});
     let sides = split("d", rows(500, line), &Split::Groups { share: 0.3, column: "qid".into() }).unwrap();
-    let ids = |rows: &[Row]| rows.iter().map(|row| row.columns["qid"].as_u64().unwrap()).collect::<Vec<_>>();
+    let ids = |rows: &Rows| rows.to_vec().iter().map(|row| row.columns["qid"].as_u64().unwrap()).collect::<Vec<_>>();
     assert!(ids(&sides.train).iter().all(|id| !ids(&sides.held_out).contains(id)));
     assert!(questions(&sides.train).iter().all(|q| !questions(&sides.held_out).contains(q)));
     assert_eq!(sides.leaks + sides.train.len() + sides.held_out.len(), 500);
@@ -130,8 +139,16 @@ fn prompts_of_evaluation_files_are_not_trained_on() {
     let read = |paths: &[&String], eval: &[&String], share| {
         let own = |paths: &[&String]| paths.iter().map(|path| (*path).clone()).collect();
         let (paths, eval_paths, split) = (own(paths), own(eval), Split::Share(share));
-        RowOptions { paths, eval_paths, split, columns: Columns::new(), separator: String::new() }
-            .read(RowKind::PromptCompletion)
+        RowOptions {
+            paths,
+            mix: Vec::new(),
+            eval_paths,
+            split,
+            columns: Columns::new(),
+            format: None,
+            separator: String::new(),
+        }
+        .read(RowKind::PromptCompletion)
     };
     let corpus = read(&[&train], &[&eval], 0.0).unwrap();
     assert_eq!((corpus.train.len(), corpus.held_out.len(), corpus.leaks, corpus.sources.len()), (2, 2, 1, 2));
@@ -152,8 +169,16 @@ fn requested_sides_and_columns_that_do_not_exist_are_refused() {
     fs::write(&path, (0..40).map(line).collect::<String>()).unwrap();
     let read = |split: Split, columns: Columns| {
         let paths = vec![path.display().to_string()];
-        RowOptions { paths, eval_paths: Vec::new(), split, columns, separator: String::new() }
-            .read(RowKind::PromptCompletion)
+        RowOptions {
+            paths,
+            mix: Vec::new(),
+            eval_paths: Vec::new(),
+            split,
+            columns,
+            format: None,
+            separator: String::new(),
+        }
+        .read(RowKind::PromptCompletion)
     };
     let refused = |split: Split, columns: Columns| read(split, columns).map(|_| ()).unwrap_err().to_string();
     assert!(refused(Split::Column("side".into()), Columns::new()).ends_with("has no row to evaluate on"));

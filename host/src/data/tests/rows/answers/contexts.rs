@@ -9,7 +9,7 @@ use crate::data::rows::encode::{Encoder, Reads};
 use crate::data::rows::read::jsonl;
 use crate::data::rows::write::layout::RowLayout;
 use crate::data::rows::write::template::PLAIN;
-use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind};
+use crate::data::rows::{ChatTemplate, Columns, RowCorpus, RowCounts, RowKind, Rows};
 use crate::data::tokenizer::Tokenizer;
 
 /// The sequences of rows with the column `hint`, and the counts.
@@ -24,8 +24,8 @@ fn encode(
     let train = jsonl::parse("rows.jsonl".as_ref(), &text, kind, &Columns::new())?;
     let template_of = ChatTemplate::new(template.unwrap_or(PLAIN), tokenizer)?;
     let layout = RowLayout { template: template_of, strings: template.is_some() };
-    let corpus = RowCorpus { name: "rows.jsonl".into(), kind, train, ..RowCorpus::default() };
-    let encoder = Encoder { tokenizer, layout: &layout, longest, truncation: None, context: Some("hint"), reads: Reads::default() };
+    let corpus = RowCorpus { name: "rows.jsonl".into(), kind, train: Rows::of(train)?.into(), ..RowCorpus::default() };
+    let encoder = Encoder { tokenizer, layout: &layout, longest, truncation: None, filter: Default::default(), context: Some("hint"), reads: Reads::default() };
     let data = encoder.encode(&corpus)?;
     let rows = data.train.in_order(longest, false).into_iter();
     let all = rows.flat_map(|row| data.train.sequences(row, tokenizer.prefix(), 0)).collect();

@@ -1,0 +1,150 @@
+//! The same rows in every format give the same rows; damaged files are refused with their place, whatever was changed in them.
+
+use std::io::Write;
+use std::path::Path;
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::Value;
+
+use crate::data::error::Result;
+use crate::data::fuzz::{self, mutated};
+use crate::data::rows::read::jsonl;
+use crate::data::rows::{Columns, Row, RowKind};
+
+fn reference(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/references/formats");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+fn rows(name: &str, bytes: &[u8]) -> Result<Vec<Row>> {
+    Ok(jsonl::parse_bytes(name.as_ref(), bytes, RowKind::PromptCompletion, &Columns::new(), None)?.0)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstandard(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// Everything of rows but the file's name and line.
+fn content(rows: &[Row]) -> Vec<String> {
+    rows.iter().map(|row| format!("{:?} {:?}", row.parts, Value::Object(row.columns.clone()).to_string())).collect()
+}
+
+/// Catches a codec that is not read, an array whose offsets are read wrongly, and a value that differs between formats. The
+/// files were written by pyarrow: `tests/references/formats/make.py`.
+#[test]
+fn every_container_of_the_same_rows_gives_the_same_rows() {
+    let expected = content(&rows("chats.parquet", &reference("chats.parquet")).unwrap());
+    assert_eq!(expected.len(), 2);
+    for name in [
+        "chats.none.parquet",
+        "chats.gzip.parquet",
+        "chats.zstd.parquet",
+        "chats.lz4.parquet",
+        "chats.arrow",
+        "chats.stream.arrow",
+    ] {
+        assert_eq!(content(&rows(name, &reference(name)).unwrap()), expected, "{name}");
+    }
+    let packed = gzip(&reference("chats.stream.arrow"));
+    assert_eq!(content(&rows("chats.arrow.gz", &packed).unwrap()), expected);
+    let columns = concat!(
+        r#"{"task":"x","n":1,"small":0.1,"ok":true,"list":[1,2],"map":{"a":1}}"#,
+        r#"{"task":"y","n":null,"small":0.2,"ok":false,"list":[],"map":{}}"#,
+        r#"{"task":"x","n":3,"small":0.3,"ok":null,"list":[3],"map":{"b":2}}"#
+    );
+    for name in ["types.arrow", "types.stream.arrow"] {
+        let found = rows(name, &reference(name)).unwrap();
+        let shown: String = found.iter().map(|row| Value::Object(row.columns.clone()).to_string()).collect();
+        assert_eq!(shown, columns, "{name}");
+        assert_eq!(found[2].place.to_string(), format!("{name}:3"));
+        assert_eq!(found[1].text().answer.as_deref(), Some("ä2"));
+    }
+    let error = rows("a.parquet.gz", &gzip(&reference("chats.parquet"))).unwrap_err();
+    assert_eq!(error.to_string(), "a.parquet.gz is a Parquet file within gzip, which is not read from front to back");
+}
+
+/// Catches blocks whose lines are counted wrongly, lines that are torn between blocks or between threads, and an error that
+/// depends on the number of threads.
+#[test]
+fn long_files_are_read_block_by_block() {
+    let line = |i: usize| format!("{{\"prompt\": \"{i}\", \"completion\": \"{}\"}}\n", "ä".repeat(100 + i % 50));
+    let text: String = (0..40_000).map(line).collect();
+    assert!(text.len() > 9 << 20);
+    for (name, bytes) in [
+        ("r.jsonl", text.as_bytes().to_vec()),
+        ("r.jsonl.gz", gzip(text.as_bytes())),
+        ("r.jsonl.zst", zstandard(text.as_bytes())),
+    ] {
+        let found = rows(name, &bytes).unwrap();
+        assert!(found.len() == 40_000 && found.iter().enumerate().all(|(i, row)| row.place.line == i + 1), "{name}");
+        assert!(found.iter().enumerate().all(|(i, row)| row.text().prompt == i.to_string()), "{name}");
+    }
+    let mut wrong = text.clone();
+    wrong.truncate(wrong.len() - 2);
+    wrong.push_str(&format!("\n{}", text.replace("\"39000\"", "39000")));
+    let error = rows("r.jsonl", wrong.as_bytes()).unwrap_err().to_string();
+    assert!(error.starts_with("r.jsonl:40000: not JSON: cut off at column "), "{error}");
+    let error = rows("r.jsonl", text.replace("\"39000\"", "39000").as_bytes()).unwrap_err().to_string();
+    assert!(error.starts_with("r.jsonl:39001: `prompt`: expected a string"), "{error}");
+    let mut bytes = text.into_bytes();
+    let at = bytes.len() - 2;
+    bytes[at] = 0xFF;
+    let error = rows("r.jsonl", &bytes).unwrap_err().to_string();
+    assert!(error.contains(&format!("offset {at} (line 40000)")), "{error}");
+}
+
+/// Every changed file ends with rows or with an error that names it: never with a panic, a hang or the end of the process.
+#[test]
+fn changed_files_end_with_rows_or_a_named_error() {
+    let chats = rows("chats.parquet", &reference("chats.parquet")).unwrap();
+    let line = |row: &Row| {
+        let text = row.text();
+        serde_json::json!({"prompt": text.prompt, "completion": text.answer, "n": [1, 2.5]}).to_string()
+    };
+    let lines: Vec<String> = chats.iter().map(line).collect();
+    let table = "prompt,completion,n\n\"a, \"\"b\"\"\",\"c\nd\",1\ne,f,2\n".to_owned();
+    let texts = [lines.join("\n"), format!("[{}]", lines.join(",\n")), table.clone(), table.replace(',', "\t")];
+    let mut corpus: Vec<Vec<u8>> = texts.iter().map(|text| text.clone().into_bytes()).collect();
+    corpus.extend(texts.iter().flat_map(|text| [gzip(text.as_bytes()), zstandard(text.as_bytes())]));
+    corpus.push(format!("\u{FEFF}{}", texts[0]).encode_utf16().flat_map(u16::to_le_bytes).collect());
+    for name in [
+        "chats.parquet",
+        "chats.zstd.parquet",
+        "chats.lz4.parquet",
+        "chats.arrow",
+        "chats.stream.arrow",
+        "types.arrow",
+        "types.stream.arrow",
+    ] {
+        corpus.push(reference(name));
+    }
+    let words = [
+        "{\"messages\": [",
+        "\"",
+        "\"\"",
+        "PAR1",
+        "ARROW1\0\0",
+        "\u{FEFF}",
+        "\n",
+        ",",
+        "\t",
+        "{\"text\": \"t\"}",
+        "null",
+    ];
+    fuzz::run("files of rows", if cfg!(debug_assertions) { 500 } else { 4000 }, move |random| {
+        let bytes = mutated(random, &corpus, &words);
+        let kind = *random.choice(&[RowKind::PromptCompletion, RowKind::Preference, RowKind::Prompt]);
+        match jsonl::parse_bytes("f".as_ref(), &bytes, kind, &Columns::new(), None) {
+            Ok((rows, _)) if rows.is_empty() => Ok("empty"),
+            Ok(_) => Ok("rows"),
+            Err(error) if error.to_string().starts_with('f') => Ok("refused"),
+            Err(error) => Err(format!("without the file's name: {error}")),
+        }
+    });
+}

@@ -1,0 +1,154 @@
+//! The forms in which data sets are published: each row becomes the parts that its form means, and what is ambiguous is refused.
+
+use serde_json::{Value, json};
+
+use crate::data::rows::read::jsonl;
+use crate::data::rows::{Columns, Content, Format, Part, Row, RowKind};
+
+fn read(line: &Value, kind: RowKind, format: Option<Format>) -> Result<(Row, Format), String> {
+    let read = jsonl::parse_bytes("r.jsonl".as_ref(), line.to_string().as_bytes(), kind, &Columns::new(), format);
+    let (mut rows, mut formats) = read.map_err(|error| error.to_string())?;
+    match (rows.pop(), formats.pop()) {
+        (Some(row), Some(format)) => Ok((row, format)),
+        _ => Err("left out".to_owned()),
+    }
+}
+
+/// The parts of a row: texts as they are, conversations as `role: content` lines.
+fn shown((row, format): (Row, Format)) -> String {
+    let part = |(part, content): (&Part, &Content)| match content {
+        Content::Text(text) => format!("{}={text:?}", part.name()),
+        Content::Messages(messages) => {
+            let lines = messages.iter().map(|m| format!("{}: {}", m["role"].as_str().unwrap(), m["content"]));
+            format!("{}=[{}]", part.name(), lines.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let columns: String = row.columns.keys().map(|name| format!(" +{name}")).collect();
+    let parts = row.parts.iter().map(part).collect::<Vec<_>>().join(" ");
+    format!("{}: {parts}{columns}", format.name())
+}
+
+/// Catches a form that is not recognised, one that loses a column (the input, the system prompt), and one that is read as
+/// another.
+#[test]
+fn published_forms_are_recognised_by_their_columns() {
+    use RowKind::{Preference, Prompt, PromptCompletion, Unpaired};
+    let turns = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
+    let sharegpt = json!([{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]);
+    let dialogue = |answer: &str| format!("\n\nHuman: q\n\nAssistant: {answer}");
+    for (kind, line, expected) in [
+        (PromptCompletion, json!({"text": "t"}), r#"text: prompt="" completion="t""#),
+        (
+            PromptCompletion,
+            json!({"prompt": "p", "completion": "c"}),
+            r#"prompt-completion: prompt="p" completion="c""#,
+        ),
+        (PromptCompletion, json!({"messages": turns}), r#"messages: messages=[user: "q", assistant: "a"]"#),
+        (PromptCompletion, json!({"conversations": sharegpt}), r#"sharegpt: messages=[user: "q", assistant: "a"]"#),
+        (
+            PromptCompletion,
+            json!({"prompt": "p", "completions": ["a", "b"], "labels": [true, false]}),
+            r#"stepwise: prompt="p" completion="ab" +labels"#,
+        ),
+        (
+            PromptCompletion,
+            json!({"instruction": "i", "input": "n", "output": "o"}),
+            r#"alpaca: prompt=[user: "i\n\nn"] completion=[assistant: "o"]"#,
+        ),
+        (
+            PromptCompletion,
+            json!({"instruction": "i", "input": "", "output": "o", "system": "s"}),
+            r#"alpaca: prompt=[system: "s", user: "i"] completion=[assistant: "o"]"#,
+        ),
+        (
+            PromptCompletion,
+            json!({"system_prompt": "s", "question": "q", "response": "r", "id": 1}),
+            r#"orca: prompt=[system: "s", user: "q"] completion=[assistant: "r"] +id"#,
+        ),
+        (
+            Preference,
+            json!({"prompt": "p", "chosen": "c", "rejected": "r"}),
+            r#"preference: prompt="p" chosen="c" rejected="r""#,
+        ),
+        (
+            Preference,
+            json!({"chosen": "p c", "rejected": "p r"}),
+            r#"preference-implicit: prompt="p" chosen=" c" rejected=" r""#,
+        ),
+        (
+            Preference,
+            json!({"chosen": dialogue("a"), "rejected": dialogue("b")}),
+            r#"hh: prompt="\n\nHuman: q\n\nAssistant:" chosen=" a" rejected=" b""#,
+        ),
+        (
+            Preference,
+            json!({"system": "", "question": "q", "chosen": "c", "rejected": "r"}),
+            r#"orca: prompt=[user: "q"] chosen=[assistant: "c"] rejected=[assistant: "r"]"#,
+        ),
+        (
+            Preference,
+            json!({"instruction": "i", "input": "n", "chosen": "c", "rejected": "r"}),
+            r#"alpaca: prompt=[user: "i\n\nn"] chosen=[assistant: "c"] rejected=[assistant: "r"]"#,
+        ),
+        (
+            Preference,
+            json!({"instruction": "i", "completions": [
+                {"response": "x", "overall_score": 3.0}, {"response": "y", "overall_score": 7.5}, {"response": "z", "overall_score": 1.0}
+            ]}),
+            r#"ultrafeedback: prompt=[user: "i"] chosen=[assistant: "y"] rejected=[assistant: "z"]"#,
+        ),
+        (
+            Unpaired,
+            json!({"prompt": "p", "completion": "c", "label": true}),
+            r#"unpaired: prompt="p" completion="c" +label"#,
+        ),
+        (
+            Unpaired,
+            json!({"instruction": "i", "output": "o", "label": false}),
+            r#"alpaca: prompt=[user: "i"] completion=[assistant: "o"] +label"#,
+        ),
+        (Prompt, json!({"prompt": "p", "answer": 1}), r#"prompt: prompt="p" +answer"#),
+        (Prompt, json!({"system": "s", "question": "q"}), r#"orca: prompt=[system: "s", user: "q"]"#),
+        (Prompt, json!({"instruction": "i", "input": null}), r#"alpaca: prompt=[user: "i"]"#),
+    ] {
+        let found = read(&line, kind, None).map(shown).unwrap_or_else(|error| error);
+        assert_eq!(found, expected, "{line}");
+    }
+    let same = json!({"instruction": "i", "completions": [{"response": "x", "overall_score": 3}, {"response": "y", "overall_score": 3}]});
+    assert_eq!(read(&same, Preference, None).map(shown), Err("left out".into()));
+}
+
+/// Catches a row that is read in one of two ways without a word, a key that does not decide, and a row that was read before and
+/// is now refused.
+#[test]
+fn ambiguous_rows_are_refused_with_the_key_that_decides() {
+    let kind = RowKind::PromptCompletion;
+    let alpaca = json!({"instruction": "i", "input": "n", "output": "o", "text": "all"});
+    let error = read(&alpaca, kind, None).unwrap_err();
+    for part in ["as \"text\" (`text`, of which", "or as \"alpaca\" (`instruction`", "data.format = \"alpaca\""] {
+        assert!(error.contains(part), "{error}");
+    }
+    for (format, expected) in [
+        (Format::Text, r#"text: prompt="" completion="all" +instruction +input +output"#),
+        (Format::Alpaca, r#"alpaca: prompt=[user: "i\n\nn"] completion=[assistant: "o"] +text"#),
+    ] {
+        assert_eq!(read(&alpaca, kind, Some(format)).map(shown).unwrap(), expected);
+    }
+    let template = shown(read(&alpaca, kind, Some(Format::AlpacaTemplate)).unwrap());
+    assert!(template.contains("context. Write a response that appropriately completes the request.\\n\\n### Instruction:\\ni\\n\\n### Input:\\nn\\n\\n### Response:\" completion=\"o\""), "{template}");
+    let both = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "prompt": "p", "completion": "c", "text": "t"});
+    assert!(shown(read(&both, kind, None).unwrap()).starts_with("messages: "));
+    assert!(
+        shown(read(&both, kind, Some(Format::PromptCompletion)).unwrap())
+            .starts_with("prompt-completion: prompt=\"p\"")
+    );
+    let error = read(&json!({"prompt": "p", "completion": "c"}), kind, Some(Format::Alpaca)).unwrap_err();
+    assert!(
+        error.contains(
+            "data.format = \"alpaca\" reads `instruction`, `input` and `output`; the row has `prompt`, `completion`"
+        ),
+        "{error}"
+    );
+    let error = read(&json!({"prompt": "p", "completion": "c"}), kind, Some(Format::Messages)).unwrap_err();
+    assert!(error.contains("needs `messages`; it has `prompt`, `completion`"), "{error}");
+}
