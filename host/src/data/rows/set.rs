@@ -136,7 +136,8 @@ impl RowSet {
             self.in_segments |= !tokens.segment_ends.is_empty();
             self.ids.append(bytemuck::cast_slice(&tokens.ids))?;
             let ends = tokens.segment_ends.iter().copied().chain(std::iter::repeat(false));
-            let flag = |(learned, end): (&bool, bool)| u8::from(*learned) * SUPERVISED | u8::from(end) * SEGMENT_END;
+            let flag =
+                |(learned, end): (&bool, bool)| (u8::from(*learned) * SUPERVISED) | (u8::from(end) * SEGMENT_END);
             self.flags.append(&tokens.supervised.iter().zip(ends).map(flag).collect::<Vec<u8>>())?;
             self.ends.push(self.flags.len());
         }
