@@ -27,7 +27,8 @@ impl Bases {
         }
         if is_adapter(folder) {
             let what = format!("{} is an adapter; an adapter needs a model with weights as its base", folder.display());
-            return Err(Error::request(what).with_hint("merge it into its base first: telos convert --merge-lora"));
+            return Err(Error::request(what)
+                .with_hint("set checkpoint.merged = true in its run, and name the folder merged of its checkpoint"));
         }
         let outputs = ModelConfig::from_folder(folder)?.outputs;
         self.insert(folder, Model::load(device, folder, outputs, true)?)

@@ -189,8 +189,8 @@ pub(crate) fn model_and_tokenizer(
         (None, pending) => pending.as_ref().is_some_and(|model| model.adapter.is_some()),
     };
     if is_an_adapter {
-        let why = "it is an adapter: name its base in model.from and the adapter in model.adapter, or merge it into its base: telos convert \
-                   --merge-lora";
+        let why = "it is an adapter: name its base in model.from and the adapter in model.adapter; or name a merged model, which a run with \
+                   checkpoint.merged = true leaves in the folder merged of its checkpoints";
         return Err(loaded.refuse("model.from", why));
     }
     let adapter = adapter_folder(loaded)?;

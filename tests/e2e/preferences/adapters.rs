@@ -116,8 +116,11 @@ fn policy_critic_and_reward_model_share_one_base() {
         };
         let (adapters, whole) = (held(LORA, "[reference]\nadapter = \"off\"\n"), held("", ""));
         let base = fs::metadata(lab.at(BASE)).expect("a file").len();
-        // All weights: policy and critic with gradient and two moments each, reference and reward model.
-        assert!(adapters < whole - 6 * base, "{from}: {adapters} of {whole}, the base has {base}");
+        // Without adapters at least the policy with gradient and moments, and the reference.
+        assert!(
+            adapters < 2 * base && whole > 5 * base,
+            "{from}: {adapters}, without adapters {whole}, the base has {base}"
+        );
         lab.write("tiny.toml", format!("{ADAPTED}{LORA}{rest}[reference]\nadapter = \"off\"\n"));
         _ = fs::remove_dir_all(lab.at("runs/tiny"));
         lab.run(&["train.steps=4"]).succeeds();

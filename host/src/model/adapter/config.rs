@@ -118,7 +118,8 @@ pub(in crate::model) fn model_config(folder: &Path, inputs: &mut Inputs) -> Resu
     let base = adapter.base_folder(folder)?;
     if is_adapter(&base) {
         let what = format!("{}: its base, {}, is an adapter too", folder.display(), base.display());
-        return Err(Error::request(what).with_hint("merge the base first: telos convert --merge-lora"));
+        return Err(Error::request(what)
+            .with_hint("set checkpoint.merged = true in its run, and name the folder merged of its checkpoint"));
     }
     let mut config = ModelConfig::from_folder(&base)?;
     if adapter.scalar {
