@@ -152,7 +152,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
     let checkpoint = checkpoint::resolve(written.checkpoint, &eval, rollout.as_ref(), model.has_adapter(), notes);
     let backend = backend::resolve(written.backend, notes);
     if checkpoint.merged && backend.dtype == Dtype::Bf16 {
-        let why = "frozen weights are held in bf16 alone, which is too coarse for a merge; set backend.dtype = \"f32\", or merge afterwards";
+        let why = "frozen weights are held in bf16 alone, which is too coarse for a merge; set backend.dtype = \"f32\"";
         notes.refuse("checkpoint.merged", why);
     }
     Experiment {
