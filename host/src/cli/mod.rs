@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Result;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
-use commands::{answers, chat, check, compare, data, eval, generate, pairs, plugins, run, tokenizer};
+use commands::{answers, chat, check, compare, convert, data, eval, generate, pairs, plugins, run, tokenizer};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -52,6 +52,7 @@ enum Command {
     Pairs(pairs::Pairs),
     Answers(answers::Answers),
     Eval(eval::Eval),
+    Convert(convert::Convert),
     #[command(subcommand)]
     Data(data::Data),
     #[command(subcommand)]
@@ -102,7 +103,7 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         | Command::Pairs(_)
         | Command::Answers(_)
         | Command::Eval(_) => true,
-        Command::Data(_) | Command::Tokenizer(_) => false,
+        Command::Convert(_) | Command::Data(_) | Command::Tokenizer(_) => false,
     };
     match calls_plugins && supervise::role()? == Role::Supervisor {
         true => supervise::run_supervised(args).map(Some),
@@ -127,6 +128,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Answers(args) => answers::execute(args, folders),
         Command::Eval(args) => eval::execute(args, folders),
         Command::Data(args) => data::execute(args),
+        Command::Convert(args) => convert::execute(args),
         Command::Tokenizer(args) => tokenizer::execute(args),
     }
 }

@@ -68,6 +68,9 @@ fn wrong_requests_exit_with_2_and_help_with_0() {
         "generate model --prompt x --dtype f16",
         "eval model",
         "eval model --data",
+        "convert in",
+        "convert in out --dtype f64",
+        "convert in out --shard-size 5",
         "tokenizer train --vocab-size 300 --out t.json",
         "tokenizer train a.txt --vocab-size 256 --out t.json",
         "tokenizer train a.txt --vocab-size 300",
@@ -87,6 +90,7 @@ fn wrong_requests_exit_with_2_and_help_with_0() {
         "plugins verify candle --device cpu --dtype f32 --option path=generic --only norm --only session --json",
         "generate model --prompt x --temperature 0 --seed 7 --threads 2",
         "eval model --data a.txt b.txt --data c.txt --backend reference",
+        "convert in.gguf out --dtype bf16 --shard-size 500MB --json",
         "tokenizer train a.txt b.txt --vocab-size 257 --out t.json",
     ];
     for line in right {

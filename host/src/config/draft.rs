@@ -131,6 +131,11 @@ impl Draft {
         self.experiment.as_ref().map_or_else(|| "runs".into(), |experiment| experiment.runs_dir.clone().into())
     }
 
+    /// The folder of the run, if the experiment can be read.
+    pub fn run_folder(&self) -> Option<PathBuf> {
+        self.experiment.as_ref().map(|experiment| Path::new(&experiment.runs_dir).join(&experiment.name))
+    }
+
     /// The backend, without its own options; `None` if the experiment cannot be read.
     pub fn backend(&self) -> Option<&Backend> {
         self.experiment.as_ref().map(|experiment| &experiment.backend)

@@ -3,6 +3,8 @@
 //! | step | file |
 //! |---|---|
 //! | open a file, extract its text, or name its format | [`reading`] |
+//! | read the metadata of a GGUF file as a model's folder | [`gguf`] |
+//! | download models and data of the Hugging Face hub | [`hub`] |
 //! | find, read and check running text; split off held-out text | [`text`] |
 //! | the sources that an experiment names: files or the quickstart world | [`sources`] |
 //! | read rows, split off held-out ones, write them as text, tokenise them | [`rows`] |
@@ -20,6 +22,8 @@ pub mod corpus;
 pub mod document;
 pub mod error;
 pub mod examples;
+pub mod gguf;
+pub mod hub;
 mod jinja;
 mod progress;
 pub mod reading;

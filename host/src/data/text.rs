@@ -12,6 +12,7 @@ use super::cache::hex;
 use super::corpus::Corpus;
 use super::document::Document;
 use super::error::{DataError, Result};
+use super::hub;
 use super::reading::format;
 use super::reading::format::running_text::{check_learned_text, check_running_text};
 use super::source::Source;
@@ -176,6 +177,9 @@ fn describes(path: &Path) -> bool {
 /// Returns the files that one path stands for. If a file with exactly this name exists, the path is not treated as
 /// a pattern.
 fn find(path: &str, rows: bool) -> Result<Vec<PathBuf>> {
+    if let Some(files) = hub::data(path)? {
+        return Ok(files);
+    }
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             let (mut files, mut folders) = (Vec::new(), BTreeSet::new());

@@ -110,6 +110,29 @@ impl Model {
     /// # Errors
     /// A request error that names file and key or tensor; a folder without a language-model head if `outputs` needs one.
     pub(super) fn load(device: &Device, folder: &Path, outputs: Outputs, frozen: bool) -> Result<Model> {
+        Model::opened(device, folder, outputs, frozen, StoredWeights::open)
+    }
+
+    /// Loads a checkpoint with weights of its own, with these outputs: its master weights if the others are rounded.
+    ///
+    /// # Errors
+    /// A request error that names file and key or tensor.
+    pub fn from_checkpoint(device: &Device, folder: &Path, outputs: Outputs) -> Result<Model> {
+        Model::opened(device, folder, outputs, false, |folder, config, layout| {
+            match StoredWeights::masters(folder, config, layout)? {
+                Some(masters) => Ok(masters),
+                None => StoredWeights::open(folder, config, layout),
+            }
+        })
+    }
+
+    fn opened(
+        device: &Device,
+        folder: &Path,
+        outputs: Outputs,
+        frozen: bool,
+        open: impl Fn(&Path, &ModelConfig, &Layout) -> Result<StoredWeights>,
+    ) -> Result<Model> {
         let mut config = ModelConfig::from_folder(folder)?;
         if outputs.tokens && !config.outputs.tokens {
             let what = format!("{} is a reward model or critic: it has no language-model head", folder.display());
@@ -120,7 +143,7 @@ impl Model {
         }
         config.outputs = outputs;
         let layout = Layout::new(&config)?;
-        let source = StoredWeights::open(folder, &config, &layout)?;
+        let source = open(folder, &config, &layout)?;
         let model = if frozen { Model::allocate_frozen(device, config)? } else { Model::allocate(device, config)? };
         source.load(|index, values| {
             let parameter = &model.layout.parameters()[index];

@@ -9,7 +9,7 @@ use super::kind::Optimizer;
 use crate::{
     device::Buffer,
     error::{Error, Result},
-    model::files::tensor_file::TensorFile,
+    model::files::tensor_file::Safetensors,
     runs::disk::shown,
 };
 
@@ -83,7 +83,7 @@ impl safetensors::View for Moment<'_> {
 pub fn read_moments(optimizer: &dyn Optimizer, folder: &Path) -> Result<()> {
     let path = folder.join(OPTIMIZER);
     let failed = |e: Error| Error::request(format!("cannot read the moments in {}", path.display())).with_cause(e);
-    let mut file = TensorFile::open(&path).map_err(failed)?;
+    let mut file = Safetensors::open(&path).map_err(failed)?;
     for (name, buffer) in optimizer.moments() {
         let (dtype, bytes) = file.raw(name).map_err(failed)?;
         let shape = file.shape(name).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::{
     config::{Experiment, Pipeline},
     error::{Error, Kind, Result},
     plugins::Pinning,
-    runs::{Interrupt, progress::Show},
+    runs::{Interrupt, progress::Show, receipt::pin_commits},
     setup::loading::open_draft,
     train::{
         End,
@@ -146,7 +146,11 @@ fn run_stage(
     interrupt: &Interrupt,
 ) -> Result<(End, Summary)> {
     // Read again, now that the models it starts from exist.
-    let mut setup = open_draft(pipeline.draft(index), &options.plugin_folders, options.pinning)?;
+    let draft = pipeline.draft(index);
+    if let Some(folder) = draft.run_folder().filter(|_| resume) {
+        pin_commits(&folder);
+    }
+    let mut setup = open_draft(draft, &options.plugin_folders, options.pinning)?;
     setup.accept_unproved = options.unproved;
     setup.accepts_fixed_rows = options.fixed_rows;
     let mut trainer = Trainer::new(setup, resume, options.show)?;

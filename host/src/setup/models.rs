@@ -30,9 +30,12 @@ impl Setup {
         if let Some(start) = &self.adapter {
             return self.adapted_model(device, start, checkpoint, outputs);
         }
-        let mut model = match checkpoint.or(self.model_folder.as_deref()) {
-            Some(folder) => Model::from_folder_as(device, folder, outputs)?,
-            None => Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?,
+        let mut model = match (checkpoint, &self.model_folder) {
+            (Some(checkpoint), _) => Model::from_checkpoint(device, checkpoint, outputs)?,
+            (None, Some(folder)) => Model::from_folder_as(device, folder, outputs)?,
+            (None, None) => {
+                Model::init(device, ModelConfig { outputs, ..self.config.clone() }, self.experiment().seed)?
+            }
         };
         if let (None, Some(folder)) = (checkpoint, &self.model_folder) {
             check_unchanged(folder, &self.config, model.config())?;

@@ -12,7 +12,7 @@ use crate::{
         Loaded,
         experiment::{Model as ModelSource, Tokenizer as TokenizerSource},
     },
-    data::{DataError, Source, Tokenizer, foreign},
+    data::{DataError, Source, Tokenizer, foreign, gguf, hub},
     error::{Error, Result, refusal_text},
     files,
     model::files::weights::weight_files,
@@ -67,13 +67,19 @@ pub(crate) fn check_unchanged(folder: &Path, checked: &ModelConfig, loaded: &Mod
     Err(Error::request(message).with_hint("start the run again once nothing writes there"))
 }
 
-/// Returns the folder with the weights of a run, a checkpoint or a Hugging Face model.
+/// Returns the folder with the weights of a run, a checkpoint or a Hugging Face model, or the GGUF file that holds a model.
 ///
 /// # Errors
 /// A request error if the folder does not exist or contains no model, and for a run whose newest checkpoint is damaged.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
+    if let Some(found) = hub::model(path)? {
+        return Ok(found);
+    }
     if let Some(checkpoint) = pointed_at(path)? {
         return Ok(checkpoint);
+    }
+    if let Some(file) = gguf::at(path)? {
+        return Ok(file);
     }
     if path.is_file() {
         return Err(foreign::file_for_a_folder(path).into());
@@ -81,7 +87,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Err(match foreign::missing(path) {
             DataError::Missing(_) => Error::request(format!("there is no model folder {}", path.display()))
-                .with_hint("check the path; a model of the Hugging Face hub is downloaded first, by `hf download`"),
+                .with_hint("check the path; a model of the Hugging Face hub is named hf:org/name"),
             hub => hub.into(),
         });
     }
@@ -95,7 +101,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     }
     let (other, remedy) = match foreign::other_weights(path) {
         Some((other, remedy)) => (format!("; {other}"), remedy),
-        None => (String::new(), "name a run, a checkpoint or a Hugging Face folder".to_owned()),
+        None => (String::new(), "name a run, a checkpoint, a Hugging Face folder or a GGUF file".to_owned()),
     };
     let place = path.display();
     Err(Error::request(format!(
@@ -159,7 +165,12 @@ fn adapter_folder(loaded: &Loaded) -> Result<Option<PathBuf>> {
 
 /// Opens the tokenizer in a file or folder, which may be that of a checkpoint.
 fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
-    find::verify_tokenizer(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
+    if let Some(folder) = hub::tokenizer(path)? {
+        return Ok(Tokenizer::open(&folder)?);
+    }
+    if gguf::at(path)?.is_none() {
+        find::verify_tokenizer(if path.is_dir() { path } else { path.parent().unwrap_or(path) })?;
+    }
     Ok(Tokenizer::open(path)?)
 }
 

@@ -58,14 +58,16 @@ impl Trainer {
         let merged = self.setup.experiment().checkpoint.merged;
         let start = Instant::now();
         let best = state.best_step == Some(state.step);
+        let storage = self.experiment().checkpoint.storage();
         let saved = self.checkpoints.save(state.step, best, |folder| {
-            model.save(folder)?;
+            model.save_as(folder, storage)?;
+            model.save_masters(folder, storage)?;
             tokenizer.save(folder)?;
             if merged {
                 let folder = folder.join(MERGED);
                 std::fs::create_dir(&folder)
                     .map_err(|e| Error::run(format!("cannot create {}", folder.display())).with_cause(e))?;
-                model.merged()?.save(&folder)?;
+                model.merged()?.save_as(&folder, storage)?;
                 tokenizer.save(&folder)?;
             }
             moments::write_moments(optimizer.as_ref(), folder)?;

@@ -111,21 +111,21 @@ fn lfs_pointer_in_a_model() {
 fn column_names_and_formats_of_other_tools_are_recognised() {
     let lab = case("unused-added-token");
     let generate = |model: &str, parts: &[&str]| lab.ask(&["generate", model, "--prompt", "x"]).refuses(2, parts);
-    generate("HuggingFaceTB/SmolLM2-135M", &["Hugging Face hub", "hf download HuggingFaceTB/SmolLM2-135M"]);
+    generate("HuggingFaceTB/SmolLM2-135M", &["Hugging Face hub", "write hf:HuggingFaceTB/SmolLM2-135M"]);
     generate("model/model.safetensors", &["is a file", "model"]);
     fs::rename(lab.at("model/model.safetensors"), lab.at("model/pytorch_model.bin")).expect("renamed");
-    generate("model", &["pytorch_model.bin", "save_pretrained"]);
+    generate("model", &["pytorch_model.bin", "runs code when it is read", "save_pretrained"]);
     fs::rename(lab.at("model/tokenizer.json"), lab.at("model/tokenizer.model")).expect("renamed");
     generate("model", &["sentencepiece", "tokenizer.model", "save_pretrained"]);
     fs::create_dir(lab.at("quantised")).expect("a folder");
     lab.write("quantised/model-q4.gguf", "GGUF");
-    generate("quantised", &["GGUF", "model-q4.gguf", "gguf_file"]);
-    generate("quantised/model-q4.gguf", &["GGUF", "gguf_file"]);
+    generate("quantised", &["model-q4.gguf", "truncated or damaged", "safetensors"]);
+    generate("quantised/model-q4.gguf", &["model-q4.gguf", "truncated or damaged"]);
     let experiment = "[model]\nlayers = 1\ndim = 16\nheads = 2\ncontext = 64\n[tokenizer]\nkind = \"file\"\npath = \"org/name\"\n\
                       [data]\nsource = \"synthetic\"\n[objective]\nplugin = \"ce\"\n[train]\nsteps = 1\noptimizer.lr = 1e-3\n\
                       batch = { tokens = 64 }\n";
     lab.write("hub.toml", experiment);
-    lab.ask(&["check", "hub.toml"]).refuses(2, &["tokenizer.path", "org/name", "hf download"]);
+    lab.ask(&["check", "hub.toml"]).refuses(2, &["tokenizer.path", "org/name", "hf:org/name"]);
 }
 
 /// A template that writes no beginning of text, with a tokenizer that adds one. Catches a beginning that serving the model with

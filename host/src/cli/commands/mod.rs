@@ -4,6 +4,7 @@ pub(super) mod answers;
 pub mod chat;
 pub mod check;
 pub mod compare;
+pub mod convert;
 pub mod data;
 pub mod eval;
 pub mod generate;

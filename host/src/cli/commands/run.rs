@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     pipeline::{self, Event, Selection},
     plugins::Pinning,
-    runs::{Interrupt, progress::Show},
+    runs::{Interrupt, progress::Show, receipt::pin_commits},
     setup::loading::open_draft,
     train::{End, trainer::Trainer},
 };
@@ -148,6 +148,9 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
             request.file.display()
         ))
         .with_hint("--from and --only are for pipelines"));
+    }
+    if let Some(folder) = draft.run_folder().filter(|_| request.resume) {
+        pin_commits(&folder);
     }
     let mut setup = open_draft(draft, &request.plugin_folders, request.pinning)?;
     setup.accept_unproved = request.unproved;

@@ -7,6 +7,7 @@ use super::metric::{MetricRule, rule, usual_metric};
 use super::roles::rollout::Rollout;
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
+use crate::model::files::save::{Storage, bytes, stored_type};
 
 table! {
     /// when checkpoints are saved; the end of a run and Ctrl-C always save one
@@ -22,6 +23,11 @@ table! {
         best: String, Form::Text,
             default "with eval.every: \"min:eval/loss\"; with rollouts and eval.generate: \"max:eval/reward\"",
             example "min:eval/loss";
+        /// type in which the model's weights are stored, for other programs; with a type other than the master weights', those are
+        /// stored in addition, so that a run resumes with the same bits
+        dtype: String, Form::Word(&["f32", "bf16", "f16"]), default "that of the master weights", example "bf16", may_change;
+        /// size above which the model's weights are split over several files, in kB, MB, GB, KiB, MiB or GiB
+        shard_size: String, Form::Text, default "one file", example "5GB", may_change;
     }
 }
 
@@ -38,6 +44,22 @@ pub struct Checkpoint {
     /// The metric by which the best checkpoint is kept; absent: no best one is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<MetricRule>,
+    /// Type in which weights are stored; absent: that of the master weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Size of a file of weights; absent: all are in one file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard_size: Option<String>,
+}
+
+impl Checkpoint {
+    /// How weights are stored.
+    pub fn storage(&self) -> Storage {
+        Storage {
+            dtype: self.dtype.as_deref().and_then(stored_type),
+            shard_size: self.shard_size.as_deref().and_then(|text| bytes(text).ok()),
+        }
+    }
 }
 
 /// Resolves `[checkpoint]`.
@@ -63,5 +85,9 @@ pub fn resolve(
             format!("unused: \"{}\" is measured only with eval.every; for example every = 50", rule.metric),
         );
     }
-    Checkpoint { every: written.every(), keep: written.keep(), merged: written.merged(), best }
+    if let Some(Err(why)) = written.shard_size.as_deref().map(bytes) {
+        notes.refuse("checkpoint.shard_size", why);
+    }
+    let (every, keep, merged) = (written.every(), written.keep(), written.merged());
+    Checkpoint { every, keep, merged, best, dtype: written.dtype, shard_size: written.shard_size }
 }

@@ -56,11 +56,8 @@ pub fn missing(path: &Path) -> DataError {
     }
     DataError::Unusable {
         path: path.to_owned(),
-        what: "no such file or folder; Telos does not download models".into(),
-        remedy: format!(
-            "if it is a model of the Hugging Face hub, download it (`hf download {name} --local-dir {name}`); \
-             otherwise check the path"
-        ),
+        what: "no such file or folder".into(),
+        remedy: format!("if it is a model of the Hugging Face hub, write hf:{name}; otherwise check the path"),
         source: None,
     }
 }
@@ -87,10 +84,11 @@ pub fn other_weights(folder: &Path) -> Option<(String, String)> {
     let find = |fits: &dyn Fn(&str) -> bool| names.iter().find(|name| fits(name));
     if let Some(name) = find(&|name| name.starts_with("pytorch_model") && name.contains(".bin")) {
         let remedy = through_transformers(&format!("'{place}'"), &place.to_string());
-        return Some((format!("its weights are in PyTorch's format ({name})"), remedy));
+        return Some((format!("its weights are in PyTorch's format ({name}): {PICKLE}"), remedy));
     }
     if let Some(name) = find(&|name| name.ends_with(".gguf")) {
-        return Some((format!("its weights are in the GGUF format ({name})"), gguf(&place.to_string(), name)));
+        let remedy = format!("name the file itself: {}", folder.join(name).display());
+        return Some((format!("it holds a GGUF file ({name})"), remedy));
     }
     if let Some(name) = find(&|name| name.starts_with("adapter_model.") || name == "adapter_config.json") {
         let remedy = format!(
@@ -104,15 +102,30 @@ pub fn other_weights(folder: &Path) -> Option<(String, String)> {
             "download the model's Hugging Face version, or convert it with the script that transformers has for it";
         return Some((format!("its weights are in their author's own format ({name})"), remedy.into()));
     }
-    let name = find(&|name| [".h5", ".msgpack", ".onnx", ".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end)))?;
+    if let Some(name) = find(&|name| is_pickle(name)) {
+        let remedy = convert_pickle(&folder.join(name), &folder.join("model.safetensors"));
+        return Some((format!("its weights are in PyTorch's format ({name}): {PICKLE}"), remedy));
+    }
+    let name = find(&|name| [".h5", ".msgpack", ".onnx"].iter().any(|end| name.ends_with(end)))?;
     Some((format!("its weights are in another format ({name})"), "convert them to model.safetensors".into()))
 }
 
-/// The command that turns a GGUF file into a folder.
-fn gguf(folder: &str, file: &str) -> String {
+/// Why PyTorch's files are not read.
+const PICKLE: &str = "a pickle, which runs code when it is read";
+
+/// Whether a file of this name usually is a pickle of PyTorch.
+fn is_pickle(name: &str) -> bool {
+    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end))
+}
+
+/// The command that converts a file of PyTorch, without running the code in it.
+fn convert_pickle(from: &Path, to: &Path) -> String {
     format!(
-        "convert it: python -c \"from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; \
-         [c.from_pretrained('{folder}', gguf_file='{file}').save_pretrained('converted') for c in (M, T)]\""
+        "convert it: python -c \"import torch; from safetensors.torch import save_file; \
+         w = torch.load('{}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); \
+         save_file({{k: v.clone().contiguous() for k, v in w.items()}}, '{}', metadata={{'format': 'pt'}})\"",
+        from.display(),
+        to.display()
     )
 }
 
@@ -150,12 +163,14 @@ pub fn convert_tokenizer(folder: &str) -> String {
 pub fn file_for_a_folder(path: &Path) -> DataError {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let (what, remedy) = if name.to_lowercase().ends_with(".gguf") {
-        ("is a GGUF file; expected a folder in the Hugging Face layout", gguf(&folder.to_string_lossy(), &name))
+    let (what, remedy) = if is_pickle(&name) {
+        let what = format!("is a file in PyTorch's format: {PICKLE}");
+        (what, convert_pickle(path, &folder.join("model.safetensors")) + "; then name the folder")
     } else {
-        ("is a file; expected a folder", format!("name the folder that contains it: {}", folder.display()))
+        let remedy = format!("name the folder that contains it: {}", folder.display());
+        ("is a file; expected a folder or a GGUF file".to_owned(), remedy)
     };
-    DataError::Unusable { path: path.to_owned(), what: what.into(), remedy, source: None }
+    DataError::Unusable { path: path.to_owned(), what, remedy, source: None }
 }
 
 /// Names of a folder's files, sorted.
@@ -209,10 +224,11 @@ mod tests {
         };
         for (name, part) in [
             ("pytorch_model.bin", "AutoModelForCausalLM"),
-            ("pytorch_model-00001-of-00002.bin", "PyTorch"),
-            ("model-q4.gguf", "gguf_file='model-q4.gguf'"),
+            ("pytorch_model-00001-of-00002.bin", "runs code when it is read"),
+            ("model-q4.gguf", "name the file itself"),
             ("adapter_model.safetensors", "merge_and_unload"),
             ("consolidated.00.pth", "author's own"),
+            ("model.pt", "runs code when it is read"),
             ("tf_model.h5", "tf_model.h5"),
         ] {
             let found = weights(name).unwrap();

@@ -10,7 +10,7 @@ use crate::keys::{Form, table};
 table! {
     /// The keys as written.
     pub struct Written at "data" {
-        /// text, jsonl: files, folders or globs, relative to the current directory
+        /// text, jsonl: files, folders or globs, relative to the current directory; or data of the hub (hf:datasets/org/name/path)
         path: Vec<String>, Form::Texts, example "corpus/*.txt";
         /// text, jsonl: fraction held out of training for evaluation; rows are selected by the hash of their prompt, so that a
         /// prompt is never in both parts (synthetic data always holds out a tenth)

@@ -213,7 +213,7 @@ fn another_format_is_named_with_the_command_that_converts_it() {
         assert!(message.contains("sentencepiece model") && message.contains("save_pretrained"), "{message}");
     }
     let message = open(Path::new("no-such-org/no-such-model"));
-    assert!(message.contains("hf download no-such-org/no-such-model"), "{message}");
+    assert!(message.contains("write hf:no-such-org/no-such-model"), "{message}");
 }
 
 /// Catches a BPE whose dropout stays active: the same text would become different tokens each time.

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::data::error::{DataError, Result};
+use crate::data::gguf;
 use crate::data::reading::foreign;
 use crate::data::reading::inputs::Inputs;
 use crate::data::source::Source;
@@ -47,6 +48,9 @@ impl Folder {
     /// # Errors
     /// A file that is missing, unreadable, or a Git LFS pointer; a tokenizer in another format.
     pub fn read(path: &Path) -> Result<Folder> {
+        if let Some(file) = gguf::at(path)? {
+            return Folder::of(&file, JSON);
+        }
         let file = if path.is_dir() { path.join(JSON) } else { path.to_owned() };
         if files::is_missing(&file) {
             let other = foreign::other_tokenizer(path).filter(|_| path.is_dir());
@@ -63,8 +67,14 @@ impl Folder {
             return Err(DataError::Unusable { path: file, what, remedy, source: None });
         }
         let folder = file.parent().unwrap_or(Path::new("."));
-        let mut inputs = Inputs::of(folder);
-        let json = inputs.read(&file.file_name().unwrap_or_default().to_string_lossy())?;
+        Folder::of(folder, &file.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    /// Reads the tokenizer in the file `name` of `folder`.
+    fn of(folder: &Path, name: &str) -> Result<Folder> {
+        let mut inputs = Inputs::of(folder)?;
+        let json = inputs.read(name)?;
+        let file = inputs.path(name);
         let mut other_files = BTreeMap::new();
         for name in [SPECIAL_TOKENS, ADDED_TOKENS, TEMPLATE, TEMPLATE_JSON, CONFIG] {
             if inputs.has(name) {

@@ -7,6 +7,7 @@
 //! | `load` | a tokenizer from these files |
 //! | `special` | special and added tokens, as transformers reads them |
 //! | [`templates`] | chat templates by name |
+//! | [`sentencepiece`] | a `tokenizer.json` from the tokens of sentencepiece |
 //! | `made` | the tokenizers made here: bytes, and one trained on text |
 //! | `bounds` | limits on a file, checked before the library reads it |
 //! | [`encode`] | text to ids and back |
@@ -25,6 +26,7 @@ mod folder;
 mod library;
 mod load;
 mod made;
+pub mod sentencepiece;
 mod special;
 pub mod stream;
 pub mod templates;

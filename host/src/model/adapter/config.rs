@@ -73,7 +73,7 @@ impl AdapterConfig {
     /// # Errors
     /// A request error that names file, key and value.
     pub fn read(folder: &Path) -> Result<AdapterConfig> {
-        AdapterConfig::from_inputs(&mut Inputs::of(folder))
+        AdapterConfig::from_inputs(&mut Inputs::of(folder)?)
     }
 
     fn from_inputs(inputs: &mut Inputs) -> Result<AdapterConfig> {

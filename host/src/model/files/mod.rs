@@ -2,12 +2,14 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`tensor_file`] | one safetensors file |
+//! | [`tensor_file`] | one file of tensors: safetensors, or GGUF |
+//! | `gguf_file` | the tensors of a GGUF file as those of a Hugging Face file |
 //! | [`weights`] | the tensors of a Hugging Face folder, checked and loaded |
 //! | `order` | the order of values in files |
-//! | `save` | a model written to a folder |
+//! | [`save`](mod@save) | a model written to a folder |
 
+mod gguf_file;
 mod order;
-pub(in crate::model) mod save;
+pub mod save;
 pub mod tensor_file;
 pub mod weights;

@@ -34,7 +34,7 @@ impl Parameter {
 }
 
 /// Returns the transpose of a `rows` x `cols` matrix.
-fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+pub(super) fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
     (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
 }
 

@@ -1,19 +1,70 @@
-//! Writes a model to a Hugging Face folder.
+//! Writes a model to a Hugging Face folder, as `transformers` and llama.cpp's converter read it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use half::{bf16, f16};
 use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
+use serde_json::json;
 
 use super::tensor_file::{TensorData, write_tensors};
-use super::weights::WEIGHTS_FILE;
+use super::weights::{INDEX_FILE, MASTER_FILE, StoredWeights, WEIGHTS_FILE};
 use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::model::loaded::Model;
-use crate::model::params::Parameter;
-use crate::model::shape::config::CONFIG_FILE;
+use crate::model::params::{Layout, Parameter};
+use crate::model::shape::config::{CONFIG_FILE, ModelConfig};
 use crate::model::shape::generation_json::GENERATION_FILE;
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Storage {
+    /// F64, F32, BF16 or F16; `None`: the master weights' own dtype, so that loading gives the same bits.
+    pub dtype: Option<Dtype>,
+    /// Bytes of tensors per file, above which they are split over several files with an index; `None`: one file. A single tensor
+    /// is never split.
+    pub shard_size: Option<u64>,
+}
+
+/// The types in which weights can be stored, by their names in experiments and on the command line.
+pub const STORED: [(&str, Dtype); 3] = [("f32", Dtype::F32), ("bf16", Dtype::BF16), ("f16", Dtype::F16)];
+
+/// Returns the type of a name in [`STORED`].
+pub fn stored_type(name: &str) -> Option<Dtype> {
+    STORED.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype)
+}
+
+/// Returns the number of bytes that a size such as "5GB" names.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1000),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let wrong = || format!("\"{text}\" is not a size; expected a number and a unit, such as 5GB or 500MB");
+    let (number, unit) =
+        units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?.trim(), *unit))).ok_or_else(wrong)?;
+    let size = number.parse::<u64>().ok().filter(|number| *number > 0).and_then(|number| number.checked_mul(unit));
+    size.ok_or_else(wrong)
+}
+
+/// Bytes of a value.
+fn width(dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::F64 => 8,
+        Dtype::F32 => 4,
+        _ => 2,
+    }
+}
 
 impl Model {
     /// Writes `config.json`, `generation_config.json` and `model.safetensors` into an existing folder. The tensors are stored
@@ -24,30 +75,194 @@ impl Model {
     /// # Errors
     /// Errors of the file system.
     pub fn save(&self, folder: &Path) -> Result<()> {
+        self.save_as(folder, Storage::default())
+    }
+
+    /// As [`Model::save`], with the weights stored as `storage` says; an adapter is stored as it is.
+    ///
+    /// # Errors
+    /// Errors of the file system; a weight that the dtype cannot hold.
+    pub fn save_as(&self, folder: &Path, storage: Storage) -> Result<()> {
         if let Some(adapter) = self.adapter() {
             return self.save_adapter(adapter, folder);
         }
-        let params = self.params();
-        let (dtype, name) = match params.dtype() {
-            DType::F64 => (Dtype::F64, "float64"),
-            _ => (Dtype::F32, "float32"),
-        };
-        let tensors = stored_tensors(self, dtype)?;
-        write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?;
-        self.save_config(folder, CONFIG_FILE, name)
+        let dtype = storage.dtype.unwrap_or(master_type(self));
+        self.write_weights(folder, dtype, storage.shard_size)?;
+        self.save_config(folder, CONFIG_FILE, python_name(dtype))
     }
 
     /// Writes the config into `file`, with this dtype, and `generation_config.json`.
     pub(in crate::model) fn save_config(&self, folder: &Path, file: &str, name: &str) -> Result<()> {
-        let config = serde_json::to_string_pretty(&self.config().to_json(name));
-        let config = config.map_err(|cause| Error::run(format!("cannot write {file}")).with_cause(cause))?;
-        write_text(&folder.join(file), config + "\n")?;
-        write_text(&folder.join(GENERATION_FILE), self.config().generation_json())
+        write_configs(self.config(), folder, file, name)
+    }
+
+    /// Writes the master weights into a checkpoint whose other weights are rounded, so that a run resumes with the same bits.
+    /// Writes nothing if `storage` rounds nothing.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn save_masters(&self, folder: &Path, storage: Storage) -> Result<()> {
+        let master = master_type(self);
+        if self.adapter().is_some() || storage.dtype.is_none_or(|dtype| dtype == master) {
+            return Ok(());
+        }
+        let tensors = self.layout().parameters().iter().map(|one| stored(self, one, master));
+        write_tensors(&folder.join(MASTER_FILE), &tensors.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn write_weights(&self, folder: &Path, dtype: Dtype, shard_size: Option<u64>) -> Result<()> {
+        let parameters: Vec<&Parameter> = self.layout().parameters().iter().collect();
+        let mut files = WeightFiles::new(folder, &parameters, Storage { dtype: Some(dtype), shard_size });
+        parameters.into_iter().try_for_each(|one| files.push(stored(self, one, dtype)?))?;
+        files.finish()
     }
 }
 
-fn stored_tensors(model: &Model, dtype: Dtype) -> Result<Vec<(String, TensorData<'static>)>> {
-    model.layout().parameters().iter().map(|parameter| stored_tensor(model.params(), parameter, dtype)).collect()
+/// Writes the model in `from` to the existing folder `to`, without a device: `config.json`, `generation_config.json` and the weights,
+/// as `storage` says; F32 without a dtype. Of a checkpoint the master weights are read.
+///
+/// # Errors
+/// As loading a model; errors of the file system; a weight that the dtype cannot hold.
+pub fn convert(from: &Path, to: &Path, storage: Storage) -> Result<()> {
+    let config = ModelConfig::from_folder(from)?;
+    let layout = Layout::new(&config)?;
+    let source = match StoredWeights::masters(from, &config, &layout)? {
+        Some(masters) => masters,
+        None => StoredWeights::open(from, &config, &layout)?,
+    };
+    let dtype = storage.dtype.unwrap_or(Dtype::F32);
+    let parameters: Vec<&Parameter> = source.indices().map(|index| &layout.parameters()[index]).collect();
+    let mut files = WeightFiles::new(to, &parameters, storage);
+    source.load(|index, values| {
+        let parameter = &layout.parameters()[index];
+        let bytes = rounded(&parameter.to_stored(values.to_vec()), dtype)
+            .map_err(|value| too_large(parameter, value, dtype))?;
+        let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
+        files.push((parameter.name.clone(), data))
+    })?;
+    files.finish()?;
+    write_configs(&config, to, CONFIG_FILE, python_name(dtype))
+}
+
+/// The files of weights that are being written: one is in memory at a time.
+struct WeightFiles<'a> {
+    folder: &'a Path,
+    /// How many tensors each file gets.
+    counts: Vec<usize>,
+    pending: Vec<(String, TensorData<'static>)>,
+    written: usize,
+    index: BTreeMap<String, String>,
+    elements: u64,
+    width: u64,
+}
+
+impl<'a> WeightFiles<'a> {
+    fn new(folder: &'a Path, parameters: &[&Parameter], storage: Storage) -> WeightFiles<'a> {
+        let width = width(storage.dtype.unwrap_or(Dtype::F32));
+        let limit = storage.shard_size.unwrap_or(u64::MAX);
+        let counts = shards(parameters, width, limit).iter().map(|shard| shard.len()).collect();
+        let elements = parameters.iter().map(|one| one.len()).sum();
+        WeightFiles { folder, counts, pending: Vec::new(), written: 0, index: BTreeMap::new(), elements, width }
+    }
+
+    fn push(&mut self, tensor: (String, TensorData<'static>)) -> Result<()> {
+        self.pending.push(tensor);
+        let count = self.counts.len();
+        if self.counts.get(self.written) != Some(&self.pending.len()) {
+            return Ok(());
+        }
+        self.written += 1;
+        let name = match count {
+            1 => WEIGHTS_FILE.to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", self.written),
+        };
+        write_tensors(&self.folder.join(&name), &self.pending)?;
+        self.index.extend(self.pending.drain(..).map(|(tensor, _)| (tensor, name.clone())));
+        Ok(())
+    }
+
+    /// Writes the index of several files.
+    fn finish(self) -> Result<()> {
+        if self.counts.len() == 1 {
+            return Ok(());
+        }
+        let sizes = json!({"total_parameters": self.elements, "total_size": self.elements * self.width});
+        let index = json!({"metadata": sizes, "weight_map": self.index});
+        write_text(&self.folder.join(INDEX_FILE), format!("{index:#}\n"))
+    }
+}
+
+fn write_configs(config: &ModelConfig, folder: &Path, file: &str, name: &str) -> Result<()> {
+    let text = serde_json::to_string_pretty(&config.to_json(name));
+    let text = text.map_err(|cause| Error::run(format!("cannot write {file}")).with_cause(cause))?;
+    write_text(&folder.join(file), text + "\n")?;
+    write_text(&folder.join(GENERATION_FILE), config.generation_json())
+}
+
+fn too_large(parameter: &Parameter, value: f64, dtype: Dtype) -> Error {
+    let message = format!("`{}` holds {value}, which is too large for {}", parameter.name, python_name(dtype));
+    Error::run(message).with_hint("store it as bf16 or f32")
+}
+
+/// Cuts parameters into files of at most `limit` bytes each, in order; a larger parameter is alone in its file.
+fn shards<'a>(parameters: &'a [&'a Parameter], width: u64, limit: u64) -> Vec<&'a [&'a Parameter]> {
+    let bytes = |parameter: &&Parameter| parameter.len().saturating_mul(width);
+    let mut size = parameters.first().map_or(0, bytes);
+    let mut same_file = |_: &&Parameter, next: &&Parameter| {
+        let sum = size.saturating_add(bytes(next));
+        size = if sum <= limit { sum } else { bytes(next) };
+        sum <= limit
+    };
+    parameters.chunk_by(|a, b| same_file(a, b)).collect()
+}
+
+/// The name of a dtype in config.json.
+fn python_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "float64",
+        Dtype::BF16 => "bfloat16",
+        Dtype::F16 => "float16",
+        _ => "float32",
+    }
+}
+
+/// The type of the master weights.
+fn master_type(model: &Model) -> Dtype {
+    if model.params().dtype() == DType::F64 { Dtype::F64 } else { Dtype::F32 }
+}
+
+/// Returns a parameter as a file stores it.
+fn stored(model: &Model, parameter: &Parameter, dtype: Dtype) -> Result<(String, TensorData<'static>)> {
+    if dtype == master_type(model) {
+        return stored_tensor(model.params(), parameter, dtype);
+    }
+    let values = model.params().download(parameter.offset, parameter.len())?;
+    let bytes = rounded(&parameter.to_stored(values), dtype).map_err(|value| too_large(parameter, value, dtype))?;
+    Ok((parameter.name.clone(), TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) }))
+}
+
+/// Rounds to the nearest value of a dtype, ties to even.
+///
+/// # Errors
+/// A finite value that becomes infinite.
+fn rounded(values: &[f64], dtype: Dtype) -> Result<Vec<u8>, f64> {
+    fn each<const SIZE: usize>(values: &[f64], round: impl Fn(f64) -> (bool, [u8; SIZE])) -> Result<Vec<u8>, f64> {
+        let mut bytes = Vec::with_capacity(values.len() * SIZE);
+        for value in values {
+            let (is_finite, word) = round(*value);
+            if !is_finite && value.is_finite() {
+                return Err(*value);
+            }
+            bytes.extend(word);
+        }
+        Ok(bytes)
+    }
+    match dtype {
+        Dtype::BF16 => each(values, |v| (bf16::from_f64(v).is_finite(), bf16::from_f64(v).to_le_bytes())),
+        Dtype::F16 => each(values, |v| (f16::from_f64(v).is_finite(), f16::from_f64(v).to_le_bytes())),
+        Dtype::F64 => each(values, |v| (v.is_finite(), v.to_le_bytes())),
+        _ => each(values, |v| ((v as f32).is_finite(), (v as f32).to_le_bytes())),
+    }
 }
 
 /// Returns a parameter of the flat buffer as files store it.
@@ -70,4 +285,56 @@ pub(in crate::model) fn stored_tensor(
 pub(in crate::model) fn write_text(path: &Path, text: String) -> Result<()> {
     let fail = |cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
     std::fs::write(path, text).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::params::Init;
+
+    /// Catches units of 1000 and 1024 that are exchanged, and sizes that overflow or are no sizes.
+    #[test]
+    fn sizes_have_units() {
+        for (text, size) in [("5GB", 5_000_000_000), ("1 GiB", 1 << 30), ("300kB", 300_000), ("2MiB", 2 << 20)] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["5", "GB", "0GB", "-1GB", "1.5GB", "5 TB", "99999999999999GB", ""] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    /// Catches a file that exceeds the limit although it has several tensors, a tensor that is lost, and an empty file.
+    #[test]
+    fn files_are_cut_at_the_limit() {
+        let parameter = |cols: u64| Parameter {
+            name: String::new(),
+            offset: 0,
+            rows: 1,
+            cols,
+            matrix: false,
+            stored_transposed: false,
+            stored_heads: 0,
+            init: Init::Zero,
+        };
+        let parameters = [3, 3, 4, 20, 1, 9, 1].map(parameter);
+        let parameters: Vec<&Parameter> = parameters.iter().collect();
+        let sizes = |limit: u64| -> Vec<Vec<u64>> {
+            shards(&parameters, 2, limit).iter().map(|shard| shard.iter().map(|one| one.cols).collect()).collect()
+        };
+        assert_eq!(sizes(20), [vec![3, 3, 4], vec![20], vec![1, 9], vec![1]]);
+        assert_eq!(sizes(1).len(), 7);
+        assert_eq!(sizes(u64::MAX), [vec![3, 3, 4, 20, 1, 9, 1]]);
+    }
+
+    /// Catches rounding towards zero, ties that go away from even, and an infinity that is written without an error.
+    #[test]
+    fn values_are_rounded_to_the_nearest() {
+        let word = |value: f64, dtype| rounded(&[value], dtype).map(|bytes| [bytes[0], bytes[1]]);
+        // bf16 has 8 bits: 1 + 2^-8 is a tie, to even.
+        assert_eq!(word(1.0 + 1.0 / 256.0, Dtype::BF16), Ok(bf16::from_f32(1.0).to_le_bytes()));
+        assert_eq!(word(1.0 + 3.0 / 256.0, Dtype::BF16), Ok(bf16::from_f32(1.015_625).to_le_bytes()));
+        assert_eq!(word(1.0 + 1.01 / 256.0, Dtype::BF16), Ok(bf16::from_f32(1.007_812_5).to_le_bytes()));
+        assert_eq!(word(70_000.0, Dtype::F16), Err(70_000.0));
+        assert_eq!(word(65_504.0, Dtype::F16), Ok(f16::from_f32(65_504.0).to_le_bytes()));
+    }
 }

@@ -1,5 +1,5 @@
-//! Safetensors files: reading one, with its header checked when it is opened and its tensors read one at a time; and writing
-//! one.
+//! Files of tensors: reading one, with its header checked when it is opened and its tensors read one at a time; and writing
+//! one. A file is safetensors, or GGUF if its name ends so.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,12 +10,78 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::gguf_file::GgufFile;
+use crate::data::gguf;
 use crate::data::reading::foreign;
 use crate::error::{Error, Result};
 use crate::files;
 
+/// An open file of tensors, whose names and shapes are those of Hugging Face files.
+pub enum TensorFile {
+    /// Safetensors.
+    Safetensors(Safetensors),
+    /// GGUF.
+    Gguf(GgufFile),
+}
+
+impl TensorFile {
+    /// Opens a file and checks that its header is readable and matches the file's length.
+    ///
+    /// # Errors
+    /// A request error that names the file.
+    pub fn open(path: &Path) -> Result<TensorFile> {
+        match gguf::is_named(path) {
+            true => GgufFile::open(path).map(TensorFile::Gguf),
+            false => Safetensors::open(path).map(TensorFile::Safetensors),
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        match self {
+            TensorFile::Safetensors(file) => &file.path,
+            TensorFile::Gguf(file) => file.path(),
+        }
+    }
+
+    /// Names of its tensors, in alphabetical order.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            TensorFile::Safetensors(file) => file.names(),
+            TensorFile::Gguf(file) => file.names(),
+        }
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            TensorFile::Safetensors(file) => file.shape(name).map(<[usize]>::to_vec),
+            TensorFile::Gguf(file) => file.shape(name),
+        }
+    }
+
+    /// The dtype of a tensor, by the format's name (`F32`).
+    pub fn dtype(&self, name: &str) -> Option<String> {
+        match self {
+            TensorFile::Safetensors(file) => file.metadata.info(name).map(|info| format!("{:?}", info.dtype)),
+            TensorFile::Gguf(file) => file.dtype(name),
+        }
+    }
+
+    /// The values of a tensor.
+    ///
+    /// # Errors
+    /// A request error that names file and tensor, if the tensor is missing or, in safetensors, not F32, F16, BF16 or F64.
+    pub fn values(&mut self, name: &str) -> Result<Vec<f64>> {
+        match self {
+            TensorFile::Safetensors(file) => file.values(name),
+            TensorFile::Gguf(file) => file.values(name),
+        }
+    }
+}
+
 /// An open safetensors file.
-pub struct TensorFile {
+pub struct Safetensors {
     path: PathBuf,
     file: File,
     data_start: u64,
@@ -25,12 +91,12 @@ pub struct TensorFile {
 /// The largest header the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-impl TensorFile {
+impl Safetensors {
     /// Opens a file and checks that its header is readable and matches the file's length.
     ///
     /// # Errors
     /// A request error that names the file.
-    pub fn open(path: &Path) -> Result<TensorFile> {
+    pub fn open(path: &Path) -> Result<Safetensors> {
         let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
         let mut file = files::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
         foreign::refuse_lfs_pointer(path)?;
@@ -53,16 +119,11 @@ impl TensorFile {
                 "has {length} bytes, its header promises {expected}: it is truncated or damaged"
             )));
         }
-        Ok(TensorFile { path: path.to_owned(), file, data_start: 8 + size, metadata })
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Safetensors { path: path.to_owned(), file, data_start: 8 + size, metadata })
     }
 
     /// Names of its tensors, in alphabetical order.
-    pub fn names(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         let mut names = self.metadata.offset_keys();
         names.sort();
         names
@@ -73,16 +134,11 @@ impl TensorFile {
         self.metadata.info(name).map(|info| info.shape.as_slice())
     }
 
-    /// The dtype of a tensor, by the format's name (`F32`).
-    pub fn dtype(&self, name: &str) -> Option<String> {
-        self.metadata.info(name).map(|info| format!("{:?}", info.dtype))
-    }
-
     /// The values of a tensor of F32, F16, BF16 or F64.
     ///
     /// # Errors
     /// A request error that names file and tensor, if the tensor is missing or has another dtype.
-    pub fn values(&mut self, name: &str) -> Result<Vec<f64>> {
+    fn values(&mut self, name: &str) -> Result<Vec<f64>> {
         let (dtype, bytes) = self.raw(name)?;
         let values = match dtype {
             Dtype::F64 => words(&bytes).map(f64::from_le_bytes).collect(),

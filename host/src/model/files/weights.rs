@@ -1,4 +1,4 @@
-//! A model's tensors in a Hugging Face folder: which file contains which, and whether names and shapes match.
+//! A model's tensors in a Hugging Face folder or a GGUF file: which file contains which, and whether names and shapes match.
 //!
 //! All names and shapes are checked before the first value is read, and all mistakes are reported at once.
 
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::tensor_file::TensorFile;
-use crate::data::Inputs;
 use crate::data::reading::foreign;
+use crate::data::{Inputs, gguf};
 use crate::error::{Error, Result};
 use crate::families::Family;
 use crate::files;
@@ -18,6 +18,8 @@ use crate::model::shape::config::{CONFIG_FILE, ModelConfig};
 
 /// File name of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// File name of the master weights of a checkpoint whose other weights are rounded (`checkpoint.dtype`).
+pub const MASTER_FILE: &str = "master.safetensors";
 /// File name of the index, which maps tensors to shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
@@ -52,6 +54,28 @@ impl StoredWeights {
     pub fn open(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<StoredWeights> {
         let mut mistakes = Vec::new();
         let files = open_files(folder, config, layout, &mut mistakes)?;
+        StoredWeights::of(folder, files, config, layout, mistakes)
+    }
+
+    /// Opens the master weights of a checkpoint that has them; `None` if its weights are not rounded.
+    ///
+    /// # Errors
+    /// As [`StoredWeights::open`].
+    pub fn masters(folder: &Path, config: &ModelConfig, layout: &Layout) -> Result<Option<StoredWeights>> {
+        let file = folder.join(MASTER_FILE);
+        if files::is_missing(&file) {
+            return Ok(None);
+        }
+        StoredWeights::of(folder, vec![TensorFile::open(&file)?], config, layout, Vec::new()).map(Some)
+    }
+
+    fn of(
+        folder: &Path,
+        files: Vec<TensorFile>,
+        config: &ModelConfig,
+        layout: &Layout,
+        mut mistakes: Vec<String>,
+    ) -> Result<StoredWeights> {
         let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
         let mut tied_head = None;
         for (file, tensors) in files.iter().enumerate() {
@@ -87,6 +111,11 @@ impl StoredWeights {
             return Err(refusal(folder, mistakes));
         }
         Ok(StoredWeights { files, stored: found, tied_head, layout: layout.clone() })
+    }
+
+    /// The indices of the parameters that are stored, in the order of the layout.
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        self.stored.keys().copied()
     }
 
     /// Reads every parameter and passes its index and values, as in the layout, to `put`.
@@ -165,6 +194,9 @@ impl Role {
 /// # Errors
 /// A request error if neither weights nor an index exist, and for an index that cannot be read.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if let Some(file) = gguf::at(folder)? {
+        return Ok(vec![file]);
+    }
     if is_adapter(folder) {
         return Ok(vec![folder.join(ADAPTER_WEIGHTS)]);
     }
@@ -176,6 +208,9 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Returns the map from tensor name to shard; `None` if one file contains all tensors.
 fn shards(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    if gguf::at(folder)?.is_some() {
+        return Ok(None);
+    }
     let index = folder.join(INDEX_FILE);
     if !files::is_missing(&folder.join(WEIGHTS_FILE)) {
         return Ok(None);
@@ -213,7 +248,7 @@ fn open_files(
 /// Reads the map from tensor name to shard from the index.
 fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
     let fail = |what: &str| Error::request(format!("{}: {what}", path.display()));
-    let text = crate::model::shape::keys::read_text(&mut Inputs::of(folder), INDEX_FILE)?;
+    let text = crate::model::shape::keys::read_text(&mut Inputs::of(folder)?, INDEX_FILE)?;
     let value: Value = serde_json::from_str(&text).map_err(|cause| fail("not valid JSON").with_cause(cause))?;
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
         return Err(fail("key `weight_map` is missing or not an object"));

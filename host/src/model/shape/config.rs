@@ -3,6 +3,8 @@
 use plugin_api::backend::ops::{ActivationKind, MaskKind};
 use plugin_api::manifest::AttentionMask;
 
+use serde_json::{Map, Value};
+
 use super::fresh::Shape;
 use super::rope::{Rope, Ropes};
 use super::rope_json;
@@ -80,6 +82,8 @@ pub struct ModelConfig {
     pub pad: Option<u32>,
     /// The text of `generation_config.json` if the folder has one; it is saved unchanged.
     pub generation: Option<String>,
+    /// The keys of the `config.json` that was read; those that Telos does not write itself are saved unchanged.
+    pub original: Map<String, Value>,
     /// Notes for the user about keys that were read and have no effect here.
     pub notes: Vec<String>,
     /// The files that it was read from, by name; empty if it was built from a shape.
@@ -169,6 +173,7 @@ impl ModelConfig {
             eos: Vec::new(),
             pad: None,
             generation: None,
+            original: Map::new(),
             notes: Vec::new(),
             files: Vec::new(),
         };

@@ -18,6 +18,8 @@ use crate::families::family::{Bias, Positions, Residual};
 use crate::families::{self, Family};
 use crate::model::adapter::config::{ADAPTED_CONFIG, ADAPTER_CONFIG, has_no_config, is_adapter, model_config};
 
+/// The beginning of the keys below, which only Telos writes.
+const OWN: &str = "telos_";
 /// Key that marks a language model with an additional scalar head.
 const BOTH: &str = "telos_scalar_head";
 /// Key of the mean and standard deviation of the scores.
@@ -39,7 +41,7 @@ impl ModelConfig {
     /// # Errors
     /// A request error that names file, key and value.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
-        let mut inputs = Inputs::of(folder);
+        let mut inputs = Inputs::of(folder)?;
         if has_no_config(&inputs) && !inputs.has(ADAPTED_CONFIG) {
             let mut config = model_config(folder, &mut inputs)?;
             config.files.extend(inputs.noted());
@@ -152,6 +154,7 @@ impl ModelConfig {
             eos: read.ids("eos_token_id", vocab, &mut notes)?,
             pad: read.ids("pad_token_id", vocab, &mut notes)?.first().copied(),
             generation: None,
+            original: map.clone(),
             files: Vec::new(),
             notes,
         };
@@ -229,7 +232,10 @@ impl ModelConfig {
         put("pad_token_id", json!(self.pad));
         put("dtype", json!(dtype));
         put("torch_dtype", json!(dtype));
-        Value::Object(map)
+        let mut all = self.original.clone();
+        all.retain(|key, _| !key.starts_with(OWN));
+        all.extend(map);
+        Value::Object(all)
     }
 
     /// The context length that config.json gives: longer than the model's own with frequencies that depend on the length.

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::disk;
+use crate::data::hub;
 use crate::data::rows::RowCounts;
 use crate::error::{Error, Result};
 use crate::files;
@@ -49,6 +50,9 @@ pub struct Receipt {
     pub tokenizer_files: Option<Vec<DataSource>>,
     /// Every file that data came from, in the order of reading.
     pub data: Vec<DataSource>,
+    /// The commits of models and data of the Hugging Face hub, by their names in the experiment. A resumed run reads the same commits.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub hub: BTreeMap<String, String>,
     /// How many rows were used, dropped and truncated; absent for running text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rows: Option<RowCounts>,
@@ -86,6 +90,14 @@ pub struct Build {
     pub rustc: String,
     /// The target it was built for.
     pub target: String,
+}
+
+/// Lets this process read the commits of the hub that the run in `folder` began with. Does nothing without a readable receipt, which
+/// is reported when the run is resumed.
+pub fn pin_commits(folder: &Path) {
+    if let Ok(receipt) = Receipt::read(&folder.join("receipt.json")) {
+        hub::pin(&receipt.hub);
+    }
 }
 
 impl Build {

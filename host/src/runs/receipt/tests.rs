@@ -39,6 +39,7 @@ fn receipt() -> Receipt {
         tokenizer_sha256: "cc".into(),
         tokenizer_files: Some(vec![file("tokenizer.json", "33")]),
         data: vec![file("corpus.txt", "dd")],
+        hub: [("hf:org/name@main".to_owned(), "ee".to_owned())].into(),
         rows: None,
         unpinned: Vec::new(),
         replaced: Vec::new(),

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::row_hashes::{FILE as ROWS, RowHashes};
 use crate::{
-    data::{Source, TrainingData, cache::hex},
+    data::{Source, TrainingData, cache::hex, hub},
     device::open::{dtype, threads},
     error::{Error, Result},
     model::files::weights::weight_files,
@@ -146,6 +146,7 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
         tokenizer_sha256: setup.tokenizer.hash(),
         tokenizer_files: Some(setup.tokenizer.read_from().iter().map(source).collect()),
         data: data.sources.iter().chain(learner.auxiliary.iter().flat_map(|one| &one.sources)).map(source).collect(),
+        hub: serde_json::to_value(experiment).map(|all| hub::commits_of(&all)).unwrap_or_default(),
         rows: data.rows.clone(),
         unpinned: setup.lock.unpinned().to_vec(),
         replaced: Vec::new(),
@@ -155,7 +156,7 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
 }
 
 fn source(of: &Source) -> DataSource {
-    DataSource { path: of.path.display().to_string(), bytes: of.bytes, sha256: of.sha256.clone() }
+    DataSource { path: hub::shown(&of.path), bytes: of.bytes, sha256: of.sha256.clone() }
 }
 
 /// Returns the source of the weights that are now in `folder`; without a folder, of fresh ones.
@@ -175,7 +176,7 @@ pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
         [(_, only)] => only.clone(),
         several => hex(&Sha256::digest(several.iter().map(|(line, _)| line.as_str()).collect::<String>())),
     };
-    Ok(ModelSource { from: Some(folder.display().to_string()), sha256: Some(hash), files: None })
+    Ok(ModelSource { from: Some(hub::shown(folder)), sha256: Some(hash), files: None })
 }
 
 #[cfg(test)]

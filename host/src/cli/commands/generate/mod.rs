@@ -35,7 +35,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, group = ArgGroup::new("input").required(true).args(["prompt", "prompts"]))]
 pub struct Generate {
-    /// A run, a checkpoint or a Hugging Face folder.
+    /// A run, a checkpoint, a Hugging Face folder, a GGUF file or a model of the hub (hf:org/name).
     model: PathBuf,
     /// The text to continue.
     #[arg(long, value_name = "TEXT")]

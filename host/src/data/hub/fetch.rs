@@ -1,0 +1,279 @@
+//! Downloads from the hub into its cache, by the `hf-hub` crate: into the same places as the Python library.
+
+use std::error::Error as StdError;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hf_hub::api::RepoInfo;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+use sha2::{Digest, Sha256};
+
+use super::id::{Id, Kind, is_inside};
+use super::settings::Settings;
+use super::wanted::{self, INDEX, Model, WEIGHTS};
+use crate::data::cache::hex;
+use crate::data::error::{DataError, Result};
+use crate::data::reading::guard::caught;
+
+/// How long the list of files may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Times that an interrupted download is continued.
+const RETRIES: usize = 2;
+
+/// A repository at one commit.
+pub(super) struct Repository<'a> {
+    id: &'a Id,
+    cache: Cache,
+    commit: String,
+    /// Its files and the connection; `None` if only the cache is used.
+    online: Option<(Vec<String>, Api)>,
+}
+
+impl<'a> Repository<'a> {
+    /// Opens a repository at the `pinned` commit, or at the one that its revision names now.
+    ///
+    /// # Errors
+    /// No network; a repository or revision that does not exist, or is not in the cache if the network is not used.
+    pub fn open(id: &'a Id, settings: &Settings, pinned: Option<&str>) -> Result<Repository<'a>> {
+        let cache = Cache::new(settings.cache.clone());
+        let mut own = Repository { id, cache, commit: String::new(), online: None };
+        let known = pinned.map(str::to_owned).or_else(|| settings.offline.then(|| own.cached_commit()).flatten());
+        if let Some(commit) = known {
+            own.commit = commit;
+            // A pinned commit that was downloaded needs no network.
+            if settings.offline || own.is_complete() {
+                return Ok(own);
+            }
+        } else if settings.offline {
+            return Err(own.fail(
+                "is not in the cache, and HF_HUB_OFFLINE is set",
+                &format!(
+                    "unset it, or download the repository to {} on a machine with a network",
+                    settings.cache.display()
+                ),
+                None,
+            ));
+        }
+        let api = own.connect(settings)?;
+        let revision = if own.commit.is_empty() { id.revision.clone() } else { own.commit.clone() };
+        let info = own.info(&api, revision)?;
+        if !is_commit(&info.sha) || (!own.commit.is_empty() && own.commit != info.sha) {
+            let what = format!("the hub answered with the commit {:?}", info.sha);
+            return Err(own.fail(&what, "check HF_ENDPOINT", None));
+        }
+        own.commit = info.sha;
+        // Paths that leave the folder would be written outside of the cache.
+        let files = info.siblings.into_iter().map(|file| file.rfilename).filter(|file| is_inside(file)).collect();
+        own.online = Some((files, api));
+        Ok(own)
+    }
+
+    /// The commit.
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// Downloads what a model needs and returns its folder, or its GGUF file.
+    ///
+    /// # Errors
+    /// Weights in a format that is not read; failed downloads; files missing from the cache if the network is not used.
+    pub fn model(&self) -> Result<PathBuf> {
+        let chosen = wanted::model(&self.files()?, self.id.path.as_deref());
+        match chosen.map_err(|[what, remedy]| self.fail(&what, &remedy, None))? {
+            Model::Gguf(file) => return self.get(&file),
+            Model::Folder(files) => self.all(&files)?,
+            Model::Sharded(files) => {
+                self.all(&files)?;
+                let index = fs::read(self.snapshot().join(INDEX))
+                    .map_err(DataError::io("read", &self.snapshot().join(INDEX)))?;
+                let shards = wanted::shards(&index).map_err(|what| self.fail(&what, "name another revision", None))?;
+                self.all(&shards)?
+            }
+        };
+        Ok(self.snapshot())
+    }
+
+    /// Downloads the files of a model besides its weights and returns its folder.
+    ///
+    /// # Errors
+    /// Failed downloads; files missing from the cache if the network is not used.
+    pub fn tokenizer(&self) -> Result<PathBuf> {
+        self.all(&wanted::small(&self.files()?))?;
+        Ok(self.snapshot())
+    }
+
+    /// Downloads data files and returns their paths.
+    ///
+    /// # Errors
+    /// As [`Repository::model`].
+    pub fn data(&self) -> Result<Vec<PathBuf>> {
+        let chosen = wanted::data(&self.files()?, self.id.path.as_deref());
+        self.all(&chosen.map_err(|[what, remedy]| self.fail(&what, &remedy, None))?)
+    }
+
+    fn all(&self, files: &[String]) -> Result<Vec<PathBuf>> {
+        files.iter().map(|file| self.get(file)).collect()
+    }
+
+    /// The repository's files, or those in the cache.
+    fn files(&self) -> Result<Vec<String>> {
+        if let Some((files, _)) = &self.online {
+            return Ok(files.clone());
+        }
+        let mut files = Vec::new();
+        let snapshot = self.snapshot();
+        let mut open = vec![snapshot.clone()];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder).map_err(DataError::io("list", &folder))? {
+                let entry = entry.map_err(DataError::io("list", &folder))?;
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    open.push(entry.path());
+                } else if let Ok(name) = entry.path().strip_prefix(&snapshot) {
+                    files.push(name.to_string_lossy().into_owned());
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Returns the path of a file in the cache; downloads it if it is not there.
+    fn get(&self, file: &str) -> Result<PathBuf> {
+        let path = self.snapshot().join(file);
+        // A link to a removed blob does not exist.
+        if path.exists() {
+            return Ok(path);
+        }
+        let Some((_, api)) = &self.online else {
+            let what = format!("its file {file} is not in the cache, and the network is not used (HF_HUB_OFFLINE)");
+            return Err(self.fail(&what, "unset HF_HUB_OFFLINE to download it", None));
+        };
+        let repository = api.repo(self.repo(self.commit.clone()));
+        let found = self.guarded(&format!("its file {file} cannot be downloaded"), || repository.download(file))?;
+        self.verify(file, &found)?;
+        // The Python library, and this one when offline, find the commit by the branch.
+        let named = self.cache.repo(self.repo(self.id.revision.clone()));
+        named.create_ref(&self.commit).map_err(DataError::io("write", self.cache.path()))?;
+        Ok(found)
+    }
+
+    /// Compares a large file with its name in the cache, which is its sha256.
+    fn verify(&self, file: &str, path: &Path) -> Result<()> {
+        let blob = fs::canonicalize(path).map_err(DataError::io("find", path))?;
+        let name = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        let mut hash = Sha256::new();
+        let mut open = crate::files::open(&blob).map_err(DataError::io("read", &blob))?;
+        std::io::copy(&mut open, &mut hash).map_err(DataError::io("read", &blob))?;
+        if hex(&hash.finalize()) == name {
+            return Ok(());
+        }
+        _ = fs::remove_file(&blob);
+        _ = fs::remove_file(path);
+        Err(self.fail(&format!("the download of its file {file} was damaged and is removed"), "start again", None))
+    }
+
+    fn connect(&self, settings: &Settings) -> Result<Api> {
+        let mut builder = ApiBuilder::from_cache(self.cache.clone())
+            .with_endpoint(settings.endpoint.clone())
+            .with_progress(std::io::stderr().is_terminal())
+            .with_retries(RETRIES)
+            .with_user_agent("telos", env!("CARGO_PKG_VERSION"));
+        if settings.token.is_some() {
+            builder = builder.with_token(settings.token.clone());
+        }
+        self.guarded("the connection cannot be prepared", || builder.build())
+    }
+
+    fn info(&self, api: &Api, revision: String) -> Result<RepoInfo> {
+        let repository = api.repo(self.repo(revision));
+        self.guarded("its list of files cannot be read", || {
+            let request = repository.info_request().config().timeout_global(Some(PATIENCE)).build();
+            let mut response = request.call().map_err(Box::new)?;
+            Ok(response.body_mut().read_json().map_err(Box::new)?)
+        })
+    }
+
+    /// Calls the library; its panics and errors become errors of the repository.
+    fn guarded<T>(&self, what: &str, call: impl FnOnce() -> Result<T, ApiError>) -> Result<T> {
+        let error = match caught(call) {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => error,
+            Err(panic) => return Err(self.fail(&format!("{what}: {panic}"), "check HF_ENDPOINT", None)),
+        };
+        let (mut reason, mut remedy) = (String::new(), String::new());
+        if let ApiError::RequestError(request) = &error
+            && let ureq::Error::StatusCode(code) = **request
+        {
+            let (why, how) = match code {
+                401 | 403 => {
+                    ("access is denied", "accept its terms on its page, and set HF_TOKEN to a token of your account")
+                }
+                404 => (
+                    "the hub has no such repository or revision, or it is private",
+                    "check the name; for a private one set HF_TOKEN",
+                ),
+                429 => ("the hub refuses more requests for now", "try again later"),
+                _ => ("the hub failed", "try again later"),
+            };
+            (reason, remedy) = (format!(" ({code}: {why})"), how.to_owned());
+        }
+        if remedy.is_empty() {
+            let cached = self.cached_commit().map_or_else(String::new, |commit| {
+                format!("set HF_HUB_OFFLINE=1 to use what is in the cache (commit {commit}); otherwise ")
+            });
+            remedy = format!(
+                "{cached}check the network, or download it on a machine that has one (`hf download {}{}`) and name the folder",
+                self.id.repository,
+                if self.id.kind == Kind::Dataset { " --repo-type dataset" } else { "" }
+            );
+        }
+        Err(self.fail(&format!("{what}{reason}"), &remedy, Some(error.into())))
+    }
+
+    fn repo(&self, revision: String) -> Repo {
+        let kind = match self.id.kind {
+            Kind::Model => RepoType::Model,
+            Kind::Dataset => RepoType::Dataset,
+        };
+        Repo::with_revision(self.id.repository.clone(), kind, revision)
+    }
+
+    /// The commit's folder in the cache.
+    pub fn snapshot(&self) -> PathBuf {
+        self.cache.repo(self.repo(self.commit.clone())).pointer_path(&self.commit)
+    }
+
+    /// The commit in the cache that the revision names: by a reference, or because it is a commit.
+    fn cached_commit(&self) -> Option<String> {
+        let folder = self.cache.path().join(self.repo(String::new()).folder_name());
+        let named = fs::read_to_string(folder.join("refs").join(&self.id.revision)).ok();
+        let commit = named.map(|text| text.trim().to_owned()).unwrap_or_else(|| self.id.revision.clone());
+        (is_commit(&commit) && folder.join("snapshots").join(&commit).is_dir()).then_some(commit)
+    }
+
+    /// Whether the cache has everything that a model needs at this commit. Of data this is not known.
+    fn is_complete(&self) -> bool {
+        let snapshot = self.snapshot();
+        let has = |name: &str| snapshot.join(name).exists();
+        if self.id.kind == Kind::Dataset || self.id.path.is_some() {
+            let exact = self.id.path.as_deref().filter(|path| !path.contains(['*', '?', '[']));
+            return exact.is_some_and(|path| snapshot.join(path).is_file());
+        }
+        let shards = || fs::read(snapshot.join(INDEX)).ok().and_then(|index| wanted::shards(&index).ok());
+        has("config.json") && (has(WEIGHTS) || shards().is_some_and(|names| names.iter().all(|name| has(name))))
+    }
+
+    fn fail(&self, what: &str, remedy: &str, source: Option<Box<dyn StdError + Send + Sync>>) -> DataError {
+        DataError::Unusable { path: self.id.key().into(), what: what.to_owned(), remedy: remedy.to_owned(), source }
+    }
+}
+
+/// Whether a text is a commit's hash.
+fn is_commit(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

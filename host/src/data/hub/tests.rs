@@ -1,0 +1,213 @@
+//! Downloads from a server on this machine that answers on the hub's paths.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::fetch::Repository;
+use super::id::{Id, Kind};
+use super::settings::Settings;
+use crate::data::cache::hex;
+use crate::data::error::DataError;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba98";
+
+/// The repositories of a server: files by kind and repository, such as "models/org/name".
+struct Hub {
+    address: String,
+    /// The paths that were asked for.
+    asked: Arc<Mutex<Vec<String>>>,
+    /// The commit of the branch main.
+    main: Arc<Mutex<String>>,
+}
+
+type Files = BTreeMap<&'static str, Vec<(&'static str, &'static str)>>;
+
+impl Hub {
+    fn start(files: Files) -> Hub {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, main) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(COMMIT.to_owned())));
+        let (heard, commit) = (asked.clone(), main.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream, &files, &heard, &commit);
+            }
+        });
+        Hub { address, asked, main }
+    }
+
+    fn settings(&self, cache: &tempfile::TempDir) -> Settings {
+        Settings {
+            cache: cache.path().to_owned(),
+            endpoint: self.address.clone(),
+            token: Some("secret".into()),
+            offline: false,
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+/// Reads one request and answers it.
+fn answer(mut stream: TcpStream, files: &Files, asked: &Mutex<Vec<String>>, main: &Mutex<String>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let request = lines.next().unwrap_or_default();
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let header = |name: &str| {
+        headers
+            .iter()
+            .find_map(|line| line.split_once(": ").filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v))
+    };
+    asked.lock().unwrap().push(path.clone());
+    let mut send = |status: &str, more: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{more}\r\n", body.len());
+        _ = stream.write_all(&[head.as_bytes(), body].concat());
+    };
+    if header("authorization") != Some("Bearer secret") {
+        return send("401 Unauthorized", "", b"");
+    }
+    let main = main.lock().unwrap().clone();
+    for (repository, files) in files {
+        let name = repository.trim_start_matches("models/");
+        if let Some(revision) = path.strip_prefix(&format!("/api/{repository}/revision/")) {
+            let commit = if revision == "main" { &main } else { revision };
+            let siblings: Vec<_> = files.iter().map(|(file, _)| json!({"rfilename": file})).collect();
+            let body = json!({"sha": commit, "siblings": siblings, "id": name}).to_string();
+            return send("200 OK", "Content-Type: application/json\r\n", body.as_bytes());
+        }
+        let Some(rest) = path.strip_prefix(&format!("/{name}/resolve/")) else { continue };
+        let (commit, file) = rest.split_once('/').unwrap_or_default();
+        let Some((_, content)) = files.iter().find(|(own, _)| *own == file) else { continue };
+        let whole = content.as_bytes();
+        let hash = if *content == "damaged" { "0".repeat(64) } else { hex(&Sha256::digest(whole)) };
+        let range = header("range").and_then(|range| range.strip_prefix("bytes=")).unwrap_or("0-");
+        let (start, end) = range.split_once('-').unwrap_or(("0", ""));
+        let start = start.parse::<usize>().unwrap().min(whole.len());
+        let end = end.parse::<usize>().map_or(whole.len(), |end| (end + 1).min(whole.len()));
+        let more = format!(
+            "Content-Range: bytes {start}-{}/{}\r\nETag: \"{hash}\"\r\nX-Repo-Commit: {commit}\r\n",
+            end.saturating_sub(1),
+            whole.len()
+        );
+        return send("206 Partial Content", &more, &whole[start..end]);
+    }
+    send("404 Not Found", "", b"");
+}
+
+fn models() -> Files {
+    BTreeMap::from([
+        (
+            "models/org/name",
+            vec![
+                ("config.json", "{}"),
+                ("tokenizer.json", "[]"),
+                ("README.md", "text"),
+                ("pytorch_model.bin", "code"),
+                (
+                    "model.safetensors.index.json",
+                    r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#,
+                ),
+                ("model-1.safetensors", "one"),
+                ("model-2.safetensors", "two"),
+            ],
+        ),
+        ("models/org/pickle", vec![("config.json", "{}"), ("pytorch_model.bin", "code")]),
+        ("models/org/damaged", vec![("model.safetensors", "damaged")]),
+        ("datasets/org/rows", vec![("data/train.jsonl", "{}"), ("data/test.jsonl", "[]"), ("README.md", "text")]),
+    ])
+}
+
+fn id(text: &str, kind: Kind) -> Id {
+    Id::parse(text, kind).unwrap().unwrap()
+}
+
+fn message(error: DataError) -> String {
+    format!("{error}; {}", error.hint().unwrap_or_default())
+}
+
+/// Catches a pickle or another file that is downloaded, a shard that is missing, a second download of the same file, and a branch
+/// that moved although its commit is pinned.
+#[test]
+fn a_model_is_downloaded_once_and_stays_at_its_commit() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let (settings, id) = (hub.settings(&cache), id("hf:org/name", Kind::Model));
+    let repository = Repository::open(&id, &settings, None).unwrap();
+    let folder = repository.model().unwrap();
+    assert_eq!(repository.commit(), COMMIT);
+    assert_eq!(folder, cache.path().join("models--org--name/snapshots").join(COMMIT));
+    let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let expected =
+        ["config.json", "model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json", "tokenizer.json"];
+    assert_eq!(names, expected);
+    assert_eq!(fs::read_to_string(folder.join("model-2.safetensors")).unwrap(), "two");
+    assert!(hub.asked().iter().all(|path| !path.contains("pytorch")));
+    // The same again: only the list of files is asked for.
+    Repository::open(&id, &settings, None).unwrap().model().unwrap();
+    assert_eq!(hub.asked(), ["/api/models/org/name/revision/main"]);
+    // A pinned commit that is complete needs no network, whatever the branch names now.
+    *hub.main.lock().unwrap() = OTHER.to_owned();
+    let pinned = Repository::open(&id, &settings, Some(COMMIT)).unwrap();
+    assert_eq!((pinned.model().unwrap(), hub.asked().len()), (folder.clone(), 0));
+    let offline = Settings { offline: true, ..settings.clone() };
+    assert_eq!(Repository::open(&id, &offline, None).unwrap().model().unwrap(), folder);
+    assert_eq!(hub.asked().len(), 0);
+    // A pinned commit that is not complete is completed at that commit.
+    fs::remove_file(folder.join("model-1.safetensors")).unwrap();
+    Repository::open(&id, &settings, Some(COMMIT)).unwrap().model().unwrap();
+    assert_eq!(fs::read_to_string(folder.join("model-1.safetensors")).unwrap(), "one");
+    assert!(hub.asked().iter().all(|path| path.contains(COMMIT)));
+    assert_eq!(Repository::open(&id, &settings, None).unwrap().commit(), OTHER);
+}
+
+/// Catches data that are not those of the name, and a folder that is downloaded whole although one file was named.
+#[test]
+fn data_are_downloaded_by_name() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let settings = hub.settings(&cache);
+    let files = |text: &str| Repository::open(&id(text, Kind::Dataset), &settings, None).and_then(|all| all.data());
+    let found = files("hf:datasets/org/rows/data/train.jsonl").unwrap();
+    assert_eq!(found, [cache.path().join("datasets--org--rows/snapshots").join(COMMIT).join("data/train.jsonl")]);
+    assert_eq!(fs::read_to_string(&found[0]).unwrap(), "{}");
+    assert!(hub.asked().iter().all(|path| !path.contains("test.jsonl")));
+    assert_eq!(files("hf:datasets/org/rows/data/*.jsonl").unwrap().len(), 2);
+    let error = message(files("hf:datasets/org/rows").unwrap_err());
+    assert!(error.contains("several data files: data/train.jsonl, data/test.jsonl"), "{error}");
+}
+
+/// Catches an error that does not name the repository, the reason or the remedy, a damaged download that is used, and a wait for a
+/// server that does not exist.
+#[test]
+fn failures_name_the_repository_and_the_remedy() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let settings = hub.settings(&cache);
+    let fails = |text: &str, settings: &Settings| {
+        let id = id(text, Kind::Model);
+        let found = Repository::open(&id, settings, None).and_then(|all| all.model());
+        let error = message(found.unwrap_err());
+        assert!(error.contains(text), "{error}");
+        error
+    };
+    let has = |error: String, parts: &[&str]| parts.iter().for_each(|part| assert!(error.contains(part), "{error}"));
+    has(fails("hf:org/none", &settings), &["404", "private", "HF_TOKEN"]);
+    let stranger = Settings { token: Some("wrong".into()), ..settings.clone() };
+    has(fails("hf:org/name", &stranger), &["401", "access is denied", "HF_TOKEN"]);
+    has(fails("hf:org/pickle", &settings), &["no safetensors", "pickles, which run code"]);
+    has(fails("hf:org/damaged", &settings), &["damaged", "start again"]);
+    assert!(!cache.path().join("models--org--damaged/snapshots").join(COMMIT).join("model.safetensors").exists());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere = Settings { endpoint: format!("http://{closed}"), ..settings.clone() };
+    has(fails("hf:org/name", &nowhere), &["list of files", "check the network", "hf download org/name"]);
+    let offline = Settings { offline: true, ..settings };
+    has(fails("hf:org/name", &offline), &["not in the cache", "HF_HUB_OFFLINE"]);
+}
