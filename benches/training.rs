@@ -16,7 +16,7 @@ use telos::{
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
-    train::{roles::Roles, step::gradient::TrainedModels},
+    train::{memory::micro_batch::micro_batch_tokens, roles::Roles, step::gradient::TrainedModels},
 };
 
 use telos_random::SplitMix64;
@@ -75,8 +75,9 @@ impl Training {
         let train = &setup.experiment().train;
         let optimizer = optimizer::create(&device, model.layout(), &train.optimizer)?;
         let grads = model.flat_buffer()?;
+        let most = micro_batch_tokens(setup, &objectives);
         let windows = (0..WINDOWS)
-            .map(|seed| cut(&window(&setup.config, train.batch, seed)?, train.micro_batch_tokens))
+            .map(|seed| cut(&window(&setup.config, train.batch, seed)?, most))
             .collect::<Result<_>>()?;
         let (lr, marker) = (train.optimizer.lr, CrashMarker::default());
         let roles = Roles::default();
