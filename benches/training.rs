@@ -76,9 +76,8 @@ impl Training {
         let optimizer = optimizer::create(&device, model.layout(), &train.optimizer)?;
         let grads = model.flat_buffer()?;
         let most = micro_batch_tokens(setup, &objectives);
-        let windows = (0..WINDOWS)
-            .map(|seed| cut(&window(&setup.config, train.batch, seed)?, most))
-            .collect::<Result<_>>()?;
+        let windows =
+            (0..WINDOWS).map(|seed| cut(&window(&setup.config, train.batch, seed)?, most)).collect::<Result<_>>()?;
         let (lr, marker) = (train.optimizer.lr, CrashMarker::default());
         let roles = Roles::default();
         Ok(Training { device, record, model, roles, grads, optimizer, objectives, windows, marker, lr, steps: 0 })
