@@ -175,7 +175,7 @@ pub enum DataError {
     #[error("{place}: {}{what}", named(key))]
     Json {
         /// File and line.
-        place: super::source::Place,
+        place: super::place::Place,
         /// The key within the row; empty for the whole row.
         key: String,
         /// What is wrong.

@@ -25,6 +25,7 @@ pub mod examples;
 pub mod gguf;
 pub mod hub;
 mod jinja;
+pub mod place;
 mod progress;
 pub mod reading;
 pub mod rows;

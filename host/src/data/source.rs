@@ -1,9 +1,7 @@
-//! Where data comes from: the files that were read, and places in them.
+//! Where data comes from: the files that were read.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -32,20 +30,5 @@ impl Source {
         let mut hash = Sha256::new();
         let bytes = io::copy(&mut file, &mut hash).map_err(DataError::io("read", &path))?;
         Ok(Source { path, bytes, sha256: hex(&hash.finalize()) })
-    }
-}
-
-/// The place of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The file, or a name such as "synthetic".
-    pub file: Arc<str>,
-    /// Its line, counted from 1.
-    pub line: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
     }
 }

@@ -235,7 +235,7 @@ impl Raw {
 }
 
 fn has_label(value: Option<&Value>) -> bool {
-    value.is_some_and(|value| value.is_boolean() || value == &0 || value == &1)
+    value.is_some_and(|value| value.is_boolean() || *value == 0 || *value == 1)
 }
 
 fn digest(text: &str) -> [u8; 16] {

@@ -174,7 +174,7 @@ impl Reader<'_> {
             ),
             source: None,
         })?;
-        if columns % kind.elements != 0 {
+        if !columns.is_multiple_of(kind.elements) {
             return Err(self.fail(&format!(
                 "tensor `{name}` has rows of {columns} values, which is not a multiple of {} as {} requires",
                 kind.elements, kind.name

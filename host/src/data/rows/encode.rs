@@ -21,9 +21,11 @@ use serde_json::Value;
 
 use super::counts::RowCounts;
 use super::kind::{MARGIN, Part, RowKind};
-use super::row::{Row, RowCorpus};
+use super::row::Row;
 use super::set::{Columns, RowSet, Tokens};
-use super::store::{Every, Rows};
+use super::store::Rows;
+use super::store::corpus::RowCorpus;
+use super::store::every::Every;
 use super::text::number;
 use super::truncation::{Filter, Truncation};
 use super::write::laid::Laid;
@@ -93,7 +95,7 @@ impl Encoder<'_> {
         let every = Every(&sides);
         let survey = every.survey();
         (counts.columns, counts.ragged_columns) = survey.numeric_columns();
-        (counts.lists, counts.ragged_lists) = survey.list_columns(every)?;
+        (counts.lists, counts.ragged_lists) = every.list_columns()?;
         // A column of numbers and lists has one fault.
         let mixed: Vec<String> =
             counts.ragged_columns.iter().filter(|name| counts.has_ragged_list(name)).cloned().collect();

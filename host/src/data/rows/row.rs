@@ -1,16 +1,12 @@
-//! A row as it was read: its place, its parts and its columns; and the rows of a data set on both sides of the split.
+//! A row as it was read: its place, its parts and its columns.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::counts::MixedSource;
-use super::kind::{Part, RowKind};
+use super::kind::Part;
 use super::message::{self, ASSISTANT, Message, role};
-use super::read::formats::Format;
-use super::store::Rows;
-use crate::data::source::{Place, Source};
+use crate::data::place::Place;
 
 /// The content of a part.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,27 +57,4 @@ impl Row {
         let question = conversation.iter().take_while(|message| role(message) != ASSISTANT);
         question.map(|message| format!("{}: {}\n", role(message), message::words(message).trim())).collect()
     }
-}
-
-/// Rows to train on and held-out rows; no question is on both sides.
-#[derive(Clone, Debug, Default)]
-pub struct RowCorpus {
-    /// Its name in messages.
-    pub name: String,
-    /// The kind of its rows.
-    pub kind: RowKind,
-    /// Rows to train on.
-    pub train: Arc<Rows>,
-    /// Rows to evaluate on; empty if none were requested.
-    pub held_out: Arc<Rows>,
-    /// Number of training rows removed because their prompt is held out.
-    pub leaks: usize,
-    /// The files that they came from.
-    pub sources: Vec<Source>,
-    /// How many rows were read in which format; empty for generated rows.
-    pub formats: BTreeMap<Format, usize>,
-    /// The sources of a mixture, in the order of the rows' numbers of sources; empty if there is one source.
-    pub mix: Vec<MixedSource>,
-    /// Rows left out because all their answers have the same score.
-    pub same_score: usize,
 }

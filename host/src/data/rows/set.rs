@@ -139,7 +139,7 @@ impl RowSet {
             let flag =
                 |(learned, end): (&bool, bool)| (u8::from(*learned) * SUPERVISED) | (u8::from(end) * SEGMENT_END);
             self.flags.append(&tokens.supervised.iter().zip(ends).map(flag).collect::<Vec<u8>>())?;
-            self.ends.push(self.flags.len());
+            self.ends.push(self.flags.end());
         }
         self.rows.push((row_number as u32, is_cut));
         let value = |name: &str| row.columns.get(name).and_then(number).unwrap_or(f64::NAN);
@@ -171,11 +171,11 @@ impl RowSet {
         for end in &self.ends {
             hash.update(end.to_le_bytes());
         }
-        for at in (0..self.ids.len()).step_by(HASHED as usize) {
+        for at in (0..self.ids.end()).step_by(HASHED as usize) {
             hash.update(self.ids.read(at, HASHED as usize)?);
         }
         let flags = |hash: &mut Sha256, flag: u8| -> Result<()> {
-            for at in (0..self.flags.len()).step_by(HASHED as usize) {
+            for at in (0..self.flags.end()).step_by(HASHED as usize) {
                 let flags = self.flags.read(at, HASHED as usize)?;
                 hash.update(flags.iter().map(|own| u8::from(own & flag != 0)).collect::<Vec<u8>>());
             }
@@ -293,7 +293,7 @@ impl Examples for RowSet {
     }
 
     fn tokens(&self) -> u64 {
-        self.flags.len()
+        self.flags.end()
     }
 
     fn epoch(&self, context: usize, prefix: bool, seed: u64, epoch: u64) -> Vec<DocumentSpan> {
@@ -344,7 +344,7 @@ impl Examples for RowSet {
     }
 
     fn usual_length(&self, context: usize) -> usize {
-        (self.flags.len() as usize - self.ends.len()).checked_div(self.rows.len()).unwrap_or(context).max(1)
+        (self.flags.end() as usize - self.ends.len()).checked_div(self.rows.len()).unwrap_or(context).max(1)
     }
 
     /// At random: rows are often in a regular order (task after task), and every n-th row would then be of one

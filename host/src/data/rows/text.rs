@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::kind::{ANSWER, LABEL, Part, RowKind};
 use super::message::{ASSISTANT, Message, role, words};
-use super::row::{Content, Row, RowCorpus};
+use super::row::{Content, Row};
+use super::store::corpus::RowCorpus;
 use crate::data::error::Result;
 
 /// The text of a row.

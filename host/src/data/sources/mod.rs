@@ -99,6 +99,7 @@ fn name(key: &Key) -> &'static str {
 /// `[data]`. A new source is a file with an implementation of [`DataSource`], and a variant here.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "source", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "an experiment has one")]
 pub enum Data {
     /// UTF-8 files.
     Text(Text),

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::limit::{most_unpacked, too_large_whole};
 use super::refusal::refuse;
 use crate::data::error::{DataError, Result};
-use crate::data::source::Place;
+use crate::data::place::Place;
 
 /// A table's row: the line on which it begins, and its cells by column.
 pub type Row = (usize, Value);
@@ -72,15 +72,14 @@ pub fn rows(
     let mut next = |record: &mut ByteRecord| -> Result<bool> {
         since.set(0);
         let line = reader.position().line();
-        let read = reader.read_byte_record(record).map_err(|error| match error.into_kind() {
+        reader.read_byte_record(record).map_err(|error| match error.into_kind() {
             csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 let what = format!("a table ({name}) with a row, from line {line} on,");
                 too_large_whole(path, &what, most, "close the quotation mark that is open there")
             }
             csv::ErrorKind::Io(error) => refuse(path, &format!("a damaged file ({error})"), "download it again"),
             other => refuse(path, &format!("a table ({name}) that cannot be read: {other:?}"), "correct it"),
-        });
-        read
+        })
     };
     let place = |line: u64| Place { file: path.display().to_string().into(), line: line as usize };
     // The library ends a row at the carriage return, and counts the line break behind it to the next row.

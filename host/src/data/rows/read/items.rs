@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::json::{Fault, value_at};
 use crate::data::error::{DataError, Result};
+use crate::data::place::Place;
 use crate::data::reading::format::running_text::is_html;
 use crate::data::rows::columns::Columns;
-use crate::data::source::Place;
 
 /// A JSON value in a file.
 pub struct Item {

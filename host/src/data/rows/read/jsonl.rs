@@ -13,17 +13,19 @@ use super::records::records;
 use super::refusal::{refuse, what};
 use super::{pair, segments, shapes};
 use crate::data::error::{DataError, Result};
+use crate::data::place::Place;
 use crate::data::progress;
 use crate::data::reading::format::refusal::from_to;
 use crate::data::rows::columns::Columns;
 use crate::data::rows::counts::MixedSource;
 use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
-use crate::data::rows::row::{Content, Row, RowCorpus};
+use crate::data::rows::row::{Content, Row};
 use crate::data::rows::split::{Sides, Split};
 use crate::data::rows::store::Packed;
+use crate::data::rows::store::corpus::RowCorpus;
 use crate::data::rows::text::number;
-use crate::data::source::{Place, Source};
+use crate::data::source::Source;
 use crate::data::text::{check_disjoint, find_files};
 use crate::files;
 
@@ -75,7 +77,7 @@ impl RowOptions {
         let whole =
             RowPart { paths: self.paths.clone(), weight: 1.0, columns: self.columns.clone(), format: self.format };
         let parts = if self.mix.is_empty() { std::slice::from_ref(&whole) } else { self.mix.as_slice() };
-        for format in parts.iter().filter_map(|part| part.format).filter(|format| !format.gives(kind)) {
+        if let Some(format) = parts.iter().filter_map(|part| part.format).find(|format| !format.gives(kind)) {
             let what = format!(
                 "data.format = \"{}\" has no {} of the kind that the objective learns from; it reads {}",
                 format.name(),

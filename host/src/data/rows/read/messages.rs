@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::refusal::{refuse, what};
 use crate::data::error::Result;
+use crate::data::place::Place;
 use crate::data::rows::message::{ASSISTANT, Message, role};
-use crate::data::source::Place;
 
 /// The roles that the values of ShareGPT's `from` stand for.
 const SHAREGPT: &[(&str, &str)] = &[

@@ -18,12 +18,12 @@ use serde_json::Value;
 
 use super::items::{Item, items, items_of_lines, other_notation, spans_lines};
 use crate::data::error::{DataError, Result};
+use crate::data::place::Place;
 use crate::data::reading::format::limit::{most_unpacked, too_large_whole};
 use crate::data::reading::format::packed::Packing;
 use crate::data::reading::format::refusal::refuse;
 use crate::data::reading::format::{arrow, check_head, is_utf16, parquet, table, utf8, utf16};
 use crate::data::rows::columns::Columns;
-use crate::data::source::Place;
 
 /// About this much text is parsed at once.
 const BLOCK_BYTES: usize = 1 << 22;

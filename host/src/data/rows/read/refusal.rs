@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::data::error::DataError;
-use crate::data::source::Place;
+use crate::data::place::Place;
 
 /// The type of a JSON value, with its article.
 pub(in crate::data::rows) fn what(value: &Value) -> &'static str {

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::refusal::{refuse, what};
 use crate::data::error::Result;
+use crate::data::place::Place;
 use crate::data::rows::kind::{Part, RowKind};
 use crate::data::rows::row::{Content, Row};
-use crate::data::source::Place;
 
 /// What follows each segment unless `data.segment_separator` is set.
 pub const SEPARATOR: &str = "\n";

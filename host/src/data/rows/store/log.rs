@@ -30,8 +30,8 @@ fn folder() -> PathBuf {
 }
 
 impl Log {
-    /// The number of bytes.
-    pub fn len(&self) -> u64 {
+    /// Where the next bytes will be: the number of bytes so far.
+    pub fn end(&self) -> u64 {
         self.written + self.tail.len() as u64
     }
 
@@ -61,7 +61,7 @@ impl Log {
     /// # Errors
     /// A disk that cannot be read.
     pub fn read(&self, at: u64, length: usize) -> Result<Vec<u8>> {
-        let end = at.saturating_add(length as u64).min(self.len());
+        let end = at.saturating_add(length as u64).min(self.end());
         let mut bytes = vec![0; end.saturating_sub(at) as usize];
         let from_file = (self.written.saturating_sub(at) as usize).min(bytes.len());
         let (first, rest) = bytes.split_at_mut(from_file);
@@ -105,8 +105,8 @@ mod tests {
             log.append(&bytes).unwrap();
             all.extend(bytes);
         }
-        assert!(log.file.is_some() && !log.tail.is_empty() && log.len() == all.len() as u64);
-        for at in [0, 1, log.written - 5, log.written, log.written + 3, log.len() - 2, log.len(), log.len() + 9] {
+        assert!(log.file.is_some() && !log.tail.is_empty() && log.end() == all.len() as u64);
+        for at in [0, 1, log.written - 5, log.written, log.written + 3, log.end() - 2, log.end(), log.end() + 9] {
             let expected = all.get(at as usize..).unwrap_or_default();
             assert_eq!(log.read(at, 11).unwrap(), expected[..expected.len().min(11)], "at {at}");
         }

@@ -3,9 +3,13 @@
 //!
 //! | what | file |
 //! |---|---|
+//! | rows on both sides of the split | [`corpus`] |
+//! | the rows of several sets | [`every`] |
 //! | bytes in memory or in a file | [`log`] |
 //! | what the columns hold | [`survey`] |
 
+pub mod corpus;
+pub mod every;
 pub mod log;
 pub mod survey;
 
@@ -17,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::data::error::{DataError, Result};
+use crate::data::place::Place;
 use crate::data::rows::kind::Part;
 use crate::data::rows::message::Message;
 use crate::data::rows::row::{Content, Row};
-use crate::data::source::Place;
 use log::Log;
 use survey::Survey;
 
@@ -127,10 +131,10 @@ impl Rows {
         if known.is_none() {
             self.files.push(file.clone());
         }
-        let begin = self.log.len();
+        let begin = self.log.end();
         self.log.append(&(number as u32).to_le_bytes())?;
         self.log.append(&packed.bytes)?;
-        let length = u32::try_from(self.log.len() - begin).map_err(|_| DataError::Json {
+        let length = u32::try_from(self.log.end() - begin).map_err(|_| DataError::Json {
             place: packed.row.place.clone(),
             key: String::new(),
             what: "longer than 4 GiB".into(),
@@ -243,52 +247,6 @@ impl Rows {
         }
         self.survey = survey;
         Ok(())
-    }
-}
-
-/// The rows of several sets, one set after the other.
-#[derive(Clone, Copy, Debug)]
-pub struct Every<'a>(pub &'a [&'a Rows]);
-
-impl Every<'_> {
-    /// What the columns of all of them hold.
-    pub fn survey(self) -> Survey {
-        let mut all = Survey::default();
-        self.0.iter().for_each(|rows| all.extend(rows.survey()));
-        all
-    }
-
-    /// All rows in order.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Row>> {
-        self.0.iter().flat_map(|rows| rows.iter())
-    }
-
-    /// Row number `index` of all of them; `None` if there are fewer.
-    ///
-    /// # Errors
-    /// A disk that cannot be read.
-    pub fn get(self, mut index: usize) -> Result<Option<Row>> {
-        for rows in self.0 {
-            if index < rows.len() {
-                return rows.get(index);
-            }
-            index -= rows.len();
-        }
-        Ok(None)
-    }
-
-    /// The first row for which `wanted` is true.
-    ///
-    /// # Errors
-    /// A disk that cannot be read.
-    pub fn find(self, mut wanted: impl FnMut(&Row) -> bool) -> Result<Option<Row>> {
-        for row in self.iter() {
-            let row = row?;
-            if wanted(&row) {
-                return Ok(Some(row));
-            }
-        }
-        Ok(None)
     }
 }
 

@@ -2,12 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plugin_api::batch::names;
 use serde_json::Value;
 
-use super::Every;
-use crate::data::error::{DataError, Result};
-use crate::data::rows::counts::NOT_IN;
 use crate::data::rows::row::Row;
 use crate::data::rows::text::{number, numbers};
 
@@ -116,30 +112,14 @@ impl Survey {
         names.partition(|name| self.columns.get(name).is_some_and(|column| column.numbers == self.rows))
     }
 
-    /// Columns with lists of numbers in every row, and columns with them in only some rows, each with the first row that has
-    /// none. The survey is that of `rows`.
-    ///
-    /// # Errors
-    /// A column of lists whose number of values would have the name of another column; rows that cannot be read again.
-    pub fn list_columns(&self, rows: Every<'_>) -> Result<(Vec<String>, Vec<String>)> {
-        let (mut whole, mut ragged) = (Vec::new(), Vec::new());
-        for name in self.names(|column| column.filled_lists > 0) {
-            let lists = self.columns.get(name).map_or(0, |column| column.lists);
-            if lists < self.rows {
-                let without = rows.find(|row| row.columns.get(name).and_then(numbers).is_none())?;
-                let place = without.map(|row| row.place.to_string()).unwrap_or_default();
-                ragged.push(format!("{name}{NOT_IN}{place})"));
-                continue;
-            }
-            let length = format!("{name}{}", names::LENGTH);
-            if self.columns.contains_key(&length)
-                && let Some(row) = rows.find(|row| row.columns.contains_key(&length))?
-            {
-                let what = format!("the name of the number of values of the list `{name}`; rename one of them");
-                return Err(DataError::Json { place: row.place, key: length, what });
-            }
-            whole.push(name.to_owned());
-        }
-        Ok((whole, ragged))
+    /// Columns with lists of numbers, each with the number of rows that have one.
+    pub(super) fn lists(&self) -> impl Iterator<Item = (&str, usize)> {
+        let names = self.names(|column| column.filled_lists > 0);
+        names.map(|name| (name, self.columns.get(name).map_or(0, |column| column.lists)))
+    }
+
+    /// Whether any row has the column.
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        self.columns.contains_key(name)
     }
 }

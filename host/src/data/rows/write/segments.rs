@@ -4,7 +4,7 @@ use super::laid::Laid;
 use crate::data::error::{DataError, Result};
 use crate::data::rows::kind::Part;
 use crate::data::rows::row::{Content, Row};
-use crate::data::rows::store::Every;
+use crate::data::rows::store::every::Every;
 use crate::data::tokenizer::encode::Placed;
 
 /// Returns for each token whether it holds the last character of a segment; empty if the row has no segments.

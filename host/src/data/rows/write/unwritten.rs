@@ -13,7 +13,7 @@ use crate::data::error::Result;
 use crate::data::rows::kind::{Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::rows::row::{Content, Row};
-use crate::data::rows::store::Every;
+use crate::data::rows::store::every::Every;
 
 /// The most rows that are rendered for one key; they are spread evenly.
 const TRIED: usize = 500;
