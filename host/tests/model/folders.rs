@@ -1,13 +1,12 @@
 //! Loading and saving model folders: the round trip, the names that files may use, and every folder that is refused.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 use telos::families::NAMES;
 use telos::model::files::save::{Storage, convert};
-use telos::model::files::tensor_file::{TensorData, TensorFile, write_tensors};
+use telos::model::files::tensor_file::{Content, TensorData, TensorFile, write_tensors};
 use telos::model::files::weights::weight_files;
 use telos::model::{Model, ModelConfig};
 use tempfile::TempDir;
@@ -44,10 +43,10 @@ fn write(path: &Path, dtype: Dtype, tensors: &Tensors) {
         _ => (*value as f32).to_le_bytes().to_vec(),
     };
     let data = tensors.iter().map(|(name, shape, values)| {
-        let bytes = Cow::Owned(values.iter().flat_map(encode).collect::<Vec<u8>>());
-        (name.clone(), TensorData { dtype, shape: shape.clone(), bytes })
+        let content = Content::Held(values.iter().flat_map(encode).collect());
+        (name.clone(), TensorData { dtype, shape: shape.clone(), content })
     });
-    write_tensors(path, &data.collect::<Vec<_>>()).unwrap();
+    write_tensors(path, &data.collect::<Vec<_>>(), true).unwrap();
 }
 
 fn flat(model: &Model) -> Vec<u64> {

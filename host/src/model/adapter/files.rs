@@ -91,8 +91,8 @@ impl Model {
             _ => (Dtype::F32, "float32"),
         };
         let stored = |parameter| stored_tensor(&adapter.params, parameter, dtype);
-        let tensors: Vec<_> = adapter.table.parameters().iter().map(stored).collect::<Result<_>>()?;
-        write_tensors(&folder.join(ADAPTER_WEIGHTS), &tensors)?;
+        let tensors: Vec<_> = adapter.table.parameters().iter().map(stored).collect();
+        write_tensors(&folder.join(ADAPTER_WEIGHTS), &tensors, true)?;
         let own = &self.config;
         let json = to_json(&adapter.settings, &adapter.base, own.outputs, own.family.stored_transposed);
         let text = serde_json::to_string_pretty(&json)

@@ -1,6 +1,5 @@
 //! Writes a model to a Hugging Face folder, as `transformers` and llama.cpp's converter read it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
-use super::tensor_file::{TensorData, write_tensors};
+use super::tensor_file::{Content, TensorData, write_tensors};
 use super::weights::{INDEX_FILE, MASTER_FILE, StoredWeights, WEIGHTS_FILE};
 use crate::device::Buffer;
 use crate::error::{Error, Result};
@@ -107,13 +106,13 @@ impl Model {
             return Ok(());
         }
         let tensors = self.layout().parameters().iter().map(|one| stored(self, one, master));
-        write_tensors(&folder.join(MASTER_FILE), &tensors.collect::<Result<Vec<_>>>()?)
+        write_tensors(&folder.join(MASTER_FILE), &tensors.collect::<Vec<_>>(), true)
     }
 
     fn write_weights(&self, folder: &Path, dtype: Dtype, shard_size: Option<u64>) -> Result<()> {
         let parameters: Vec<&Parameter> = self.layout().parameters().iter().collect();
         let mut files = WeightFiles::new(folder, &parameters, Storage { dtype: Some(dtype), shard_size });
-        parameters.into_iter().try_for_each(|one| files.push(stored(self, one, dtype)?))?;
+        parameters.into_iter().try_for_each(|one| files.push(stored(self, one, dtype)))?;
         files.finish()
     }
 }
@@ -137,19 +136,19 @@ pub fn convert(from: &Path, to: &Path, storage: Storage) -> Result<()> {
         let parameter = &layout.parameters()[index];
         let bytes = rounded(&parameter.to_stored(values.to_vec()), dtype)
             .map_err(|value| too_large(parameter, value, dtype))?;
-        let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
+        let data = TensorData { dtype, shape: parameter.stored_shape(), content: Content::Held(bytes) };
         files.push((parameter.name.clone(), data))
     })?;
     files.finish()?;
     write_configs(&config, to, CONFIG_FILE, python_name(dtype))
 }
 
-/// The files of weights that are being written: one is in memory at a time.
+/// The files of weights that are being written.
 struct WeightFiles<'a> {
     folder: &'a Path,
     /// How many tensors each file gets.
     counts: Vec<usize>,
-    pending: Vec<(String, TensorData<'static>)>,
+    pending: Vec<(String, TensorData<'a>)>,
     written: usize,
     index: BTreeMap<String, String>,
     elements: u64,
@@ -165,7 +164,7 @@ impl<'a> WeightFiles<'a> {
         WeightFiles { folder, counts, pending: Vec::new(), written: 0, index: BTreeMap::new(), elements, width }
     }
 
-    fn push(&mut self, tensor: (String, TensorData<'static>)) -> Result<()> {
+    fn push(&mut self, tensor: (String, TensorData<'a>)) -> Result<()> {
         self.pending.push(tensor);
         let count = self.counts.len();
         if self.counts.get(self.written) != Some(&self.pending.len()) {
@@ -176,7 +175,7 @@ impl<'a> WeightFiles<'a> {
             1 => WEIGHTS_FILE.to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", self.written),
         };
-        write_tensors(&self.folder.join(&name), &self.pending)?;
+        write_tensors(&self.folder.join(&name), &self.pending, true)?;
         self.index.extend(self.pending.drain(..).map(|(tensor, _)| (tensor, name.clone())));
         Ok(())
     }
@@ -231,14 +230,17 @@ fn master_type(model: &Model) -> Dtype {
     if model.params().dtype() == DType::F64 { Dtype::F64 } else { Dtype::F32 }
 }
 
-/// Returns a parameter as a file stores it.
-fn stored(model: &Model, parameter: &Parameter, dtype: Dtype) -> Result<(String, TensorData<'static>)> {
+/// Returns a parameter as a file stores it, downloaded when it is written.
+fn stored<'a>(model: &'a Model, parameter: &'a Parameter, dtype: Dtype) -> (String, TensorData<'a>) {
     if dtype == master_type(model) {
         return stored_tensor(model.params(), parameter, dtype);
     }
-    let values = model.params().download(parameter.offset, parameter.len())?;
-    let bytes = rounded(&parameter.to_stored(values), dtype).map_err(|value| too_large(parameter, value, dtype))?;
-    Ok((parameter.name.clone(), TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) }))
+    let compute = move || {
+        let values = model.params().download(parameter.offset, parameter.len())?;
+        rounded(&parameter.to_stored(values), dtype).map_err(|value| too_large(parameter, value, dtype))
+    };
+    let content = Content::Later(Box::new(compute));
+    (parameter.name.clone(), TensorData { dtype, shape: parameter.stored_shape(), content })
 }
 
 /// Rounds to the nearest value of a dtype, ties to even.
@@ -265,20 +267,22 @@ fn rounded(values: &[f64], dtype: Dtype) -> Result<Vec<u8>, f64> {
     }
 }
 
-/// Returns a parameter of the flat buffer as files store it.
-pub(in crate::model) fn stored_tensor(
-    flat: &Buffer,
-    parameter: &Parameter,
+/// Returns a parameter of the flat buffer as files store it, downloaded when it is written.
+pub(in crate::model) fn stored_tensor<'a>(
+    flat: &'a Buffer,
+    parameter: &'a Parameter,
     dtype: Dtype,
-) -> Result<(String, TensorData<'static>)> {
-    let bytes = flat.download_raw(parameter.offset, parameter.len())?;
-    let bytes = match (parameter.stored_transposed || parameter.stored_heads > 0, dtype) {
-        (false, _) => bytes,
-        (true, Dtype::F64) => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
-        (true, _) => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
+) -> (String, TensorData<'a>) {
+    let compute = move || {
+        let bytes = flat.download_raw(parameter.offset, parameter.len())?;
+        Ok(match (parameter.stored_transposed || parameter.stored_heads > 0, dtype) {
+            (false, _) => bytes,
+            (true, Dtype::F64) => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
+            (true, _) => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
+        })
     };
-    let data = TensorData { dtype, shape: parameter.stored_shape(), bytes: Cow::Owned(bytes) };
-    Ok((parameter.name.clone(), data))
+    let content = Content::Later(Box::new(compute));
+    (parameter.name.clone(), TensorData { dtype, shape: parameter.stored_shape(), content })
 }
 
 /// Writes a text file.

@@ -2,6 +2,7 @@
 //! one. A file is safetensors, or GGUF if its name ends so.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,6 +16,7 @@ use crate::data::gguf;
 use crate::data::reading::foreign;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::runs::disk::shown;
 
 /// An open file of tensors, whose names and shapes are those of Hugging Face files.
 pub enum TensorFile {
@@ -190,35 +192,66 @@ pub struct TensorData<'a> {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its elements, row-major.
-    pub bytes: Cow<'a, [u8]>,
+    pub content: Content<'a>,
 }
 
-impl safetensors::View for &TensorData<'_> {
+/// The bytes of a tensor to write.
+pub enum Content<'a> {
+    /// Bytes in memory.
+    Held(Vec<u8>),
+    /// Bytes that are computed when they are written, so that one tensor at a time is in memory.
+    Later(Box<dyn Fn() -> Result<Vec<u8>> + 'a>),
+}
+
+/// A tensor for the library, whose interface returns no errors.
+struct Viewed<'a> {
+    tensor: &'a TensorData<'a>,
+    /// The first error of [`Content::Later`].
+    failure: &'a RefCell<Option<Error>>,
+}
+
+impl safetensors::View for Viewed<'_> {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        self.tensor.dtype
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.tensor.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        match &self.tensor.content {
+            Content::Held(bytes) => Cow::Borrowed(bytes),
+            Content::Later(compute) => Cow::Owned(compute().unwrap_or_else(|error| {
+                self.failure.borrow_mut().get_or_insert(error);
+                Vec::new()
+            })),
+        }
     }
 
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.tensor.shape.iter().product::<usize>() * self.tensor.dtype.bitsize() / 8
     }
 }
 
-/// Writes a safetensors file with the metadata that Hugging Face libraries write. The same tensors give the same bytes.
+/// Writes a safetensors file, with the metadata `format: pt` that Hugging Face libraries write if `mark` says so. The same tensors give
+/// the same bytes.
 ///
 /// # Errors
-/// Errors of the file system; a shape that contradicts its bytes.
-pub fn write_tensors(path: &Path, tensors: &[(String, TensorData<'_>)]) -> Result<()> {
-    let fail = || Error::run(format!("cannot write {}", path.display()));
-    let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let bytes = safetensors::serialize(named, Some(mark)).map_err(|cause| fail().with_cause(cause))?;
-    std::fs::write(path, bytes).map_err(|cause| fail().with_cause(cause))
+/// Errors of the file system and of [`Content::Later`]; a shape that contradicts its bytes.
+pub fn write_tensors(path: &Path, tensors: &[(String, TensorData<'_>)], mark: bool) -> Result<()> {
+    let fail = |cause: Box<dyn std::error::Error + Send + Sync>| {
+        Error::run(format!("cannot write {}", shown(path).display())).with_cause(cause)
+    };
+    let mark = mark.then(|| HashMap::from([("format".to_owned(), "pt".to_owned())]));
+    let failure = RefCell::new(None);
+    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), Viewed { tensor, failure: &failure }));
+    // The library creates a file that only its owner may read. It gets the usual permissions of a new file instead.
+    let usual = File::create(path).and_then(|file| file.metadata()).map_err(|e| fail(e.into()))?;
+    let written = safetensors::serialize_to_file(named, mark, path);
+    if let Some(error) = failure.take() {
+        return Err(error);
+    }
+    written.map_err(|e| fail(e.into()))?;
+    std::fs::set_permissions(path, usual.permissions()).map_err(|e| fail(e.into()))
 }
