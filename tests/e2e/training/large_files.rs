@@ -106,7 +106,7 @@ fn train(lab: &Lab, file: &str, name: &str, stop: bool, more: &[&str]) -> u64 {
 }
 
 /// Writes rows of about this many bytes to a file.
-type Write = fn(&Path, u64);
+type WriteRows = fn(&Path, u64);
 
 /// Catches a file that is held in memory as a whole, in any form, and a resumed run that reads other rows than one that was
 /// never interrupted. `TELOS_LARGE_MB` sets the size of the files in MB, instead of 2048.
@@ -121,7 +121,7 @@ fn large_files_stream_with_flat_memory_and_resume_exactly() {
     fs::create_dir(lab.at("tokenizer")).expect("a folder");
     let tokenizer = ["tokenizer", "train", "sample.txt", "--vocab-size", "600", "--out", "tokenizer/tokenizer.json"];
     lab.ask(&tokenizer).succeeds();
-    let writers: [(&str, Write); 2] = [("jsonl", write_lines), ("parquet", write_parquet)];
+    let writers: [(&str, WriteRows); 2] = [("jsonl", write_lines), ("parquet", write_parquet)];
     for (ending, write) in writers {
         let (large, small) = (megabytes << 20, (megabytes << 20) / 16);
         write(&lab.at(&format!("small.{ending}")), small);
