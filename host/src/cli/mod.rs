@@ -103,7 +103,8 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         | Command::Pairs(_)
         | Command::Answers(_)
         | Command::Eval(_) => true,
-        Command::Convert(_) | Command::Data(_) | Command::Tokenizer(_) => false,
+        Command::Convert(args) => args.calls_plugins(),
+        Command::Data(_) | Command::Tokenizer(_) => false,
     };
     match calls_plugins && supervise::role()? == Role::Supervisor {
         true => supervise::run_supervised(args).map(Some),
@@ -128,7 +129,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Answers(args) => answers::execute(args, folders),
         Command::Eval(args) => eval::execute(args, folders),
         Command::Data(args) => data::execute(args),
-        Command::Convert(args) => convert::execute(args),
+        Command::Convert(args) => convert::execute(args, folders),
         Command::Tokenizer(args) => tokenizer::execute(args),
     }
 }

@@ -57,7 +57,10 @@ impl Opened {
     }
 
     /// As [`Opened::open`], with these heads.
-    fn open_as(path: &Path, backend: &BackendChoice, outputs: Outputs) -> Result<Opened> {
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn open_as(path: &Path, backend: &BackendChoice, outputs: Outputs) -> Result<Opened> {
         let folder = model_folder(path)?;
         let mut tokenizer = Tokenizer::open(&tokenizer_folder(&folder)?)?;
         let registry = Registry::discover(&backend.folders);

@@ -11,7 +11,10 @@ use serde::Serialize;
 use crate::cli::print;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
+use crate::inference::saved_model::{BackendChoice, Opened};
 use crate::model::files::save::{STORED, Storage, bytes, convert, stored_type};
+use crate::model::files::weights::is_adapter;
+use crate::model::{Model, ModelConfig};
 use crate::setup::named::model_folder;
 
 /// Write a model as a Hugging Face folder, which transformers and llama.cpp's converter read.
@@ -32,18 +35,40 @@ pub struct Convert {
     /// Split the weights over files of at most this size, such as 5GB.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     shard_size: Option<u64>,
+    /// Of a low-rank adapter: add it to its base, computed by the backend candle, and write the sum.
+    #[arg(long)]
+    merge_lora: bool,
     /// Print a summary as JSON.
     #[arg(long)]
     json: bool,
 }
 
-pub(in crate::cli) fn execute(args: Convert) -> Result<()> {
+impl Convert {
+    /// Whether it loads a backend.
+    pub(in crate::cli) fn calls_plugins(&self) -> bool {
+        self.merge_lora
+    }
+}
+
+pub(in crate::cli) fn execute(args: Convert, folders: Vec<PathBuf>) -> Result<()> {
     let from = model_folder(&args.from)?;
+    match (is_adapter(&from), args.merge_lora) {
+        (true, false) => {
+            let what = format!("{} is an adapter, without the weights of its base", from.display());
+            return Err(Error::request(what).with_hint("add --merge-lora to write the sum of both"));
+        }
+        (false, true) => {
+            let what = format!("--merge-lora: {} is a whole model, with nothing to merge", from.display());
+            return Err(Error::request(what).with_hint("leave it out, or name an adapter's folder"));
+        }
+        _ => {}
+    }
     // Read before anything is written, so that its errors leave nothing behind.
     let tokenizer = Tokenizer::open(&from)?;
-    let created = new_folder(&args.to)?;
     let storage = Storage { dtype: stored_type(&args.dtype), shard_size: args.shard_size };
-    if let Err(error) = write(&from, &args.to, storage, &tokenizer) {
+    let merged = args.merge_lora.then(|| merged(&from, folders)).transpose()?;
+    let created = new_folder(&args.to)?;
+    if let Err(error) = write(merged.as_ref(), &from, &args.to, storage, &tokenizer) {
         discard(&args.to, created);
         return Err(error);
     }
@@ -51,8 +76,19 @@ pub(in crate::cli) fn execute(args: Convert) -> Result<()> {
     print::result(&Converted { from, to: args.to, dtype: args.dtype, files, bytes }, args.json)
 }
 
-fn write(from: &Path, to: &Path, storage: Storage, tokenizer: &Tokenizer) -> Result<()> {
-    convert(from, to, storage)?;
+/// Returns the sum of an adapter and its base, in f32.
+fn merged(folder: &Path, folders: Vec<PathBuf>) -> Result<Model> {
+    let backend =
+        BackendChoice { plugin: "candle".into(), device: "cpu".into(), dtype: "f32".into(), threads: 0, folders };
+    let outputs = ModelConfig::from_folder(folder)?.outputs;
+    Opened::open_as(folder, &backend, outputs)?.model.merged()
+}
+
+fn write(merged: Option<&Model>, from: &Path, to: &Path, storage: Storage, tokenizer: &Tokenizer) -> Result<()> {
+    match merged {
+        Some(model) => model.save_as(to, storage)?,
+        None => convert(from, to, storage)?,
+    }
     tokenizer.save(to)?;
     Ok(())
 }
