@@ -107,8 +107,10 @@ fn a_saved_model_has_the_names_shapes_and_values_of_its_original_file() {
             let kept = saved.original.get(key);
             assert!(kept.is_some(), "{family}: {key}");
             let is_dropout = config.family.unused.iter().any(|(unused, _)| unused == key);
-            let same =
-                kept == Some(value) || kept.and_then(Value::as_f64).is_some_and(|kept| value.as_f64() == Some(kept));
+            // Null stands for the default, which is written out.
+            let same = kept == Some(value)
+                || value.is_null()
+                || kept.and_then(Value::as_f64).is_some_and(|kept| value.as_f64() == Some(kept));
             assert!(is_dropout || WRITTEN.contains(&key.as_str()) || same, "{family}: {key} is {kept:?}, was {value}");
         }
         // Notes name the file.

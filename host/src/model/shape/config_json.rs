@@ -2,6 +2,7 @@
 //!
 //! Keys that would change the model's function and are not implemented are refused with file, key and value.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use plugin_api::manifest::AttentionMask;
@@ -232,10 +233,11 @@ impl ModelConfig {
         put("pad_token_id", json!(self.pad));
         put("dtype", json!(dtype));
         put("torch_dtype", json!(dtype));
-        let mut all = self.original.clone();
-        all.retain(|key, _| !key.starts_with(OWN));
-        all.extend(map);
-        Value::Object(all)
+        // In sorted order, so that a config that was written and read is written again with the same bytes.
+        let kept = self.original.iter().filter(|(key, _)| !key.starts_with(OWN) && !map.contains_key(*key));
+        let kept: BTreeMap<_, _> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+        map.extend(kept);
+        Value::Object(map)
     }
 
     /// The context length that config.json gives: longer than the model's own with frequencies that depend on the length.

@@ -119,7 +119,7 @@ fn windows_are_those_of_the_layers_that_have_one() {
     let windows = |kind: &str, class: &str, more: &str| {
         ModelConfig::parse(&base(kind, class, more), "m/config.json").map(|config| {
             let again = ModelConfig::parse(&config.to_json("float32").to_string(), "c").unwrap();
-            assert_eq!(again, config, "written and read back");
+            assert_eq!(meaning(again), meaning(config.clone()), "written and read back");
             config.windows
         })
     };
@@ -221,8 +221,13 @@ fn a_written_config_reads_back_equal() {
             config.ropes.all = Rope { scaling, ..Rope::new(1234.5) };
         }
         let text = config.to_json("float32").to_string();
-        assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);
+        assert_eq!(meaning(ModelConfig::parse(&text, "c").unwrap()), meaning(config));
     }
+}
+
+/// The config without the keys of its file, which hold more after it was written.
+fn meaning(config: ModelConfig) -> ModelConfig {
+    ModelConfig { original: Map::new(), ..config }
 }
 
 /// Catches a family whose config.json lacks a value of a fresh shape, and one with two parameters of one name.
@@ -245,7 +250,7 @@ fn a_fresh_shape_of_every_family_reads_back_equal() {
         };
         let config = ModelConfig::from_shape(&shape, 32).unwrap();
         let text = config.to_json("float32").to_string();
-        assert_eq!(ModelConfig::parse(&text, "c").unwrap(), config);
+        assert_eq!(meaning(ModelConfig::parse(&text, "c").unwrap()), config);
         let layout = Layout::new(&config).unwrap();
         for (index, parameter) in layout.parameters().iter().enumerate() {
             assert_eq!(layout.index(&parameter.name), Some(index), "{}", parameter.name);

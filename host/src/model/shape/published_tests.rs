@@ -1,6 +1,6 @@
 //! config.json of published models: each gives the number of parameters that the model has, or is refused with the reason.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::config::ModelConfig;
 use super::super::rope::Scaling;
@@ -15,7 +15,8 @@ fn published(config: &Value, parameters: u64) -> ModelConfig {
     let read = parse(config);
     assert_eq!(Layout::new(&read).unwrap().count(), parameters, "{config}");
     let again = parse(&read.to_json("float32"));
-    assert_eq!(ModelConfig { notes: Vec::new(), ..again }, ModelConfig { notes: Vec::new(), ..read.clone() });
+    let meaning = |config| ModelConfig { notes: Vec::new(), original: Map::new(), ..config };
+    assert_eq!(meaning(again), meaning(read.clone()));
     read
 }
 

@@ -141,7 +141,7 @@ fn refusal(folder: &Path, lines: Vec<String>) -> Error {
         .with_hint(
             "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
              empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every and checkpoint.keep, sample, backend.threads, runs_dir and name if the run was moved, and \
+             train.epochs, checkpoint.every, checkpoint.keep, checkpoint.merged, checkpoint.dtype and checkpoint.shard_size, sample, backend.threads, runs_dir and name if the run was moved, and \
              eval.every if there is no eval.early_stop",
         )
 }
