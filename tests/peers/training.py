@@ -72,7 +72,7 @@ def by_telos(telos, model, task, file, steps, threads, folder):
         f'[train]\nsteps = {steps}\nbatch = {batch}\noptimizer = {{ lr = 1e-5, weight_decay = 0.0 }}', "[eval]\nevery = 0",
     ]
     if task == "lora-dpo":
-        text.insert(2, '[model.lora]\nrank = 16\nalpha = 32\ntargets = "all-linear"\n[reference]\nfrom = "base"')
+        text.insert(2, '[model.lora]\nrank = 16\nalpha = 32\ntargets = "all-linear"\n[reference]\nadapter = "off"')
     experiment = folder / "peer.toml"
     experiment.write_text("\n".join(text) + "\n")
     return [telos, "run", str(experiment), "--set", f'runs_dir="{folder / "runs"}"'], folder / "runs/peer/timing.jsonl"
