@@ -33,6 +33,7 @@ const TEXTS: &[&str] = &[
     "benches/peers",
     "benches/results",
     "docs",
+    "tests/peers",
     "tests/results",
     "README.md",
     "ARCHITECTURE.md",
