@@ -9,12 +9,7 @@ use crate::{
     data::{
         DataError,
         batches::batcher::eval_batches,
-        rows::{
-            Columns, Filter, Part, RowCorpus, RowCounts, RowKind, RowOptions, RowText, SEPARATOR,
-            encode::{Encoder, Reads},
-            kind::ANSWER,
-            split::Split,
-        },
+        rows::{Columns, Part, RowCorpus, RowCounts, RowKind, RowOptions, RowText, encode::Encoder, kind::ANSWER},
     },
     error::{Error, Result},
     inference::{
@@ -105,15 +100,10 @@ impl Opened {
     /// Rows that cannot be read, with file and line; rows with nothing to compare or predict; errors of the backend.
     pub fn evaluate_rows(&self, wanted: &RowsToEvaluate, checker: Option<&Checker>) -> Result<RowFigures> {
         self.check_predicts()?;
-        let options = RowOptions {
-            paths: wanted.paths.clone(),
-            eval_paths: Vec::new(),
-            split: Split::Share(0.0),
-            columns: wanted.columns.clone(),
-            format: None,
-            mix: Vec::new(),
-            separator: wanted.separator.clone().unwrap_or_else(|| SEPARATOR.to_owned()),
-        };
+        let mut options = RowOptions::all(wanted.paths.clone(), wanted.columns.clone());
+        if let Some(separator) = &wanted.separator {
+            options.separator.clone_from(separator);
+        }
         let corpus = read(&options)?;
         let layout = layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.survey().with_messages > 0)?;
         let context = self.model.config().context as usize;
@@ -128,15 +118,7 @@ impl Opened {
             }
             _ => context,
         };
-        let encoder = Encoder {
-            tokenizer: &self.tokenizer,
-            layout: &layout,
-            longest,
-            truncation: None,
-            filter: Filter::default(),
-            context: None,
-            reads: Reads::default(),
-        };
+        let encoder = Encoder::new(&self.tokenizer, &layout, longest);
         let mut data = encoder.encode(&corpus).map_err(|error| nothing_left(error, &wanted.paths, longest))?;
         let mut ends_counted = true;
         if let Some(counts) = &mut data.rows {

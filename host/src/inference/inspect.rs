@@ -13,10 +13,8 @@ use crate::{
     data::{
         DataError, Sequence, Tokenizer,
         rows::{
-            Columns, Filter, Format, Row, RowCounts, RowKind, RowOptions, SEPARATOR, Truncation,
-            encode::{Encoder, Reads},
+            Columns, Filter, Format, Row, RowCounts, RowKind, RowOptions, Truncation, encode::Encoder,
             read::jsonl::raw_rows,
-            split::Split,
         },
     },
     error::{Error, Result},
@@ -110,15 +108,7 @@ pub struct Lengths {
 pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     let mut raw = Raw::default();
     raw_rows(&wanted.paths, &wanted.columns, &mut |value| raw.add(value))?;
-    let options = RowOptions {
-        paths: wanted.paths.clone(),
-        mix: Vec::new(),
-        eval_paths: Vec::new(),
-        split: Split::Share(0.0),
-        columns: wanted.columns.clone(),
-        format: wanted.format,
-        separator: SEPARATOR.to_owned(),
-    };
+    let options = RowOptions { format: wanted.format, ..RowOptions::all(wanted.paths.clone(), wanted.columns.clone()) };
     let kind = wanted.kind.or_else(|| raw.kind(wanted.format)).unwrap_or_default();
     let corpus = options.read(kind).map_err(|error| match (&error, wanted.kind) {
         (DataError::Json { .. }, None) => {
@@ -140,15 +130,9 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         duplicate_prompts += usize::from(!questions.insert(digest(&row.question())));
     }
     let layout = layout(&tokenizer, wanted.chat_template.as_deref(), corpus.train.survey().with_messages > 0)?;
-    let encoder = Encoder {
-        tokenizer: &tokenizer,
-        layout: &layout,
-        longest: wanted.max_length.unwrap_or(i32::MAX as usize),
-        truncation: wanted.truncation,
-        filter: wanted.filter,
-        context: None,
-        reads: Reads::default(),
-    };
+    let longest = wanted.max_length.unwrap_or(i32::MAX as usize);
+    let (truncation, filter) = (wanted.truncation, wanted.filter);
+    let encoder = Encoder { truncation, filter, ..Encoder::new(&tokenizer, &layout, longest) };
     let data = encoder.encode(&corpus)?;
     let (mut lengths, mut shown) =
         (vec![("characters of prompts", prompts), ("characters of answers", answers)], Vec::new());

@@ -75,7 +75,20 @@ enum Dropped {
     Same,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    /// An encoder that truncates and filters nothing beyond what the kind of rows demands, for reading without an experiment.
+    pub fn new(tokenizer: &'a Tokenizer, layout: &'a RowLayout, longest: usize) -> Encoder<'a> {
+        Encoder {
+            tokenizer,
+            layout,
+            longest,
+            truncation: None,
+            filter: Filter::default(),
+            context: None,
+            reads: Reads::default(),
+        }
+    }
+
     /// Tokenises both sides.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::request::{PromptsToAnswer, REFERENCE};
 use crate::{
     data::{
         DataError, Source,
-        rows::{ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, SEPARATOR, role, split::Split},
+        rows::{ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, role},
     },
     error::{Error, Result},
     inference::{saved_model::Opened, templates::layout},
@@ -75,15 +75,7 @@ pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer) -> Result<Read
 /// # Errors
 /// Rows that are neither, with file and line.
 fn read_rows(paths: &[String], columns: &Columns) -> Result<(Vec<Row>, Vec<Source>)> {
-    let options = |columns: Columns| RowOptions {
-        paths: paths.to_vec(),
-        eval_paths: Vec::new(),
-        split: Split::Share(0.0),
-        columns,
-        format: None,
-        mix: Vec::new(),
-        separator: SEPARATOR.to_owned(),
-    };
+    let options = |columns: Columns| RowOptions::all(paths.to_vec(), columns);
     let name = paths.join(", ");
     let error = match options(columns.clone()).read(RowKind::Prompt) {
         Ok(corpus) => return taken(corpus),

@@ -9,7 +9,7 @@
 //! per character   log p(choice | prompt) / characters             acc_norm of lm-evaluation-harness
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,11 +20,8 @@ use crate::{
         DataError,
         batches::batcher::eval_batches,
         rows::{
-            ASSISTANT, Columns, Content, Filter, Part, Row, RowCorpus, RowKind, RowOptions, Rows, SEPARATOR,
-            Truncation,
-            encode::{Encoder, Reads},
+            ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, Truncation, encode::Encoder,
             kind::ANSWER,
-            split::Split,
         },
     },
     error::{Error, Result},
@@ -103,22 +100,9 @@ impl Opened {
             .iter()
             .zip(&questions)
             .flat_map(|(row, question)| question.choices.iter().map(|choice| with_choice(row, spaced(row, choice))));
-        let corpus = RowCorpus {
-            name: wanted.paths.join(", "),
-            kind: RowKind::PromptCompletion,
-            train: Arc::new(Rows::of(choices)?),
-            ..RowCorpus::default()
-        };
+        let corpus = RowCorpus::of(wanted.paths.join(", "), RowKind::PromptCompletion, choices)?;
         let context = self.model.config().context as usize;
-        let encoder = Encoder {
-            tokenizer: &self.tokenizer,
-            layout: &layout,
-            longest: context,
-            truncation: Some(Truncation::Left),
-            filter: Filter::default(),
-            context: None,
-            reads: Reads::default(),
-        };
+        let encoder = Encoder { truncation: Some(Truncation::Left), ..Encoder::new(&self.tokenizer, &layout, context) };
         let data = encoder.encode(&corpus)?;
         let mut scores: BTreeMap<u64, Score> = BTreeMap::new();
         for packed in eval_batches(&*data.train, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
@@ -198,18 +182,7 @@ fn best(values: &[f64]) -> usize {
 
 /// Reads the rows as prompts; `question` is another usual name of the prompt.
 fn read(wanted: &ChoicesToEvaluate) -> Result<Vec<Row>> {
-    let read = |columns: &Columns| {
-        let options = RowOptions {
-            paths: wanted.paths.clone(),
-            eval_paths: Vec::new(),
-            split: Split::Share(0.0),
-            columns: columns.clone(),
-            format: None,
-            mix: Vec::new(),
-            separator: SEPARATOR.to_owned(),
-        };
-        options.read(RowKind::Prompt)
-    };
+    let read = |columns: &Columns| RowOptions::all(wanted.paths.clone(), columns.clone()).read(RowKind::Prompt);
     let error = match read(&wanted.columns) {
         Ok(corpus) => return Ok(corpus.train.iter().collect::<Result<Vec<_>, _>>()?),
         Err(DataError::Empty(_) | DataError::NoRow { .. }) => {

@@ -1,6 +1,6 @@
 //! Win rate: which of two files of answers to the same prompts a reward model prefers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,10 +11,9 @@ use crate::{
         DataError,
         batches::{batcher::eval_sequences, pack::pack},
         rows::{
-            Content, Filter, Part, Row, RowCorpus, RowKind, RowOptions, Rows, SEPARATOR,
+            Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions,
             encode::{Encoder, Reads},
             kind::LABEL,
-            split::Split,
         },
     },
     error::{Error, Result},
@@ -144,23 +143,11 @@ impl Opened {
             row.columns.retain(|column, _| column == "completion_ended");
             row.columns.insert(LABEL.to_owned(), 1.into());
         }
-        let corpus = RowCorpus {
-            name: name.to_owned(),
-            kind: RowKind::Unpaired,
-            train: Arc::new(Rows::of(rows)?),
-            ..RowCorpus::default()
-        };
+        let corpus = RowCorpus::of(name.to_owned(), RowKind::Unpaired, rows)?;
         let context = self.model.config().context as usize;
-        let encoder = Encoder {
-            tokenizer: &self.tokenizer,
-            layout: &layout,
-            longest: context,
-            truncation: None,
-            filter: Filter::default(),
-            context: None,
-            // A score is computed at the last token.
-            reads: Reads { last: true, ..Reads::default() },
-        };
+        // A score is computed at the last token.
+        let reads = Reads { last: true, ..Reads::default() };
+        let encoder = Encoder { reads, ..Encoder::new(&self.tokenizer, &layout, context) };
         let data = match encoder.encode(&corpus) {
             Err(DataError::NoRowLeft { .. }) => return Ok(BTreeMap::new()),
             data => data?,
@@ -181,16 +168,8 @@ impl Opened {
 }
 
 fn read(path: &str) -> Result<Vec<Row>> {
-    let options = RowOptions {
-        paths: vec![path.to_owned()],
-        eval_paths: Vec::new(),
-        split: Split::Share(0.0),
-        columns: Default::default(),
-        format: None,
-        mix: Vec::new(),
-        separator: SEPARATOR.to_owned(),
-    };
-    let corpus = options.read(RowKind::PromptCompletion).map_err(Error::from)?;
+    let corpus =
+        RowOptions::all(vec![path.to_owned()], Columns::new()).read(RowKind::PromptCompletion).map_err(Error::from)?;
     let rows = corpus.train.iter().collect::<Result<Vec<_>, _>>()?;
     for row in &rows {
         if !matches!(row.parts.get(&Part::Completion), Some(Content::Text(_) | Content::Messages(_))) {

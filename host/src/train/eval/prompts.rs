@@ -165,12 +165,7 @@ pub(super) fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
 mod tests {
     use super::*;
     use crate::data::SyntheticOptions;
-    use crate::data::rows::{
-        ChatTemplate, RowKind,
-        encode::{Encoder, Reads},
-        layout::RowLayout,
-        template::PLAIN,
-    };
+    use crate::data::rows::{ChatTemplate, RowKind, encode::Encoder, layout::RowLayout, template::PLAIN};
 
     /// For every kind of row. Catches prompts that contain their answer, answers without their beginning, the rejected answer
     /// of a pair, prompts alone that are skipped, and a prompt that is still treated as part of a pair.
@@ -191,15 +186,7 @@ mod tests {
             let corpus = world.read_rows(kind).unwrap();
             let template = ChatTemplate::new(PLAIN, &tokenizer).unwrap();
             let layout = RowLayout { template, strings: false };
-            let encoder = Encoder {
-                tokenizer: &tokenizer,
-                layout: &layout,
-                longest: 128,
-                truncation: None,
-                filter: Default::default(),
-                context: None,
-                reads: Reads::default(),
-            };
+            let encoder = Encoder::new(&tokenizer, &layout, 128);
             let data = encoder.encode(&corpus).unwrap();
             let prompts = eval_prompts(&*data.held_out, &tokenizer, 100).unwrap();
             assert_eq!(prompts.len(), 10, "{kind:?}");
@@ -230,21 +217,9 @@ mod tests {
             let line = serde_json::json!({"messages": messages}).to_string();
             let kind = RowKind::PromptCompletion;
             let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &line, kind, &Default::default()).unwrap();
-            let corpus = crate::data::rows::RowCorpus {
-                kind,
-                train: crate::data::rows::Rows::of(train).unwrap().into(),
-                ..Default::default()
-            };
+            let corpus = crate::data::rows::RowCorpus::of(String::new(), kind, train).unwrap();
             let layout = RowLayout { template: ChatTemplate::new(&template, &tokenizer).unwrap(), strings: false };
-            let encoder = Encoder {
-                tokenizer: &tokenizer,
-                layout: &layout,
-                longest: 200,
-                truncation: None,
-                filter: Default::default(),
-                context: None,
-                reads: Reads::default(),
-            };
+            let encoder = Encoder::new(&tokenizer, &layout, 200);
             let prompts = eval_prompts(&*encoder.encode(&corpus).unwrap().train, &tokenizer, 100).unwrap();
             prompts.into_iter().map(|prompt| (prompt.answer, prompt.length)).collect::<Vec<_>>()
         };
@@ -270,21 +245,9 @@ mod tests {
         let text = row("c") + &row("defghij");
         let kind = RowKind::PromptCompletion;
         let train = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &text, kind, &Default::default()).unwrap();
-        let corpus = crate::data::rows::RowCorpus {
-            kind,
-            train: crate::data::rows::Rows::of(train).unwrap().into(),
-            ..Default::default()
-        };
+        let corpus = crate::data::rows::RowCorpus::of(String::new(), kind, train).unwrap();
         let layout = RowLayout { template: ChatTemplate::new(PLAIN, &tokenizer).unwrap(), strings: false };
-        let encoder = Encoder {
-            tokenizer: &tokenizer,
-            layout: &layout,
-            longest: 6,
-            truncation: None,
-            filter: Default::default(),
-            context: None,
-            reads: Reads::default(),
-        };
+        let encoder = Encoder::new(&tokenizer, &layout, 6);
         let data = encoder.encode(&corpus).unwrap();
         assert_eq!(data.rows.unwrap().truncated, 1);
         let prompts = eval_prompts(&*data.train, &tokenizer, 100).unwrap();

@@ -20,6 +20,7 @@ use crate::data::rows::columns::Columns;
 use crate::data::rows::counts::MixedSource;
 use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, Part, RowKind};
 use crate::data::rows::message::{ASSISTANT, Message, role};
+use crate::data::rows::read::segments::SEPARATOR;
 use crate::data::rows::row::{Content, Row};
 use crate::data::rows::split::{Sides, Split};
 use crate::data::rows::store::Packed;
@@ -68,6 +69,19 @@ const LARGE: u64 = 64 << 20;
 type Read = Option<(Packed, Format)>;
 
 impl RowOptions {
+    /// All rows of these files on the training side, in a recognised format.
+    pub fn all(paths: Vec<String>, columns: Columns) -> RowOptions {
+        RowOptions {
+            paths,
+            mix: Vec::new(),
+            eval_paths: Vec::new(),
+            split: Split::Share(0.0),
+            columns,
+            format: None,
+            separator: SEPARATOR.to_owned(),
+        }
+    }
+
     /// Reads, checks and splits the rows, which must be of this kind.
     ///
     /// # Errors

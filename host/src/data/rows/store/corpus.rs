@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Rows;
+use crate::data::error::Result;
 use crate::data::rows::counts::MixedSource;
 use crate::data::rows::kind::RowKind;
 use crate::data::rows::read::formats::Format;
+use crate::data::rows::row::Row;
 use crate::data::source::Source;
 
 /// Rows to train on and held-out rows; no question is on both sides.
@@ -30,4 +32,14 @@ pub struct RowCorpus {
     pub mix: Vec<MixedSource>,
     /// Rows left out because all their answers have the same score.
     pub same_score: usize,
+}
+
+impl RowCorpus {
+    /// Rows that are all on the training side.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn of(name: String, kind: RowKind, rows: impl IntoIterator<Item = Row>) -> Result<RowCorpus> {
+        Ok(RowCorpus { name, kind, train: Arc::new(Rows::of(rows)?), ..RowCorpus::default() })
+    }
 }
