@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::data::error::DataError;
 use crate::error::Result;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
@@ -75,7 +76,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Some(code)) => return code,
         Ok(None) => {
             print::keep_stdout();
-            execute(cli)
+            DataError::caught(|| execute(cli))
         }
         Err(error) => Err(error),
     };

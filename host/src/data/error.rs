@@ -1,5 +1,6 @@
 //! Errors of reading and preparing data, with hints for the user.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 
 use crate::error::Error;
@@ -205,13 +206,13 @@ pub enum DataError {
         purpose: &'static str,
     },
     /// A renamed column that no row has.
-    #[error("no row of {what} has a column \"{written}\", which data.columns.{key} names")]
+    #[error("no row of {what} has a column \"{written}\", which {key} names")]
     NoColumn {
         /// Which data.
         what: String,
         /// Its name in the experiment.
         written: String,
-        /// The name that Telos uses for it.
+        /// The key of the experiment that names it.
         key: String,
     },
     /// An option with an invalid value.
@@ -289,6 +290,31 @@ impl DataError {
             }
         };
         Some(hint.to_owned())
+    }
+
+    /// Ends the command with this error, from a place that cannot return it; see [`DataError::caught`].
+    pub fn raise(self) -> ! {
+        panic::resume_unwind(Box::new(self))
+    }
+
+    /// Runs a command; an error that is raised in the middle of it is a failure of the run.
+    ///
+    /// # Errors
+    /// Those of the command, and raised ones.
+    pub fn caught<T>(command: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let panic = match panic::catch_unwind(AssertUnwindSafe(command)) {
+            Ok(done) => return done,
+            Err(panic) => panic,
+        };
+        let error = panic.downcast::<DataError>().unwrap_or_else(|other| panic::resume_unwind(other));
+        let mut host = Error::run(error.to_string());
+        if let Some(hint) = error.hint() {
+            host = host.with_hint(hint);
+        }
+        Err(match error.into_cause() {
+            Some(cause) => host.with_cause(cause),
+            None => host,
+        })
     }
 
     fn into_cause(self) -> Option<Cause> {

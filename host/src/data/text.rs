@@ -13,6 +13,7 @@ use super::corpus::Corpus;
 use super::document::Document;
 use super::error::{DataError, Result};
 use super::hub;
+use super::reading::described::describes;
 use super::reading::format;
 use super::reading::format::running_text::{check_learned_text, check_running_text};
 use super::source::Source;
@@ -164,14 +165,6 @@ fn read_file(path: PathBuf) -> Result<TextFile> {
     let bytes = files::read(&path).map_err(DataError::io("read", &path))?;
     let source = Source { path: path.clone(), bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
     Ok(TextFile { source, text: format::text(&path, bytes)? })
-}
-
-/// Files of a data set's folder that describe it: those of the hub, and those that the library datasets saves.
-fn describes(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let texts = ["readme", "license", "licence", "changelog"];
-    texts.iter().any(|text| name == *text || name.strip_prefix(text).is_some_and(|end| [".md", ".txt"].contains(&end)))
-        || ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"].contains(&name.as_str())
 }
 
 /// Returns the files that one path stands for. If a file with exactly this name exists, the path is not treated as

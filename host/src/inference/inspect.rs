@@ -109,7 +109,7 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     let mut raw = Raw::default();
     raw_rows(&wanted.paths, &wanted.columns, &mut |value| raw.add(value))?;
     let options = RowOptions { format: wanted.format, ..RowOptions::all(wanted.paths.clone(), wanted.columns.clone()) };
-    let kind = wanted.kind.or_else(|| raw.kind(wanted.format)).unwrap_or_default();
+    let kind = wanted.kind.or_else(|| raw.kind(wanted.format, &wanted.columns)).unwrap_or_default();
     let corpus = options.read(kind).map_err(|error| match (&error, wanted.kind) {
         (DataError::Json { .. }, None) => {
             let hint = format!("they were read as {}; --as reads them for something else", name_of(kind));
@@ -197,16 +197,15 @@ impl Raw {
     }
 
     /// What rows with the first row's columns are usually for.
-    fn kind(&self, format: Option<Format>) -> Option<RowKind> {
+    fn kind(&self, format: Option<Format>, names: &Columns) -> Option<RowKind> {
         let first = self.first.as_ref()?.as_object()?;
-        let has = |name: &str| first.get(name).is_some_and(|value| !value.is_null());
+        let value = |name: &str| first.get(names.get(name).map_or(name, String::as_str));
+        let has = |name: &str| value(name).is_some_and(|value| !value.is_null());
         let all = [RowKind::Preference, RowKind::Unpaired, RowKind::PromptCompletion, RowKind::Prompt];
         let fits = |kind: &RowKind| match (kind, format) {
             (_, Some(format)) if !format.gives(*kind) => false,
             (RowKind::Preference, _) => has("chosen") && has("rejected") || has("instruction") && has("completions"),
-            (RowKind::Unpaired, _) => {
-                has("label") && (has("completion") || has("output")) && has_label(first.get("label"))
-            }
+            (RowKind::Unpaired, _) => has("label") && (has("completion") || has("output")) && has_label(value("label")),
             (RowKind::PromptCompletion, _) => {
                 ["messages", "conversations", "conversation", "completion", "completions", "output", "response", "text"]
                     .iter()

@@ -6,6 +6,7 @@ mod micro_batches;
 mod options;
 mod other_authors;
 mod pass_at_k;
+mod row_files;
 mod sft;
 mod threads;
 mod without_rewards;

@@ -71,6 +71,11 @@ pub(super) fn find(name: &str) -> Option<Splitting> {
     Some(Splitting { normalizer, pre_tokenizer, ignore_merges })
 }
 
+/// Whether texts of the tokenizer of this name begin with its beginning-of-text token if the file does not say: as in llama.cpp.
+pub(super) fn begins_with_bos(name: &str) -> bool {
+    ["llama-bpe", "llama-v3", "llama3", "tekken"].contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

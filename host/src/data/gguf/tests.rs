@@ -90,6 +90,34 @@ fn metadata_become_a_tokenizer() {
     }
 }
 
+/// Catches prompts of Llama 3 and Mistral Nemo without their beginning-of-text token: llama.cpp adds it if the file does not say.
+#[test]
+fn the_beginning_of_text_is_added_where_llama_cpp_adds_it() {
+    let encoded = |pre: &str, says: bool| {
+        let mut bytes = llama().bytes();
+        let mut rename = |from: &str, to: &str| {
+            assert_eq!(from.len(), to.len());
+            let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+            bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+        };
+        rename("smollm", pre);
+        if !says {
+            rename("add_bos_token", "add_xyz_token");
+        }
+        let folder = written(&bytes);
+        Tokenizer::open(folder.path()).unwrap().encode_input("a").unwrap()
+    };
+    for (pre, says, expected) in [
+        ("llama3", false, &[1, 2][..]),
+        ("tekken", false, &[1, 2]),
+        ("smollm", true, &[1, 2]),
+        ("smollm", false, &[2]),
+        ("gpt-4o", false, &[2]),
+    ] {
+        assert_eq!(encoded(pre, says), expected, "{pre} {says}");
+    }
+}
+
 /// Catches pairs that are merged in another order than by their scores, and a space that is not put before a text.
 #[test]
 fn scores_become_merges() {

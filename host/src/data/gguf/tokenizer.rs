@@ -49,7 +49,10 @@ pub(super) fn json(file: &Gguf) -> Result<[Value; 2]> {
             config.insert(key.into(), json!(token));
         }
     }
-    let default = file.optional_text(MODEL)? == Some("llama");
+    let default = match file.optional_text(MODEL)? {
+        Some("llama") => true,
+        _ => file.optional_text(PRE)?.is_some_and(splitting::begins_with_bos),
+    };
     let adds_bos = file.optional_flag("tokenizer.ggml.add_bos_token")?.unwrap_or(default);
     config.insert("add_bos_token".into(), json!(adds_bos));
     config.insert("add_eos_token".into(), json!(false));

@@ -28,6 +28,8 @@ pub(super) struct Repository<'a> {
     id: &'a Id,
     cache: Cache,
     commit: String,
+    /// Whether downloads make the cache's reference of the revision name the commit: not if the commit was pinned.
+    pub follows: bool,
     /// Its files and the connection; `None` if only the cache is used.
     online: Option<(Vec<String>, Api)>,
 }
@@ -39,7 +41,7 @@ impl<'a> Repository<'a> {
     /// No network; a repository or revision that does not exist, or is not in the cache if the network is not used.
     pub fn open(id: &'a Id, settings: &Settings, pinned: Option<&str>) -> Result<Repository<'a>> {
         let cache = Cache::new(settings.cache.clone());
-        let mut own = Repository { id, cache, commit: String::new(), online: None };
+        let mut own = Repository { id, cache, commit: String::new(), follows: pinned.is_none(), online: None };
         let known = pinned.map(str::to_owned).or_else(|| settings.offline.then(|| own.cached_commit()).flatten());
         if let Some(commit) = known {
             own.commit = commit;
@@ -111,7 +113,32 @@ impl<'a> Repository<'a> {
     /// As [`Repository::model`].
     pub fn data(&self) -> Result<Vec<PathBuf>> {
         let chosen = wanted::data(&self.files()?, self.id.path.as_deref());
-        self.all(&chosen.map_err(|[what, remedy]| self.fail(&what, &remedy, None))?)
+        let found = self.all(&chosen.map_err(|[what, remedy]| self.fail(&what, &remedy, None))?)?;
+        self.store_list()?;
+        Ok(found)
+    }
+
+    /// The file in the cache with the names of the commit's files, so that a folder or a pattern stands for the same files without a
+    /// network, also if only some of them were downloaded.
+    fn list(&self) -> PathBuf {
+        let folder = self.cache.path().join(self.repo(String::new()).folder_name());
+        folder.join("telos").join(format!("{}.json", self.commit))
+    }
+
+    fn store_list(&self) -> Result<()> {
+        let (path, Some((files, _))) = (self.list(), &self.online) else { return Ok(()) };
+        let folder = path.parent().unwrap_or(&path);
+        fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
+        // Another process may read it meanwhile.
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(DataError::io("write", folder))?;
+        let written = serde_json::to_writer(&mut file, files).map_err(std::io::Error::from);
+        written.and_then(|()| Ok(file.persist(&path).map(|_| ())?)).map_err(DataError::io("write", &path))
+    }
+
+    /// The stored names of the commit's files.
+    fn stored_list(&self) -> Option<Vec<String>> {
+        let files: Vec<String> = serde_json::from_slice(&fs::read(self.list()).ok()?).ok()?;
+        Some(files.into_iter().filter(|file| is_inside(file)).collect())
     }
 
     fn all(&self, files: &[String]) -> Result<Vec<PathBuf>> {
@@ -122,6 +149,9 @@ impl<'a> Repository<'a> {
     fn files(&self) -> Result<Vec<String>> {
         if let Some((files, _)) = &self.online {
             return Ok(files.clone());
+        }
+        if let Some(files) = self.stored_list().filter(|_| self.id.kind == Kind::Dataset) {
+            return Ok(files);
         }
         let mut files = Vec::new();
         let snapshot = self.snapshot();
@@ -154,8 +184,10 @@ impl<'a> Repository<'a> {
         let found = self.guarded(&format!("its file {file} cannot be downloaded"), || repository.download(file))?;
         self.verify(file, &found)?;
         // The Python library, and this one when offline, find the commit by the branch.
-        let named = self.cache.repo(self.repo(self.id.revision.clone()));
-        named.create_ref(&self.commit).map_err(DataError::io("write", self.cache.path()))?;
+        if self.follows {
+            let named = self.cache.repo(self.repo(self.id.revision.clone()));
+            named.create_ref(&self.commit).map_err(DataError::io("write", self.cache.path()))?;
+        }
         Ok(found)
     }
 
@@ -178,14 +210,12 @@ impl<'a> Repository<'a> {
     }
 
     fn connect(&self, settings: &Settings) -> Result<Api> {
-        let mut builder = ApiBuilder::from_cache(self.cache.clone())
+        let builder = ApiBuilder::from_cache(self.cache.clone())
             .with_endpoint(settings.endpoint.clone())
+            .with_token(settings.token.clone())
             .with_progress(std::io::stderr().is_terminal())
             .with_retries(RETRIES)
             .with_user_agent("telos", env!("CARGO_PKG_VERSION"));
-        if settings.token.is_some() {
-            builder = builder.with_token(settings.token.clone());
-        }
         self.guarded("the connection cannot be prepared", || builder.build())
     }
 
@@ -256,10 +286,15 @@ impl<'a> Repository<'a> {
         (is_commit(&commit) && folder.join("snapshots").join(&commit).is_dir()).then_some(commit)
     }
 
-    /// Whether the cache has everything that a model needs at this commit. Of data this is not known.
+    /// Whether the cache has everything that is needed at this commit. Of data this is known if the list of files is stored, or if one
+    /// file is named.
     fn is_complete(&self) -> bool {
         let snapshot = self.snapshot();
         let has = |name: &str| snapshot.join(name).exists();
+        if let Some(files) = self.stored_list().filter(|_| self.id.kind == Kind::Dataset) {
+            let data = wanted::data(&files, self.id.path.as_deref());
+            return data.is_ok_and(|data| data.iter().all(|name| has(name)));
+        }
         if self.id.kind == Kind::Dataset || self.id.path.is_some() {
             let exact = self.id.path.as_deref().filter(|path| !path.contains(['*', '?', '[']));
             return exact.is_some_and(|path| snapshot.join(path).is_file());

@@ -78,7 +78,7 @@ impl Id {
 }
 
 /// Whether a part of a name has only the characters that the hub allows.
-fn is_plain(part: &str) -> bool {
+pub fn is_plain(part: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(allowed)
 }

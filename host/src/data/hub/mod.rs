@@ -31,6 +31,8 @@ use settings::Settings;
 /// A commit that this process has resolved, or that a receipt pinned.
 struct Resolved {
     commit: String,
+    /// Whether a receipt pinned it.
+    is_pinned: bool,
     /// Its folder in the cache, once it is known.
     snapshot: Option<PathBuf>,
 }
@@ -68,18 +70,20 @@ pub fn data(path: &str) -> Result<Option<Vec<PathBuf>>> {
 fn with<T>(id: &Id, read: impl FnOnce(&Repository<'_>) -> Result<T>) -> Result<T> {
     let settings = Settings::from_env()?;
     let mut resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let pinned = resolved.get(&id.key()).map(|known| known.commit.as_str());
-    let repository = Repository::open(id, &settings, pinned)?;
+    let known = resolved.get(&id.key());
+    let is_pinned = known.is_some_and(|known| known.is_pinned);
+    let mut repository = Repository::open(id, &settings, known.map(|known| known.commit.as_str()))?;
+    repository.follows = !is_pinned;
     let found = read(&repository)?;
     let (commit, snapshot) = (repository.commit().to_owned(), Some(repository.snapshot()));
-    resolved.insert(id.key(), Resolved { commit, snapshot });
+    resolved.insert(id.key(), Resolved { commit, is_pinned, snapshot });
     Ok(found)
 }
 
 /// Pins names to commits, by their keys in a receipt.
 pub fn pin(commits: &BTreeMap<String, String>) {
     let mut resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let pinned = |commit: &String| Resolved { commit: commit.clone(), snapshot: None };
+    let pinned = |commit: &String| Resolved { commit: commit.clone(), is_pinned: true, snapshot: None };
     resolved.extend(commits.iter().map(|(key, commit)| (key.clone(), pinned(commit))));
 }
 

@@ -136,7 +136,7 @@ fn message(error: DataError) -> String {
 }
 
 /// Catches a pickle or another file that is downloaded, a shard that is missing, a second download of the same file, and a branch
-/// that moved although its commit is pinned.
+/// that moved although its commit is pinned, and a pinned commit that moves the branch of the cache.
 #[test]
 fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
@@ -164,8 +164,11 @@ fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     assert_eq!(hub.asked().len(), 0);
     // A pinned commit that is not complete is completed at that commit.
     fs::remove_file(folder.join("model-1.safetensors")).unwrap();
+    let branch = cache.path().join("models--org--name/refs/main");
+    fs::write(&branch, OTHER).unwrap();
     Repository::open(&id, &settings, Some(COMMIT)).unwrap().model().unwrap();
     assert_eq!(fs::read_to_string(folder.join("model-1.safetensors")).unwrap(), "one");
+    assert_eq!(fs::read_to_string(branch).unwrap(), OTHER);
     assert!(hub.asked().iter().all(|path| path.contains(COMMIT)));
     assert_eq!(Repository::open(&id, &settings, None).unwrap().commit(), OTHER);
 }
@@ -180,7 +183,16 @@ fn data_are_downloaded_by_name() {
     assert_eq!(found, [cache.path().join("datasets--org--rows/snapshots").join(COMMIT).join("data/train.jsonl")]);
     assert_eq!(fs::read_to_string(&found[0]).unwrap(), "{}");
     assert!(hub.asked().iter().all(|path| !path.contains("test.jsonl")));
+    // Without a network, a pattern does not stand for fewer files than it would with one.
+    let offline = Settings { offline: true, ..settings.clone() };
+    let pattern = id("hf:datasets/org/rows/data/*.jsonl", Kind::Dataset);
+    let cached = |settings: &Settings, commit| Repository::open(&pattern, settings, commit).and_then(|all| all.data());
+    assert!(message(cached(&offline, None).unwrap_err()).contains("its file data/test.jsonl is not in the cache"));
     assert_eq!(files("hf:datasets/org/rows/data/*.jsonl").unwrap().len(), 2);
+    assert_eq!(cached(&offline, None).unwrap().len(), 2);
+    // A pinned commit whose files are all there needs no network.
+    hub.asked();
+    assert_eq!((cached(&settings, Some(COMMIT)).unwrap().len(), hub.asked().len()), (2, 0));
     let error = message(files("hf:datasets/org/rows").unwrap_err());
     assert!(error.contains("several data files: data/train.jsonl, data/test.jsonl"), "{error}");
 }

@@ -1,8 +1,11 @@
 //! Which files of a repository are needed. Pickles never are.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::id::is_inside;
+use crate::data::reading::described::describes;
 
 /// The files of a model besides its weights.
 const SMALL: &[&str] = &[
@@ -22,8 +25,10 @@ const TEMPLATES: &str = "additional_chat_templates/";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 /// The index of sharded ones.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// Endings of files of rows and of text.
-const DATA: &[&str] = &[".jsonl", ".json", ".parquet", ".arrow", ".csv", ".txt", ".jsonl.gz", ".jsonl.zst", ".json.gz"];
+/// Endings of files of rows and of text; packed ones have one of [`PACKED`] after it.
+const DATA: &[&str] = &[".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv", ".txt"];
+/// Endings of packed files.
+const PACKED: &[&str] = &[".gz", ".zst", ".zstd"];
 
 /// What to download of a model first.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,8 +115,7 @@ pub(super) fn shards(index: &[u8]) -> Result<Vec<String>, String> {
 /// # Errors
 /// Why there is none, or which one is meant is not known, and the remedy.
 pub(super) fn data(files: &[String], path: Option<&str>) -> Result<Vec<String>, [String; 2]> {
-    let data: Vec<&String> =
-        files.iter().filter(|file| DATA.iter().any(|end| file.to_lowercase().ends_with(end))).collect();
+    let data: Vec<&String> = files.iter().filter(|file| is_data(file)).collect();
     let remedy = "name a file, a folder or a pattern after the repository: hf:datasets/org/name/data/train-*.parquet";
     let Some(path) = path else {
         return match data[..] {
@@ -142,6 +146,13 @@ pub(super) fn data(files: &[String], path: Option<&str>) -> Result<Vec<String>, 
         ]),
         false => Ok(found),
     }
+}
+
+/// Whether a file holds rows or text, and does not describe the data.
+fn is_data(file: &str) -> bool {
+    let name = file.to_lowercase();
+    let name = PACKED.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+    DATA.iter().any(|end| name.ends_with(end)) && !describes(Path::new(file))
 }
 
 /// The first names of a list, and how many more there are.
@@ -207,5 +218,11 @@ mod tests {
         assert_eq!(data(&all, Some("data/test-0.parquet")), Ok(files(&["data/test-0.parquet"])));
         assert!(data(&all, Some("*.parquet")).is_err());
         assert_eq!(data(&files(&["a.jsonl", "README.md"]), None), Ok(files(&["a.jsonl"])));
+        for name in ["a.tsv", "a.CSV.gz", "a.ndjson", "a.feather", "a.json.zst", "d/a.txt.zstd"] {
+            let all = files(&["dataset_infos.json", "LICENSE.txt", ".gitattributes", name]);
+            assert_eq!(data(&all, None), Ok(files(&[name])));
+        }
+        // A file that is named is read, whatever its name.
+        assert_eq!(data(&files(&["a.data"]), Some("a.data")), Ok(files(&["a.data"])));
     }
 }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::data::error::{DataError, Result};
+use crate::data::hub::id::is_plain;
 use crate::files;
 
 /// Whether a file that begins with `bytes` is a Git LFS pointer: a few lines of text that a clone without Git LFS
@@ -64,11 +65,7 @@ pub fn missing(path: &Path) -> DataError {
 
 /// Whether `name` has the form `org/name`.
 fn is_like_a_hub_id(name: &str) -> bool {
-    let plain = |part: &str| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(allowed)
-    };
-    name.split_once('/').is_some_and(|(owner, model)| plain(owner) && plain(model)) && !name.ends_with(".json")
+    name.split_once('/').is_some_and(|(owner, model)| is_plain(owner) && is_plain(model)) && !name.ends_with(".json")
 }
 
 /// If `folder` holds weights that are not safetensors: what they are, and how to convert them.
@@ -90,12 +87,10 @@ pub fn other_weights(folder: &Path) -> Option<(String, String)> {
         let remedy = format!("name the file itself: {}", folder.join(name).display());
         return Some((format!("it holds a GGUF file ({name})"), remedy));
     }
-    if let Some(name) = find(&|name| name.starts_with("adapter_model.") || name == "adapter_config.json") {
-        let remedy = format!(
-            "merge it into its model: python -c \"from peft import AutoPeftModelForCausalLM as M; \
-             M.from_pretrained('{place}').merge_and_unload().save_pretrained('merged')\""
-        );
-        return Some((format!("it holds a LoRA adapter ({name}) and not a whole model"), remedy));
+    if let Some(name) = find(&|name| name.starts_with("adapter_model.")) {
+        let remedy = "an adapter is read from a folder with adapter_model.safetensors and adapter_config.json, which names its model: \
+                      copy the missing file of the two; PEFT's save_pretrained writes both";
+        return Some((format!("it holds a part of a LoRA adapter ({name})"), remedy.into()));
     }
     if let Some(name) = find(&|name| name.starts_with("consolidated")) {
         let remedy =
@@ -226,7 +221,7 @@ mod tests {
             ("pytorch_model.bin", "AutoModelForCausalLM"),
             ("pytorch_model-00001-of-00002.bin", "runs code when it is read"),
             ("model-q4.gguf", "name the file itself"),
-            ("adapter_model.safetensors", "merge_and_unload"),
+            ("adapter_model.safetensors", "adapter_config.json, which names its model"),
             ("consolidated.00.pth", "author's own"),
             ("model.pt", "runs code when it is read"),
             ("tf_model.h5", "tf_model.h5"),

@@ -11,6 +11,7 @@ use super::kind::{LABEL, RowKind};
 use super::row::Row;
 use super::store::Rows;
 use super::store::log::Log;
+use super::store::pieces::Pieces;
 use super::text::{RowText, number, numbers};
 use crate::data::batches::mixture;
 use crate::data::batches::order::{self, DocumentSpan, shuffled};
@@ -86,11 +87,12 @@ pub struct RowSet {
     /// Each row's label; only for unpaired rows.
     labels: Vec<f64>,
     columns: BTreeMap<String, Vec<f64>>,
-    lists: BTreeMap<String, Vec<Vec<f64>>>,
+    /// Eight bytes for each number.
+    lists: BTreeMap<String, Pieces>,
     /// All rows of the data set, for their texts.
     texts: Arc<Rows>,
-    /// Each row's other prompt, of the role `context`; empty if there is none.
-    context_prompts: Vec<Vec<u32>>,
+    /// Each row's other prompt, of the role `context`, four bytes for each id; empty if there is none.
+    context_prompts: Pieces,
     /// The weights of the rows' sources; empty if they are not weighted.
     weights: Vec<f64>,
     key: String,
@@ -151,14 +153,17 @@ impl RowSet {
         }
         for name in columns.lists {
             let list = row.columns.get(name).and_then(numbers).unwrap_or_default();
-            self.lists.entry(name.clone()).or_default().push(list);
+            self.lists.entry(name.clone()).or_default().push(bytemuck::cast_slice(&list))?;
         }
         Ok(())
     }
 
     /// Adds the other prompt of the row that was added last.
-    pub fn push_context(&mut self, prompt: Option<Vec<u32>>) {
-        self.context_prompts.extend(prompt);
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn push_context(&mut self, prompt: Option<Vec<u32>>) -> Result<()> {
+        prompt.map_or(Ok(()), |prompt| self.context_prompts.push(bytemuck::cast_slice(&prompt)))
     }
 
     /// Call after adding the last row: computes the set's key from its content.
@@ -188,9 +193,10 @@ impl RowSet {
         }
         for (name, lists) in &self.lists {
             hash.update(name);
-            for list in lists {
-                hash.update((list.len() as u64).to_le_bytes());
-                hash.update(bytemuck::cast_slice::<f64, u8>(list));
+            for row in 0..lists.count() {
+                let list = lists.get(row)?;
+                hash.update((list.len() as u64 / 8).to_le_bytes());
+                hash.update(list);
             }
         }
         if self.in_segments {
@@ -202,9 +208,10 @@ impl RowSet {
                 hash.update(self.texts.get(*row as usize)?.map(|row| row.text().hashed()).unwrap_or_default());
             }
         }
-        for prompt in &self.context_prompts {
-            hash.update((prompt.len() as u64).to_le_bytes());
-            hash.update(bytemuck::cast_slice::<u32, u8>(prompt));
+        for row in 0..self.context_prompts.count() {
+            let prompt = self.context_prompts.get(row)?;
+            hash.update((prompt.len() as u64 / 4).to_le_bytes());
+            hash.update(prompt);
         }
         self.key = hex(&hash.finalize());
         Ok(())
@@ -213,13 +220,25 @@ impl RowSet {
     /// Weights the sources, so that an epoch draws rows of each in proportion to its weight.
     ///
     /// # Errors
-    /// A source of which no row is left.
+    /// A source of which no row is left, or whose weight is too small for one row of an epoch.
     pub fn mix(&mut self, weights: Vec<f64>) -> Result<()> {
         self.weights = weights;
-        if let Some(number) = self.of_sources().iter().position(|rows| *rows == 0) {
+        let sizes = self.of_sources();
+        if let Some(number) = sizes.iter().position(|rows| *rows == 0) {
             return Err(DataError::Option(format!(
                 "no row of data.mix.{number} is left to train on, so that it cannot have a weight; remove it, or see why its rows \
                  are dropped: telos data inspect FILE"
+            )));
+        }
+        let quotas = mixture::quotas(&sizes, &self.weights);
+        if let Some((number, weight)) =
+            self.weights.iter().enumerate().find(|(number, _)| quotas.get(*number).is_none_or(|rows| *rows == 0))
+        {
+            let (rows, sum) = (sizes.iter().sum::<usize>(), self.weights.iter().sum::<f64>());
+            return Err(DataError::Option(format!(
+                "data.mix.{number}.weight = {weight} is so small that none of the {rows} rows of an epoch would be of this source: \
+                 raise it to {:.2e} or more, or remove the source",
+                1.5 * sum / rows as f64
             )));
         }
         Ok(())
@@ -261,8 +280,7 @@ impl RowSet {
     /// The ids of sequence `index`, and the flags of its tokens.
     fn tokens_of(&self, index: usize) -> (Vec<u32>, Vec<u8>) {
         let (begin, length) = (self.bounds(index).start, self.length(index));
-        let ids = self.ids.read_again(4 * begin, 4 * length);
-        let ids = ids.chunks_exact(4).map(|id| u32::from_ne_bytes(id.try_into().unwrap_or_default())).collect();
+        let ids = ids_of(&self.ids.read_again(4 * begin, 4 * length));
         (ids, self.flags.read_again(begin, length))
     }
 
@@ -281,6 +299,10 @@ impl RowSet {
         };
         own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
+}
+
+fn ids_of(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks().0.iter().map(|id| u32::from_ne_bytes(*id)).collect()
 }
 
 impl Examples for RowSet {
@@ -324,8 +346,10 @@ impl Examples for RowSet {
         let row = span.document as usize;
         let columns: BTreeMap<String, f64> =
             self.columns.iter().filter_map(|(name, values)| Some((name.clone(), *values.get(row)?))).collect();
+        let list = |bytes: Vec<u8>| bytes.as_chunks().0.iter().map(|number| f64::from_ne_bytes(*number)).collect();
         let lists: BTreeMap<String, Vec<f64>> =
-            self.lists.iter().filter_map(|(name, lists)| Some((name.clone(), lists.get(row)?.clone()))).collect();
+            self.lists.iter().filter_map(|(name, lists)| Some((name.clone(), list(lists.again(row)?)))).collect();
+        let context_prompt = self.context_prompts.again(row).map(|bytes| ids_of(&bytes));
         let sequence = |(place, sequence): (usize, usize)| {
             let (ids, flags) = self.tokens_of(sequence);
             Sequence {
@@ -336,7 +360,7 @@ impl Examples for RowSet {
                 of_tokens: self.ends_of(&flags).into_iter().collect(),
                 row: self.rows.get(row).map_or(0, |(row, _)| u64::from(*row)),
                 per_sequence: self.numbers(row, place == 0, group),
-                context_prompt: self.context_prompts.get(row).cloned(),
+                context_prompt: context_prompt.clone(),
                 ..Default::default()
             }
         };

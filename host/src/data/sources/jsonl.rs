@@ -1,5 +1,7 @@
 //! The source `jsonl`: files of rows, of the kind that the first objective requires.
 
+use std::ops::Bound::{Excluded, Included};
+
 use plugin_api::manifest::DataKind;
 use serde::Serialize;
 
@@ -134,7 +136,7 @@ table! {
         /// files, folders or globs, as in data.path
         path: Vec<String>, Form::Texts, example "math/*.jsonl";
         /// how many rows of this source are read in proportion to those of the others
-        weight: f64 = 1.0, Form::POSITIVE, example 3;
+        weight: f64 = 1.0, Form::Float(Excluded(0.0), Included(1e9)), example 3;
         /// how this source's columns are read, as in data.format
         format: Format, Form::Word(Format::WORDS), default "data.format", example "alpaca";
         columns in Option<WrittenMixColumns>;

@@ -22,10 +22,10 @@ pub use text::Text;
 table! {
     /// the training data
     pub struct Choice at "data": Form::Table, example { path = "corpus.txt" } {
-        /// text: UTF-8 files; jsonl: rows, one JSON object per line, of the kind that the first objective learns from: prompt and
-        /// completion, or messages; prompt, chosen and rejected (chosen and rejected alone if they are conversations with the
-        /// same beginning); prompt alone; prompt, completion and label; each a string or a list of messages; other keys are
-        /// columns; synthetic: the generated world of small tasks, as running text or as rows, depending on the objective
+        /// text: UTF-8 files; jsonl: rows, in files of JSON lines, JSON, CSV, TSV, Parquet or Arrow (Feather), also compressed by gzip
+        /// or Zstandard, of the kind that the first objective learns from: prompt and completion, or messages; prompt, chosen and
+        /// rejected (chosen and rejected alone if they begin alike); prompt alone; prompt, completion and label; each a string or
+        /// a list of messages; published forms with other columns: see data.format; other keys are columns; synthetic: the generated world of small tasks, as running text or as rows, depending on the objective
         source: String, Form::Word(&["text", "jsonl", "synthetic"]), default "\"text\"", example "text";
     }
 }

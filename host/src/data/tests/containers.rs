@@ -99,6 +99,23 @@ fn long_files_are_read_block_by_block() {
     assert!(error.contains(&format!("offset {at} (line 40000)")), "{error}");
 }
 
+/// Catches a length in a damaged file for which memory is reserved, so that the process ends: an eight-byte number of more bytes
+/// than any machine has, at every place.
+#[test]
+fn declared_lengths_are_checked_before_memory_is_reserved() {
+    for name in ["types.arrow", "types.stream.arrow", "chats.arrow", "chats.stream.arrow"] {
+        let (whole, mut refused) = (reference(name), 0);
+        for at in (0..whole.len() - 8).step_by(if cfg!(debug_assertions) { 16 } else { 8 }) {
+            for length in [1_u64 << 50, (1 << 50) | 1, u64::MAX >> 1] {
+                let mut bytes = whole.clone();
+                bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
+                refused += usize::from(rows("f", &bytes).is_err());
+            }
+        }
+        assert!(refused > 10, "{name}: {refused}");
+    }
+}
+
 /// Every changed file ends with rows or with an error that names it: never with a panic, a hang or the end of the process.
 #[test]
 fn changed_files_end_with_rows_or_a_named_error() {

@@ -201,6 +201,19 @@ fn tables_are_read() {
         let error = rows("r.csv", file.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with(what), "{error}");
     }
+    for (file, what) in [
+        (
+            "prompt,completion\na,b\nc,\"d\ne,f\n",
+            "r.csv:3: a quotation mark opens a cell here and is not closed before the end",
+        ),
+        (
+            "prompt,completion\nc,\"d\ne,\"f\"\n",
+            "r.csv:2: a quotation mark opens a cell here, and text follows the one that closes it in line 3",
+        ),
+    ] {
+        let error = rows("r.csv", file.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with(what), "{error}");
+    }
     let error = rows("r.csv", b"prompt,completion\na,b\na,\xE9\n").unwrap_err();
     assert!(matches!(error, DataError::NotUtf8 { byte: 0xE9, offset: 24, line: 3, .. }), "{error}");
 }

@@ -15,6 +15,7 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use serde_json::{Map, Number, Value};
 
+use super::arrow_lengths::{Messages, check_file};
 use super::limit::most_unpacked;
 use super::refusal::refuse;
 use crate::data::error::{DataError, Result};
@@ -38,7 +39,10 @@ const TO_LINES: &str = "write it again with pyarrow, or convert it to JSON lines
 /// # Errors
 /// A damaged file; a column of a type that has no JSON; errors of `take`.
 pub fn file(path: &Path, file: File, take: &mut dyn FnMut(Vec<Value>) -> Result<()>) -> Result<Vec<String>> {
-    let reader = guard::caught(|| FileReader::try_new(BufReader::new(file), None));
+    let reader = guard::caught(|| {
+        check_file(&file)?;
+        FileReader::try_new(BufReader::new(file), None)
+    });
     let reader = opened(path, reader)?;
     let schema = reader.schema();
     batches(path, schema, reader, take)
@@ -49,7 +53,7 @@ pub fn file(path: &Path, file: File, take: &mut dyn FnMut(Vec<Value>) -> Result<
 /// # Errors
 /// Those of [`file`].
 pub fn stream(path: &Path, bytes: impl Read, take: &mut dyn FnMut(Vec<Value>) -> Result<()>) -> Result<Vec<String>> {
-    let reader = guard::caught(|| StreamReader::try_new(BufReader::new(bytes), None));
+    let reader = guard::caught(|| StreamReader::try_new(Messages::new(BufReader::new(bytes)), None));
     let reader = opened(path, reader)?;
     let schema = reader.schema();
     batches(path, schema, reader, take)

@@ -6,13 +6,15 @@
 //! | UTF-8, with or without a byte order mark | itself; the mark is not part of the data | |
 //! | UTF-16 with a byte order mark | its text | |
 //! | gzip, Zstandard | its content | [`packed`] |
-//! | Parquet, Arrow, CSV, TSV | rows | [`parquet`], [`arrow`], [`table`] |
+//! | Parquet, Arrow, CSV, TSV | rows | [`parquet`], [`arrow`] and `arrow_lengths`, [`table`] and `quotes` |
 //! | a Git LFS pointer, other archives, UTF-16 without a mark, binary data | refused, with the line that fetches or converts it | [`refusal`] |
 
 pub mod arrow;
+mod arrow_lengths;
 pub mod limit;
 pub mod packed;
 pub mod parquet;
+mod quotes;
 pub mod refusal;
 pub mod running_text;
 pub mod table;
@@ -48,8 +50,9 @@ const REFUSED: &[(&[u8], &str, &str)] = &[
     (b"%PDF-", "a PDF document", "extract its text: pdftotext IN"),
 ];
 
-/// The command that converts a column of an Arrow file to running text.
-const ARROW_TO_TEXT: &str = "extract the text: python3 -c \"import datasets; \
+/// As [`parquet::TO_TEXT`], for an Arrow file.
+const ARROW_TO_TEXT: &str = "read its rows by data.source = \"jsonl\" (`telos eval MODEL --rows`); rows with the column `text` alone are \
+                             learned as a whole; for running text: python3 -c \"import datasets; \
                              print('\\n'.join(datasets.Dataset.from_file('IN')['text']))\" > text.txt";
 
 /// Returns the running text of a file with these bytes.

@@ -20,9 +20,10 @@ const BLOCK: usize = 1024;
 /// The command that converts to JSON lines with another tool.
 const TO_LINES: &str = "convert it to JSON lines: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT', orient='records', lines=True)\"";
 
-/// The command that converts a column to running text.
-pub const TO_TEXT: &str =
-    "extract the text: python3 -c \"import pandas; print('\\n'.join(pandas.read_parquet('IN')['text']))\" > text.txt";
+/// How its rows are read, and the command that converts a column to running text.
+pub const TO_TEXT: &str = "read its rows by data.source = \"jsonl\" (`telos eval MODEL --rows`); rows with the column `text` alone are \
+                           learned as a whole; for running text: python3 -c \"import pandas; \
+                           print('\\n'.join(pandas.read_parquet('IN')['text']))\" > text.txt";
 
 /// Hands on the rows in order, some at a time. NaN becomes null; bytes become base64. Returns the names of the
 /// columns.

@@ -15,9 +15,7 @@ pub fn check_running_text(path: &Path, text: &str) -> Result<()> {
     let (what, remedy) = match ending(path).as_str() {
         "jsonl" | "ndjson" => ("a file of rows", to_rows),
         "json" => ("a file of JSON", to_rows),
-        "csv" | "tsv" => {
-            ("a table", "convert it to JSON lines for `telos eval MODEL --rows`, or extract the text from it")
-        }
+        "csv" | "tsv" => ("a table", "`telos eval MODEL --rows IN` measures rows; for running text, extract it"),
         "toml" | "yaml" | "yml" => ("a file of settings", TO_EXPERIMENT),
         "html" | "htm" => ("an HTML page", TO_TEXT),
         _ if are_rows(text) => ("a file of rows: every line is an object of JSON", to_rows),

@@ -13,6 +13,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use serde_json::{Map, Value};
 
 use super::limit::{most_unpacked, too_large_whole};
+use super::quotes::{Fault, Quotes};
 use super::refusal::refuse;
 use crate::data::error::{DataError, Result};
 use crate::data::place::Place;
@@ -52,8 +53,8 @@ pub fn separator(path: &Path, head: &str) -> Option<char> {
 /// a carriage return and a line feed.
 ///
 /// # Errors
-/// A line with another number of cells than the first, with both; text that is not UTF-8, with line and column; a row
-/// without an end; errors of `take`.
+/// A line with another number of cells than the first, with both; text that is not UTF-8, with line and column; a quotation mark
+/// that is not closed, with its line; a row without an end; errors of `take`.
 pub fn rows(
     path: &Path,
     bytes: impl Read,
@@ -64,7 +65,8 @@ pub fn rows(
 ) -> Result<Vec<String>> {
     let most = most_unpacked();
     let since = Rc::new(Cell::new(0));
-    let bytes = Bounded { bytes, since: since.clone(), most };
+    let fault: Rc<Cell<Option<Fault>>> = Rc::default();
+    let bytes = Quotes::new(Bounded { bytes, since: since.clone(), most }, separator as u8, fault.clone());
     let mut reader =
         ReaderBuilder::new().delimiter(separator as u8).has_headers(false).flexible(true).from_reader(bytes);
     let name = if separator == '\t' { "TSV" } else { "CSV" };
@@ -72,13 +74,16 @@ pub fn rows(
     let mut next = |record: &mut ByteRecord| -> Result<bool> {
         since.set(0);
         let line = reader.position().line();
-        reader.read_byte_record(record).map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+        reader.read_byte_record(record).map_err(|error| match (error.into_kind(), fault.get()) {
+            (_, Some(fault)) => unbalanced(path, fault),
+            (csv::ErrorKind::Io(error), None) if error.kind() == io::ErrorKind::OutOfMemory => {
                 let what = format!("a table ({name}) with a row, from line {line} on,");
                 too_large_whole(path, &what, most, "close the quotation mark that is open there")
             }
-            csv::ErrorKind::Io(error) => refuse(path, &format!("a damaged file ({error})"), "download it again"),
-            other => refuse(path, &format!("a table ({name}) that cannot be read: {other:?}"), "correct it"),
+            (csv::ErrorKind::Io(error), None) => {
+                refuse(path, &format!("a damaged file ({error})"), "download it again")
+            }
+            (other, None) => refuse(path, &format!("a table ({name}) that cannot be read: {other:?}"), "correct it"),
         })
     };
     let place = |line: u64| Place { file: path.display().to_string().into(), line: line as usize };
@@ -142,6 +147,25 @@ pub fn rows(
     }
     take(block)?;
     Ok(columns)
+}
+
+/// The error for quotation marks that are not closed, or not where the cell ends.
+fn unbalanced(path: &Path, fault: Fault) -> DataError {
+    let remedy = "a cell that contains quotation marks, separators or line breaks begins and ends with one, and each within it is \
+                  written twice";
+    let what = match fault.within {
+        None => format!("a quotation mark opens a cell here and is not closed before the end of the file: {remedy}"),
+        Some(line) => {
+            format!(
+                "a quotation mark opens a cell here, and text follows the one that closes it in line {line}: {remedy}"
+            )
+        }
+    };
+    DataError::Json {
+        place: Place { file: path.display().to_string().into(), line: fault.opened },
+        key: String::new(),
+        what,
+    }
 }
 
 fn cell(text: &str, is_text: bool) -> Result<Value, String> {

@@ -97,17 +97,6 @@ impl Format {
         }
     }
 
-    /// Whether it turns this column into a part.
-    pub fn reads(self, column: &str) -> bool {
-        match self {
-            Format::Text => column == "text",
-            Format::Alpaca | Format::AlpacaTemplate => ["instruction", "input", "output", "system"].contains(&column),
-            Format::Orca => ["question", "system", "system_prompt", "response"].contains(&column),
-            Format::UltraFeedback => ["instruction", "completions"].contains(&column),
-            _ => false,
-        }
-    }
-
     /// The columns that it reads, in words.
     pub fn columns(self, kind: RowKind) -> &'static str {
         let (completes, pairs) =
@@ -152,7 +141,7 @@ impl Format {
 }
 
 /// Turns the columns of a row into those of its kind. `format`: how they are read, whatever else could be; otherwise a row with
-/// the columns of its kind (`is_own`) stays as it is.
+/// the columns of its kind (`is_own`; `None` if that is not clear) stays as it is.
 ///
 /// # Errors
 /// A row that lacks what `format` reads, or that can be read in several ways.
@@ -160,7 +149,7 @@ pub fn convert(
     columns: &mut Object,
     kind: RowKind,
     format: Option<Format>,
-    is_own: impl Fn(&Object) -> bool,
+    is_own: impl Fn(&Object) -> Option<bool>,
 ) -> Result<Converted, String> {
     let format = match format {
         Some(format) if CONVERTED.contains(&format) || format == Format::AlpacaTemplate => {
@@ -171,12 +160,16 @@ pub fn convert(
             format
         }
         Some(_) => return Ok(Converted::Unchanged),
-        None if is_own(columns) => return Ok(Converted::Unchanged),
         None => {
+            let own = is_own(columns);
+            if own == Some(true) {
+                return Ok(Converted::Unchanged);
+            }
+            let converted = CONVERTED.into_iter().filter(|format| format.gives(kind) && format.fits(columns, kind));
             let fitting: Vec<Format> =
-                CONVERTED.into_iter().filter(|format| format.gives(kind) && format.fits(columns, kind)).collect();
+                own.is_none().then_some(Format::PreferenceImplicit).into_iter().chain(converted).collect();
             match fitting.as_slice() {
-                [] => return Ok(Converted::Unchanged),
+                [] | [Format::PreferenceImplicit] => return Ok(Converted::Unchanged),
                 [only] => *only,
                 several => {
                     let way = |format: &Format| format!("as \"{}\" ({})", format.name(), format.columns(kind));

@@ -1,32 +1,28 @@
-//! The source `jsonl`: files of rows. Checks a row's keys and turns them into parts and columns.
+//! The source `jsonl`: files of rows, one or several sources of them, on both sides of the split.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::formats::{self, Converted, Format};
+use super::formats::Format;
 use super::items::Item;
-use super::messages::{is_message, message};
 use super::records::records;
-use super::refusal::{refuse, what};
-use super::{pair, segments, shapes};
+use super::row::row;
+use super::segments;
 use crate::data::error::{DataError, Result};
-use crate::data::place::Place;
 use crate::data::progress;
-use crate::data::reading::format::refusal::from_to;
-use crate::data::rows::columns::Columns;
+use crate::data::rows::columns::{Columns, Found};
 use crate::data::rows::counts::MixedSource;
-use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, Part, RowKind};
-use crate::data::rows::message::{ASSISTANT, Message, role};
+use crate::data::rows::kind::{ANSWER, MARGIN, RowKind};
 use crate::data::rows::read::segments::SEPARATOR;
-use crate::data::rows::row::{Content, Row};
+#[cfg(test)]
+use crate::data::rows::row::Row;
 use crate::data::rows::split::{Sides, Split};
 use crate::data::rows::store::Packed;
 use crate::data::rows::store::corpus::RowCorpus;
-use crate::data::rows::text::number;
-use crate::data::source::Source;
+use crate::data::source::Hashed;
 use crate::data::text::{check_disjoint, find_files};
 use crate::files;
 
@@ -101,24 +97,27 @@ impl RowOptions {
             return Err(DataError::Option(what));
         }
         let name = parts.iter().flat_map(|part| part.paths.clone()).collect::<Vec<_>>().join(", ");
-        let train = parts.iter().map(|part| sources(&part.paths)).collect::<Result<Vec<_>>>()?;
-        let eval = if self.eval_paths.is_empty() { Vec::new() } else { sources(&self.eval_paths)? };
-        check_disjoint(&train.concat(), &eval)?;
+        let train = parts.iter().map(|part| hashed(&part.paths)).collect::<Result<Vec<_>>>()?;
+        let eval = if self.eval_paths.is_empty() { Vec::new() } else { hashed(&self.eval_paths)? };
+        let sources = |files: &[Hashed]| files.iter().map(|file| file.source.clone()).collect::<Vec<_>>();
+        check_disjoint(&sources(&train.concat()), &sources(&eval))?;
+        check_sources_differ(&train)?;
         let mut sides = Sides::default();
         let mut corpus = RowCorpus { name: name.clone(), kind, ..RowCorpus::default() };
         let split = if eval.is_empty() { Some(&self.split) } else { None };
+        let mut found = Vec::new();
         for ((part, files), number) in parts.iter().zip(train).zip(0..) {
             let read = sides.train.len() + sides.held_out.len();
-            self.read_files(part, number, files, &mut corpus, &mut |packed| match split {
+            found.push(self.read_files(part, number, files, &mut corpus, &mut |packed| match split {
                 Some(split) => sides.add(packed, split),
                 None => sides.train.push(packed),
-            })?;
+            })?);
             let is_empty = sides.train.len() + sides.held_out.len() == read;
             if is_empty && (parts.len() > 1 || corpus.sources.is_empty()) {
                 return Err(DataError::Empty(part.paths.join(", ")));
             }
         }
-        self.read_files(&whole, 0, eval, &mut corpus, &mut |packed| sides.held_out.push(packed))?;
+        let in_eval = self.read_files(&whole, 0, eval, &mut corpus, &mut |packed| sides.held_out.push(packed))?;
         let mixed = |part: &RowPart| MixedSource { path: part.paths.join(", "), weight: part.weight, rows: 0 };
         corpus.mix = self.mix.iter().map(mixed).collect();
         if let Some(split) = split {
@@ -131,37 +130,63 @@ impl RowOptions {
                 return Err(DataError::NoRow { what: name, purpose });
             }
         }
-        let has = |key: &str| {
-            let of_formats = corpus.formats.keys().any(|format| format.reads(key));
-            of_formats || sides.train.survey().has(key) || sides.held_out.survey().has(key)
-        };
-        let named = parts.iter().flat_map(|part| &part.columns);
-        if let Some((key, written)) = named.into_iter().find(|(key, _)| !has(key)) {
-            return Err(DataError::NoColumn { what: name, written: written.clone(), key: key.clone() });
-        }
+        self.check_names(parts, &found, &in_eval)?;
         (corpus.leaks, corpus.train, corpus.held_out) = (sides.leaks, sides.train.into(), sides.held_out.into());
         Ok(corpus)
     }
 
-    /// Hands on the rows of files in order, and adds what was read to `corpus`.
+    /// Checks that every name of a column occurs in the rows that it is for: `found` in each source, `in_eval` in the files to
+    /// evaluate on. A misspelt name would otherwise leave its column unread.
+    fn check_names(&self, parts: &[RowPart], found: &[Found], in_eval: &Found) -> Result<()> {
+        let missing = |paths: &[String], table: String, key: &str, written: &str| DataError::NoColumn {
+            what: paths.join(", "),
+            written: written.to_owned(),
+            key: format!("{table}.{key}"),
+        };
+        for (number, (part, found)) in parts.iter().zip(found).enumerate() {
+            let is_common = part.columns == self.columns;
+            let has = |key: &str| found.has(&part.columns, key) || (is_common && in_eval.has(&self.columns, key));
+            if let Some((key, written)) = part.columns.iter().find(|(key, _)| !has(key)) {
+                let table = if is_common { "data.columns".to_owned() } else { format!("data.mix.{number}.columns") };
+                return Err(missing(&part.paths, table, key, written));
+            }
+        }
+        if self.eval_paths.is_empty() {
+            return Ok(());
+        }
+        // Rows can be evaluated without a column that not every row has.
+        let is_additional = |key: &str| {
+            let mut common = parts.iter().zip(found).filter(|(part, _)| part.columns == self.columns);
+            [ANSWER, MARGIN, "input", "system"].contains(&key)
+                && common.any(|(part, found)| found.has(&part.columns, key))
+        };
+        let has = |key: &str| in_eval.has(&self.columns, key) || is_additional(key);
+        match self.columns.iter().find(|(key, _)| !has(key)) {
+            Some((key, written)) => Err(missing(&self.eval_paths, "data.columns".to_owned(), key, written)),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands on the rows of files in order, and adds what was read to `corpus`. Returns which names of columns the rows have.
     fn read_files(
         &self,
         part: &RowPart,
         number: u16,
-        sources: Vec<Source>,
+        files: Vec<Hashed>,
         corpus: &mut RowCorpus,
         take: &mut dyn FnMut(&Packed) -> Result<()>,
-    ) -> Result<()> {
-        let kind = corpus.kind;
+    ) -> Result<Found> {
+        let (kind, found) = (corpus.kind, Found::none(&part.columns));
         let mut table: Option<(PathBuf, Vec<String>)> = None;
         // Small files are read before a bar could be seen.
-        let is_large = sources.iter().map(|source| source.bytes).sum::<u64>() > LARGE;
+        let is_large = files.iter().map(|file| file.source.bytes).sum::<u64>() > LARGE;
         let bar = is_large.then(|| progress::bar("rows read", None));
-        for source in sources {
-            let file = files::open(&source.path).map_err(DataError::io("read", &source.path))?;
-            let contents = records(&source.path, file, &part.columns, &mut |items| {
+        for hashed in files {
+            let source = &hashed.source;
+            let mut take = |items: Vec<Item>| {
                 bar.iter().for_each(|bar| bar.inc(items.len() as u64));
-                let read: Vec<Result<Read>> = items.into_par_iter().map(|item| self.pack(item, kind, part)).collect();
+                let pack = |item| self.pack(item, kind, part, &found);
+                let read: Vec<Result<Read>> = items.into_par_iter().map(pack).collect();
                 for read in read {
                     match read? {
                         Some((packed, format)) => {
@@ -172,7 +197,8 @@ impl RowOptions {
                     }
                 }
                 Ok(())
-            })?;
+            };
+            let contents = hashed.read(|file| records(&source.path, file, &part.columns, &mut take))?;
             if let Some(columns) = contents.columns {
                 match &table {
                     Some((first, known)) => check_columns(first, known, &source.path, &columns)?,
@@ -180,15 +206,15 @@ impl RowOptions {
                 }
             }
             if !contents.is_empty {
-                corpus.sources.push(source);
+                corpus.sources.push(hashed.source);
             }
         }
         bar.iter().for_each(|bar| bar.finish_and_clear());
-        Ok(())
+        Ok(found)
     }
 
-    fn pack(&self, item: Item, kind: RowKind, part: &RowPart) -> Result<Read> {
-        let Some((mut row, format)) = row(item, kind, &part.columns, part.format)? else { return Ok(None) };
+    fn pack(&self, item: Item, kind: RowKind, part: &RowPart, found: &Found) -> Result<Read> {
+        let Some((mut row, format)) = row(item, kind, &part.columns, found, part.format)? else { return Ok(None) };
         segments::separate(&mut row, &self.separator)?;
         Ok(Some((Packed::of(row)?, format)))
     }
@@ -210,8 +236,30 @@ pub fn raw_rows(paths: &[String], columns: &Columns, take: &mut dyn FnMut(Value)
 }
 
 /// The files that `paths` name, with their hashes.
-fn sources(paths: &[String]) -> Result<Vec<Source>> {
-    find_files(paths, true)?.into_iter().map(Source::of_file).collect()
+fn hashed(paths: &[String]) -> Result<Vec<Hashed>> {
+    find_files(paths, true)?.into_iter().map(Hashed::of_file).collect()
+}
+
+/// Checks that no file is in two sources of a mixture, whose weights would then not be those of their rows.
+fn check_sources_differ(sources: &[Vec<Hashed>]) -> Result<()> {
+    let mut known: BTreeMap<&str, (usize, &Path)> = BTreeMap::new();
+    for (number, files) in sources.iter().enumerate() {
+        for Hashed { source, .. } in files.iter().filter(|file| file.source.bytes > 0) {
+            let (first, path) = known.entry(&source.sha256).or_insert((number, &source.path));
+            if *first != number {
+                return Err(DataError::Unusable {
+                    path: source.path.clone(),
+                    what: format!(
+                        "is in two sources: data.mix.{number} has it, and data.mix.{first} has the same bytes ({})",
+                        path.display()
+                    ),
+                    remedy: "name it in one source, and give that one more weight".into(),
+                    source: None,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that two files of tables have the same columns, in any order.
@@ -254,264 +302,12 @@ pub fn parse_bytes(
     use std::io::{Seek, Write};
     let mut file = tempfile::tempfile().map_err(DataError::io("write", path))?;
     file.write_all(bytes).and_then(|()| file.rewind()).map_err(DataError::io("write", path))?;
-    let mut read = Vec::new();
+    let (mut read, found) = (Vec::new(), Found::none(columns));
     records(path, file, columns, &mut |items| {
         for item in items {
-            read.extend(row(item, kind, columns, format)?);
+            read.extend(row(item, kind, columns, &found, format)?);
         }
         Ok(())
     })?;
     Ok(read.into_iter().unzip())
-}
-
-/// Returns a row and its format; `None` if it is left out because all its answers have the same score.
-fn row(
-    Item { place, value }: Item,
-    kind: RowKind,
-    names: &Columns,
-    format: Option<Format>,
-) -> Result<Option<(Row, Format)>> {
-    let Value::Object(mut columns) = value else {
-        return Err(refuse(&place, "", format!("expected an object with the row's keys, found {}", what(&value))));
-    };
-    let written = outline(&columns);
-    rename(&mut columns, names);
-    name_conversation(&mut columns, kind, format);
-    // A key with the value null counts as missing, because exporters of tables write it that way.
-    let has =
-        |columns: &Map<String, Value>, part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
-    let shapes = formats::shapes(format, kind);
-    let is_own = |columns: &Map<String, Value>| {
-        let stepwise =
-            kind == RowKind::PromptCompletion && has(columns, &Part::Prompt) && columns.contains_key("completions");
-        // Answers that are strings begin with their prompt only if they repeat the question.
-        let asked = ["question", "instruction"].iter().find_map(|name| columns.get(*name)?.as_str());
-        let answer = columns.get(Part::Chosen.name()).and_then(Value::as_str).filter(|_| !has(columns, &Part::Prompt));
-        if let (RowKind::Preference, Some(asked), Some(answer)) = (kind, asked, answer)
-            && !answer.contains(asked.trim())
-        {
-            return false;
-        }
-        stepwise || shapes.iter().any(|shape| shape.iter().all(|part| has(columns, part)))
-    };
-    let converted = formats::convert(&mut columns, kind, format, is_own).map_err(|what| refuse(&place, "", what))?;
-    if matches!(converted, Converted::SameScore) {
-        return Ok(None);
-    }
-    let segments = segments::take(&place, &mut columns, kind)?;
-    let Some(shape) = shapes.iter().find(|shape| shape.iter().all(|part| has(&columns, part))) else {
-        return Err(no_shape(&place, &written, kind, shapes, names));
-    };
-    let format = match converted {
-        Converted::As(format) => format,
-        _ => Format::of_parts(&columns, shape, kind, !segments.is_empty()),
-    };
-    let mut parts = BTreeMap::new();
-    for part in *shape {
-        let value = columns.shift_remove(part.name()).unwrap_or_default();
-        parts.insert(*part, content(&place, *part, value)?);
-    }
-    let separated = match kind {
-        RowKind::Preference => pair::separate_prompt(&mut parts),
-        RowKind::Unpaired | RowKind::PromptCompletion => pair::remove_prompt(&mut parts, Part::Completion),
-        RowKind::Prompt => Ok(()),
-    };
-    separated.map_err(|what| refuse(&place, "", what))?;
-    match kind {
-        RowKind::Preference => check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?,
-        RowKind::Prompt => {
-            check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?;
-            normalize_answer(&mut columns);
-            check_answer(columns.get(ANSWER)).map_err(|what| refuse(&place, ANSWER, what))?;
-        }
-        RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
-        RowKind::PromptCompletion => {}
-    }
-    Ok(Some((Row { place, parts, columns, segments }, format)))
-}
-
-/// The names of a row's columns, with the type of each value, for messages.
-fn outline(columns: &Map<String, Value>) -> Map<String, Value> {
-    let shallow = |value: &Value| match value {
-        Value::String(_) => "".into(),
-        Value::Array(list) if list.iter().any(Value::is_object) => vec![Value::Object(Map::new())].into(),
-        Value::Array(_) => Value::Array(Vec::new()),
-        Value::Object(_) => Value::Object(Map::new()),
-        other => other.clone(),
-    };
-    columns.iter().map(|(name, value)| (name.clone(), shallow(value))).collect()
-}
-
-/// Keys that hold a conversation in data sets of ShareGPT's shape and in others.
-const CONVERSATIONS: [&str; 2] = ["conversations", "conversation"];
-
-/// Renames a list of messages that another tool calls a conversation to the row's `messages`, or to the prompt of
-/// its answers, if the row has none.
-fn name_conversation(columns: &mut Map<String, Value>, kind: RowKind, format: Option<Format>) {
-    let there = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
-    let is_wanted = format == Some(Format::ShareGpt);
-    let part = match kind {
-        RowKind::PromptCompletion if is_wanted => Part::Messages,
-        RowKind::PromptCompletion if !there("prompt") || !there("completion") => Part::Messages,
-        RowKind::PromptCompletion => return,
-        RowKind::Preference | RowKind::Prompt | RowKind::Unpaired => Part::Prompt,
-    };
-    let is_list = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
-    let found = CONVERSATIONS.iter().find(|name| columns.get(**name).is_some_and(is_list));
-    if let Some(name) = found.filter(|_| is_wanted || !there(part.name())) {
-        let value = columns.shift_remove(*name).unwrap_or_default();
-        columns.shift_remove(part.name());
-        columns.insert(part.name().to_owned(), value);
-    }
-}
-
-/// Renames all at once, so that two columns can swap names.
-fn rename(columns: &mut Map<String, Value>, names: &Columns) {
-    let found: Vec<Option<Value>> = names.values().map(|written| columns.shift_remove(written)).collect();
-    for (name, value) in names.keys().zip(found) {
-        columns.shift_remove(name);
-        columns.extend(value.map(|value| (name.clone(), value)));
-    }
-}
-
-fn check_open(parts: &BTreeMap<Part, Content>) -> Result<(), String> {
-    match parts.get(&Part::Prompt) {
-        Some(Content::Messages(messages)) if messages.last().is_some_and(|last| role(last) == ASSISTANT) => {
-            Err(format!("ends with the role \"{ASSISTANT}\": a prompt ends before the answer"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_margin(margin: Option<&Value>) -> Result<(), String> {
-    match margin {
-        None | Some(Value::Null) => Ok(()),
-        Some(value) if value.is_number() && number(value).is_some() => Ok(()),
-        Some(other) => Err(format!("expected a number, found {other}")),
-    }
-}
-
-/// Turns SQuAD's answers, `{"text": [...], "answer_start": [...]}`, into the list of their texts; the positions are
-/// not used.
-fn normalize_answer(columns: &mut Map<String, Value>) {
-    if let Some(answer) = columns.get_mut(ANSWER)
-        && let Value::Object(object) = &*answer
-        && object.keys().all(|key| key == "text" || key == "answer_start")
-        && let Some(texts) = object.get("text").filter(|texts| texts.is_array() || texts.is_string()).cloned()
-    {
-        *answer = texts;
-    }
-}
-
-/// Checks that a right answer is a string or a number, or a list of several right answers.
-fn check_answer(answer: Option<&Value>) -> Result<(), String> {
-    let wanted = "a right answer is a string or a number, or a list of several, of which any counts; give other values another \
-                  key, or write them as strings";
-    match answer {
-        Some(Value::Bool(truth)) => {
-            Err(format!("expected a right answer, found {truth}: write the word that the model should answer, such as \"{truth}\" \
-                         or \"yes\"; give other values another key"))
-        }
-        Some(Value::String(text)) if is_list_of_texts(text) => Err(
-            "a list within a string; write several right answers as a list: jq -c '.answer |= fromjson' converts it (Python's \
-             notation: ast.literal_eval and json.dumps); if the brackets are part of a single answer, put the string into a list: \
-             jq -c '.answer |= [.]'; give other values another key"
-                .to_owned(),
-        ),
-        Some(Value::Array(list)) if list.is_empty() => {
-            Err("an empty list, so that no answer would be right; remove the row, or give [\"\"] if the right answer is \
-                 empty".into())
-        }
-        Some(Value::Array(list)) => {
-            let other = list.iter().enumerate().find(|(_, value)| !value.is_string() && !value.is_number());
-            other.map_or(Ok(()), |(index, value)| Err(format!("{} at place {index} of the list; {wanted}", what(value))))
-        }
-        Some(value @ Value::Object(_)) => Err(format!("{}; {wanted}", what(value))),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a string is a list of strings in JSON or Python notation.
-fn is_list_of_texts(text: &str) -> bool {
-    let text = text.trim();
-    let is_python = text.starts_with("['") && text.ends_with("']");
-    is_python
-        || text.starts_with('[')
-            && serde_json::from_str::<Vec<Value>>(text).is_ok_and(|list| list.iter().any(Value::is_string))
-}
-
-fn check_label(label: Option<&Value>) -> Result<(), String> {
-    match label {
-        Some(label) if number(label).is_some_and(|number| number == 0.0 || number == 1.0) => Ok(()),
-        Some(label) => Err(format!("expected true, false, 1 or 0, found {label}")),
-        None => Err("missing; expected true, false, 1 or 0: whether the answer is desirable".into()),
-    }
-}
-
-fn no_shape(
-    place: &Place,
-    columns: &Map<String, Value>,
-    kind: RowKind,
-    shapes: &[&[Part]],
-    names: &Columns,
-) -> DataError {
-    let part = |part: &Part| match names.get(part.name()) {
-        Some(written) => format!("`{written}` (data.columns.{})", part.name()),
-        None => format!("`{}`", part.name()),
-    };
-    let wanted: Vec<String> =
-        shapes.iter().map(|shape| shape.iter().map(part).collect::<Vec<_>>().join(" and ")).collect();
-    let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
-    let there: Vec<String> = there.collect();
-    let names_of_parts = || shapes.iter().flat_map(|shape| shape.iter()).map(|part| part.name());
-    let written = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
-    let nulls: BTreeSet<String> =
-        names_of_parts().map(written).filter(|name| columns.get(name).is_some_and(Value::is_null)).collect();
-    let nulls: String = nulls
-        .iter()
-        .map(|name| {
-            format!(
-                "; `{name}` is null, which counts as missing: give it a value, \"\" for an empty one, or remove the row"
-            )
-        })
-        .collect();
-    let remedy = if names.is_empty() { shapes::remedy(columns, kind) } else { String::new() };
-    let remedy = nulls + &remedy;
-    let remedy = remedy.replace("IN > OUT", &from_to(Path::new(&*place.file)));
-    refuse(place, "", format!("needs {}; it has {}{remedy}", wanted.join(", or "), there.join(", ")))
-}
-
-fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
-    let key = part.name();
-    match value {
-        Value::String(text) if part != Part::Messages => Ok(Content::Text(text)),
-        Value::Array(list) => {
-            let messages: Vec<Message> = list
-                .into_iter()
-                .enumerate()
-                .map(|(i, value)| message(place, &format!("{key}[{i}]"), value))
-                .collect::<Result<_>>()?;
-            let answers = messages.iter().any(|message| role(message) == ASSISTANT);
-            if messages.is_empty() {
-                return Err(refuse(place, key, "no message in the list".into()));
-            }
-            if part != Part::Prompt && !answers {
-                let roles: Vec<String> = messages.iter().map(|message| format!("\"{}\"", role(message))).collect();
-                let what = format!(
-                    "no message has the role \"{ASSISTANT}\": there is nothing to learn; the roles are {}",
-                    roles.join(", ")
-                );
-                return Err(refuse(place, key, what));
-            }
-            Ok(Content::Messages(messages))
-        }
-        // One message of a conversation: some preference data sets store each answer in this form.
-        Value::Object(_) if part != Part::Messages && is_message(&value) => {
-            content(place, part, Value::Array(vec![value]))
-        }
-        other if part == Part::Messages => {
-            Err(refuse(place, key, format!("expected a list of messages, found {}", what(&other))))
-        }
-        other => Err(refuse(place, key, format!("expected a string or a list of messages, found {}", what(&other)))),
-    }
 }

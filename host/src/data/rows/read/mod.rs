@@ -4,7 +4,8 @@
 //! |---|---|
 //! | read files of any format, some rows at a time | [`records`] |
 //! | read JSON into values, with file and line, strictly | [`items`], [`json`], with [`integers`] for large numbers |
-//! | turn them into parts and columns | [`jsonl`], with [`messages`], [`pair`] for the prompt of two answers, [`segments`] for answers that are lists of texts, [`formats`] of published data sets, [`shapes`] of other tools |
+//! | one or several sources of them, with their columns' names and weights | [`jsonl`] |
+//! | turn them into parts and columns | [`row`], with [`messages`], [`pair`] for the prompt of two answers, [`segments`] for answers that are lists of texts, [`formats`] of published data sets, [`shapes`] of other tools |
 //! | refuse a row | `refusal` |
 
 pub mod formats;
@@ -16,5 +17,6 @@ pub mod messages;
 pub mod pair;
 pub mod records;
 pub(in crate::data::rows) mod refusal;
+pub mod row;
 pub mod segments;
 pub mod shapes;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::data::rows::kind::Part;
 use crate::data::rows::message::{ASSISTANT, Message, role, words};
@@ -141,15 +141,37 @@ fn shared_prompt(chosen: &[Message], rejected: &[Message]) -> Result<usize, Stri
 /// What precedes an answer in dialogues that are written as one text.
 const TURN: &str = "\n\nAssistant:";
 
+/// Whether two answers begin with their prompt, in a row that also has the question alone; `None` if that is not clear: both begin
+/// with the question, as a prompt or because they repeat it.
+pub fn begin_with(question: &str, chosen: &Value, rejected: &Value) -> Option<bool> {
+    match (chosen, rejected) {
+        (Value::String(chosen), Value::String(rejected)) => {
+            let shared = common(chosen, rejected);
+            match shared.contains(question.trim()) {
+                false => Some(false),
+                true if question.trim().is_empty() || shared.contains(TURN) => Some(true),
+                true => None,
+            }
+        }
+        // A message alone is an answer.
+        (one, other) => Some([one, other].iter().all(|value| value.as_array().is_some_and(|list| list.len() > 1))),
+    }
+}
+
+/// What both texts begin with.
+fn common<'a>(one: &'a str, other: &str) -> &'a str {
+    let bytes = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    one.get(..bytes).unwrap_or_default()
+}
+
 /// The length in bytes of the prompt that both texts begin with: up to the last mark of the assistant's turn within
 /// what they share; without a mark, as in TRL's `extract_prompt`, up to the first difference, without a space
 /// before it.
 fn shared_text(chosen: &str, rejected: &str) -> Result<usize, String> {
-    let differs = chosen.chars().zip(rejected.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
-    let shared: &str = &chosen[..differs];
+    let shared = common(chosen, rejected);
     let prompt = if let Some(at) = shared.rfind(TURN) {
         at + TURN.len()
-    } else if differs == chosen.len().min(rejected.len()) {
+    } else if shared.len() == chosen.len().min(rejected.len()) {
         // One text continues where the other ends: the last character of the shorter one counts as its answer.
         shared.char_indices().next_back().map_or(0, |(at, _)| at)
     } else {

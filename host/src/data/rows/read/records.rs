@@ -32,7 +32,7 @@ const PART_BYTES: usize = 1 << 17;
 /// As many bytes as decide the format.
 const HEAD: usize = 1 << 12;
 
-/// Columns of tables whose cells are text, besides those of the experiment.
+/// Columns of tables whose cells are text, under the names that they have here.
 const TEXTS: [&str; 14] = [
     "prompt",
     "completion",
@@ -171,7 +171,10 @@ impl Reader<'_, '_> {
 
     fn table(&mut self, separator: char, first: String, blocks: Blocks<'_>) -> Result<Contents> {
         let file: Arc<str> = self.path.display().to_string().into();
-        let is_text = |column: &str| TEXTS.contains(&column) || self.names.values().any(|name| name == column);
+        let is_text = |column: &str| {
+            let renamed = self.names.iter().find(|(_, name)| *name == column);
+            TEXTS.contains(&renamed.map_or(column, |(key, _)| key.as_str()))
+        };
         let has_carriage_returns = first.split_once('\n').is_some_and(|(line, _)| line.ends_with('\r'));
         let bytes = Cursor::new(first.into_bytes()).chain(Cursor::new(blocks.rest)).chain(blocks.bytes);
         let take = &mut self.take;

@@ -73,21 +73,22 @@ impl Log {
         Ok(bytes)
     }
 
-    /// As [`Log::read`], where data that was read before is needed again in the middle of a step.
-    ///
-    /// # Panics
-    /// If the disk cannot be read any more: the step cannot be computed, and the process ends, as it does when a mapped file can
-    /// no longer be read.
+    /// As [`Log::read`], where data that was read before is needed again in the middle of a step. If the disk cannot be read any
+    /// more, the step cannot be computed: the error is raised ([`DataError::raise`]) and ends the command.
     pub fn read_again(&self, at: u64, length: usize) -> Vec<u8> {
-        self.read(at, length).unwrap_or_else(|error| panic!("{error}"))
+        self.read(at, length).unwrap_or_else(|error| error.raise())
     }
 }
 
 fn failed(what: &str, error: io::Error) -> DataError {
+    let remedy = match what {
+        "read" => "see whether its disk still works, or set TMPDIR to a folder on another disk",
+        _ => "set TMPDIR to a folder with as much free space as the data, unpacked, takes twice",
+    };
     DataError::Unusable {
         path: folder(),
         what: format!("a temporary file of rows cannot be {what}"),
-        remedy: "set TMPDIR to a folder with as much free space as the data, unpacked, takes twice".to_owned(),
+        remedy: remedy.to_owned(),
         source: Some(error.into()),
     }
 }
@@ -110,5 +111,16 @@ mod tests {
             let expected = all.get(at as usize..).unwrap_or_default();
             assert_eq!(log.read(at, 11).unwrap(), expected[..expected.len().min(11)], "at {at}");
         }
+    }
+    /// Catches a run that panics, or goes on with wrong data, when the disk of its rows fails in the middle of a step.
+    #[test]
+    fn a_disk_that_fails_in_a_step_is_an_error_of_the_run() {
+        let mut log = Log::default();
+        log.append(&vec![7; MOST_IN_MEMORY + 1]).unwrap();
+        log.file.as_ref().unwrap().set_len(5).unwrap();
+        let error = DataError::caught(|| Ok(log.read_again(0, 9))).unwrap_err();
+        let report = error.report();
+        assert!(report.contains("a temporary file of rows cannot be read") && report.contains("TMPDIR"), "{report}");
+        assert_eq!(error.exit_code(), 1);
     }
 }

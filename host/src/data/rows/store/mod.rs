@@ -5,12 +5,13 @@
 //! |---|---|
 //! | rows on both sides of the split | [`corpus`] |
 //! | the rows of several sets | [`every`] |
-//! | bytes in memory or in a file | [`log`] |
+//! | bytes in memory or in a file | [`log`], [`pieces`] |
 //! | what the columns hold | [`survey`] |
 
 pub mod corpus;
 pub mod every;
 pub mod log;
+pub mod pieces;
 pub mod survey;
 
 use std::collections::BTreeMap;
@@ -77,8 +78,12 @@ impl Packed {
     /// Packs a row.
     ///
     /// # Errors
-    /// None that can occur: the content of a row can be written as JSON.
+    /// A row whose values are nested so deeply that it could not be read again.
     pub fn of(row: Row) -> Result<Packed> {
+        if let Some(key) = too_deep(&row) {
+            let what = format!("nested more than {MOST_DEPTH} levels deep; write it as a string of JSON, or remove it");
+            return Err(DataError::Json { place: row.place, key, what });
+        }
         let number = |part: Part| PARTS.iter().position(|own| *own == part).unwrap_or_default() as u8;
         let content = |content: &Content| match content {
             Content::Text(text) => KeptContent::Text(text.clone()),
@@ -101,6 +106,31 @@ impl Packed {
     pub fn row(&self) -> &Row {
         &self.row
     }
+}
+
+/// How deeply the values of a row may be nested: the library reads 127 levels, and the row itself has a few.
+const MOST_DEPTH: usize = 100;
+
+/// The column or part of a row that is nested more deeply.
+fn too_deep(row: &Row) -> Option<String> {
+    fn is_deeper(value: &Value, than: usize) -> bool {
+        let Some(less) = than.checked_sub(1) else { return value.is_array() || value.is_object() };
+        match value {
+            Value::Array(list) => list.iter().any(|value| is_deeper(value, less)),
+            Value::Object(object) => object.values().any(|value| is_deeper(value, less)),
+            _ => false,
+        }
+    }
+    let column = row.columns.iter().find(|(_, value)| is_deeper(value, MOST_DEPTH)).map(|(name, _)| name.clone());
+    column.or_else(|| {
+        let part = row.parts.iter().find(|(_, content)| match content {
+            Content::Text(_) => false,
+            Content::Messages(messages) => {
+                messages.iter().flat_map(|message| message.values()).any(|value| is_deeper(value, MOST_DEPTH))
+            }
+        });
+        part.map(|(part, _)| part.name().to_owned())
+    })
 }
 
 fn unreadable(error: &serde_json::Error) -> DataError {
@@ -172,12 +202,9 @@ impl Rows {
         self.places.get(index).map_or(0, |spot| spot.source)
     }
 
-    /// As [`Rows::get`], in the middle of a step.
-    ///
-    /// # Panics
-    /// As [`Log::read_again`].
+    /// As [`Rows::get`], in the middle of a step: see [`Log::read_again`].
     pub fn again(&self, index: usize) -> Option<Row> {
-        self.get(index).unwrap_or_else(|error| panic!("{error}"))
+        self.get(index).unwrap_or_else(|error| error.raise())
     }
 
     fn unpack(&self, bytes: &[u8]) -> Result<Row> {
@@ -273,5 +300,29 @@ mod tests {
         assert!(kept.get(3).unwrap().is_none());
         let keys: Vec<String> = kept.get(0).unwrap().unwrap().columns.keys().cloned().collect();
         assert_eq!(keys, ["b", "a", "n"]);
+    }
+
+    /// Catches a row that is accepted at first and cannot be read again, because its values are nested more deeply than is read.
+    #[test]
+    fn rows_that_could_not_be_read_again_are_refused() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let chat = |depth| {
+            let other = nested(depth);
+            format!(
+                r#"{{"messages": [{{"role": "user", "content": "x"}}, {{"role": "assistant", "content": "y", "z": {other}}}]}}"#
+            )
+        };
+        let plain = |depth| format!(r#"{{"prompt": "p", "completion": "c", "z": {}}}"#, nested(depth));
+        let kept = |line: String| {
+            let rows = jsonl::parse("f.jsonl".as_ref(), &line, RowKind::PromptCompletion, &Columns::new())?;
+            let kept = Rows::of(rows.clone())?;
+            assert_eq!(kept.to_vec(), rows);
+            Ok::<_, DataError>(())
+        };
+        for (key, line) in [("z", &plain as &dyn Fn(usize) -> String), ("messages", &chat)] {
+            assert!(kept(line(MOST_DEPTH)).is_ok());
+            let error = kept(line(MOST_DEPTH + 1)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("f.jsonl:1: `{key}`: nested more than 100 levels deep")), "{error}");
+        }
     }
 }

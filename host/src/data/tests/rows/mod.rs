@@ -9,5 +9,6 @@ mod pairs;
 mod prompts;
 mod published;
 mod shapes;
+mod sources;
 mod splitting;
 mod templates;

@@ -213,7 +213,7 @@ fn columns_may_have_other_names_in_the_file() {
     let line = json!({"question": "q", "prompt": "unused", "chosen": "bad", "rejected": "good", "gap": 2});
     let row = parse(RowKind::Preference, &swap, &line).unwrap();
     assert_eq!((row.text().prompt.as_str(), row.text().answer.as_deref()), ("q", Some("good")));
-    assert_eq!(Value::Object(row.columns), json!({"margin": 2}));
+    assert_eq!(Value::Object(row.columns), json!({"original_prompt": "unused", "margin": 2}));
     let error = parse(RowKind::Prompt, &[("prompt", "question")], &json!({"prompt": "a"})).unwrap_err().to_string();
     assert_eq!(error, "rows.jsonl:1: needs `question` (data.columns.prompt); it has `prompt`");
 }

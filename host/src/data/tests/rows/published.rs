@@ -87,6 +87,21 @@ fn published_forms_are_recognised_by_their_columns() {
         ),
         (
             Preference,
+            json!({"question": "q?", "chosen": "To q? I say c", "rejected": "r to q?"}),
+            r#"orca: prompt=[user: "q?"] chosen=[assistant: "To q? I say c"] rejected=[assistant: "r to q?"]"#,
+        ),
+        (
+            Preference,
+            json!({"question": "q", "chosen": {"role": "assistant", "content": "c"}, "rejected": [{"role": "assistant", "content": "r"}]}),
+            r#"orca: prompt=[user: "q"] chosen=[assistant: "c"] rejected=[assistant: "r"]"#,
+        ),
+        (
+            Preference,
+            json!({"question": "q", "chosen": dialogue("a"), "rejected": dialogue("b")}),
+            r#"hh: prompt="\n\nHuman: q\n\nAssistant:" chosen=" a" rejected=" b" +question"#,
+        ),
+        (
+            Preference,
             json!({"instruction": "i", "input": "n", "chosen": "c", "rejected": "r"}),
             r#"alpaca: prompt=[user: "i\n\nn"] chosen=[assistant: "c"] rejected=[assistant: "r"]"#,
         ),
@@ -116,6 +131,26 @@ fn published_forms_are_recognised_by_their_columns() {
     }
     let same = json!({"instruction": "i", "completions": [{"response": "x", "overall_score": 3}, {"response": "y", "overall_score": 3}]});
     assert_eq!(read(&same, Preference, None).map(shown), Err("left out".into()));
+}
+
+/// Catches pairs whose answers both begin with the question, and which are split there, or not, without a word.
+#[test]
+fn pairs_that_may_begin_with_their_question_are_refused() {
+    let line = json!({"question": "2+2?", "chosen": "2+2? It is 4", "rejected": "2+2? It is 5"});
+    let error = read(&line, RowKind::Preference, None).unwrap_err();
+    assert!(
+        error.contains("as \"preference-implicit\" (`chosen`") && error.contains("data.format = \"orca\""),
+        "{error}"
+    );
+    for (format, expected) in [
+        (
+            Format::Orca,
+            r#"orca: prompt=[user: "2+2?"] chosen=[assistant: "2+2? It is 4"] rejected=[assistant: "2+2? It is 5"]"#,
+        ),
+        (Format::PreferenceImplicit, r#"preference-implicit: prompt="2+2? It is" chosen=" 4" rejected=" 5" +question"#),
+    ] {
+        assert_eq!(read(&line, RowKind::Preference, Some(format)).map(shown).unwrap(), expected);
+    }
 }
 
 /// Catches a row that is read in one of two ways without a word, a key that does not decide, and a row that was read before and

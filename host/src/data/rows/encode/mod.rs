@@ -14,10 +14,12 @@
 //! the first ones of one answer but not of the other, the prompt ends before those characters on both sides. If marks
 //! decide what is learned, the supervised tokens of each side are those in its marks.
 
+mod context;
+mod supervise;
+
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde_json::Value;
 
 use super::counts::RowCounts;
 use super::kind::{MARGIN, Part, RowKind};
@@ -30,7 +32,6 @@ use super::text::number;
 use super::truncation::{Filter, Truncation};
 use super::write::laid::Laid;
 use super::write::layout::RowLayout;
-use super::write::other_prompt::other_prompt;
 use super::write::parts::without_closing;
 use super::write::segments::{check_segments, segment_ends};
 use crate::data::error::{DataError, Result};
@@ -38,6 +39,7 @@ use crate::data::examples::TrainingData;
 use crate::data::progress;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokenizer::encode::Placed;
+use supervise::{begun_with, is_cut_off, joined_without_space, share_the_prompt, shares_a_token, supervise};
 
 /// Turns rows into tokens.
 pub struct Encoder<'a> {
@@ -239,7 +241,7 @@ impl<'a> Encoder<'a> {
                     counts.truncated_contexts += usize::from(context_prompt.as_ref().is_some_and(|(_, cut)| *cut));
                     let columns = Columns { numbers: &counts.columns, lists: &counts.lists };
                     set.push(*number, tokens, row, columns, cut || any_cut)?;
-                    set.push_context(context_prompt.map(|(prompt, _)| prompt));
+                    set.push_context(context_prompt.map(|(prompt, _)| prompt))?;
                 }
                 Err(Dropped::TooLong) => counts.dropped_too_long += 1,
                 Err(Dropped::NoSegment) => counts.dropped_no_segment += 1,
@@ -296,44 +298,6 @@ impl<'a> Encoder<'a> {
         if self.reads.last { self.longest } else { kind.most_tokens(self.longest) }
     }
 
-    /// The tokens of each row's other prompt; none without a column of them. They are those before a sampled answer: of the prompt
-    /// alone, whereas a row's own prompt is tokenised together with its answer.
-    fn context_prompts(&self, rows: &[(usize, Row)]) -> Result<Vec<Vec<u32>>> {
-        let Some(column) = self.context else { return Ok(Vec::new()) };
-        let texts: Vec<String> =
-            rows.iter().map(|(_, row)| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
-        let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
-        let prompt = |(row, placed): (&Row, Placed)| {
-            let tokens =
-                Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids, segment_ends: Vec::new() };
-            let ids = begun_with(self.tokenizer.prefix().filter(|_| !self.layout.templates(row)), tokens).ids;
-            let refuse = |what| DataError::Json { place: row.place.clone(), key: column.to_owned(), what };
-            if ids.is_empty() {
-                return Err(refuse("it has no token, so that nothing precedes the answer".to_owned()));
-            }
-            self.tokenizer
-                .within_model(&ids)
-                .map_err(|error| refuse(format!("{error}; {}", error.hint().unwrap_or_default())))?;
-            Ok(ids)
-        };
-        rows.iter().map(|(_, row)| row).zip(placed).map(prompt).collect()
-    }
-
-    /// Cuts the beginning of a row's other prompt if its answers do not fit behind it, as prompts are cut; returns whether it was
-    /// cut. `texts` are the row's own, which fit.
-    fn fit_context(&self, kind: RowKind, mut prompt: Vec<u32>, texts: &[Tokens]) -> (Vec<u32>, bool) {
-        let start = |tokens: &Tokens| tokens.prompt().max(1);
-        if let Some(first) = texts.iter().find(|tokens| tokens.prompt() == 0).and_then(|tokens| tokens.ids.first()) {
-            // Nothing precedes this token, so it is not a target; behind another prompt it stays in front of those that are.
-            prompt.push(*first);
-        }
-        let answer = texts.iter().map(|tokens| tokens.ids.len().saturating_sub(start(tokens))).max().unwrap_or(0);
-        let over = prompt.len().saturating_sub(self.most_tokens(kind).saturating_sub(answer).max(1));
-        let first = usize::from(self.tokenizer.prefix().as_ref() == prompt.first() && over + 1 < prompt.len());
-        prompt.drain(first..first + over);
-        (prompt, over > 0)
-    }
-
     /// Whether an answer contains a token that ends it, followed by words within the answer, which are then not
     /// learned. White space and special tokens that a template writes after the end are not words.
     fn ends_early(&self, laid: &Laid, placed: &Placed) -> Result<bool> {
@@ -365,101 +329,4 @@ impl<'a> Encoder<'a> {
         }
         Ok(())
     }
-}
-
-/// Supervises both answers of a pair from the same token on, so that the tokens before it are the same on both
-/// sides.
-fn share_the_prompt(chosen: &mut Tokens, rejected: &mut Tokens) {
-    let same = chosen.ids.iter().zip(&rejected.ids).take_while(|(a, b)| a == b).count();
-    let prompt = same.min(chosen.prompt()).min(rejected.prompt());
-    for tokens in [chosen, rejected] {
-        let answer = tokens.prompt();
-        tokens.supervised[prompt..answer].fill(true);
-    }
-}
-
-/// Whether a column `chosen_ended` (or of another answer) is false or 0: the answer was cut off, so its end is not
-/// learned.
-///
-/// # Errors
-/// Any value other than true, false, 1, 0 and null.
-fn is_cut_off(row: &Row, answer: Part) -> Result<bool> {
-    let key = format!("{}_ended", answer.name());
-    match row.columns.get(&key) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(ended)) => Ok(!ended),
-        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(true),
-        Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(false),
-        Some(other) => {
-            let what = format!("expected true (the answer ended by itself) or false (it was cut off), found {other}");
-            Err(DataError::Json { place: row.place.clone(), key, what })
-        }
-    }
-}
-
-/// Decides which tokens of a row are supervised. `close` is added after an answer without a token that ends it,
-/// unless the template's marks decide exactly what is learned.
-fn supervise(
-    laid: &Laid,
-    placed: &Placed,
-    segment_ends: Vec<bool>,
-    close: Option<u32>,
-    is_end: impl Fn(u32) -> bool,
-) -> Tokens {
-    let mut tokens = Tokens { ids: placed.ids.clone(), supervised: vec![false; placed.ids.len()], segment_ends };
-    let mut end = None;
-    for span in &laid.supervised {
-        let inside = |(a, b): (usize, usize)| a < span.end && b.max(a + 1) > span.start;
-        let mut own: Vec<usize> = (0..tokens.ids.len()).filter(|i| inside(placed.offsets[*i])).collect();
-        let after = own.last().map_or_else(|| first_at(placed, span.end), |last| last + 1);
-        match own.iter().position(|i| is_end(tokens.ids[*i])) {
-            _ if laid.is_exact => {}
-            // Generation stops there, so the text after it would never be generated.
-            Some(stop) => own.truncate(stop + 1),
-            // Some templates mark the words without the token that ends them.
-            None if tokens.ids.get(after).is_some_and(|id| is_end(*id)) => own.push(after),
-            None => {}
-        }
-        own.iter().for_each(|i| tokens.supervised[*i] = true);
-        end = Some(own.last().map_or(after, |last| last + 1));
-    }
-    if let Some(end) = end {
-        let ends_itself = end > 0 && is_end(tokens.ids[end - 1]) && tokens.supervised[end - 1];
-        if !laid.keeps_ending {
-            tokens.truncate(end);
-        }
-        if let Some(close) = close.filter(|_| !ends_itself && !laid.is_exact) {
-            tokens.ids.push(close);
-            tokens.supervised.push(true);
-            tokens.segment_ends.extend((!tokens.segment_ends.is_empty()).then_some(false));
-        }
-    }
-    tokens
-}
-
-/// Puts `prefix` first, unless the text already begins with that token.
-fn begun_with(prefix: Option<u32>, mut tokens: Tokens) -> Tokens {
-    if let Some(prefix) = prefix.filter(|prefix| tokens.ids.first() != Some(prefix)) {
-        tokens.ids.insert(0, prefix);
-        tokens.supervised.insert(0, false);
-        if !tokens.segment_ends.is_empty() {
-            tokens.segment_ends.insert(0, false);
-        }
-    }
-    tokens
-}
-
-/// The first token that begins at character `place` or after it.
-fn first_at(placed: &Placed, place: usize) -> usize {
-    placed.offsets.iter().position(|(start, _)| *start >= place).unwrap_or(placed.offsets.len())
-}
-
-fn shares_a_token(laid: &Laid, placed: &Placed) -> bool {
-    laid.supervised.iter().any(|span| placed.offsets.iter().any(|(a, b)| *a < span.start && span.start < *b))
-}
-
-fn joined_without_space(laid: &Laid) -> bool {
-    let Some(boundary) = laid.supervised.first().map(|span| span.start) else { return false };
-    let around = |at: Option<usize>| at.and_then(|at| laid.text.chars().nth(at)).is_some_and(|c| !c.is_whitespace());
-    around(boundary.checked_sub(1)) && around(Some(boundary))
 }

@@ -1,0 +1,193 @@
+//! Turns a JSON value into a row: parts and columns, checked.
+
+mod checks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::formats::{self, Converted, Format};
+use super::items::Item;
+use super::messages::{is_message, message};
+use super::refusal::{refuse, what};
+use super::{pair, segments, shapes};
+use crate::data::error::{DataError, Result};
+use crate::data::place::Place;
+use crate::data::reading::format::refusal::from_to;
+use crate::data::rows::columns::{Columns, Found, rename};
+use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, Part, RowKind};
+use crate::data::rows::message::{ASSISTANT, Message, role};
+use crate::data::rows::row::{Content, Row};
+use checks::{check_answer, check_label, check_margin, check_open, normalize_answer};
+
+/// Returns a row and its format; `None` if it is left out because all its answers have the same score.
+pub fn row(
+    Item { place, value }: Item,
+    kind: RowKind,
+    names: &Columns,
+    found: &Found,
+    format: Option<Format>,
+) -> Result<Option<(Row, Format)>> {
+    let Value::Object(mut columns) = value else {
+        return Err(refuse(&place, "", format!("expected an object with the row's keys, found {}", what(&value))));
+    };
+    let written = outline(&columns);
+    rename(&mut columns, names, found);
+    name_conversation(&mut columns, kind, format);
+    // A key with the value null counts as missing, because exporters of tables write it that way.
+    let has =
+        |columns: &Map<String, Value>, part: &Part| columns.get(part.name()).is_some_and(|value| !value.is_null());
+    let shapes = formats::shapes(format, kind);
+    let is_own = |columns: &Map<String, Value>| {
+        let stepwise =
+            kind == RowKind::PromptCompletion && has(columns, &Part::Prompt) && columns.contains_key("completions");
+        let fits = stepwise || shapes.iter().any(|shape| shape.iter().all(|part| has(columns, part)));
+        let asked = ["question", "instruction"].iter().find_map(|name| columns.get(*name)?.as_str());
+        match (asked, columns.get(Part::Chosen.name()), columns.get(Part::Rejected.name())) {
+            (Some(asked), Some(chosen), Some(rejected))
+                if fits && kind == RowKind::Preference && !has(columns, &Part::Prompt) =>
+            {
+                pair::begin_with(asked, chosen, rejected)
+            }
+            _ => Some(fits),
+        }
+    };
+    let converted = formats::convert(&mut columns, kind, format, is_own).map_err(|what| refuse(&place, "", what))?;
+    if matches!(converted, Converted::SameScore) {
+        return Ok(None);
+    }
+    let segments = segments::take(&place, &mut columns, kind)?;
+    let Some(shape) = shapes.iter().find(|shape| shape.iter().all(|part| has(&columns, part))) else {
+        return Err(no_shape(&place, &written, kind, shapes, names));
+    };
+    let format = match converted {
+        Converted::As(format) => format,
+        _ => Format::of_parts(&columns, shape, kind, !segments.is_empty()),
+    };
+    let mut parts = BTreeMap::new();
+    for part in *shape {
+        let value = columns.shift_remove(part.name()).unwrap_or_default();
+        parts.insert(*part, content(&place, *part, value)?);
+    }
+    let separated = match kind {
+        RowKind::Preference => pair::separate_prompt(&mut parts),
+        RowKind::Unpaired | RowKind::PromptCompletion => pair::remove_prompt(&mut parts, Part::Completion),
+        RowKind::Prompt => Ok(()),
+    };
+    separated.map_err(|what| refuse(&place, "", what))?;
+    match kind {
+        RowKind::Preference => check_margin(columns.get(MARGIN)).map_err(|what| refuse(&place, MARGIN, what))?,
+        RowKind::Prompt => {
+            check_open(&parts).map_err(|what| refuse(&place, Part::Prompt.name(), what))?;
+            normalize_answer(&mut columns);
+            check_answer(columns.get(ANSWER)).map_err(|what| refuse(&place, ANSWER, what))?;
+        }
+        RowKind::Unpaired => check_label(columns.get(LABEL)).map_err(|what| refuse(&place, LABEL, what))?,
+        RowKind::PromptCompletion => {}
+    }
+    Ok(Some((Row { place, parts, columns, segments }, format)))
+}
+
+/// The names of a row's columns, with the type of each value, for messages.
+fn outline(columns: &Map<String, Value>) -> Map<String, Value> {
+    let shallow = |value: &Value| match value {
+        Value::String(_) => "".into(),
+        Value::Array(list) if list.iter().any(Value::is_object) => vec![Value::Object(Map::new())].into(),
+        Value::Array(_) => Value::Array(Vec::new()),
+        Value::Object(_) => Value::Object(Map::new()),
+        other => other.clone(),
+    };
+    columns.iter().map(|(name, value)| (name.clone(), shallow(value))).collect()
+}
+
+/// Keys that hold a conversation in data sets of ShareGPT's shape and in others.
+const CONVERSATIONS: [&str; 2] = ["conversations", "conversation"];
+
+/// Renames a list of messages that another tool calls a conversation to the row's `messages`, or to the prompt of
+/// its answers, if the row has none.
+fn name_conversation(columns: &mut Map<String, Value>, kind: RowKind, format: Option<Format>) {
+    let there = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
+    let is_wanted = format == Some(Format::ShareGpt);
+    let part = match kind {
+        RowKind::PromptCompletion if is_wanted => Part::Messages,
+        RowKind::PromptCompletion if !there("prompt") || !there("completion") => Part::Messages,
+        RowKind::PromptCompletion => return,
+        RowKind::Preference | RowKind::Prompt | RowKind::Unpaired => Part::Prompt,
+    };
+    let is_list = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
+    let found = CONVERSATIONS.iter().find(|name| columns.get(**name).is_some_and(is_list));
+    if let Some(name) = found.filter(|_| is_wanted || !there(part.name())) {
+        let value = columns.shift_remove(*name).unwrap_or_default();
+        columns.shift_remove(part.name());
+        columns.insert(part.name().to_owned(), value);
+    }
+}
+
+fn no_shape(
+    place: &Place,
+    columns: &Map<String, Value>,
+    kind: RowKind,
+    shapes: &[&[Part]],
+    names: &Columns,
+) -> DataError {
+    let part = |part: &Part| match names.get(part.name()) {
+        Some(written) => format!("`{written}` (data.columns.{})", part.name()),
+        None => format!("`{}`", part.name()),
+    };
+    let wanted: Vec<String> =
+        shapes.iter().map(|shape| shape.iter().map(part).collect::<Vec<_>>().join(" and ")).collect();
+    let there = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`"));
+    let there: Vec<String> = there.collect();
+    let names_of_parts = || shapes.iter().flat_map(|shape| shape.iter()).map(|part| part.name());
+    let written = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
+    let nulls: BTreeSet<String> =
+        names_of_parts().map(written).filter(|name| columns.get(name).is_some_and(Value::is_null)).collect();
+    let nulls: String = nulls
+        .iter()
+        .map(|name| {
+            format!(
+                "; `{name}` is null, which counts as missing: give it a value, \"\" for an empty one, or remove the row"
+            )
+        })
+        .collect();
+    let remedy = if names.is_empty() { shapes::remedy(columns, kind) } else { String::new() };
+    let remedy = nulls + &remedy;
+    let remedy = remedy.replace("IN > OUT", &from_to(Path::new(&*place.file)));
+    refuse(place, "", format!("needs {}; it has {}{remedy}", wanted.join(", or "), there.join(", ")))
+}
+
+fn content(place: &Place, part: Part, value: Value) -> Result<Content> {
+    let key = part.name();
+    match value {
+        Value::String(text) if part != Part::Messages => Ok(Content::Text(text)),
+        Value::Array(list) => {
+            let messages: Vec<Message> = list
+                .into_iter()
+                .enumerate()
+                .map(|(i, value)| message(place, &format!("{key}[{i}]"), value))
+                .collect::<Result<_>>()?;
+            let answers = messages.iter().any(|message| role(message) == ASSISTANT);
+            if messages.is_empty() {
+                return Err(refuse(place, key, "no message in the list".into()));
+            }
+            if part != Part::Prompt && !answers {
+                let roles: Vec<String> = messages.iter().map(|message| format!("\"{}\"", role(message))).collect();
+                let what = format!(
+                    "no message has the role \"{ASSISTANT}\": there is nothing to learn; the roles are {}",
+                    roles.join(", ")
+                );
+                return Err(refuse(place, key, what));
+            }
+            Ok(Content::Messages(messages))
+        }
+        // One message of a conversation: some preference data sets store each answer in this form.
+        Value::Object(_) if part != Part::Messages && is_message(&value) => {
+            content(place, part, Value::Array(vec![value]))
+        }
+        other if part == Part::Messages => {
+            Err(refuse(place, key, format!("expected a list of messages, found {}", what(&other))))
+        }
+        other => Err(refuse(place, key, format!("expected a string or a list of messages, found {}", what(&other)))),
+    }
+}

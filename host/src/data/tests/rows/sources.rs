@@ -1,0 +1,93 @@
+//! Sources of rows: their names of columns, their files and their weights.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::data::error::Result;
+use crate::data::rows::set::RowSet;
+use crate::data::rows::store::corpus::RowCorpus;
+use crate::data::rows::{Columns, RowKind, RowOptions, RowPart};
+
+fn columns(names: &[(&str, &str)]) -> Columns {
+    names.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect()
+}
+
+fn part(folder: &Path, file: &str, names: &[(&str, &str)]) -> RowPart {
+    let path = folder.join(file).display().to_string();
+    RowPart { paths: vec![path], weight: 1.0, columns: columns(names), format: None }
+}
+
+fn read(mix: Vec<RowPart>, eval_paths: Vec<String>, common: Columns, kind: RowKind) -> Result<RowCorpus> {
+    RowOptions { mix, eval_paths, ..RowOptions::all(Vec::new(), common) }.read(kind)
+}
+
+fn refused(mix: Vec<RowPart>, eval: Option<&Path>, common: Columns, kind: RowKind) -> String {
+    let eval = eval.map(|path| path.display().to_string()).into_iter().collect();
+    read(mix, eval, common, kind).map(|_| ()).unwrap_err().to_string()
+}
+
+/// Catches a misspelt name in one source, or for the files to evaluate on, that counts as found because another source has it.
+#[test]
+fn every_source_has_the_columns_that_are_named_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, gap: &str| {
+        let line =
+            |i: u32| json!({"prompt": format!("{name}{i}"), "chosen": "a", "rejected": "b", gap: i}).to_string() + "\n";
+        fs::write(folder.path().join(name), (0..3).map(line).collect::<String>()).unwrap();
+    };
+    write("a.jsonl", "gap");
+    write("b.jsonl", "strength");
+    write("c.jsonl", "margin");
+    let (own, kind) = (|file: &str, names: &[(&str, &str)]| part(folder.path(), file, names), RowKind::Preference);
+    let (gap, strength) = ([("margin", "gap")], [("margin", "strength")]);
+    assert!(read(vec![own("a.jsonl", &gap), own("b.jsonl", &strength)], Vec::new(), Columns::new(), kind).is_ok());
+    let error = refused(vec![own("a.jsonl", &gap), own("b.jsonl", &gap[..])], None, Columns::new(), kind);
+    assert!(error.contains("b.jsonl has a column \"gap\", which data.mix.1.columns.margin names"), "{error}");
+    // With `data.columns` for both.
+    let error = refused(vec![own("a.jsonl", &gap), own("b.jsonl", &gap)], None, columns(&gap), kind);
+    assert!(error.contains("b.jsonl has a column \"gap\", which data.columns.margin names"), "{error}");
+    let (chosen, eval) = ([("chosen", "chosen"), ("margin", "gap")], folder.path().join("c.jsonl"));
+    assert!(read(vec![own("a.jsonl", &chosen)], vec![eval.display().to_string()], columns(&chosen), kind).is_ok());
+}
+
+/// Catches numbers of a table that stay text because their column has another name in the file.
+#[test]
+fn renamed_numbers_of_tables_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.csv"), "prompt,chosen,rejected,gap,label\n1,2,3,0.5,x\n4,5,6,2,y\n").unwrap();
+    fs::write(folder.path().join("b.csv"), "query,completion,liked,prompt\n1,2,true,7\n4,5,0,8\n").unwrap();
+    let names = |file: &str, names: &[(&str, &str)], kind| {
+        let corpus = read(vec![part(folder.path(), file, names)], Vec::new(), Columns::new(), kind).unwrap();
+        corpus.train.to_vec().iter().map(|row| json!(row.columns).to_string()).collect::<Vec<_>>()
+    };
+    let found = names("a.csv", &[("margin", "gap")], RowKind::Preference);
+    assert_eq!(found, [r#"{"label":"x","margin":0.5}"#, r#"{"label":"y","margin":2}"#]);
+    let found = names("b.csv", &[("label", "liked"), ("prompt", "query")], RowKind::Unpaired);
+    assert_eq!(found, [r#"{"label":true,"original_prompt":"7"}"#, r#"{"label":0,"original_prompt":"8"}"#]);
+}
+
+/// Catches a file that counts for two sources, and a source that is never read because of its weight.
+#[test]
+fn sources_differ_and_have_rows_in_every_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |i: u32| json!({"prompt": format!("{i}"), "completion": "a"}).to_string() + "\n";
+    fs::write(folder.path().join("a.jsonl"), (0..3).map(line).collect::<String>()).unwrap();
+    fs::write(folder.path().join("b.jsonl"), (3..6).map(line).collect::<String>()).unwrap();
+    fs::copy(folder.path().join("a.jsonl"), folder.path().join("c.jsonl")).unwrap();
+    let (own, kind) = (|file: &str| part(folder.path(), file, &[]), RowKind::PromptCompletion);
+    let error = refused(vec![own("a.jsonl"), own("c.jsonl")], None, Columns::new(), kind);
+    assert!(
+        error.contains("c.jsonl: is in two sources: data.mix.1 has it, and data.mix.0 has the same bytes ("),
+        "{error}"
+    );
+    let corpus = read(vec![own("a.jsonl"), own("b.jsonl")], Vec::new(), Columns::new(), kind).unwrap();
+    let mut set = RowSet::new(kind, corpus.train.clone());
+    for (number, row) in corpus.train.to_vec().iter().enumerate() {
+        set.push(number, Vec::new(), row, crate::data::rows::set::Columns { numbers: &[], lists: &[] }, false).unwrap();
+    }
+    assert!(set.mix(vec![1.0, 2.0]).is_ok());
+    let error = set.mix(vec![1e9, 1e-3]).unwrap_err().to_string();
+    assert!(error.starts_with("data.mix.1.weight = 0.001 is so small that none of the 6 rows"), "{error}");
+}
