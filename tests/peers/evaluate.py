@@ -76,18 +76,18 @@ def compare(program, folder, found):
         rows = "".join(json.dumps(question) + "\n" for question in QUESTIONS)
         (lab / "questions.jsonl").write_text(rows)
         names = [lab / f"{number}.txt" for number in range(len(TEXTS))]
-        for name, text in zip(names, TEXTS):
+        for name, text in zip(names, TEXTS, strict=True):
             name.write_text(text)
         for kind, inputs in [("choices", [lab / "questions.jsonl"]), ("data", names)]:
             out = lab / f"{kind}.jsonl"
             subprocess.run([*program.split(), "eval", folder, f"--{kind}", *inputs, "--out", out], check=True)
         lines = [json.loads(line) for line in (lab / "choices.jsonl").read_text().splitlines()]
-        worst = max(abs(a - b) for ours, theirs in zip(lines, found["questions"]) for a, b in zip(ours["logprobs"], theirs["logprobs"]))
-        assert all(ours["tokens"] == theirs["tokens"] for ours, theirs in zip(lines, found["questions"]))
+        worst = max(abs(a - b) for ours, theirs in zip(lines, found["questions"], strict=True) for a, b in zip(ours["logprobs"], theirs["logprobs"], strict=True))
+        assert all(ours["tokens"] == theirs["tokens"] for ours, theirs in zip(lines, found["questions"], strict=True))
         print(f"log-probabilities of choices: largest difference {worst:.2e}")
         lines = [json.loads(line) for line in (lab / "data.jsonl").read_text().splitlines()]
         for key, value in [("loss", lambda one: one["nats"] / one["tokens"]), ("loss_without_end", lambda one: one["nats_without_end"] / (one["tokens"] - 1))]:
-            worst = max(abs(ours[key] - value(theirs)) for ours, theirs in zip(lines, found["texts"]))
+            worst = max(abs(ours[key] - value(theirs)) for ours, theirs in zip(lines, found["texts"], strict=True))
             print(f"{key} of documents: largest difference {worst:.2e}")
 
 

@@ -80,21 +80,24 @@ impl<'a> Chat<'a> {
         self.reset();
     }
 
-    /// Answers `text`. `on_text` gets the pieces of the answer, always whole characters, and decides whether to go on.
+    /// Answers `text`. `on_text` gets the pieces of the answer, always whole characters, and returns whether to continue.
     ///
     /// # Errors
-    /// A text that is too long for the model's context, or that the template refuses, after which the conversation is as
-    /// before; errors of `on_text` and of the backend.
+    /// A text that is too long for the model's context, or that the template refuses; errors of `on_text` and of the backend. The
+    /// conversation is then as before.
     pub fn say(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> Result<ControlFlow<()>>) -> Result<Turn> {
+        let before = self.messages.clone();
+        let turn = self.turn(text, on_text);
+        if turn.is_err() {
+            self.messages = before;
+        }
+        turn
+    }
+
+    fn turn(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> Result<ControlFlow<()>>) -> Result<Turn> {
         let start = Instant::now();
         self.messages.push(message(USER, text));
-        let (prompt, dropped) = match self.fitting_prompt() {
-            Ok(fitting) => fitting,
-            Err(error) => {
-                self.messages.pop();
-                return Err(error);
-            }
-        };
+        let (prompt, dropped) = self.fitting_prompt()?;
         self.messages.drain(..dropped);
         let Chat { opened, session, options, .. } = self;
         let mut decoder = opened.tokenizer.stream(true);

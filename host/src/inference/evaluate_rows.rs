@@ -1,4 +1,4 @@
-//! Evaluates rows outside of a run: the loss of their completions, and exact match of greedy answers.
+//! Evaluates rows outside of a run: the loss of their completions, exact match of greedy answers, and scores by a reward.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,11 @@ use serde_json::Value;
 use crate::{
     data::{
         DataError,
-        batches::batcher::eval_batches,
         rows::{Columns, Part, RowCorpus, RowCounts, RowKind, RowOptions, RowText, encode::Encoder, kind::ANSWER},
     },
     error::{Error, Result},
     inference::{
-        saved_model::{EVAL_TOKENS, Opened},
+        saved_model::Opened,
         tasks::{
             checked::{Check, CheckedFigures, Checker},
             spread::{mean, ratio},
@@ -98,7 +97,7 @@ impl Opened {
     ///
     /// # Errors
     /// Rows that cannot be read, with file and line; rows with nothing to compare or predict; errors of the backend.
-    pub fn evaluate_rows(&self, wanted: &RowsToEvaluate, checker: Option<&Checker>) -> Result<RowFigures> {
+    pub fn evaluate_rows(&mut self, wanted: &RowsToEvaluate, checker: Option<&Checker>) -> Result<RowFigures> {
         self.check_predicts()?;
         let mut options = RowOptions::all(wanted.paths.clone(), wanted.columns.clone());
         if let Some(separator) = &wanted.separator {
@@ -144,15 +143,11 @@ impl Opened {
         if corpus.kind == RowKind::PromptCompletion {
             // By row: nats, tokens that were the most probable one, tokens.
             let mut rows: BTreeMap<u64, (f64, f64, f64)> = BTreeMap::new();
-            for packed in eval_batches(&*data.train, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
-                let scores = self.score(&packed?)?;
-                for (at, logp) in scores.logp.iter().enumerate() {
-                    let (nats, top, tokens) = rows.entry(scores.rows[at]).or_default();
-                    (*nats, *top, *tokens) =
-                        (*nats - logp, *top + f64::from(u8::from(scores.is_top[at])), *tokens + 1.0);
-                }
-                figures.tokens += scores.logp.len() as u64;
-            }
+            self.score_all(&*data.train, &mut |score| {
+                let (nats, top, tokens) = rows.entry(score.row).or_default();
+                (*nats, *top, *tokens) = (*nats - score.logp, *top + f64::from(u8::from(score.is_top)), *tokens + 1.0);
+                figures.tokens += 1;
+            })?;
             let (loss, loss_stderr) = ratio(&rows.values().map(|row| (row.0, row.2)).collect::<Vec<_>>());
             let (accuracy, accuracy_stderr) = ratio(&rows.values().map(|row| (row.1, row.2)).collect::<Vec<_>>());
             (figures.loss, figures.loss_stderr, figures.perplexity) = (Some(loss), loss_stderr, Some(loss.exp()));
@@ -160,7 +155,16 @@ impl Opened {
         }
         if wanted.generate != Some(0) {
             let prompts = eval_prompts(&*data.train, &self.tokenizer, wanted.generate.unwrap_or(u64::MAX))?;
+            // Answers end where the template ends a turn. The losses above are those of training, whose rows end as it learns them.
+            if layout.strings || corpus.train.survey().with_messages > 0 {
+                self.end_turns_of(&layout.template)?;
+            }
             if let Some((check, checker)) = wanted.check.as_ref().zip(checker) {
+                if prompts.is_empty() {
+                    let what = format!("the rows of {} have no prompt to answer", corpus.name);
+                    return Err(Error::request(what)
+                        .with_hint("add a column `prompt`, or name it: --column prompt=NAME; without --reward, the loss is measured"));
+                }
                 let checked = self.check_answers(&*data.train, &prompts, check, checker)?;
                 figures.answers = checked.lines.len();
                 figures.checked = Some(checked);

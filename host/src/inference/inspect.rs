@@ -108,6 +108,9 @@ pub struct Lengths {
 pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     let mut raw = Raw::default();
     raw_rows(&wanted.paths, &wanted.columns, &mut |value| raw.add(value))?;
+    for column in &mut raw.columns {
+        column.nulls = raw.rows - column.types.values().sum::<usize>();
+    }
     let options = RowOptions { format: wanted.format, ..RowOptions::all(wanted.paths.clone(), wanted.columns.clone()) };
     let kind = wanted.kind.or_else(|| raw.kind(wanted.format, &wanted.columns)).unwrap_or_default();
     let corpus = options.read(kind).map_err(|error| match (&error, wanted.kind) {
@@ -127,7 +130,7 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         let text = row.text();
         prompts.push(text.prompt.chars().count());
         answers.extend(text.answer.map(|answer| answer.chars().count()));
-        duplicate_prompts += usize::from(!questions.insert(digest(&row.question())));
+        duplicate_prompts += usize::from(!questions.insert(digest(&text.prompt)));
     }
     let layout = layout(&tokenizer, wanted.chat_template.as_deref(), corpus.train.survey().with_messages > 0)?;
     let longest = wanted.max_length.unwrap_or(i32::MAX as usize);
@@ -139,7 +142,7 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     let (mut whole, mut supervised) = (Vec::new(), Vec::new());
     for span in data.train.in_order(usize::MAX, false) {
         for sequence in data.train.sequences(span, None, 0) {
-            if shown.len() < wanted.shown * kind.texts().len() {
+            if shown.len() < wanted.shown.saturating_mul(kind.texts().len()) {
                 shown.push(pieces(&sequence, &tokenizer)?);
             }
             whole.push(sequence.ids.len());
@@ -168,6 +171,8 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
 struct Raw {
     rows: usize,
     columns: Vec<ColumnFigures>,
+    /// The columns' places in `columns`.
+    places: BTreeMap<String, usize>,
     seen: BTreeSet<[u8; 16]>,
     duplicates: usize,
     first: Option<Value>,
@@ -177,10 +182,9 @@ impl Raw {
     fn add(&mut self, value: Value) {
         self.duplicates += usize::from(!self.seen.insert(digest(&value.to_string())));
         for (name, value) in value.as_object().into_iter().flatten() {
-            let known = self.columns.iter().position(|column| column.name == *name);
-            let at = known.unwrap_or_else(|| {
-                let (name, nulls) = (name.clone(), self.rows);
-                self.columns.push(ColumnFigures { name, types: BTreeMap::new(), nulls });
+            let at = self.places.get(name).copied().unwrap_or_else(|| {
+                self.columns.push(ColumnFigures { name: name.clone(), types: BTreeMap::new(), nulls: 0 });
+                self.places.insert(name.clone(), self.columns.len() - 1);
                 self.columns.len() - 1
             });
             if let Some(column) = self.columns.get_mut(at)
@@ -190,9 +194,6 @@ impl Raw {
             }
         }
         self.rows += 1;
-        for column in &mut self.columns {
-            column.nulls = self.rows - column.types.values().sum::<usize>();
-        }
         self.first.get_or_insert(value);
     }
 
@@ -295,7 +296,7 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
         writeln!(f, "files             {}", files.join(", "))?;
-        writeln!(f, "rows              {}", self.rows)?;
+        writeln!(f, "rows              {}, looked at as {}", self.rows, name_of(self.counts.kind))?;
         let width = self.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0).min(40);
         for column in &self.columns {
             let types: Vec<String> = match column.types.len() {
@@ -321,10 +322,15 @@ impl fmt::Display for Inspection {
         for (number, row) in self.shown.iter().enumerate() {
             write!(f, "\n\n{}", if number == 0 && !self.colours { "supervised text between ⟦ and ⟧:\n" } else { "" })?;
             for (text, supervised) in row {
+                // A data set must not send commands to the terminal.
+                let text: String = match self.colours {
+                    true => text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect(),
+                    false => text.clone(),
+                };
                 match (supervised, self.colours) {
                     (true, true) => write!(f, "\x1b[32m{text}\x1b[0m")?,
                     (true, false) => write!(f, "⟦{text}⟧")?,
-                    (false, _) => f.write_str(text)?,
+                    (false, _) => f.write_str(&text)?,
                 }
             }
         }

@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use crate::{
     capacity,
-    data::{Document, PackedBatch, TokenSet, Tokenizer, batches::batcher::eval_batches, text::read_running_text},
+    data::{
+        Document, Examples, PackedBatch, TokenSet, Tokenizer, batches::batcher::eval_batches, text::read_running_text,
+    },
     device::open::{open, threads},
     error::{Error, Result},
     inference::tasks::spread::ratio,
@@ -125,7 +127,7 @@ impl Opened {
     /// Checks that the model predicts tokens that it has not read.
     ///
     /// # Errors
-    /// A bidirectional model, which reads every token that it would be asked for.
+    /// A bidirectional model, which reads the tokens that it would have to predict.
     pub(super) fn check_predicts(&self) -> Result<()> {
         if self.model.config().continues_texts() {
             return Ok(());
@@ -146,22 +148,17 @@ impl Opened {
         let (documents, sources) = read_running_text(paths)?;
         let bytes: u64 = documents.iter().map(|d: &Document| d.text.len() as u64).sum();
         let tokens = TokenSet::load(&documents, &self.tokenizer, None)?;
-        let context = self.model.config().context as usize;
         let mut each = Vec::new();
         let mut of_documents = vec![Sums::default(); documents.len()];
-        for packed in eval_batches(&tokens, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
-            let packed = packed?;
-            let scores = self.score(&packed)?;
+        self.score_all(&tokens, &mut |score| {
             if per_token {
-                each.extend(scores.logp.iter().map(|logp| -logp));
+                each.push(-score.logp);
             }
-            for (at, logp) in scores.logp.iter().enumerate() {
-                // The token that ends each document occurs nowhere else.
-                let is_end = self.tokenizer.eos() == Some(scores.targets[at] as u32);
-                let sums = of_documents.get_mut(scores.rows[at] as usize);
-                sums.into_iter().for_each(|sums| sums.add(-logp, is_end, scores.is_top[at]));
-            }
-        }
+            // The token that ends each document occurs nowhere else.
+            let is_end = self.tokenizer.eos() == Some(score.target);
+            let sums = of_documents.get_mut(score.row as usize);
+            sums.into_iter().for_each(|sums| sums.add(-score.logp, is_end, score.is_top));
+        })?;
         let mut all = Sums::default();
         of_documents.iter().for_each(|sums| all.extend(sums));
         if all.tokens == 0 {
@@ -206,11 +203,27 @@ impl Opened {
 }
 
 impl Opened {
+    /// Calls `take` with the score of every supervised target of `data`, in order.
+    ///
+    /// # Errors
+    /// Data that cannot be packed; errors of the backend.
+    pub(super) fn score_all(&self, data: &dyn Examples, take: &mut dyn FnMut(TokenScore)) -> Result<()> {
+        let context = self.model.config().context as usize;
+        for packed in eval_batches(data, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
+            let found = self.score(&packed?)?;
+            for (at, logp) in found.logp.iter().enumerate() {
+                let (target, is_top) = (found.targets[at] as u32, found.is_top[at]);
+                take(TokenScore { row: found.rows[at], target, logp: *logp, is_top });
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the log-probabilities of the supervised targets of a batch.
     ///
     /// # Errors
     /// Errors of the backend.
-    pub fn score(&self, packed: &PackedBatch) -> Result<TokenScores> {
+    fn score(&self, packed: &PackedBatch) -> Result<TokenScores> {
         let rows = supervised_rows(packed);
         let forward = self.model.forward(view(packed), Keep::Nothing)?;
         let request = HeadRequest {
@@ -227,16 +240,25 @@ impl Opened {
     }
 }
 
-/// A model's results for the supervised targets of a batch.
-pub struct TokenScores {
-    /// Log-probability of each, in nats.
-    pub logp: Vec<f64>,
-    /// Each target.
-    pub targets: Vec<i32>,
-    /// Whether it was the most probable token.
-    pub is_top: Vec<bool>,
+/// A model's result for a supervised target.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct TokenScore {
     /// The number of the row or document that it belongs to.
-    pub rows: Vec<u64>,
+    pub row: u64,
+    /// The target.
+    pub target: u32,
+    /// Its log-probability in nats.
+    pub logp: f64,
+    /// Whether it was the most probable token.
+    pub is_top: bool,
+}
+
+/// A model's results for the supervised targets of a batch, in the order of [`TokenScore`]'s fields.
+struct TokenScores {
+    rows: Vec<u64>,
+    targets: Vec<i32>,
+    logp: Vec<f64>,
+    is_top: Vec<bool>,
 }
 
 /// Positions evaluated at a time.

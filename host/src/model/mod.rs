@@ -16,6 +16,8 @@
 pub mod adapter;
 pub mod compute;
 pub mod files;
+#[cfg(test)]
+mod fuzz_tests;
 mod loaded;
 pub mod open;
 pub mod params;

@@ -73,6 +73,8 @@ impl Interrupt {
 pub struct AnswerInterrupt {
     answering: Arc<AtomicBool>,
     requested: Arc<AtomicBool>,
+    /// Whether Ctrl-C was pressed since the last answer while none was being written.
+    hinted: Arc<AtomicBool>,
 }
 
 impl AnswerInterrupt {
@@ -86,10 +88,9 @@ impl AnswerInterrupt {
         let failed = |cause: io::Error| Error::run("cannot listen for Ctrl-C").with_cause(cause);
         let mut signals = Signals::new(endings()).map_err(failed)?;
         let interrupt = Self::default();
-        let Self { answering, requested } = interrupt.clone();
+        let Self { answering, requested, hinted } = interrupt.clone();
         let wait = move || {
             let mut last: Option<Instant> = None;
-            let mut hinted = false;
             for signal in signals.forever() {
                 if signal == SIGINT && last.is_some_and(|last| last.elapsed() < TOGETHER) {
                     continue;
@@ -99,14 +100,12 @@ impl AnswerInterrupt {
                     signal_hook::low_level::exit(130);
                 }
                 if answering.load(Ordering::SeqCst) {
-                    hinted = false;
                     if requested.swap(true, Ordering::SeqCst) {
                         signal_hook::low_level::exit(130);
                     }
-                } else if hinted {
+                } else if hinted.swap(true, Ordering::SeqCst) {
                     signal_hook::low_level::exit(130);
                 } else {
-                    hinted = true;
                     idle();
                 }
             }
@@ -118,6 +117,7 @@ impl AnswerInterrupt {
     /// Call it when an answer begins.
     pub fn answer_begins(&self) {
         self.requested.store(false, Ordering::SeqCst);
+        self.hinted.store(false, Ordering::SeqCst);
         self.answering.store(true, Ordering::SeqCst);
     }
 

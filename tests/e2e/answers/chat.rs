@@ -2,15 +2,21 @@
 
 use std::{
     fs,
-    io::Write,
-    process::{Command, Stdio},
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
     field::case,
-    support::{lab::Lab, rig::Answer},
+    support::{
+        lab::{Lab, json_lines},
+        rig::Answer,
+    },
 };
 
 /// Runs a conversation whose lines are on standard input.
@@ -63,6 +69,61 @@ fn a_turn_ends_where_the_template_ends_it() {
     let answer = chat(&lab, &["copy", "--temperature", "0", "--max-tokens", "9", "--system", "7"], "red?\n");
     assert_eq!(answer.succeeds(), "apple\n");
     assert!(!answer.err.contains("cut off"), "{answer:#?}");
+    // The same for answers to rows, and for scores of choices, whose end is not scored.
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    let question = json!([message("system", "7"), message("user", "red?")]);
+    let row = json!({"prompt": question, "completion": [message("assistant", "apple")]});
+    lab.write("rows.jsonl", row.to_string());
+    let rows = lab.ask(&["eval", "copy", "--rows", "rows.jsonl", "--json"]);
+    rows.succeeds();
+    assert_eq!(rows.json()["exact_match"], 1.0, "{rows:#?}");
+    lab.write("choices.jsonl", json!({"prompt": question, "choices": ["sky", "apple"], "answer": 1}).to_string());
+    lab.ask(&["eval", "copy", "--choices", "choices.jsonl", "--out", "scores.jsonl"]).succeeds();
+    let scores = &json_lines(lab.at("scores.jsonl"))[0];
+    // A token for each byte.
+    assert_eq!((&scores["tokens"], &scores["chosen"]), (&json!([3, 5]), &json!(1)), "{scores}");
+}
+
+/// Signals within 800 ms are one request; these are not.
+const TOGETHER: Duration = Duration::from_millis(900);
+
+/// Catches a Ctrl-C between answers that ends the conversation at once, one that is never reported, and a program that no number of
+/// them ends.
+#[test]
+fn one_interruption_between_answers_ends_nothing() {
+    let lab = Lab::tiny();
+    lab.run(&[]).succeeds();
+    let mut command =
+        lab.command(&["chat", "runs/tiny", "--chat-template", "plain", "--temperature", "0", "--max-tokens", "3"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("telos starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut answers = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
+    let interrupt = |child: &Child| kill_process(Pid::from_child(child), Signal::INT).expect("sent");
+    let mut read_to = |part: &str| {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(messages.read_line(&mut line).expect("a line"), 0, "the program ended before {part:?}");
+        }
+    };
+    for _ in 0..2 {
+        input.write_all(b"ab\n").expect("written");
+        let mut answer = String::new();
+        answers.read_line(&mut answer).expect("an answer");
+        assert!(answer.ends_with('\n'), "{answer:?}");
+        // It is written after the answer has ended.
+        read_to("tokens/s");
+        interrupt(&child);
+        read_to("/quit or Ctrl-D ends the program");
+        thread::sleep(TOGETHER);
+    }
+    while child.try_wait().expect("a state").is_none() {
+        interrupt(&child);
+        thread::sleep(TOGETHER);
+    }
+    assert_eq!(child.wait().expect("a state").code(), Some(130));
 }
 
 /// Catches a conversation that outgrows the context and fails or goes on in silence, and a message that can never fit.

@@ -95,6 +95,8 @@ fn answers_depend_neither_on_the_batch_nor_on_an_interruption() {
     let other = ["--seed", "4", "--temperature", "0.5"];
     ask("whole.jsonl", &other).refuses(2, &["whole.jsonl", "other settings", "seed: 0 there, 4 now", "temperature"]);
     ask("in.jsonl", &[]).refuses(2, &["in.jsonl exists already", "in.summary.json"]);
+    lab.write("mine.summary.json", "{\"settings\": \"not to be lost\"}");
+    ask("mine.jsonl", &[]).refuses(2, &["mine.summary.json exists already"]);
 }
 
 /// Catches a prompt without room for an answer that ends the command, or moves the answers after it.

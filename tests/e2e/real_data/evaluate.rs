@@ -19,8 +19,11 @@ fn choices_and_texts_have_transformers_log_probabilities() {
     let questions = list(&expected["questions"]);
     lab.write("questions.jsonl", questions.iter().map(|question| question.to_string() + "\n").collect::<String>());
     lab.ask(&["eval", &model, "--choices", "questions.jsonl", "--out", "choices.jsonl"]).succeeds();
-    for (ours, theirs) in json_lines(lab.at("choices.jsonl")).iter().zip(&questions) {
+    let lines = json_lines(lab.at("choices.jsonl"));
+    assert_eq!(lines.len(), questions.len());
+    for (ours, theirs) in lines.iter().zip(&questions) {
         assert_eq!(ours["tokens"], theirs["tokens"], "{ours}");
+        assert_eq!(list(&ours["logprobs"]).len(), list(&theirs["logprobs"]).len());
         for (a, b) in list(&ours["logprobs"]).iter().zip(list(&theirs["logprobs"])) {
             close(a.as_f64().expect("a number"), b.as_f64().expect("a number"), 1e-3, "log-probability");
         }
@@ -30,7 +33,9 @@ fn choices_and_texts_have_transformers_log_probabilities() {
         lab.write(&format!("{number}.txt"), text["text"].as_str().expect("a text"));
     }
     lab.ask(&["eval", &model, "--data", "0.txt", "1.txt", "2.txt", "--out", "texts.jsonl"]).succeeds();
-    for (ours, theirs) in json_lines(lab.at("texts.jsonl")).iter().zip(&texts) {
+    let lines = json_lines(lab.at("texts.jsonl"));
+    assert_eq!(lines.len(), texts.len());
+    for (ours, theirs) in lines.iter().zip(&texts) {
         let number = |value: &Value, key: &str| value[key].as_f64().expect("a number");
         let tokens = number(theirs, "tokens");
         assert_eq!(number(ours, "tokens"), tokens);

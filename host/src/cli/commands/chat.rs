@@ -36,7 +36,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Chat {
-    /// A run, a checkpoint or a Hugging Face folder.
+    /// A run, a checkpoint, a Hugging Face folder, a GGUF file or a model of the hub (hf:org/name).
     model: PathBuf,
     /// The system message.
     #[arg(long, value_name = "TEXT")]

@@ -15,7 +15,7 @@ use crate::inference::saved_model::{BackendChoice, Opened};
 use crate::model::files::save::{STORED, Storage, bytes, convert, stored_type};
 use crate::model::files::weights::is_adapter;
 use crate::model::{Model, ModelConfig};
-use crate::setup::named::model_folder;
+use crate::setup::named::{model_folder, tokenizer_folder};
 
 /// Write a model as a Hugging Face folder, which transformers and llama.cpp's converter read.
 ///
@@ -64,7 +64,7 @@ pub(in crate::cli) fn execute(args: Convert, folders: Vec<PathBuf>) -> Result<()
         _ => {}
     }
     // Read before anything is written, so that its errors leave nothing behind.
-    let tokenizer = Tokenizer::open(&from)?;
+    let tokenizer = Tokenizer::open(&tokenizer_folder(&from)?)?;
     let storage = Storage { dtype: stored_type(&args.dtype), shard_size: args.shard_size };
     let merged = args.merge_lora.then(|| merged(&from, folders)).transpose()?;
     let created = new_folder(&args.to)?;

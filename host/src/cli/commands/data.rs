@@ -7,8 +7,9 @@ use clap::{Subcommand, ValueEnum};
 use crate::{
     cli::{args::column, print},
     data::rows::{Filter, Format, RowKind},
-    error::Result,
+    error::{Error, Result},
     inference::inspect::{RowsToInspect, inspect},
+    setup::named::{model_folder, tokenizer_folder},
 };
 
 /// Look at data.
@@ -27,8 +28,8 @@ pub struct Inspect {
     /// Files, folders or globs.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<String>,
-    /// A model's folder, whose tokenizer and chat template are used.
-    #[arg(long, value_name = "FOLDER", conflicts_with = "tokenizer")]
+    /// A model, whose tokenizer and chat template are used: a run, a checkpoint, a folder, a GGUF file or hf:org/name.
+    #[arg(long, value_name = "MODEL", conflicts_with = "tokenizer")]
     model: Option<PathBuf>,
     /// A tokenizer's folder or tokenizer.json.
     #[arg(long, value_name = "FOLDER")]
@@ -102,6 +103,13 @@ pub(in crate::cli) fn execute(args: Data) -> Result<()> {
         max_chars,
         json,
     }) = args;
+    let in_tokens = [("--max-length", max_length), ("--min-tokens", min_tokens), ("--max-tokens", max_tokens)];
+    if let Some((flag, _)) =
+        in_tokens.iter().find(|(_, given)| given.is_some() && model.is_none() && tokenizer.is_none())
+    {
+        return Err(Error::request(format!("{flag} counts tokens, and no tokenizer is named"))
+            .with_hint("add --model MODEL or --tokenizer FOLDER"));
+    }
     let kind = kind.map(|kind| match kind {
         Kind::Completions => RowKind::PromptCompletion,
         Kind::Pairs => RowKind::Preference,
@@ -110,7 +118,10 @@ pub(in crate::cli) fn execute(args: Data) -> Result<()> {
     });
     let wanted = RowsToInspect {
         paths,
-        tokenizer: model.or(tokenizer),
+        tokenizer: match model {
+            Some(model) => Some(tokenizer_folder(&model_folder(&model)?)?),
+            None => tokenizer,
+        },
         kind,
         format,
         columns: column.into_iter().collect(),

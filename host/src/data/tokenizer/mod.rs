@@ -11,6 +11,7 @@
 //! | `made` | the tokenizers made here: bytes, and one trained on text |
 //! | `bounds` | limits on a file, checked before the library reads it |
 //! | [`encode`] | text to ids and back |
+//! | `placed_cache` | tokens of rows, kept on disk from one run to the next |
 //! | [`stream`] | decoding token by token |
 //! | `library` | calls of the library, whose panics become errors |
 //!
@@ -26,6 +27,7 @@ mod folder;
 mod library;
 mod load;
 mod made;
+mod placed_cache;
 pub mod sentencepiece;
 mod special;
 pub mod stream;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{Error, Result},
+    files,
     inference::settings::{summary_path, write_summary},
 };
 
@@ -40,6 +41,8 @@ impl AnswersFile {
         }
         if exists {
             check_settings(path, &summary, &settings)?;
+        } else if fs::symlink_metadata(&summary).is_ok() && settings_in(&summary).is_none() {
+            return Err(refused(&summary, "the settings would be written there, and it holds something else"));
         }
         let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let mut file =
@@ -107,14 +110,10 @@ fn refused(path: &Path, why: &str) -> Error {
 
 /// Refuses to continue rows of other settings, and names the settings that differ.
 fn check_settings(path: &Path, summary: &Path, settings: &Map<String, Value>) -> Result<()> {
-    let text = match fs::read_to_string(summary) {
-        Ok(text) => text,
-        Err(_) => {
-            return Err(refused(path, &format!("it cannot be continued, because there is no {}", summary.display())));
-        }
-    };
-    let earlier: Option<Value> = serde_json::from_str(&text).ok();
-    let Some(Value::Object(earlier)) = earlier.as_ref().and_then(|summary| summary.get("settings")) else {
+    if files::is_missing(summary) {
+        return Err(refused(path, &format!("it cannot be continued, because there is no {}", summary.display())));
+    }
+    let Some(earlier) = &settings_in(summary) else {
         return Err(refused(path, &format!("{} does not say what its rows were made with", summary.display())));
     };
     let names = settings.keys().chain(earlier.keys().filter(|name| !settings.contains_key(*name)));
@@ -130,6 +129,16 @@ fn check_settings(path: &Path, summary: &Path, settings: &Map<String, Value>) ->
         return Ok(());
     }
     Err(refused(path, "its rows were made with other settings").with_details(differing))
+}
+
+/// Returns the settings in a summary that an earlier command wrote.
+fn settings_in(summary: &Path) -> Option<Map<String, Value>> {
+    let mut summary: Value = serde_json::from_slice(&files::read(summary).ok()?).ok()?;
+    summary.get("telos")?;
+    match summary.get_mut("settings")?.take() {
+        Value::Object(settings) => Some(settings),
+        _ => None,
+    }
 }
 
 /// Counts the lines of a file that end with a line break, and their bytes.

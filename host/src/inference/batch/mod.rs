@@ -42,9 +42,10 @@ impl Opened {
     ) -> Result<AnswerCounts> {
         let prompts::Read { prompts, sources, template } = read(self, wanted)?;
         check_answers(&prompts, wanted)?;
+        check_names(&prompts)?;
         let mut settings = settings;
-        settings.insert("model".into(), of_model(&self.folder)?);
-        settings.insert("tokenizer_sha256".into(), self.tokenizer.hash().into());
+        settings.insert("model".into(), of_model(self)?);
+        settings.insert("ends".into(), self.tokenizer.ends().into());
         settings.insert("prompts".into(), sources);
         settings
             .insert("chat_template_sha256".into(), template.map_or(Value::Null, |text| template::sha256(&text).into()));
@@ -66,7 +67,10 @@ impl Opened {
         counts.tokens_per_s = counts.new_tokens as f64 / counts.seconds.max(1e-9);
         counts.answers = file.rows();
         done?;
-        file.finish(&counts)?;
+        // A command that finds all answers keeps the counts and the speed of the one that wrote them.
+        if earlier < total {
+            file.finish(&counts)?;
+        }
         Ok(counts)
     }
 
@@ -169,6 +173,21 @@ impl Opened {
         let line = serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
         Ok(integers::written(&line).into_owned() + "\n")
     }
+}
+
+/// Refuses rows with columns of their own that have the names of ours, unless they are answers of an earlier command.
+fn check_names(prompts: &[Prompt]) -> Result<()> {
+    for (number, prompt) in prompts.iter().enumerate() {
+        let has = |name: &str| prompt.row.iter().any(|(own, _)| own == name);
+        let is_answer = has("completion_ended") && has("completion_tokens");
+        let lost = OWN[1..].iter().find(|name| has(name) && !is_answer);
+        let twice = (has(REFERENCE) && has("completion")).then_some(&REFERENCE).filter(|_| !is_answer);
+        if let Some(name) = lost.or(twice) {
+            let what = format!("prompt {}: its column `{name}` would be replaced by one of the answer", number + 1);
+            return Err(Error::request(what).with_hint("rename the column in the file of prompts"));
+        }
+    }
+    Ok(())
 }
 
 /// Minimum bytes of an answer in addition to its prompt.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::spread::mean;
 use crate::{
+    capacity,
     config::{Override, options::from_command_line},
     data::{Examples, Sequence, rows::kind::ANSWER},
     error::{Error, Result},
@@ -43,6 +44,9 @@ pub struct Check {
 
 /// An answer passes if its score is at least this.
 const PASSED: f64 = 1.0;
+
+/// Bytes of an answer in addition to its prompt, at least.
+const ANSWER_BYTES: u64 = 128;
 
 /// Figures of checked answers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -90,9 +94,19 @@ impl Checker {
         Ok(Checker { id: check.reward.clone(), plugin, _library: library })
     }
 
-    /// Returns a score for each sample.
+    /// Returns a finite score for each sample.
     fn scores(&self, samples: &[Sample]) -> Result<Vec<f64>> {
-        let scores = breadcrumb::within(&self.id, "score", || self.plugin.score(samples)).map_err(|error| {
+        let scores = self.raw_scores(samples)?;
+        if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
+            let (score, prompt) = (scores[at], &samples[at].prompt);
+            return Err(Error::run(format!("reward \"{}\" returned {score} for an answer to {prompt:?}", self.id)));
+        }
+        Ok(scores)
+    }
+
+    /// Returns a score for each sample, as the plugin returns it.
+    fn raw_scores(&self, samples: &[Sample]) -> Result<Vec<f64>> {
+        breadcrumb::within(&self.id, "score", || self.plugin.score(samples)).map_err(|error| {
             let is_column = error.code == Code::ARRAY;
             let error = Error::from(error).context(format!("reward \"{}\" cannot score an answer", self.id));
             if is_column {
@@ -102,12 +116,7 @@ impl Checker {
             } else {
                 error
             }
-        })?;
-        if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
-            let (score, prompt) = (scores[at], &samples[at].prompt);
-            return Err(Error::run(format!("reward \"{}\" returned {score} for an answer to {prompt:?}", self.id)));
-        }
-        Ok(scores)
+        })
     }
 }
 
@@ -131,11 +140,19 @@ impl Opened {
         };
         // An empty answer to every prompt finds rows that the reward cannot read, before any answer is generated.
         let empty: Vec<Sample> = prompts.iter().map(sample).collect();
-        if let Err(error) = checker.scores(&empty) {
-            return Err(Error::request("the rows cannot be checked")
-                .with_hint(error.hint().unwrap_or_default())
-                .with_cause(error));
+        if let Err(error) = checker.raw_scores(&empty) {
+            let (refusal, hint) = (Error::request("the rows cannot be checked"), error.hint());
+            let refusal =
+                hint.map_or_else(|| Error::request("the rows cannot be checked"), |hint| refusal.with_hint(hint));
+            return Err(refusal.with_cause(error));
         }
+        let of_prompt = |prompt: &EvalPrompt| {
+            (check.samples as u64).saturating_mul(4 * prompt.prompt().ids.len() as u64 + ANSWER_BYTES)
+        };
+        capacity::check(prompts.iter().map(of_prompt).fold(0, u64::saturating_add)).map_err(|why| {
+            Error::request(format!("--samples {} for {} prompts: {why}", check.samples, prompts.len()))
+                .with_hint("lower --samples, or --generate")
+        })?;
         let inputs: Vec<Sequence> =
             prompts.iter().flat_map(|prompt| vec![prompt.prompt().clone(); check.samples]).collect();
         let policy = Policy { model: &self.model, tokenizer: &self.tokenizer, data };

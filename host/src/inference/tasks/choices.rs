@@ -18,17 +18,13 @@ use super::spread::mean;
 use crate::{
     data::{
         DataError,
-        batches::batcher::eval_batches,
         rows::{
             ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, Truncation, encode::Encoder,
             kind::ANSWER,
         },
     },
     error::{Error, Result},
-    inference::{
-        saved_model::{EVAL_TOKENS, Opened},
-        templates::layout,
-    },
+    inference::{saved_model::Opened, templates::layout},
 };
 
 /// The column with the texts to choose from.
@@ -64,7 +60,7 @@ pub struct ChoiceFigures {
     pub chance: f64,
     /// Questions.
     pub questions: usize,
-    /// Questions whose prompt was cut on the left to fit into the model's context.
+    /// Choices whose prompt was cut on the left to fit into the model's context.
     pub truncated: usize,
     /// A line for each question, with the numbers of its choices.
     #[serde(skip)]
@@ -77,11 +73,12 @@ struct Question {
     right: usize,
 }
 
-/// A choice's log-probability, and the tokens it is the sum of.
+/// A choice's log-probability, the tokens it is the sum of, and whether the end of the answer was reached.
 #[derive(Debug, Clone, Copy, Default)]
 struct Score {
     logp: f64,
     tokens: usize,
+    ended: bool,
 }
 
 impl Opened {
@@ -89,11 +86,25 @@ impl Opened {
     ///
     /// # Errors
     /// Rows without a prompt, choices or a right answer, with file and line; errors of the backend.
-    pub fn evaluate_choices(&self, wanted: &ChoicesToEvaluate) -> Result<ChoiceFigures> {
+    pub fn evaluate_choices(&mut self, wanted: &ChoicesToEvaluate) -> Result<ChoiceFigures> {
         self.check_predicts()?;
         let rows = read(wanted)?;
         let layout = layout(&self.tokenizer, wanted.chat_template.as_deref(), rows.iter().any(Row::has_messages))?;
+        if rows.iter().any(|row| layout.templates(row)) {
+            self.end_turns_of(&layout.template)?;
+        }
         let questions = rows.iter().map(question).collect::<Result<Vec<_>>>()?;
+        if self.tokenizer.prefix().is_none()
+            && let Some(row) = rows.iter().find(|row| row.is_blank(Part::Prompt) && !layout.templates(row))
+        {
+            let what = "empty: the model has nothing to predict the first token of a choice from".to_owned();
+            return Err(Error::from(DataError::Json {
+                place: row.place.clone(),
+                key: Part::Prompt.name().into(),
+                what,
+            })
+            .with_hint("move the words that all choices begin with to the prompt"));
+        }
         let spaced =
             |row: &Row, choice: &str| if layout.templates(row) { choice.to_owned() } else { joined(row, choice) };
         let choices = rows
@@ -105,17 +116,15 @@ impl Opened {
         let encoder = Encoder { truncation: Some(Truncation::Left), ..Encoder::new(&self.tokenizer, &layout, context) };
         let data = encoder.encode(&corpus)?;
         let mut scores: BTreeMap<u64, Score> = BTreeMap::new();
-        for packed in eval_batches(&*data.train, context, self.tokenizer.prefix(), EVAL_TOKENS.max(context), None) {
-            let found = self.score(&packed?)?;
-            for ((row, logp), target) in found.rows.iter().zip(&found.logp).zip(&found.targets) {
-                let score = scores.entry(*row).or_default();
-                // The token that ends the answer was added, or written by the template.
-                if !self.tokenizer.is_end(*target as u32) {
-                    score.logp += logp;
-                    score.tokens += 1;
-                }
+        self.score_all(&*data.train, &mut |found| {
+            let score = scores.entry(found.row).or_default();
+            // The token that ends the answer was added, or written by the template, which may write more behind it.
+            score.ended |= self.tokenizer.is_end(found.target);
+            if !score.ended {
+                score.logp += found.logp;
+                score.tokens += 1;
             }
-        }
+        })?;
         let mut number = 0..;
         let mut right: [Vec<f64>; 3] = Default::default();
         let (mut lines, mut chance) = (Vec::with_capacity(rows.len()), 0.0);
@@ -210,9 +219,16 @@ fn question(row: &Row) -> Result<Question> {
     let texts = |value: &Value| -> Option<Vec<String>> {
         value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
     };
+    let labels = |value: &Value| -> Option<Vec<String>> { value.as_array()?.iter().map(label).collect() };
     let (choices, labels) = match row.columns.get(CHOICES) {
         None | Some(Value::Null) => return Err(refuse(CHOICES, "missing: a list of at least two texts")),
-        Some(Value::Object(both)) => (both.get("text").and_then(texts), both.get("label").and_then(texts)),
+        Some(Value::Object(both)) => {
+            let named = both.get("label").filter(|label| !label.is_null());
+            let of_choices = named.map(|value| {
+                labels(value).ok_or_else(|| refuse(CHOICES, "`label` is not a list of texts or integers"))
+            });
+            (both.get("text").and_then(texts), of_choices.transpose()?)
+        }
         Some(list) => (texts(list), None),
     };
     let choices = choices.filter(|choices| choices.len() > 1 && choices.iter().all(|choice| !choice.trim().is_empty()));
@@ -234,22 +250,34 @@ fn question(row: &Row) -> Result<Question> {
     Ok(Question { choices, right })
 }
 
-/// The index that an answer means: a number is an index from 0; a text is a label, a choice's text, a letter from A, or an index
-/// from 0, the first of these that fits.
+/// A label as a text.
+fn label(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The index that an answer means. With labels, an answer that is one of them means its choice. A number is an index from 0; a text is
+/// a choice's text, a letter from A, or an index from 0, the first of these that fits.
 fn right(answer: &Value, choices: &[String], labels: Option<&[String]>) -> Option<usize> {
     let within = |index: usize| (index < choices.len()).then_some(index);
+    let named = label(answer);
+    if let Some(at) = labels.and_then(|labels| labels.iter().position(|label| Some(label) == named.as_ref())) {
+        return within(at);
+    }
     let text = match answer {
         Value::Number(number) => return number.as_u64().and_then(|index| within(usize::try_from(index).ok()?)),
         Value::String(text) => text.trim(),
         _ => return None,
     };
-    let of_label = labels.and_then(|labels| labels.iter().position(|label| label.trim() == text));
     let of_text = || choices.iter().position(|choice| choice.trim() == text);
     let letter = || match text.as_bytes() {
         [letter] if letter.is_ascii_alphabetic() => within(usize::from(letter.to_ascii_uppercase() - b'A')),
         _ => None,
     };
-    of_label.and_then(within).or_else(of_text).or_else(letter).or_else(|| within(text.parse().ok()?))
+    of_text().or_else(letter).or_else(|| within(text.parse().ok()?))
 }
 
 /// Joins a choice to a prompt without a template: with a space, unless one of them has white space there.
@@ -295,7 +323,22 @@ mod tests {
         assert_eq!([of(json!("Rome")), of(json!(" A ")), of(json!("b"))], [Some(1), Some(0), Some(1)]);
         assert_eq!(of(json!("B")), Some(2), "a choice's own text");
         assert_eq!([of(json!("1")), of(json!("7")), of(json!("Madrid")), of(json!(true))], [Some(1), None, None, None]);
-        assert_eq!(right(&json!("1"), &choices, Some(&labels)), Some(0), "a label");
+        for (answer, at) in [(json!("1"), 0), (json!(3), 2), (json!("Rome"), 1), (json!(0), 0)] {
+            assert_eq!(right(&answer, &choices, Some(&labels)), Some(at), "{answer} with labels");
+        }
+        let row = |label: Value| Row {
+            place: crate::data::place::Place { file: "f".into(), line: 1 },
+            parts: Default::default(),
+            columns: [
+                (CHOICES.to_owned(), json!({"text": ["a", "b", "c"], "label": label})),
+                (ANSWER.to_owned(), json!("3")),
+            ]
+            .into_iter()
+            .collect(),
+            segments: Vec::new(),
+        };
+        assert_eq!(question(&row(json!([1, 2, 3]))).unwrap().right, 2, "labels that are numbers");
+        assert!(question(&row(json!([1, 2.5, 3]))).is_err());
     }
 
     /// Catches a tie that goes to the last choice.

@@ -50,9 +50,9 @@ pub struct WinFigures {
     pub losses: usize,
     /// Comparisons of answers with equal scores.
     pub ties: usize,
-    /// Mean score of the first answers.
+    /// Mean score of the first answers, over prompts.
     pub score: f64,
-    /// Mean score of the second answers.
+    /// Mean score of the second answers, over prompts.
     pub other_score: f64,
     /// Mean difference of the scores.
     pub difference: f64,
@@ -91,9 +91,8 @@ impl Opened {
             too_long: 0,
             lines: Vec::new(),
         };
-        // By prompt: wins and differences of its answers.
-        let mut by_prompt: BTreeMap<String, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
-        let (mut all, mut all_others) = (Vec::new(), Vec::new());
+        // By prompt: wins, scores and other scores of its answers.
+        let mut by_prompt: BTreeMap<String, [Vec<f64>; 3]> = BTreeMap::new();
         for (number, (row, other_row)) in (0..).zip(first.iter().zip(&second)) {
             let (Some(score), Some(other)) = (scores.get(&number), others.get(&number)) else {
                 figures.too_long += 1;
@@ -107,11 +106,8 @@ impl Opened {
             figures.wins += usize::from(win == 1.0);
             figures.losses += usize::from(win == 0.0);
             figures.ties += usize::from(win == 0.5);
-            let (wins, differences) = by_prompt.entry(row.question()).or_default();
-            wins.push(win);
-            differences.push(score - other);
-            all.push(*score);
-            all_others.push(*other);
+            let of_prompt = by_prompt.entry(row.text().prompt).or_default();
+            of_prompt.iter_mut().zip([win, *score, *other]).for_each(|(all, value)| all.push(value));
             let answer = |row: &Row| row.text().answer.unwrap_or_default();
             figures.lines.push(json!({
                 "prompt": row.text().prompt,
@@ -126,11 +122,12 @@ impl Opened {
             let what = format!("every pair of answers is too long for {}", self.folder.display());
             return Err(Error::request(what).with_hint("shorten the answers: telos generate --max-tokens"));
         }
-        let (wins, differences): (Vec<f64>, Vec<f64>) =
-            by_prompt.values().map(|(wins, differences)| (mean(wins).0, mean(differences).0)).unzip();
-        (figures.win_rate, figures.win_rate_stderr) = mean(&wins);
+        let of = |what: usize| by_prompt.values().map(|all| mean(&all[what]).0).collect::<Vec<_>>();
+        let (scores, others) = (of(1), of(2));
+        (figures.win_rate, figures.win_rate_stderr) = mean(&of(0));
+        (figures.score, figures.other_score) = (mean(&scores).0, mean(&others).0);
+        let differences: Vec<f64> = scores.iter().zip(&others).map(|(score, other)| score - other).collect();
         (figures.difference, figures.difference_stderr) = mean(&differences);
-        (figures.score, figures.other_score) = (mean(&all).0, mean(&all_others).0);
         figures.prompts = by_prompt.len();
         Ok(figures)
     }
@@ -183,7 +180,7 @@ fn read(path: &str) -> Result<Vec<Row>> {
 /// Checks that both files answer the same prompts in the same order.
 fn check_prompts(wanted: &AnswersToCompare, first: &[Row], second: &[Row]) -> Result<()> {
     let hint = "answer the same prompts with both models: telos generate MODEL --prompts FILE --out ANSWERS";
-    if let Some((row, other)) = first.iter().zip(second).find(|(row, other)| row.question() != other.question()) {
+    if let Some((row, other)) = first.iter().zip(second).find(|(row, other)| row.text().prompt != other.text().prompt) {
         let what = format!("{} and {}: the answers are to different prompts", row.place, other.place);
         return Err(Error::request(what).with_hint(hint));
     }

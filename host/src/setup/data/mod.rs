@@ -5,7 +5,7 @@ pub(super) mod kinds;
 mod layout;
 mod reserved;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plugin_api::manifest::Requirements;
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Setup {
-    /// Reads and tokenises the data; with `cached`, text goes through the token cache in the runs folder.
+    /// Reads and tokenises the data; with `cached`, tokens are kept in the runs folder from one run to the next.
     ///
     /// # Errors
     /// A request error that names the file and how to fix it.
@@ -64,7 +64,7 @@ impl Setup {
             }
         }
         let data = match self.row_kind() {
-            Some(kind) => self.rows(kind, &required, mistakes)?,
+            Some(kind) => self.rows(kind, &required, cached, mistakes)?,
             None => self.text(cached, mistakes)?,
         };
         let sides = data.iter().flat_map(|data| [&data.train, &data.held_out]);
@@ -93,13 +93,23 @@ impl Setup {
         let read = || {
             let corpus = experiment.data.source().text(experiment.seed)?;
             let context = experiment.longest_sequence(self.config.context as usize);
-            let cache = Path::new(&experiment.runs_dir).join(".cache").join("tokens");
-            Ok(corpus.tokenize(&self.tokenizer, context, cached.then_some(cache.as_path()))?)
+            let cache = cached.then(|| self.token_cache());
+            Ok(corpus.tokenize(&self.tokenizer, context, cache.as_deref())?)
         };
         mistakes.check("data", read())
     }
 
-    fn rows(&self, kind: RowKind, required: &[Required], mistakes: &mut Mistakes) -> Result<Option<TrainingData>> {
+    fn token_cache(&self) -> PathBuf {
+        Path::new(&self.experiment().runs_dir).join(".cache").join("tokens")
+    }
+
+    fn rows(
+        &self,
+        kind: RowKind,
+        required: &[Required],
+        cached: bool,
+        mistakes: &mut Mistakes,
+    ) -> Result<Option<TrainingData>> {
         let experiment = self.experiment();
         let source = experiment.data.source();
         let read = source.rows(kind, experiment.seed).map_err(Error::from);
@@ -124,6 +134,7 @@ impl Setup {
         let Some((layout, file)) = layout else { return Ok(None) };
         let longest = self.longest_row(kind);
         let context = experiment.context.as_ref().map(|table| table.prompt.as_str());
+        let cache = cached.then(|| self.token_cache());
         let encoder = Encoder {
             tokenizer: &self.tokenizer,
             layout: &layout,
@@ -132,6 +143,7 @@ impl Setup {
             filter,
             context,
             reads: reads(required),
+            cache: cache.as_deref(),
         };
         let corpus = RowCorpus { sources: corpus.sources.iter().cloned().chain(file).collect(), ..corpus };
         let Some(mut data) = mistakes.check("data", encoder.encode(&corpus).map_err(Error::from))? else {

@@ -2,7 +2,7 @@
 
 mod display;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
@@ -68,7 +68,7 @@ use crate::{
     group = ArgGroup::new("input").required(true).args(["data", "rows", "choices", "answers"])
 )]
 pub struct Eval {
-    /// A run, a checkpoint or a Hugging Face folder.
+    /// A run, a checkpoint, a Hugging Face folder, a GGUF file or a model of the hub (hf:org/name).
     model: PathBuf,
     /// Running text: UTF-8 files, folders or globs.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -118,7 +118,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", requires = "reward", default_value_t = 0)]
     seed: u64,
     /// Write what the figures are made of to this file, as JSON lines: answers, questions or documents; and settings and figures
-    /// beside it, to FILE.summary.json.
+    /// to a second file: answers.summary.json for answers.jsonl. Both are written at the end.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -150,7 +150,7 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
         return report(&args, &opened, &figures, &figures.lines);
     }
     if !args.choices.is_empty() {
-        let opened = Opened::open(&args.model, &choice)?;
+        let mut opened = Opened::open(&args.model, &choice)?;
         let wanted =
             ChoicesToEvaluate { paths: args.choices.clone(), chat_template: args.chat_template.clone(), columns };
         let figures = opened.evaluate_choices(&wanted)?;
@@ -159,7 +159,7 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
     if !args.rows.is_empty() {
         let check = check(&args)?;
         let checker = check.as_ref().map(|check| Checker::open(check, &choice)).transpose()?;
-        let opened = Opened::open(&args.model, &choice)?;
+        let mut opened = Opened::open(&args.model, &choice)?;
         let wanted = RowsToEvaluate {
             paths: args.rows.clone(),
             chat_template: args.chat_template.clone(),
@@ -239,16 +239,16 @@ fn report<T: std::fmt::Display + Serialize>(args: &Eval, opened: &Opened, figure
         write_durably(out, text.as_bytes())?;
         let figures = serde_json::to_value(figures)
             .map_err(|cause| Error::run("cannot write the figures as JSON").with_cause(cause))?;
-        write_summary(&summary_path(out), &settings(args, &opened.folder)?, Some(figures))?;
+        write_summary(&summary_path(out), &settings(args, opened)?, Some(figures))?;
     }
     print::result(figures, args.json)
 }
 
 /// What the figures were made with.
-fn settings(args: &Eval, folder: &Path) -> Result<Map<String, Value>> {
+fn settings(args: &Eval, opened: &Opened) -> Result<Map<String, Value>> {
     let mut settings = args.backend.settings();
-    settings.insert("folder".into(), folder.display().to_string().into());
-    settings.insert("model".into(), of_model(folder)?);
+    settings.insert("folder".into(), opened.folder.display().to_string().into());
+    settings.insert("model".into(), of_model(opened)?);
     let inputs = [("data", &args.data), ("rows", &args.rows), ("choices", &args.choices), ("answers", &args.answers)];
     settings.extend(
         inputs.iter().filter(|(_, paths)| !paths.is_empty()).map(|(name, paths)| ((*name).to_owned(), json!(paths))),
@@ -258,13 +258,15 @@ fn settings(args: &Eval, folder: &Path) -> Result<Map<String, Value>> {
         let columns: Map<String, Value> = args.column.iter().map(|(key, name)| (key.clone(), json!(name))).collect();
         settings.insert("columns".into(), columns.into());
     }
+    settings.extend(args.segment_separator.as_ref().map(|text| ("segment_separator".to_owned(), json!(text))));
     settings.extend(args.generate.map(|generate| ("generate".to_owned(), generate.into())));
-    if let Some(Check { reward, options, samples, sampling, .. }) = check(args)? {
+    if let Some(Check { reward, options, samples, pass_at, sampling }) = check(args)? {
         let options: Vec<String> = options.iter().map(Override::written).collect();
         let how = json!({
             "reward": reward,
             "options": options,
             "samples": samples,
+            "pass_at": pass_at,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "seed": sampling.seed,

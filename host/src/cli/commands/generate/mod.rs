@@ -28,8 +28,10 @@ use crate::{
 /// batches. OUT gets a row for each answer, in the order of the prompts: all columns of the
 /// prompt's row, and `completion`, `completion_ended`, `completion_tokens` and `finish`. A
 /// `completion` that the row had, or the last answer of its conversation, becomes `reference`.
-/// OUT can be trained on and evaluated. An interrupted command continues where OUT ends;
-/// beside OUT, OUT.summary.json has settings, counts and speed.
+/// OUT can be trained on and evaluated. Rows of prompts that are too long have null as
+/// completion; remove them before: jq -c 'select(.completion != null)'. An interrupted command
+/// continues where OUT ends; answers.summary.json has the settings, counts and speed of
+/// answers.jsonl.
 ///
 ///     telos generate MODEL --prompts questions.jsonl --out answers.jsonl --samples 4
 #[derive(Debug, Args)]

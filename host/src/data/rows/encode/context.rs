@@ -16,7 +16,7 @@ impl Encoder<'_> {
         let Some(column) = self.context else { return Ok(Vec::new()) };
         let texts: Vec<String> =
             rows.iter().map(|(_, row)| other_prompt(row, column, self.layout)).collect::<Result<_>>()?;
-        let placed = self.tokenizer.encode_placed(texts.iter().map(String::as_str).collect())?;
+        let placed = self.tokenizer.encode_placed_by(self.cache, texts.iter().map(String::as_str).collect())?;
         let prompt = |(row, placed): (&Row, Placed)| {
             let tokens =
                 Tokens { supervised: vec![false; placed.ids.len()], ids: placed.ids, segment_ends: Vec::new() };

@@ -17,6 +17,7 @@
 mod context;
 mod supervise;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -57,6 +58,8 @@ pub struct Encoder<'a> {
     pub context: Option<&'a str>,
     /// What the objectives read beyond the tokens before each target.
     pub reads: Reads,
+    /// The folder in which tokens are kept from one run to the next; `None`: they are not kept.
+    pub cache: Option<&'a Path>,
 }
 
 /// What objectives read of rows beyond the tokens before each target.
@@ -88,6 +91,7 @@ impl<'a> Encoder<'a> {
             filter: Filter::default(),
             context: None,
             reads: Reads::default(),
+            cache: None,
         }
     }
 
@@ -185,7 +189,8 @@ impl<'a> Encoder<'a> {
         let texts: Vec<Result<Vec<Laid>>> =
             rows.par_iter().map(|(_, row)| ends.iter().map(|end: &Part| self.lay_out(row, *end)).collect()).collect();
         let laid: Vec<Laid> = texts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        let placed = self.tokenizer.encode_placed(laid.iter().map(|laid| laid.text.as_str()).collect())?;
+        let placed =
+            self.tokenizer.encode_placed_by(self.cache, laid.iter().map(|laid| laid.text.as_str()).collect())?;
         let mut context_prompts = self.context_prompts(rows)?.into_iter();
         let mut with_ends = 0;
         let texts = laid.chunks(ends.len()).zip(placed.chunks(ends.len()));

@@ -54,6 +54,7 @@ impl Case<'_> {
             filter: self.filter,
             context: None,
             reads: self.reads,
+            cache: None,
         }
         .encode(&corpus)
     }

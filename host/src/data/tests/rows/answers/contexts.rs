@@ -25,7 +25,7 @@ fn encode(
     let template_of = ChatTemplate::new(template.unwrap_or(PLAIN), tokenizer)?;
     let layout = RowLayout { template: template_of, strings: template.is_some() };
     let corpus = RowCorpus { name: "rows.jsonl".into(), kind, train: Rows::of(train)?.into(), ..RowCorpus::default() };
-    let encoder = Encoder { tokenizer, layout: &layout, longest, truncation: None, filter: Default::default(), context: Some("hint"), reads: Reads::default() };
+    let encoder = Encoder { tokenizer, layout: &layout, longest, truncation: None, filter: Default::default(), context: Some("hint"), reads: Reads::default(), cache: None };
     let data = encoder.encode(&corpus)?;
     let rows = data.train.in_order(longest, false).into_iter();
     let all = rows.flat_map(|row| data.train.sequences(row, tokenizer.prefix(), 0)).collect();
