@@ -175,7 +175,8 @@ pub struct Family {
     pub defaults: Defaults,
     /// Names of tensors.
     pub names: Names,
-    /// Keys of config.json that would change the function and are not implemented, with the JSON texts that do not change it.
+    /// Keys of config.json that would change the function and are not implemented, with the JSON texts that do not change it; besides
+    /// [`FIXED`].
     pub fixed: &'static [(&'static str, &'static [&'static str])],
     /// Keys that only concern regularisation in training, with the value that Telos trains with.
     pub unused: &'static [(&'static str, f64)],
@@ -271,6 +272,13 @@ pub struct Names {
 
 /// Texts of a flag's values that switch it off, for [`Family::fixed`].
 pub const OFF: &[&str] = &["null", "false"];
+
+/// [`Family::fixed`] of every family.
+pub const FIXED: &[(&str, &[&str])] =
+    &[("quantization_config", &["null"]), ("is_encoder_decoder", OFF), ("is_causal", &["null", "true"])];
+
+/// An entry of [`Family::fixed`]: whole heads are rotated.
+pub const WHOLE_HEADS: (&str, &[&str]) = ("partial_rotary_factor", &["null", "1.0", "1"]);
 
 /// Keys of rotary positions of most families.
 pub const ROPE: RopeKeys = RopeKeys {

@@ -1,7 +1,7 @@
 //! Gemma 2 and 3 (their text models): Llama's pieces with norms before and after both branches, scaled embeddings, and windows in
 //! some layers.
 
-use super::family::{Bias, Biases, Defaults, Family, Keys, Names, OFF, ROPE, RopeKeys, Scores, Windows};
+use super::family::{Bias, Biases, Defaults, Family, Keys, Names, OFF, ROPE, RopeKeys, Scores, WHOLE_HEADS, Windows};
 use super::llama::LLAMA;
 
 /// RMS norms that store their gain minus 1, rotary positions, a gated feed-forward block with GELU, scaled embeddings.
@@ -34,14 +34,7 @@ pub const GEMMA2: Family = Family {
         post2: Some("post_feedforward_layernorm"),
         ..LLAMA.names
     },
-    fixed: &[
-        ("mlp_bias", OFF),
-        ("use_bidirectional_attention", OFF),
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
-    ],
+    fixed: &[("mlp_bias", OFF), ("use_bidirectional_attention", OFF), WHOLE_HEADS],
     ..LLAMA
 };
 

@@ -67,8 +67,6 @@ pub const GPT2: Family = Family {
         ("scale_attn_weights", &["null", "true"]),
         ("scale_attn_by_inverse_layer_idx", OFF),
         ("add_cross_attention", OFF),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
     ],
     unused: &[("attn_pdrop", 0.0), ("embd_pdrop", 0.0), ("resid_pdrop", 0.0)],
 };

@@ -2,9 +2,7 @@
 
 use plugin_api::backend::ops::NormKind;
 
-use super::family::{
-    Bias, Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, ROPE, Residual, RopeKeys, Windows,
-};
+use super::family::{Bias, Biases, Defaults, Family, Keys, Mlp, Names, Positions, ROPE, Residual, RopeKeys, Windows};
 
 /// Layer norms, rotary positions in a part of each head, a plain feed-forward block, parallel branches, biases.
 pub const GPT_NEOX: Family = Family {
@@ -74,8 +72,6 @@ pub const GPT_NEOX: Family = Family {
         ("num_key_value_heads", &["null"]),
         ("rope_theta", &["null"]),
         ("partial_rotary_factor", &["null"]),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
     ],
     unused: &[("attention_dropout", 0.0), ("hidden_dropout", 0.0)],
 };

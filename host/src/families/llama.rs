@@ -2,7 +2,9 @@
 
 use plugin_api::backend::ops::NormKind;
 
-use super::family::{Bias, Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, ROPE, Residual, Windows};
+use super::family::{
+    Bias, Biases, Defaults, Family, Keys, Mlp, Names, OFF, Positions, ROPE, Residual, WHOLE_HEADS, Windows,
+};
 
 /// RMS norms, rotary positions, a gated feed-forward block.
 pub const LLAMA: Family = Family {
@@ -70,14 +72,11 @@ pub const LLAMA: Family = Family {
     fixed: &[
         ("sliding_window", &["null"]),
         ("use_sliding_window", OFF),
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
+        WHOLE_HEADS,
         ("pretraining_tp", &["null", "1"]),
         ("rope_interleaved", OFF),
-        ("quantization_config", &["null"]),
         ("attn_logit_softcapping", &["null"]),
         ("final_logit_softcapping", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
     ],
     unused: &[("attention_dropout", 0.0)],
 };

@@ -1,6 +1,6 @@
 //! Mistral: Llama's pieces without biases, with a sliding window in every layer.
 
-use super::family::{Biases, Defaults, Family, OFF, Windows};
+use super::family::{Biases, Defaults, Family, OFF, WHOLE_HEADS, Windows};
 use super::llama::LLAMA;
 
 /// RMS norms, rotary positions, a gated feed-forward block, a sliding window.
@@ -12,13 +12,6 @@ pub const MISTRAL: Family = Family {
     biases: Biases::NEVER,
     windows: Windows::EveryLayer { default: Some(4096) },
     defaults: Defaults { kv_heads: Some(8), context: 131_072, ..LLAMA.defaults },
-    fixed: &[
-        ("attention_bias", OFF),
-        ("mlp_bias", OFF),
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
-    ],
+    fixed: &[("attention_bias", OFF), ("mlp_bias", OFF), WHOLE_HEADS],
     ..LLAMA
 };

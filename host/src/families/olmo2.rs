@@ -1,6 +1,6 @@
 //! OLMo 2: Llama's pieces with norms after both branches instead of before them, and norms of all queries and of all keys.
 
-use super::family::{Bias, Biases, Defaults, Family, Keys, Names, OFF};
+use super::family::{Bias, Biases, Defaults, Family, Keys, Names, OFF, WHOLE_HEADS};
 use super::llama::LLAMA;
 
 /// RMS norms of the branches' outputs and of queries and keys, rotary positions, a gated feed-forward block.
@@ -21,14 +21,6 @@ pub const OLMO2: Family = Family {
         post2: Some("post_feedforward_layernorm"),
         ..LLAMA.names
     },
-    fixed: &[
-        ("mlp_bias", OFF),
-        ("sliding_window", &["null"]),
-        ("clip_qkv", &["null"]),
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
-    ],
+    fixed: &[("mlp_bias", OFF), ("sliding_window", &["null"]), ("clip_qkv", &["null"]), WHOLE_HEADS],
     ..LLAMA
 };

@@ -17,13 +17,7 @@ pub const PHI3: Family = Family {
         ..ROPE
     },
     defaults: Defaults { kv_heads: None, context: 4096, norm_eps: 1e-5, ..MISTRAL.defaults },
-    fixed: &[
-        ("attention_bias", OFF),
-        ("mlp_bias", OFF),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
-    ],
+    fixed: &[("attention_bias", OFF), ("mlp_bias", OFF)],
     names: Names { qkv: &["self_attn.qkv_proj"], up: &["mlp.gate_up_proj"], ..MISTRAL.names },
     unused: &[("attention_dropout", 0.0), ("embd_pdrop", 0.0), ("resid_pdrop", 0.0)],
     ..MISTRAL

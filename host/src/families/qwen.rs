@@ -1,6 +1,6 @@
 //! Qwen 2, 2.5 and 3: Llama's pieces, with biases of queries, keys and values (2 and 2.5) or with norms of queries and keys (3).
 
-use super::family::{Bias, Biases, Defaults, Family, Names, OFF, Windows};
+use super::family::{Bias, Biases, Defaults, Family, Names, OFF, WHOLE_HEADS, Windows};
 use super::llama::LLAMA;
 
 /// RMS norms, rotary positions, a gated feed-forward block, biases of queries, keys and values; a sliding window in the upper layers
@@ -13,13 +13,7 @@ pub const QWEN2: Family = Family {
     biases: Biases { qkv: Bias::Yes, output: Bias::No, mlp: Bias::No },
     windows: Windows::Switched { default: 4096, full_layers: 28 },
     defaults: Defaults { kv_heads: Some(32), context: 32_768, ..LLAMA.defaults },
-    fixed: &[
-        ("mlp_bias", OFF),
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
-    ],
+    fixed: &[("mlp_bias", OFF), WHOLE_HEADS],
     ..LLAMA
 };
 

@@ -1,6 +1,6 @@
 //! SmolLM 3: Llama's pieces, with layers that do not rotate queries and keys.
 
-use super::family::{Defaults, Family, OFF, ROPE, RopeKeys, Windows};
+use super::family::{Defaults, Family, ROPE, RopeKeys, WHOLE_HEADS, Windows};
 use super::llama::LLAMA;
 
 /// RMS norms, rotary positions in three of four layers, a gated feed-forward block.
@@ -12,11 +12,6 @@ pub const SMOLLM3: Family = Family {
     windows: Windows::Unrotated,
     rope: RopeKeys { theta: ("rope_theta", 2_000_000.0), skips_layers: true, ..ROPE },
     defaults: Defaults { kv_heads: Some(4), context: 32_768, tied: true, ..LLAMA.defaults },
-    fixed: &[
-        ("partial_rotary_factor", &["null", "1.0", "1"]),
-        ("quantization_config", &["null"]),
-        ("is_encoder_decoder", OFF),
-        ("is_causal", &["null", "true"]),
-    ],
+    fixed: &[WHOLE_HEADS],
     ..LLAMA
 };

@@ -79,7 +79,7 @@ impl Opened {
             SessionOptions { device: backend.device.clone(), threads: threads(backend.threads), tag: 1, options };
         let config = ModelConfig::from_folder(&folder)?;
         if backend.device == "cpu" {
-            let (count, bytes) = crate::model::size(&config, dtype, 1)?;
+            let (count, bytes) = crate::model::size(&config, dtype, crate::model::Copies::Trained(1))?;
             capacity::check(bytes).map_err(|why| {
                 Error::request(format!("the model in {}: {count} parameters: {why}", folder.display()))
                     .with_hint("use a smaller model, or a machine with more memory")

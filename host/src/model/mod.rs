@@ -32,4 +32,4 @@ pub use compute::head::{
 pub use loaded::{Learned, Model};
 pub use params::{Layout, Parameter};
 pub use shape::config::{ModelConfig, Outputs};
-pub use size::{kept_bytes, size};
+pub use size::{Copies, kept_bytes, size};

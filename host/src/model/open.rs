@@ -28,7 +28,7 @@ impl Bases {
         if is_adapter(folder) {
             let what = format!("{} is an adapter; an adapter needs a model with weights as its base", folder.display());
             return Err(Error::request(what)
-                .with_hint("set checkpoint.merged = true in its run, and name the folder merged of its checkpoint"));
+                .with_hint("set checkpoint.merged = true in its run, and name checkpoints/LATEST/merged of it"));
         }
         let outputs = ModelConfig::from_folder(folder)?.outputs;
         self.insert(folder, Model::load(device, folder, outputs, true)?)
@@ -49,6 +49,11 @@ impl Bases {
         let place = place(folder);
         let all = self.0.borrow();
         all.iter().find(|(known, model)| *known == place && model.device().same(device)).map(|(_, model)| model.clone())
+    }
+
+    /// Drops the frozen weights that no model uses.
+    pub fn drop_unused(&self) {
+        self.0.borrow_mut().retain(|(_, model)| Rc::strong_count(&model.params) > 1);
     }
 
     /// Allocates a model of the same size as `model`, whose values are undefined. Models that share frozen weights with each other share
@@ -86,9 +91,8 @@ impl Bases {
         if !is_adapter(folder) {
             return Model::load(device, folder, outputs, false);
         }
-        let config = AdapterConfig::read(folder)?;
-        let base = self.load(device, &config.base_folder(folder)?)?;
-        base.adapted_from(&config, folder, outputs)
+        let base = AdapterConfig::read(folder)?.base.folder(folder)?;
+        self.load(device, &base)?.adapted_from(folder, outputs)
     }
 }
 

@@ -284,8 +284,7 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
         }
         let receipt = Receipt::read(&receipt)?;
         for input in &stage.inputs {
-            let from = pipeline.stage_folder(input.stage);
-            let from = if input.best { from.join("checkpoints").join("BEST") } else { from };
+            let from = input.which.path(&pipeline.stage_folder(input.stage));
             // A stage that is being rerun has no checkpoint yet; the note appears once it has one.
             let (Ok(folder), Some(then)) = (model_folder(&from), model_of(&receipt, &input.key)) else { continue };
             if then.sha256 != model_source(Some(&folder))?.sha256 {
@@ -348,8 +347,7 @@ fn resolved(pipeline: &Pipeline, experiments: &[Experiment]) -> Result<String> {
             keys.shift_remove("runs_dir");
         }
         for input in &stage.inputs {
-            let suffix = if input.best { "/best" } else { "" };
-            let name = format!("stage:{}{suffix}", pipeline.stages()[input.stage].name);
+            let name = format!("stage:{}{}", pipeline.stages()[input.stage].name, input.which.suffix());
             if let Some(value) = value.pointer_mut(&format!("/{}", input.key.replace('.', "/"))) {
                 *value = name.into();
             }

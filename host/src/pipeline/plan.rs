@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use super::folder::Task;
 use crate::{
-    config::{Loaded, Pipeline, pipeline::StageModel},
+    config::{
+        Loaded, Pipeline,
+        pipeline::{StageModel, Which},
+    },
     error::{Error, Kind, Result, refusal_text},
     model::{
         ModelConfig,
@@ -22,7 +25,7 @@ use crate::{
     setup::{
         Setup,
         loading::Plugins,
-        named::{NamedModel, PendingModels},
+        named::{AdapterStart, NamedModel, PendingModels},
     },
     train::{
         auxiliary::AuxiliaryObjective,
@@ -51,14 +54,18 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
     // A plugin that is not there leaves its options unchecked, so that a finished stage would seem to have changed.
     plugins.iter_mut().zip(&loaded).try_for_each(|(plugins, loaded)| plugins.check_loaded(loaded))?;
     for (index, stage) in pipeline.stages().iter().enumerate() {
-        for input in stage.inputs.iter().filter(|input| input.best) {
-            if loaded[input.stage].experiment.checkpoint.best.is_none() {
-                let name = &pipeline.stages()[input.stage].name;
-                let why = format!(
-                    "stage `{name}` keeps no best checkpoint; set eval.every in that stage, or leave /best out"
-                );
-                return Err(loaded[index].refuse(&input.key, why));
-            }
+        for input in &stage.inputs {
+            let (name, checkpoint) = (&pipeline.stages()[input.stage].name, &loaded[input.stage].experiment.checkpoint);
+            let why = match input.which {
+                Which::Best if checkpoint.best.is_none() => {
+                    "keeps no best checkpoint; set eval.every in that stage, or leave /best out"
+                }
+                Which::Merged if !checkpoint.merged => {
+                    "merges no adapter; set checkpoint.merged = true in that stage, or leave /merged out"
+                }
+                _ => continue,
+            };
+            return Err(loaded[index].refuse(&input.key, format!("stage `{name}` {why}")));
         }
     }
     Ok(loaded.into_iter().zip(plugins).map(|(loaded, plugins)| StagePlan { loaded, plugins }).collect())
@@ -78,13 +85,13 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         let mut opened = None;
         if let Some(objectives) = &objectives {
             let outputs = policy_outputs(setup, objectives);
-            mistakes.check("model.from", setup.check_start(outputs))?;
+            mistakes.check(setup.start_key(), setup.check_start(outputs))?;
             let layout = Layout::new(&ModelConfig { outputs, ..setup.config.clone() })?;
-            let adapter = setup
-                .adapter
-                .as_ref()
-                .map(|start| Shape::new(&layout, &start.settings()?, None).map(|shape| shape.table));
-            let adapter = adapter.transpose()?;
+            let scalar = outputs.scalar.then_some(setup.config.dim);
+            let shape = |start: &AdapterStart| Shape::new(&layout, &start.settings(&setup.config)?, scalar);
+            let adapter =
+                mistakes.check("model.lora.targets", setup.adapter.as_ref().map(shape).transpose())?.flatten();
+            let adapter = adapter.map(|shape| shape.table);
             let learned: &Table = adapter.as_ref().unwrap_or(&layout);
             Roles::check_keys(setup, objectives, &mut mistakes);
             Rollouts::check_keys(setup, objectives, &mut mistakes);
@@ -175,7 +182,12 @@ pub fn each<T>(
             if objectives.is_none() {
                 unknown.insert(index);
             }
-            awaited.insert(pipeline.stage_folder(index), produced_model(setup, objectives.as_ref()));
+            match produced_model(setup, objectives.as_ref()) {
+                Ok(model) => _ = awaited.insert(pipeline.stage_folder(index), model),
+                // Reported by the attempt.
+                Err(_) if failed => {}
+                Err(error) => errors.push((index, error)),
+            }
         }
     }
     match errors.len() {
@@ -188,7 +200,10 @@ pub fn each<T>(
 const LANGUAGE_MODELS: [&str; 4] = ["model.from", "reference.from", "teacher.from", "context.from"];
 
 /// The model that a stage will produce; without its objectives, one like that which it starts from.
-fn produced_model(setup: Setup, objectives: Option<&Objectives>) -> Arc<NamedModel> {
+///
+/// # Errors
+/// A request error for an adapter that cannot be read.
+fn produced_model(setup: Setup, objectives: Option<&Objectives>) -> Result<Arc<NamedModel>> {
     let mut config = setup.config.clone();
     if let Some(objectives) = objectives {
         config.outputs = policy_outputs(&setup, objectives);
@@ -196,8 +211,8 @@ fn produced_model(setup: Setup, objectives: Option<&Objectives>) -> Arc<NamedMod
         config.scores = config.outputs.scalar.then_some((0.0, 1.0));
         describe(&mut config, &setup, objectives);
     }
-    let adapter = setup.adapter.as_ref().and_then(|start| start.settings().ok());
-    Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config, adapter })
+    let adapter = setup.adapter.as_ref().map(|start| start.settings(&setup.config)).transpose()?;
+    Ok(Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config, adapter }))
 }
 
 /// Combines the errors of several stages into one.

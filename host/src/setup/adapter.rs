@@ -6,14 +6,15 @@ use std::rc::Rc;
 use super::{
     Setup,
     models::CRITIC_KEY,
-    named::{AdapterStart, check_unchanged},
+    named::{AdapterStart, check_unchanged, model_folder},
 };
 use crate::{
+    config::experiment::{POLICY, SELF},
     device::Device,
     error::{Result, refusal_text},
     model::{
-        Model, Outputs,
-        adapter::config::{AdapterConfig, is_adapter},
+        Model, ModelConfig, Outputs,
+        adapter::config::{AdapterConfig, base_of, is_adapter},
     },
 };
 
@@ -30,7 +31,12 @@ impl Setup {
             let place = Path::new(PENDING);
             return match self.bases.find(device, place) {
                 Some(known) => Ok(known),
-                None => self.bases.insert(place, Model::init(device, self.config.clone(), self.experiment().seed)?),
+                None => {
+                    // Those of an adapter that scores are the outputs of the adapter.
+                    let outputs = Outputs { tokens: true, ..self.config.outputs };
+                    let config = ModelConfig { outputs, ..self.config.clone() };
+                    self.bases.insert(place, Model::init(device, config, self.experiment().seed)?)
+                }
             };
         };
         let base = self.bases.load(device, folder)?;
@@ -47,7 +53,7 @@ impl Setup {
         outputs: Outputs,
     ) -> Result<Model> {
         let base = self.frozen_weights(device)?;
-        let from = |folder: &Path| base.adapted_from(&AdapterConfig::read(folder)?, folder, outputs);
+        let from = |folder: &Path| base.adapted_from(folder, outputs);
         let mut model = match (checkpoint, start) {
             (Some(folder), _) => from(folder)?,
             (None, AdapterStart::Folder(folder)) => {
@@ -60,7 +66,12 @@ impl Setup {
         if checkpoint.is_none() && !outputs.tokens && self.config.outputs.tokens {
             model.reset_scalar()?;
         }
-        self.name_base(&mut model, self.model_folder.as_deref());
+        if let Some(folder) = &self.model_folder {
+            model.name_base(folder);
+        }
+        if let AdapterStart::Folder(_) = start {
+            model.config_mut().notes.clone_from(&self.config.notes);
+        }
         model.add_eos(self.tokenizer.eos());
         Ok(model)
     }
@@ -74,8 +85,8 @@ impl Setup {
         let trained = key == CRITIC_KEY;
         if let (Some(start), true) = (&self.adapter, trained) {
             let base = self.bases.load(device, folder)?;
-            let mut model = base.adapted(outputs, start.settings()?, self.experiment().seed)?;
-            self.name_base(&mut model, Some(folder));
+            let mut model = base.adapted(outputs, start.settings(&self.config)?, self.experiment().seed)?;
+            model.name_base(folder);
             return Ok(model);
         }
         let follows = self.experiment().reference.as_ref().is_some_and(|table| table.follow.is_some());
@@ -86,11 +97,24 @@ impl Setup {
         }
     }
 
-    /// Sets the path of the frozen weights that the adapter's files name.
-    fn name_base(&self, model: &mut Model, folder: Option<&Path>) {
-        if let Some(folder) = folder {
-            let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-            model.name_base(&whole.display().to_string());
+    /// Opens a model in a checkpoint of the run that began as `from`, the value of a role's key. An adapter is put over the weights that
+    /// the experiment names now if those that it was trained over are no longer at their place.
+    pub fn saved_role(&self, device: &Device, folder: &Path, from: &str, outputs: Outputs) -> Result<Model> {
+        if !is_adapter(folder) {
+            return self.bases.open(device, folder, outputs);
         }
+        let config = AdapterConfig::read(folder)?;
+        let base = match (from, config.base.local(folder)) {
+            (SELF | POLICY, _) => self.frozen_weights(device)?,
+            (_, Some(base)) => self.bases.load(device, &base)?,
+            (from, None) => {
+                let named = model_folder(Path::new(from)).and_then(|named| base_of(&named));
+                match named {
+                    Ok(base) => self.bases.load(device, &base)?,
+                    Err(_) => self.bases.load(device, &config.base.folder(folder)?)?,
+                }
+            }
+        };
+        base.adapted_from(folder, outputs)
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     data::TrainingData,
     device::open::dtype,
     error::{Result, refusal_text},
-    model::{self, ModelConfig, adapter::Shape, params::Layout},
+    model::{self, Copies, ModelConfig, adapter::Shape, params::Layout},
 };
 
 /// Bytes of a generated example: its texts, columns and tokens.
@@ -78,7 +78,8 @@ impl Setup {
             ModelSource::From { .. } => "model.from",
             ModelSource::Shape(_) => "model",
         };
-        let copies = if self.adapter.is_some() { 1 } else { copies(&self.experiment().train.length) };
+        let trained = || Copies::Trained(copies(&self.experiment().train.length));
+        let copies = if self.adapter.is_some() { Copies::Frozen } else { trained() };
         let (count, bytes) = model::size(&self.config, dtype(backend.dtype), copies)?;
         capacity::check(bytes).map_err(|why| {
             let what = format!("{count} parameters and a context length of {} tokens", self.config.context);

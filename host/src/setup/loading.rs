@@ -173,14 +173,17 @@ impl Plugins {
         let experiment = &loaded.experiment;
         let all = objectives.len() == experiment.objective.len()
             && rewards.len() == experiment.reward.iter().filter(of_plugins).count();
-        let (Some(backend), Some((model_folder, tokenizer, config)), true) = (backend, model, all) else {
+        let (Some(backend), Some((model_folder, tokenizer, mut config)), true) = (backend, model, all) else {
             kinds::check_files(&loaded, &objectives, &mut mistakes)?;
             mistakes.finish()?;
             return Err(Error::request("the experiment names no backend"));
         };
         let pending = pending.clone();
         let adapter = match mistakes.are_free(&["model"]) {
-            true => mistakes.check("model.adapter", AdapterStart::of(&loaded, model_folder.as_deref(), &pending))?,
+            true => {
+                let start = AdapterStart::of(&loaded, model_folder.as_deref(), &mut config, &pending);
+                mistakes.check("model.adapter", start)?
+            }
             false => None,
         };
         Ok(Setup {

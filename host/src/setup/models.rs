@@ -7,13 +7,14 @@ use std::{
 
 use super::{
     Setup,
-    named::{NamedModel, check_unchanged, model_folder, pending_model, tokenizer_folder},
+    named::{AdapterStart, NamedModel, check_unchanged, has_tokenizer, model_folder, pending_model, tokenizer_folder},
 };
 use crate::{
+    config::experiment::Model as ModelSource,
     data::Tokenizer,
     device::Device,
     error::{Result, refusal_text},
-    model::{Model, ModelConfig, Outputs},
+    model::{Model, ModelConfig, Outputs, adapter::config::AdapterConfig},
 };
 
 /// The key of the one role besides the policy that is trained.
@@ -57,7 +58,15 @@ impl Setup {
         }
         let why =
             "a reward model or critic: it has no language-model head; name the language model that it was trained from";
-        Err(self.loaded.refuse("model.from", why))
+        Err(self.loaded.refuse(self.start_key(), why))
+    }
+
+    /// The key of the model that the policy begins as.
+    pub fn start_key(&self) -> &'static str {
+        match self.experiment().model {
+            ModelSource::From { adapter: Some(_), .. } => "model.adapter",
+            _ => "model.from",
+        }
     }
 
     /// Returns tokenizer and shape of the model in `path` (a run, a checkpoint or a Hugging Face folder) without reading its
@@ -75,8 +84,16 @@ impl Setup {
             return Ok(model.clone());
         }
         let folder = model_folder(Path::new(path))?;
-        let config = ModelConfig::from_folder(&folder)?;
-        let mut tokenizer = Tokenizer::open(&tokenizer_folder(&folder)?)?;
+        let (config, mut tokenizer) = match &self.adapter {
+            // What it takes from its base is that of the weights that the run puts it over.
+            Some(AdapterStart::Folder(own))
+                if *own == folder && AdapterConfig::read(&folder)?.base.local(&folder).is_none() =>
+            {
+                let tokenizer = if has_tokenizer(&folder) { Tokenizer::open(&folder)? } else { self.tokenizer.clone() };
+                (ModelConfig::of_adapter(&folder, &self.config)?, tokenizer)
+            }
+            _ => (ModelConfig::from_folder(&folder)?, Tokenizer::open(&tokenizer_folder(&folder)?)?),
+        };
         tokenizer.fit_to_model(&config.eos, config.vocab)?;
         let model = Arc::new(NamedModel { folder: Some(folder), tokenizer, config, adapter: None });
         known.insert(path.to_owned(), model.clone());

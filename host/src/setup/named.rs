@@ -21,9 +21,10 @@ use crate::{
         adapter::{
             Settings,
             config::{ADAPTER_CONFIG, AdapterConfig, base_of, is_adapter},
+            files::settings_of,
         },
     },
-    runs::checkpoint::find::{self, Checkpoint},
+    runs::checkpoint::find::{self, Checkpoint, MERGED},
     runs::disk::sha256_file,
 };
 
@@ -48,7 +49,12 @@ pub type PendingModels = BTreeMap<PathBuf, Arc<NamedModel>>;
 
 /// Returns the model in `from` if it does not exist yet.
 pub(super) fn pending_model(pending: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
-    pending.iter().find(|(folder, _)| Path::new(from).starts_with(folder)).map(|(_, model)| model.clone())
+    let (_, model) = pending.iter().find(|(folder, _)| Path::new(from).starts_with(folder))?;
+    if model.adapter.is_none() || !Path::new(from).ends_with(MERGED) {
+        return Some(model.clone());
+    }
+    let (tokenizer, config) = (model.tokenizer.clone(), model.config.clone());
+    Some(Arc::new(NamedModel { folder: None, tokenizer, config, adapter: None }))
 }
 
 /// Checks that `loaded` was read from the same files as `checked`.
@@ -111,8 +117,17 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
 }
 
 /// Resolves `checkpoints/LATEST` and `checkpoints/BEST`, in upper or lower case, to the checkpoint that the file of that name
-/// points to.
+/// points to, and `LATEST/merged` and `BEST/merged` to the merged model in it.
 fn pointed_at(path: &Path) -> Result<Option<PathBuf>> {
+    let pointer = path.parent().filter(|_| path.ends_with(MERGED) && !path.is_dir());
+    if let Some(checkpoint) = pointer.map(pointed_at).transpose()?.flatten() {
+        let merged = checkpoint.join(MERGED);
+        return match merged.is_dir() {
+            true => Ok(Some(merged)),
+            false => Err(Error::request(format!("{} has no folder {MERGED}", checkpoint.display()))
+                .with_hint("set checkpoint.merged = true in the run that trains the adapter")),
+        };
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
     let Some(folder) = path.parent().filter(|_| !path.is_dir()) else { return Ok(None) };
     let checkpoint = match name.as_str() {
@@ -142,7 +157,7 @@ pub fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-fn has_tokenizer(folder: &Path) -> bool {
+pub(super) fn has_tokenizer(folder: &Path) -> bool {
     ["tokenizer.json", "tokenizer_config.json"].iter().any(|name| !files::is_missing(&folder.join(name)))
 }
 
@@ -200,8 +215,8 @@ pub(crate) fn model_and_tokenizer(
         (None, pending) => pending.as_ref().is_some_and(|model| model.adapter.is_some()),
     };
     if is_an_adapter {
-        let why = "it is an adapter: name its base in model.from and the adapter in model.adapter; or name a merged model, which a run with \
-                   checkpoint.merged = true leaves in the folder merged of its checkpoints";
+        let why = "it is an adapter: name its base in model.from and the adapter in model.adapter; or set checkpoint.merged = true in its \
+                   run, and name the merged model: checkpoints/LATEST/merged of the run, in a pipeline stage:NAME/merged";
         return Err(loaded.refuse("model.from", why));
     }
     let adapter = adapter_folder(loaded)?;
@@ -271,56 +286,79 @@ pub enum AdapterStart {
 }
 
 impl AdapterStart {
-    /// Returns how the adapter of the experiment begins, over the weights in `base`; `None` if it trains all weights. An adapter that an
-    /// earlier stage of a pipeline will produce begins fresh.
+    /// Returns how the adapter of the experiment begins, over the weights in `base` with the config `config`, which becomes that of the
+    /// adapted model; `None` if the run trains all weights. An adapter that an earlier stage of a pipeline will produce begins fresh.
     ///
     /// # Errors
     /// A request error if there is no such adapter, or if it belongs to other weights.
-    pub(super) fn of(loaded: &Loaded, base: Option<&Path>, pending: &PendingModels) -> Result<Option<AdapterStart>> {
+    pub(super) fn of(
+        loaded: &Loaded,
+        base: Option<&Path>,
+        config: &mut ModelConfig,
+        pending: &PendingModels,
+    ) -> Result<Option<AdapterStart>> {
         let ModelSource::From { adapter, lora, .. } = &loaded.experiment.model else { return Ok(None) };
         let Some(path) = adapter else { return Ok(lora.as_ref().map(|lora| AdapterStart::Fresh(lora.settings()))) };
         let refuse = |why: String| loaded.refuse("model.adapter", why);
         let none =
             || refuse(format!("{path} has no adapter; name a run with model.lora, or a folder that PEFT has written"));
         if let Some(model) = pending_model(pending, path) {
-            return Ok(Some(AdapterStart::Fresh(model.adapter.clone().ok_or_else(none)?)));
+            let settings = model.adapter.clone().ok_or_else(none)?;
+            *config = config.with_adapter(model.config.clone());
+            return Ok(Some(AdapterStart::Fresh(settings)));
         }
         let folder = model_folder(Path::new(path)).map_err(|e| refuse(refusal_text(&e)))?;
         if !is_adapter(&folder) {
             return Err(none());
         }
-        let config = AdapterConfig::read(&folder).map_err(|e| refuse(refusal_text(&e)))?;
-        if let (Ok(own), Some(base)) = (config.base_folder(&folder), base)
-            && !same_weights(&own, base)?
-        {
-            let why = format!(
-                "{path} was trained on {}, whose weights differ from those of model.from, {}; name its own base in model.from",
-                own.display(),
-                base.display()
-            );
-            return Err(refuse(why));
-        }
+        let own = AdapterConfig::read(&folder).map_err(|e| refuse(refusal_text(&e)))?;
+        let note = match base {
+            Some(base) => compared(&own, &folder, base, &refuse)?,
+            None => None,
+        };
+        let adapted = ModelConfig::of_adapter(&folder, config).map_err(|e| refuse(refusal_text(&e)))?;
+        *config = config.with_adapter(adapted);
+        config.notes.extend(note);
         Ok(Some(AdapterStart::Folder(folder)))
     }
 
-    /// Its settings.
+    /// Its settings, over weights with the config `base`.
     ///
     /// # Errors
     /// A request error for an adapter that cannot be read.
-    pub fn settings(&self) -> Result<Settings> {
+    pub fn settings(&self, base: &ModelConfig) -> Result<Settings> {
         match self {
             AdapterStart::Fresh(settings) => Ok(settings.clone()),
-            AdapterStart::Folder(folder) => {
-                let config = AdapterConfig::read(folder)?;
-                match config.settings.targets.is_empty() {
-                    false => Ok(config.settings),
-                    true => Err(Error::request(format!(
-                        "{}: `target_modules` is a pattern, which another model cannot share",
-                        folder.display()
-                    ))
-                    .with_hint("list the names of the modules")),
-                }
-            }
+            AdapterStart::Folder(folder) => settings_of(folder, base),
+        }
+    }
+}
+
+/// Compares the weights that an adapter was trained over with those in `base`; returns a note if they are not on this machine.
+fn compared(
+    adapter: &AdapterConfig,
+    folder: &Path,
+    base: &Path,
+    refuse: &dyn Fn(String) -> Error,
+) -> Result<Option<String>> {
+    let (name, used) = (&adapter.base.name, hub::shown(base));
+    match adapter.base.local(folder) {
+        Some(own) if same_weights(&own, base)? => Ok(None),
+        Some(own) => Err(refuse(format!(
+            "{} was trained on {}, whose weights differ from those of model.from, {used}; name its own base in model.from",
+            folder.display(),
+            own.display()
+        ))),
+        None if adapter.base.is_on_hub_as(base) => Ok(None),
+        None => {
+            let trained = match name.as_str() {
+                "" => "does not name the model that it was trained on".to_owned(),
+                name => format!("was trained on {name}, which is not on this machine"),
+            };
+            Ok(Some(format!(
+                "model.adapter: {} {trained}: the weights of model.from, {used}, are used; whether they are the same is not known",
+                folder.display()
+            )))
         }
     }
 }

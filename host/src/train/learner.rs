@@ -168,12 +168,15 @@ impl Learner {
                 let (model, roles, rewards) = (&self.model, &self.roles, &self.rewards);
                 let (batcher, longest) = (&mut self.batcher, self.longest);
                 let more = &mut |count| Ok(batcher.next_few(longest, count)?);
+                // Answers and micro-batches need buffers of other sizes: spare ones of the other phase would stay unused.
+                self.device.trim();
                 rollouts.draw(
                     Prompts { first: prompts, more },
                     step,
                     &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
                     marker,
                 )?;
+                self.device.trim();
             }
             let whole_groups = self.objectives.whole_groups();
             return cut_answers(&rollouts.window()?, self.micro_batch_tokens, whole_groups).map(Some);

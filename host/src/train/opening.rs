@@ -105,7 +105,7 @@ pub fn open_or_mistakes(
         roles::describe(model.config_mut(), setup, &objectives);
         model
     });
-    let model = mistakes.check("model.from", model)?;
+    let model = mistakes.check(setup.start_key(), model)?;
     let opened = match (data, model, roles) {
         (Some(data), Some(model), Some(roles)) => learner_of(setup, data, model, roles, objectives, cached, mistakes)?,
         _ => None,
@@ -122,6 +122,7 @@ pub fn open_or_mistakes(
     learner.rollouts = Rollouts::open(setup, &learner.objectives, data);
     learner.auxiliary = auxiliary;
     learner.set_steps(*steps);
+    setup.bases.drop_unused();
     Ok(Some(opened))
 }
 

@@ -7,13 +7,11 @@ use crate::{
     error::{Error, Result},
     optimizer::{kind::global_norm, moments},
     runs::{
+        checkpoint::find::MERGED,
         disk::{shown, write_durably},
         receipt::Receipt,
     },
 };
-
-/// Folder in a checkpoint with the adapter merged into its base.
-const MERGED: &str = "merged";
 
 impl Trainer {
     /// Saves a checkpoint. A failure is printed and does not end the run: the last good checkpoint stays.

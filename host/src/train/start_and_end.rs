@@ -75,6 +75,7 @@ impl Trainer {
             PassEnd::Scored(note) => self.progress.message(&note),
         }
         drop(model);
+        self.setup.bases.drop_unused();
         self.reference = Some(pass);
         self.held_out = held_out(&self.setup, &self.learner.objectives, &self.data)?;
         Ok(true)

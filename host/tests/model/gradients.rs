@@ -3,9 +3,10 @@
 use plugin_api::abi::DType;
 use telos::device::profile::Profile;
 use telos::device::{Buffer, Device};
+use telos::families::NAMES;
 use telos::model::{Cotangents, HeadRequest, Keep, Model, ModelConfig, Outputs, Recompute, Statistics};
 
-use crate::support::{Packed, device, perturb, session, tiny};
+use crate::support::{Packed, RECOMPUTES, device, perturb, session, tiny};
 
 const ALL: Statistics = Statistics { lse: true, entropy: true, mean_logit: true, top1: false };
 
@@ -43,12 +44,12 @@ fn gradient(model: &Model, batch: &Packed, temperature: f64) -> Buffer {
     grads
 }
 
-/// Catches any wrong term of any backward, in every element of every tensor: gpt2 and llama, with and without biases,
-/// tied and untied, grouped heads, at a temperature.
+/// Catches any wrong term of any backward, in every element of every tensor: every family, with and without biases, tied and untied,
+/// grouped heads, windows, at a temperature.
 #[test]
 fn gotcha_38_every_gradient_agrees_with_finite_differences() {
     let (batch, temperature, h) = (batch(), 1.3, 1e-5);
-    for (family, other) in [("llama", false), ("llama", true), ("gpt2", false), ("gpt2", true)] {
+    for (family, other) in NAMES.iter().flat_map(|family| [(family, false), (family, true)]) {
         let model = Model::init(&device("reference"), tiny(family, other), 5).unwrap();
         perturb(&model);
         let grads = gradient(&model, &batch, temperature);
@@ -77,11 +78,13 @@ fn gotcha_38_every_gradient_agrees_with_finite_differences() {
 #[test]
 fn gotcha_38_the_scalar_head_agrees_with_finite_differences() {
     let (batch, h) = (batch(), 1e-5);
-    for (family, outputs) in [("llama", Outputs::SCALAR), ("llama", Outputs::BOTH), ("gpt2", Outputs::SCALAR)] {
+    let alone = NAMES.iter().map(|family| (*family, Outputs::SCALAR));
+    for (family, outputs) in alone.chain([("llama", Outputs::BOTH), ("gpt2", Outputs::BOTH)]) {
         let config = ModelConfig { outputs, ..tiny(family, false) };
         let model = Model::init(&device("reference"), config, 5).unwrap();
         assert!(model.layout().get("score.weight").is_some());
-        assert_eq!(model.layout().get("lm_head.weight").is_some(), family == "llama" && outputs.tokens);
+        let has_head = ["lm_head.weight", "embed_out.weight"].iter().any(|name| model.layout().get(name).is_some());
+        assert_eq!(has_head, family == "llama" && outputs.tokens);
         perturb(&model);
         let w = [weights(0, batch.supervised.len()), weights(1, batch.tokens.len())];
         let loss = || {
@@ -91,14 +94,19 @@ fn gotcha_38_the_scalar_head_agrees_with_finite_differences() {
             let sum = |values: &[f64], w: &[f64]| values.iter().zip(w).map(|(v, w)| v * w).sum::<f64>();
             sum(&scalars, &w[1]) + logp.map_or(0.0, |logp| sum(&logp, &w[0]))
         };
-        let grads = model.flat_buffer().unwrap();
-        let forward = model.forward(batch.view(), Keep::ForBackward(Recompute::Auto)).unwrap();
-        let dhidden = outputs.tokens.then(|| {
-            let head = model.head_stats(&forward, &batch.request()).unwrap();
-            model.head_backward(head, &Cotangents { logp: Some(&w[0]), ..Cotangents::default() }, &grads).unwrap()
+        let [grads, others @ ..] = RECOMPUTES.map(|recompute| {
+            let grads = model.flat_buffer().unwrap();
+            let forward = model.forward(batch.view(), Keep::ForBackward(recompute)).unwrap();
+            let dhidden = outputs.tokens.then(|| {
+                let head = model.head_stats(&forward, &batch.request()).unwrap();
+                model.head_backward(head, &Cotangents { logp: Some(&w[0]), ..Cotangents::default() }, &grads).unwrap()
+            });
+            let dhidden = model.scalars_backward(&forward, &w[1], dhidden, &grads).unwrap();
+            model.backward(forward, dhidden, &grads).unwrap();
+            grads
         });
-        let dhidden = model.scalars_backward(&forward, &w[1], dhidden, &grads).unwrap();
-        model.backward(forward, dhidden, &grads).unwrap();
+        let bits = |grads: &Buffer| grads.download(0, grads.len()).unwrap();
+        assert!(others.iter().all(|other| bits(other) == bits(&grads)), "{family} {outputs:?}");
         for parameter in model.layout().parameters() {
             let values = model.values(model.params(), parameter).unwrap();
             let found = model.values(&grads, parameter).unwrap();

@@ -4,7 +4,7 @@
 use plugin_api::abi::DType;
 use telos::device::Device;
 use telos::families::NAMES;
-use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, Recompute};
+use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, Recompute, kept_bytes};
 
 use crate::support::{Packed, RECOMPUTES, backends, close, device, gradient, perturb, session, tiny};
 
@@ -81,6 +81,38 @@ fn memory_shrinks_from_keeping_all_to_recomputing_all_to_keeping_nothing() {
     // Ids, positions, offsets and the hidden states; no prompts, which a causal model does not read.
     assert_eq!(nothing, 4);
     assert!(nothing < all && all < auto && auto < none, "{nothing} {all} {auto} {none}");
+}
+
+/// Catches a norm after a branch that is not counted, one before it that a family lacks and that is counted, and the stream between
+/// parallel branches, which is not kept.
+#[test]
+fn the_activations_of_a_layer_take_the_bytes_that_are_counted() {
+    for (family, other) in NAMES.iter().flat_map(|family| [(family, false), (family, true)]) {
+        let device = device("reference");
+        // Numbers of elements that the pool does not round up.
+        let packed = Packed::new(&vec![(0..8).collect::<Vec<i32>>(); 4]);
+        let kept = |layers: u64| {
+            let mut config = tiny(family, other);
+            (config.layers, config.ropes.rotated) = (layers, Vec::new());
+            config.windows.clear();
+            let model = Model::init(&device, config.clone(), 3).unwrap();
+            let before = device.memory().in_use;
+            let _forward = model.forward(packed.view(), Keep::ForBackward(Recompute::None)).unwrap();
+            (config.clone(), device.memory().in_use - before, kept_bytes(&config, DType::F64))
+        };
+        let ((config, one, counted), (_, two, twice)) = (kept(1), kept(2));
+        let names = &config.family.names;
+        let norms = [names.norm1, names.norm2, names.post1, names.post2].into_iter().flatten().count() as u64;
+        let of_heads = match (names.head_norms, config.family.wide_head_norms) {
+            (None, _) => 0,
+            (Some(_), true) => 2,
+            (Some(_), false) => config.heads + config.kv_heads,
+        };
+        let small = 8 * (config.heads + 2 * (norms + of_heads));
+        let tokens = packed.tokens.len() as u64;
+        assert_eq!(two - one, tokens * (twice - counted + small), "{family}, {other}");
+        assert_eq!(twice, 2 * counted);
+    }
 }
 
 /// Catches buffers that leak or are allocated again in every step.

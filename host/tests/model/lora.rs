@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use telos::device::Buffer;
 use telos::families::NAMES;
 use telos::generate::{GenerateOptions, generate};
 use telos::model::adapter::{ALL_LINEAR, Settings};
@@ -169,16 +170,17 @@ fn a_fresh_adapter_gives_the_bits_of_its_base() {
 #[test]
 fn gotcha_38_gradients_of_factors_agree_with_finite_differences() {
     let (batch, h) = (batch(), 1e-5);
-    for (family, targets) in [
-        ("llama", &[ALL_LINEAR][..]),
+    let all: Vec<(&str, &[&str])> = NAMES.iter().map(|family| (*family, &[ALL_LINEAR][..])).collect();
+    let some: [(&str, &[&str]); 4] = [
         ("llama", &["k_proj", "down_proj"]),
         ("llama", &["q_proj", "v_proj", "up_proj"]),
         ("gpt2", &["c_attn", "mlp.c_proj"]),
         ("phi3", &["qkv_proj"]),
-    ] {
+    ];
+    for (family, targets) in all.into_iter().chain(some) {
         let model = adapted("reference", family, targets, Outputs::BOTH);
-        let value = |model: &Model, grads| {
-            let forward = model.forward(batch.view(), Keep::ForBackward(Recompute::Auto)).unwrap();
+        let value = |model: &Model, recompute, grads: Option<&Buffer>| {
+            let forward = model.forward(batch.view(), Keep::ForBackward(recompute)).unwrap();
             let scalars = model.scalars(&forward).unwrap();
             let dscalars: Vec<f64> = (0..scalars.len()).map(|i| (i as f64).cos()).collect();
             let head = model.head_stats(&forward, &batch.request()).unwrap();
@@ -193,8 +195,13 @@ fn gotcha_38_gradients_of_factors_agree_with_finite_differences() {
             }
             sum
         };
-        let grads = model.flat_buffer().unwrap();
-        value(&model, Some(&grads));
+        let [grads, auto, none] = [Recompute::All, Recompute::Auto, Recompute::None].map(|recompute| {
+            let grads = model.flat_buffer().unwrap();
+            value(&model, recompute, Some(&grads));
+            grads
+        });
+        let bits = |grads: &Buffer| grads.download(0, grads.len()).unwrap();
+        assert!(bits(&grads) == bits(&auto) && bits(&grads) == bits(&none), "{family} {targets:?}");
         let learned = model.learned();
         assert!(learned.table.get("base_model.model.score.weight").is_some());
         for parameter in learned.table.parameters() {
@@ -203,7 +210,7 @@ fn gotcha_38_gradients_of_factors_agree_with_finite_differences() {
             for (i, own) in values.iter().enumerate() {
                 let at = |x: f64| {
                     learned.params.upload(parameter.offset + i as u64, &[x]).unwrap();
-                    value(&model, None)
+                    value(&model, Recompute::All, None)
                 };
                 let expected = (at(own + h) - at(own - h)) / (2.0 * h);
                 learned.params.upload(parameter.offset + i as u64, &[*own]).unwrap();
@@ -225,7 +232,7 @@ fn a_merged_model_and_a_saved_adapter_equal_the_adapted_one() {
             let bases = telos::model::open::Bases::default();
             let frozen = bases.load(&device(backend), base.path()).unwrap();
             let mut model = frozen.adapted(Outputs::TOKENS, settings(&[ALL_LINEAR]), 9).unwrap();
-            model.name_base(&base.path().display().to_string());
+            model.name_base(base.path());
             perturb(&model);
             let wanted = logits(&model, &batch());
             assert!(wanted != logits(&frozen, &batch()), "the adapter does something");
@@ -243,6 +250,23 @@ fn a_merged_model_and_a_saved_adapter_equal_the_adapted_one() {
             assert_eq!(answer(&model), answer(&model.merged().unwrap()), "{family} on {backend}");
         }
     }
+}
+
+/// Catches frozen weights that stay on the device after their last model was dropped, and ones that are dropped under a model.
+#[test]
+fn frozen_weights_go_with_their_last_model() {
+    let (device, folder) = (device("candle kernels"), tempfile::tempdir().unwrap());
+    Model::init(&device, tiny("llama", false), 5).unwrap().save(folder.path()).unwrap();
+    let bases = telos::model::open::Bases::default();
+    let before = device.memory().in_use;
+    let model = bases.load(&device, folder.path()).unwrap().adapted(Outputs::TOKENS, settings(&["q_proj"]), 1).unwrap();
+    bases.drop_unused();
+    assert!(bases.find(&device, folder.path()).is_some());
+    assert!(logits(&model, &batch()).iter().all(|logit| logit.is_finite()));
+    drop(model);
+    bases.drop_unused();
+    assert!(bases.find(&device, folder.path()).is_none());
+    assert_eq!(device.memory().in_use, before);
 }
 
 /// Catches frozen weights that are loaded for each model, and an adapter that computes for another model of the same weights.

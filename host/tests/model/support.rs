@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use telos::device::{Buffer, Device};
 use telos::families;
 use telos::families::NAMES;
-use telos::families::family::{Bias, Mlp, Residual};
+use telos::families::family::{Bias, Mlp, Residual, Windows};
 use telos::model::{BatchView, Cotangents, HeadRequest, Keep, Model, ModelConfig, Recompute};
 use telos::plugins::Registry;
 
@@ -171,8 +171,8 @@ pub fn gradient(model: &Model, batch: &Packed, recompute: Recompute, fused: bool
     (loss, grads)
 }
 
-/// A small config of a family. `other_options` inverts the tying, gives biases to a family that may have them, and another GELU
-/// to a plain feed-forward block.
+/// A small config of a family, whose windows are shorter than the sequences of tests. `other_options` inverts the tying, gives biases
+/// to a family that may have them, and another GELU to a plain feed-forward block.
 pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
     let family = families::find(family).unwrap();
     let (keys, defaults) = (&family.keys, &family.defaults);
@@ -198,7 +198,19 @@ pub fn tiny(family: &str, other_options: bool) -> ModelConfig {
     if let Residual::Configured { default } = family.residual {
         config["use_parallel_residual"] = json!(default != other_options);
     }
-    ModelConfig::parse(&config.to_string(), "tiny").unwrap()
+    if family.rope.skips_layers {
+        config["no_rope_layers"] = json!([1, 0]);
+    }
+    if family.windows != Windows::Never {
+        config["sliding_window"] = json!(3);
+        config["use_sliding_window"] = json!(true);
+    }
+    if !matches!(family.windows, Windows::Never | Windows::EveryLayer { .. }) {
+        config["layer_types"] = json!(["full_attention", "sliding_attention"]);
+    }
+    let config = ModelConfig::parse(&config.to_string(), "tiny").unwrap();
+    assert_eq!(config.windows.contains(&3), family.windows != Windows::Never, "{}", family.model_type);
+    config
 }
 
 /// Moves every parameter off its initial value, so that norms and biases matter.

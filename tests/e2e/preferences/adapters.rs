@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::support::{
-    experiments::{DPO, PPO, REWARD, SHARED, lab, write},
+    experiments::{DPO, PPO, REWARD, SHARED, lab, rows, write},
     lab::{Lab, ROWS},
 };
 
@@ -127,6 +129,144 @@ fn policy_critic_and_reward_model_share_one_base() {
         let critic = lab.at("runs/tiny/checkpoints/step-00000004/critic");
         assert!(critic.join("adapter_model.safetensors").exists() && !critic.join("model.safetensors").exists());
     }
+}
+
+/// Moves a folder's content into a new folder, so that no absolute path in it is valid.
+fn moved(lab: &Lab) -> Lab {
+    let other = Lab::new();
+    for entry in fs::read_dir(lab.path()).expect("a folder") {
+        let name = entry.expect("an entry").file_name();
+        fs::rename(lab.path().join(&name), other.path().join(&name)).expect("moved");
+    }
+    other
+}
+
+/// Copies the adapter of a run's checkpoint to `folder` as PEFT writes one, with these keys.
+fn as_peft(lab: &Lab, checkpoint: &str, folder: &str, keys: &[(&str, Value)]) {
+    fs::create_dir_all(lab.at(folder)).expect("created");
+    let at = |name: &str| lab.at(&format!("{checkpoint}/{name}"));
+    fs::copy(at("adapter_model.safetensors"), lab.at(&format!("{folder}/adapter_model.safetensors"))).expect("copied");
+    let text = fs::read(at("adapter_config.json")).expect("read");
+    let mut config: Value = serde_json::from_slice(&text).expect("JSON");
+    keys.iter().for_each(|(key, value)| config[*key] = value.clone());
+    lab.write(&format!("{folder}/adapter_config.json"), config.to_string());
+}
+
+/// Catches a reward adapter whose head starts again at zero, that is trained as a language model or generates, and one whose scores are
+/// forgotten; also where it is the adapter of an earlier stage.
+#[test]
+fn an_adapter_is_what_its_own_config_says() {
+    let lab = adapted(REWARD);
+    lab.run(&[]).succeeds();
+    fs::rename(lab.at("runs/tiny"), lab.at("runs/rm")).expect("renamed");
+    let model = format!("{ADAPTED}adapter = \"runs/rm\"\n");
+    lab.write("tiny.toml", format!("{model}{ROWS}{SHARED}{REWARD}"));
+    lab.run(&["train.steps=2"]).succeeds();
+    let loss = lab.tiny_run().train("loss")[0];
+    assert!(loss < std::f64::consts::LN_2 - 0.1, "{loss}: the head starts as it was trained");
+    lab.write("dpo.toml", format!("{model}{ROWS}{SHARED}{DPO}[reference]\nadapter = \"off\"\n"));
+    let refused = ["model.adapter", "reward model or critic", "no language-model head"];
+    lab.ask(&["run", "dpo.toml"]).refuses(2, &refused);
+    let stage = |name: &str, rest: &str, objective: &str| {
+        format!("[[stage]]\nname = \"{name}\"\n{rest}\ntrain.steps = 2\n{objective}\n")
+    };
+    let common = SHARED.to_owned() + "[train]\nbatch = { pairs = 8 }\n";
+    let first = stage("a", "model.lora.rank = 2", "objective.plugin = \"reward\"");
+    for (objective, passes) in [("reward", true), ("dpo", false)] {
+        let reference = if passes { "" } else { "reference.adapter = \"off\"" };
+        let second = stage(
+            "b",
+            &format!("model.adapter = \"stage:a\"\n{reference}"),
+            &format!("objective.plugin = \"{objective}\""),
+        );
+        lab.write("pipe.toml", format!("{ADAPTED}{ROWS}{common}{first}{second}"));
+        let answer = lab.ask(&["check", "pipe.toml"]);
+        match passes {
+            true => answer.succeeds(),
+            false => answer.refuses(2, &refused),
+        };
+    }
+}
+
+/// Catches an adapter that was trained with another mask than the objective's, whose mask is taken from its base.
+#[test]
+fn an_adapter_keeps_its_attention_mask() {
+    let lab = adapted(
+        "[objective]\nplugin = \"sft\"\nattention = \"prefix\"\n[train]\nsteps = 2\nbatch = { sequences = 4 }\n",
+    );
+    lab.write("rows.jsonl", rows(60).replace("\"chosen\"", "\"completion\""));
+    lab.run(&[]).succeeds();
+    let plain = "[objective]\nplugin = \"sft\"\n[train]\nsteps = 2\nbatch = { sequences = 4 }\n";
+    lab.write("more.toml", format!("{ADAPTED}adapter = \"runs/tiny\"\n{ROWS}{SHARED}{plain}"));
+    let refused = ["model.adapter", "attention mask prefix"];
+    lab.ask(&["run", "more.toml"]).refuses(2, &refused);
+    lab.ask(&["run", "more.toml", "--set", "objective.attention=prefix"]).succeeds();
+}
+
+/// Catches a merged model that can be named only by the number of its step, and one that the check of a pipeline takes for an adapter.
+#[test]
+fn the_merged_model_of_a_run_or_stage_is_named_by_its_pointer() {
+    let lab = adapted(DPO);
+    lab.run(&["reference.adapter=off", "train.steps=2"]).succeeds();
+    let merged = "runs/tiny/checkpoints/LATEST/merged";
+    lab.ask(&["generate", merged, "--prompt", "3? "]).refuses(2, &["has no folder merged", "checkpoint.merged = true"]);
+    fs::remove_dir_all(lab.at("runs/tiny")).expect("removed");
+    lab.run(&["reference.adapter=off", "train.steps=2", "checkpoint.merged=true"]).succeeds();
+    lab.ask(&["generate", merged, "--prompt", "3? ", "--max-tokens", "2"]).succeeds();
+    let stages = "[[stage]]\nname = \"a\"\nmodel.lora.rank = 2\nreference.adapter = \"off\"\ntrain.steps = 2\n\
+                  checkpoint.merged = true\n[[stage]]\nname = \"b\"\nmodel.from = \"stage:a/merged\"\ntrain.steps = 2\n";
+    let text = format!("{ADAPTED}{ROWS}{SHARED}{}", DPO.replace("steps = 20\n", ""));
+    lab.write("pipe.toml", format!("{text}{stages}"));
+    lab.ask(&["check", "pipe.toml"]).succeeds();
+    lab.ask(&["run", "pipe.toml"]).succeeds();
+    lab.write("pipe.toml", format!("{text}{}", stages.replace("checkpoint.merged = true\n", "")));
+    lab.ask(&["check", "pipe.toml"]).refuses(2, &["stage `a` merges no adapter", "checkpoint.merged = true"]);
+}
+
+/// Catches a run that cannot be resumed, or a critic's adapter that cannot be opened, once their folders were moved.
+#[test]
+fn moved_runs_of_adapters_are_resumed() {
+    for (objective, sets) in
+        [(PPO, &["reference.adapter=off"][..]), (DPO, &["reference.adapter=start", "reference.average=0.9"])]
+    {
+        let lab = adapted(objective);
+        lab.run(&[sets, &["train.steps=4", "checkpoint.every=2"]].concat()).succeeds();
+        let lab = moved(&lab);
+        lab.resume(&[sets, &["train.steps=6", "checkpoint.every=2"]].concat()).succeeds();
+        assert_eq!(lab.tiny_run().train("loss").len(), 6);
+    }
+}
+
+/// Catches a base that is not there and is replaced without a note, an error that does not say what is missing, and a pattern of
+/// targets that only a run accepts.
+#[test]
+fn an_adapter_without_its_base_is_put_over_model_from() {
+    let lab = adapted(DPO);
+    lab.run(&["reference.adapter=off", "train.steps=4"]).succeeds();
+    let keys = [
+        ("base_model_name_or_path", "/nowhere/base".into()),
+        ("target_modules", ".*(q|v)_proj|.*mlp.*|.*[ko]_proj".into()),
+    ];
+    as_peft(&lab, "runs/tiny/checkpoints/step-00000004", "peft", &keys);
+    lab.write(
+        "more.toml",
+        format!("{ADAPTED}adapter = \"peft\"\n{ROWS}{SHARED}{DPO}[reference]\nadapter = \"start\"\n"),
+    );
+    let answer = lab.ask(&["run", "more.toml", "--set", "train.steps=2"]);
+    answer.succeeds();
+    for part in ["model.adapter: peft was trained on /nowhere/base, which is not on this machine", "runs/base"] {
+        assert!(answer.err.contains(part), "{answer:#?}");
+    }
+    lab.ask(&["generate", "peft", "--prompt", "3? "])
+        .refuses(2, &["base_model_name_or_path", "/nowhere/base", "set it to"]);
+    let stage = "[[stage]]\nname = \"a\"\ntrain.steps = 2\n[[stage]]\nname = \"b\"\nmodel.adapter = \"stage:a\"\ntrain.steps = 2\n";
+    let text = fs::read_to_string(lab.at("more.toml"))
+        .expect("read")
+        .replace("steps = 20\n", "")
+        .replace("adapter = \"peft\"\n", "");
+    lab.write("pipe.toml", format!("{text}{}", stage.replacen("train", "model.adapter = \"peft\"\ntrain", 1)));
+    lab.ask(&["check", "pipe.toml"]).succeeds();
+    lab.ask(&["run", "pipe.toml"]).succeeds();
 }
 
 /// Catches settings that are dropped in silence.

@@ -19,6 +19,7 @@ use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
 use crate::keys::tree::{Entry, Node, Value, join};
 use crate::runs::folder::own_file;
 use merge::{each_text, leaves_of, merged, split, take};
+pub use references::Which;
 use references::{referenced_stage, stage_and_key};
 
 /// Prefix of a value that names a stage.
@@ -56,8 +57,8 @@ pub struct StageModel {
     pub stage: usize,
     /// The key that names it, such as `model.from`.
     pub key: String,
-    /// Whether it refers to the best checkpoint instead of the last one.
-    pub best: bool,
+    /// Which of the stage's models it is.
+    pub which: Which,
 }
 
 impl Pipeline {
@@ -288,11 +289,9 @@ impl Pipeline {
         each_text(&mut root, "", &mut |key, text, place| {
             let Some(wanted) = text.strip_prefix(REFERENCE).filter(|_| !key.starts_with("sample.")) else { return };
             match referenced_stage(&self.names(), index, wanted) {
-                Ok((stage, best)) => {
-                    let folder = self.stage_folder(stage);
-                    let path = if best { folder.join("checkpoints").join("BEST") } else { folder };
-                    *text = path.to_string_lossy().into_owned();
-                    inputs.push(StageModel { stage, key: key.to_owned(), best });
+                Ok((stage, which)) => {
+                    *text = which.path(&self.stage_folder(stage)).to_string_lossy().into_owned();
+                    inputs.push(StageModel { stage, key: key.to_owned(), which });
                 }
                 Err(message) => mistakes.push(Mistake::new(place.clone(), key, message)),
             }

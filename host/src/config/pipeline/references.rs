@@ -1,13 +1,47 @@
 //! Names of stages in values and in overrides.
 
-use crate::keys::mistake::suggestion;
+use std::path::{Path, PathBuf};
 
-/// Returns the stage that `NAME` or `NAME/best` after `stage:` refers to in stage `index` of `names`, and whether its best checkpoint
-/// is meant.
+use crate::keys::mistake::suggestion;
+use crate::runs::checkpoint::find::{BEST, LATEST, MERGED};
+
+/// Which model of an earlier stage is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Its last checkpoint.
+    Last,
+    /// Its best checkpoint.
+    Best,
+    /// The adapter of its last checkpoint merged into its base.
+    Merged,
+}
+
+impl Which {
+    /// Returns the path of the model in the folder of the stage.
+    pub fn path(self, folder: &Path) -> PathBuf {
+        match self {
+            Which::Last => folder.to_owned(),
+            Which::Best => folder.join("checkpoints").join(BEST),
+            Which::Merged => folder.join("checkpoints").join(LATEST).join(MERGED),
+        }
+    }
+
+    /// The end of a reference to it.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Which::Last => "",
+            Which::Best => "/best",
+            Which::Merged => "/merged",
+        }
+    }
+}
+
+/// Returns the stage that `NAME`, `NAME/best` or `NAME/merged` after `stage:` refers to in stage `index` of `names`, and which of its
+/// models is meant.
 ///
 /// # Errors
 /// A message for a name that is not that of an earlier stage, or for another checkpoint.
-pub fn referenced_stage(names: &[&str], index: usize, wanted: &str) -> Result<(usize, bool), String> {
+pub fn referenced_stage(names: &[&str], index: usize, wanted: &str) -> Result<(usize, Which), String> {
     let (name, which) = wanted.split_once('/').unwrap_or((wanted, "latest"));
     let stage = match names.iter().position(|stage| *stage == name) {
         Some(stage) if stage < index => stage,
@@ -28,9 +62,12 @@ pub fn referenced_stage(names: &[&str], index: usize, wanted: &str) -> Result<(u
         }
     };
     match which {
-        "latest" => Ok((stage, false)),
-        "best" => Ok((stage, true)),
-        other => Err(format!("\"{other}\" is not a checkpoint; write \"stage:{name}\" or \"stage:{name}/best\"")),
+        "latest" => Ok((stage, Which::Last)),
+        "best" => Ok((stage, Which::Best)),
+        MERGED => Ok((stage, Which::Merged)),
+        other => Err(format!(
+            "\"{other}\" is not a checkpoint; write \"stage:{name}\" or \"stage:{name}/best\" (of an adapter also \"stage:{name}/merged\")"
+        )),
     }
 }
 

@@ -16,7 +16,8 @@ use crate::model::shape::fresh::Shape;
 table! {
     /// the model to train: `from` an existing model, or a shape with fresh weights
     pub struct Written at "model": Form::Table, example { layers = 4, dim = 128, heads = 4, context = 256 } {
-        /// a run, a checkpoint, a Hugging Face folder, a GGUF file or a model of the hub (hf:org/name@revision) to start from
+        /// a run, a checkpoint, a Hugging Face folder, a GGUF file or a model of the hub (hf:org/name@revision) to start from; of an
+        /// adapter its base, with the adapter in model.adapter
         from: String, Form::Text, example "runs/base";
         /// an adapter of model.from that training continues from: a run with model.lora, one of its checkpoints, or a folder that PEFT
         /// has written; rank, scale and targets are its own

@@ -5,7 +5,7 @@ use super::specs;
 use crate::config::draft::{Loaded, Slot};
 use crate::config::experiment;
 use crate::config::overrides::Override;
-use crate::config::pipeline::{Pipeline, StageModel};
+use crate::config::pipeline::{Pipeline, StageModel, Which};
 use crate::error::Result;
 use crate::keys::tree;
 
@@ -117,18 +117,21 @@ fn stages_extend_shared_tables_key_by_key() {
 #[test]
 fn a_stage_reference_becomes_the_path_of_its_run() {
     let all = pipeline(GOOD, &["stage.sft.sample.prompts=[\"stage:pre\"]", "runs_dir=r"]);
-    let inputs = |best| vec![StageModel { stage: 0, key: "model.from".into(), best }];
-    assert_eq!(all.stages()[1].inputs, inputs(false));
+    let inputs = |which| vec![StageModel { stage: 0, key: "model.from".into(), which }];
+    assert_eq!(all.stages()[1].inputs, inputs(Which::Last));
     let sft = &finish(&all).unwrap()[1].experiment;
     assert_eq!(sft.model, experiment::Model::From { from: "r/pipe/pre".into(), adapter: None, lora: None });
     assert_eq!(sft.sample.as_ref().unwrap().prompts, ["stage:pre"]);
     let all = pipeline(&GOOD.replace("stage:pre", "stage:pre/best"), &[]);
-    assert_eq!(all.stages()[1].inputs, inputs(true));
+    assert_eq!(all.stages()[1].inputs, inputs(Which::Best));
     let sft = &finish(&all).unwrap()[1].experiment;
     assert_eq!(
         sft.model,
         experiment::Model::From { from: "runs/pipe/pre/checkpoints/BEST".into(), adapter: None, lora: None }
     );
+    let all = pipeline(&GOOD.replace("stage:pre", "stage:pre/merged"), &[]);
+    let experiment::Model::From { from, .. } = finish(&all).unwrap()[1].experiment.model.clone() else { panic!() };
+    assert_eq!(from, "runs/pipe/pre/checkpoints/LATEST/merged");
 }
 
 #[test]
@@ -140,7 +143,10 @@ fn references_to_invalid_stages_are_refused() {
     from("stage:per", "there is no stage `per` before this one; did you mean `pre`?");
     from("stage:xyz", "there is no stage `xyz` before this one; valid: `pre`");
     from("stage:sft", "stage `sft` is this one; only earlier stages can be used: `pre`");
-    from("stage:pre/last", "\"last\" is not a checkpoint; write \"stage:pre\" or \"stage:pre/best\"");
+    from(
+        "stage:pre/last",
+        "\"last\" is not a checkpoint; write \"stage:pre\" or \"stage:pre/best\" (of an adapter also \"stage:pre/merged\")",
+    );
     changed(
         "model = { layers = 2, dim = 32, heads = 4, context = 64 }",
         "model = { from = \"stage:sft\" }",

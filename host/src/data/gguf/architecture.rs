@@ -26,42 +26,35 @@ pub struct Architecture {
     pub names: &'static [(&'static str, &'static str)],
     /// Start of the Hugging Face names of a layer's tensors, before its number.
     pub layer: &'static str,
-    /// Names of a layer's tensors.
-    pub layer_names: &'static [(&'static str, &'static str)],
+    /// Names of a layer's tensors, in groups.
+    pub layer_names: &'static [&'static [(&'static str, &'static str)]],
 }
 
 const LLAMA_NAMES: &[(&str, &str)] =
     &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
-const LLAMA_LAYER: &[(&str, &str)] = &[
-    ("attn_norm", "input_layernorm"),
+/// The linear maps of a layer, and the norms of queries and keys.
+const MAPS: &[(&str, &str)] = &[
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
     ("attn_v", "self_attn.v_proj"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
     ("attn_output", "self_attn.o_proj"),
-    ("ffn_norm", "post_attention_layernorm"),
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
 ];
 
-const GEMMA_LAYER: &[(&str, &str)] = &[
-    ("attn_norm", "input_layernorm"),
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_q_norm", "self_attn.q_norm"),
-    ("attn_k_norm", "self_attn.k_norm"),
-    ("attn_output", "self_attn.o_proj"),
-    ("post_attention_norm", "post_attention_layernorm"),
-    ("ffn_norm", "pre_feedforward_layernorm"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-    ("post_ffw_norm", "post_feedforward_layernorm"),
-];
+/// The norms before both branches.
+const BEFORE: &[(&str, &str)] = &[("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")];
+
+/// The norms after both branches.
+const AFTER: &[(&str, &str)] =
+    &[("post_attention_norm", "post_attention_layernorm"), ("post_ffw_norm", "post_feedforward_layernorm")];
+
+const GEMMA_LAYER: &[&[(&str, &str)]] =
+    &[MAPS, AFTER, &[("attn_norm", "input_layernorm"), ("ffn_norm", "pre_feedforward_layernorm")]];
 
 const LLAMA: Architecture = Architecture {
     name: "llama",
@@ -73,7 +66,7 @@ const LLAMA: Architecture = Architecture {
     by_head: false,
     names: LLAMA_NAMES,
     layer: "model.layers.",
-    layer_names: LLAMA_LAYER,
+    layer_names: &[MAPS, BEFORE],
 };
 
 /// Every architecture that is read. Mistral's files have the name "llama".
@@ -87,12 +80,13 @@ pub const ALL: &[Architecture] = &[
         class: "Phi3ForCausalLM",
         pairs: false,
         layer_names: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_qkv", "self_attn.qkv_proj"),
-            ("attn_output", "self_attn.o_proj"),
-            ("ffn_norm", "post_attention_layernorm"),
-            ("ffn_up", "mlp.gate_up_proj"),
-            ("ffn_down", "mlp.down_proj"),
+            BEFORE,
+            &[
+                ("attn_qkv", "self_attn.qkv_proj"),
+                ("attn_output", "self_attn.o_proj"),
+                ("ffn_up", "mlp.gate_up_proj"),
+                ("ffn_down", "mlp.down_proj"),
+            ],
         ],
         ..LLAMA
     },
@@ -120,19 +114,7 @@ pub const ALL: &[Architecture] = &[
         model_type: "olmo2",
         class: "Olmo2ForCausalLM",
         pairs: false,
-        layer_names: &[
-            ("attn_q", "self_attn.q_proj"),
-            ("attn_k", "self_attn.k_proj"),
-            ("attn_v", "self_attn.v_proj"),
-            ("attn_q_norm", "self_attn.q_norm"),
-            ("attn_k_norm", "self_attn.k_norm"),
-            ("attn_output", "self_attn.o_proj"),
-            ("post_attention_norm", "post_attention_layernorm"),
-            ("ffn_gate", "mlp.gate_proj"),
-            ("ffn_up", "mlp.up_proj"),
-            ("ffn_down", "mlp.down_proj"),
-            ("post_ffw_norm", "post_feedforward_layernorm"),
-        ],
+        layer_names: &[MAPS, AFTER],
         ..LLAMA
     },
     Architecture {
@@ -150,12 +132,13 @@ pub const ALL: &[Architecture] = &[
         ],
         layer: "gpt_neox.layers.",
         layer_names: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_qkv", "attention.query_key_value"),
-            ("attn_output", "attention.dense"),
-            ("ffn_norm", "post_attention_layernorm"),
-            ("ffn_up", "mlp.dense_h_to_4h"),
-            ("ffn_down", "mlp.dense_4h_to_h"),
+            BEFORE,
+            &[
+                ("attn_qkv", "attention.query_key_value"),
+                ("attn_output", "attention.dense"),
+                ("ffn_up", "mlp.dense_h_to_4h"),
+                ("ffn_down", "mlp.dense_4h_to_h"),
+            ],
         ],
     },
     Architecture {
@@ -173,14 +156,14 @@ pub const ALL: &[Architecture] = &[
             ("output", "lm_head"),
         ],
         layer: "transformer.h.",
-        layer_names: &[
+        layer_names: &[&[
             ("attn_norm", "ln_1"),
             ("attn_qkv", "attn.c_attn"),
             ("attn_output", "attn.c_proj"),
             ("ffn_norm", "ln_2"),
             ("ffn_up", "mlp.c_fc"),
             ("ffn_down", "mlp.c_proj"),
-        ],
+        ]],
     },
 ];
 
@@ -217,7 +200,8 @@ impl Architecture {
         match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             Some((number, rest)) => {
                 number.parse::<u32>().ok().filter(|parsed| parsed.to_string() == number)?;
-                Some(format!("{}{number}.{}", self.layer, find(self.layer_names, rest)?))
+                let found = self.layer_names.iter().find_map(|names| find(names, rest))?;
+                Some(format!("{}{number}.{found}", self.layer))
             }
             None => find(self.names, name),
         }

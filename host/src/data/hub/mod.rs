@@ -98,6 +98,18 @@ pub fn shown(path: &Path) -> String {
     name.unwrap_or_else(|| path.display().to_string())
 }
 
+/// Returns the name of a path in the hub's cache, with the commit as its revision; `None` for other paths.
+pub fn named(path: &Path) -> Option<Id> {
+    let resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);
+    resolved.iter().find_map(|(key, known)| named_in(path, key, known))
+}
+
+fn named_in(path: &Path, key: &str, known: &Resolved) -> Option<Id> {
+    let rest = path.strip_prefix(known.snapshot.as_ref()?).ok()?.to_string_lossy();
+    let id = Id::parse(key, Kind::Model).ok()??;
+    Some(Id { path: (!rest.is_empty()).then(|| rest.into_owned()), revision: known.commit.clone(), ..id })
+}
+
 /// Returns the commits of all names of the hub in an experiment.
 pub fn commits_of(experiment: &Value) -> BTreeMap<String, String> {
     let resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);

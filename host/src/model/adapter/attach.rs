@@ -1,9 +1,12 @@
 //! An adapter over a model's frozen weights. Several models may share the weights; each has an adapter of its own, or none.
 
+use std::path::Path;
+
 use plugin_api::backend::ops::Cast;
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::model::adapter::base::Base;
 use crate::model::adapter::{Adapter, Factors, Settings};
 use crate::model::compute::projection::{Branches, Outer, Projection};
 use crate::model::loaded::{Layer, Model};
@@ -84,9 +87,9 @@ impl Model {
     }
 
     /// Sets the place of the frozen weights that the adapter's files name.
-    pub fn name_base(&mut self, base: &str) {
+    pub fn name_base(&mut self, base: &Path) {
         if let Some(adapter) = &mut self.adapter {
-            base.clone_into(&mut adapter.base);
+            adapter.base = Base::of(base);
         }
     }
 

@@ -4,17 +4,20 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::data::Inputs;
 use crate::error::{Error, Result};
+use crate::model::adapter::base::Base;
 use crate::model::adapter::{ALL_LINEAR, Settings};
 pub use crate::model::files::weights::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};
 use crate::model::shape::config::{CONFIG_FILE, ModelConfig, Outputs};
-use crate::model::shape::keys::read_text;
+use crate::model::shape::keys::{Reader, read_text};
 
 /// File name of the config of an adapted model. It is not `config.json`, because transformers searches whole weights beside that.
 pub const ADAPTED_CONFIG: &str = "telos_config.json";
+/// PEFT's task of a language model.
+const LANGUAGE_MODEL: &str = "CAUSAL_LM";
 /// The module of a scalar head, in PEFT's list of modules that are saved whole.
 const SCORE: &str = "score";
 /// Highest rank that is read.
@@ -48,10 +51,10 @@ pub struct AdapterConfig {
     pub settings: Settings,
     /// Whether the file may have factors for some of its targets only.
     pub partial: bool,
-    /// Place of the base model: a folder, or a name on the Hugging Face hub.
-    pub base: String,
-    /// Whether it has a scalar head.
-    pub scalar: bool,
+    /// Place of the base model.
+    pub base: Base,
+    /// Its outputs, if it has a scalar head; else they are those of its base.
+    pub outputs: Option<Outputs>,
     /// Notes for the user about keys that have no effect here.
     pub notes: Vec<String>,
 }
@@ -64,7 +67,7 @@ pub fn base_of(folder: &Path) -> Result<PathBuf> {
     if !is_adapter(folder) {
         return Ok(folder.to_owned());
     }
-    AdapterConfig::read(folder)?.base_folder(folder)
+    AdapterConfig::read(folder)?.base.folder(folder)
 }
 
 impl AdapterConfig {
@@ -91,42 +94,33 @@ impl AdapterConfig {
         let Value::Object(map) = value else {
             return Err(Error::request(format!("{file}: expected a JSON object")));
         };
-        Reader { file, map: &map }.config()
+        read(&Reader { file, map: &map })
     }
 
-    /// Returns the folder of the base model: a path from the current directory, else from the adapter's folder.
-    ///
-    /// # Errors
-    /// A request error if it does not exist.
-    pub fn base_folder(&self, folder: &Path) -> Result<PathBuf> {
-        let places = [PathBuf::from(&self.base), folder.join(&self.base)];
-        if let Some(base) = places.into_iter().find(|place| !self.base.is_empty() && place.is_dir()) {
-            return Ok(base);
-        }
-        let file = folder.join(ADAPTER_CONFIG);
-        let what = match self.base.as_str() {
-            "" => format!("{}: `base_model_name_or_path` names no base model", file.display()),
-            name => format!("{}: `base_model_name_or_path` is \"{name}\", and there is no such folder", file.display()),
-        };
-        Err(Error::request(what).with_hint("set it to the folder of the model that the adapter was trained on"))
+    /// Returns the config of a model with this adapter over weights with the config `base`.
+    fn over(&self, base: &ModelConfig) -> ModelConfig {
+        let mut config = base.clone();
+        config.outputs = self.outputs.unwrap_or(config.outputs);
+        config.notes.extend(self.notes.iter().cloned());
+        config
     }
 }
 
 /// Returns the config of the base of an adapter's folder.
 pub(in crate::model) fn model_config(folder: &Path, inputs: &mut Inputs) -> Result<ModelConfig> {
     let adapter = AdapterConfig::from_inputs(inputs)?;
-    let base = adapter.base_folder(folder)?;
+    let base = adapter.base.folder(folder)?;
     if is_adapter(&base) {
         let what = format!("{}: its base, {}, is an adapter too", folder.display(), base.display());
         return Err(Error::request(what)
-            .with_hint("set checkpoint.merged = true in its run, and name the folder merged of its checkpoint"));
+            .with_hint("set checkpoint.merged = true in its run, and name checkpoints/LATEST/merged of it"));
     }
-    let mut config = ModelConfig::from_folder(&base)?;
-    if adapter.scalar {
-        config.outputs = Outputs::SCALAR;
-    }
-    config.notes.extend(adapter.notes);
-    Ok(config)
+    Ok(adapter.over(&ModelConfig::from_folder(&base)?))
+}
+
+/// As [`model_config`], for a base with the config `base`, wherever the adapter's files say that it is.
+pub(in crate::model) fn config_over(base: &ModelConfig, inputs: &mut Inputs) -> Result<ModelConfig> {
+    Ok(AdapterConfig::from_inputs(inputs)?.over(base))
 }
 
 /// Whether the config of the model in this folder is that of an adapter's base.
@@ -134,109 +128,92 @@ pub(in crate::model) fn has_no_config(inputs: &Inputs) -> bool {
     !inputs.has(CONFIG_FILE) && inputs.has(ADAPTER_CONFIG)
 }
 
-struct Reader<'a> {
-    file: &'a str,
-    map: &'a Map<String, Value>,
+fn read(file: &Reader<'_>) -> Result<AdapterConfig> {
+    if file.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+        return Err(wrong(file, "peft_type", "\"LORA\", the only kind of adapter that is implemented"));
+    }
+    for (key, value) in file.map {
+        check(file, key, value)?;
+    }
+    let rank = file.get("r").and_then(Value::as_u64).filter(|rank| (1..=MOST_RANK).contains(rank));
+    let rank = rank.ok_or_else(|| wrong(file, "r", "a rank from 1"))?;
+    let alpha = file.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
+    let alpha = alpha.ok_or_else(|| wrong(file, "lora_alpha", "a number"))?;
+    let given = |key: &str| file.get(key).is_some_and(|value| !is_off(value));
+    let (targets, pattern) = targets(file)?;
+    let notes = file
+        .get("lora_dropout")
+        .filter(|value| value.as_f64() != Some(0.0))
+        .map(|value| format!("{}: `lora_dropout` = {value} has no effect: Telos trains without dropout", file.file));
+    let text = |key: &str| file.get(key).and_then(Value::as_str).map(str::to_owned);
+    let is_language_model = text("task_type").as_deref() == Some(LANGUAGE_MODEL);
+    Ok(AdapterConfig {
+        settings: Settings { rank, alpha, targets, rslora: file.flag("use_rslora", false)? },
+        partial: pattern || ["layers_to_transform", "exclude_modules", "layers_pattern"].into_iter().any(given),
+        base: Base { name: text("base_model_name_or_path").unwrap_or_default(), revision: text("revision") },
+        outputs: saved_whole(file)?.then_some(if is_language_model { Outputs::BOTH } else { Outputs::SCALAR }),
+        notes: notes.into_iter().collect(),
+    })
 }
 
-impl Reader<'_> {
-    fn config(&self) -> Result<AdapterConfig> {
-        if self.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-            return Err(self.wrong("peft_type", "\"LORA\", the only kind of adapter that is implemented"));
+/// Refuses a key that changes the function and is not implemented.
+fn check(file: &Reader<'_>, key: &str, value: &Value) -> Result<()> {
+    let known = match key {
+        "peft_type" | "r" | "lora_alpha" | "use_rslora" | "target_modules" | "base_model_name_or_path" => true,
+        "modules_to_save" | "lora_dropout" => true,
+        "bias" => value.is_null() || value.as_str() == Some("none"),
+        "init_lora_weights" => {
+            value.is_null() || value.is_boolean() || value.as_str().is_some_and(|init| INITS.contains(&init))
         }
-        for (key, value) in self.map {
-            self.check(key, value)?;
+        _ => HARMLESS.contains(&key) || is_off(value),
+    };
+    if known {
+        return Ok(());
+    }
+    let hint = match key {
+        "use_dora" => "DoRA rescales every row of the adapted weights, which the operations of backends do not compute",
+        "rank_pattern" | "alpha_pattern" => "all adapted linear maps must have the same rank and scale",
+        "bias" => "train the adapter with bias = \"none\"",
+        "init_lora_weights" => "this initialisation changes the base; convert the adapter with PEFT first",
+        _ => "merge the adapter with PEFT, and use the merged model",
+    };
+    Err(file.refuse(key, value).with_hint(hint))
+}
+
+/// Returns the targets, and whether they are a pattern instead.
+fn targets(file: &Reader<'_>) -> Result<(Vec<String>, bool)> {
+    let expected = || wrong(file, "target_modules", "a list of names, or a pattern");
+    match file.get("target_modules") {
+        Some(Value::String(all)) if all == ALL_LINEAR => Ok((vec![all.clone()], false)),
+        Some(Value::String(_)) => Ok((Vec::new(), true)),
+        Some(Value::Array(names)) if !names.is_empty() => {
+            let name = |name: &Value| name.as_str().map(str::to_owned).ok_or_else(expected);
+            Ok((names.iter().map(name).collect::<Result<_>>()?, false))
         }
-        let rank = self.get("r").and_then(Value::as_u64).filter(|rank| (1..=MOST_RANK).contains(rank));
-        let rank = rank.ok_or_else(|| self.wrong("r", "a rank from 1"))?;
-        let alpha = self.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
-        let alpha = alpha.ok_or_else(|| self.wrong("lora_alpha", "a number"))?;
-        let given = |key: &str| self.get(key).is_some_and(|value| !is_off(value));
-        let (targets, pattern) = self.targets()?;
-        let notes = self.get("lora_dropout").filter(|value| value.as_f64() != Some(0.0)).map(|value| {
-            format!("{}: `lora_dropout` = {value} has no effect: Telos trains without dropout", self.file)
-        });
-        Ok(AdapterConfig {
-            settings: Settings { rank, alpha, targets, rslora: self.flag("use_rslora")? },
-            partial: pattern || ["layers_to_transform", "exclude_modules", "layers_pattern"].into_iter().any(given),
-            base: self.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            scalar: self.saved_whole()?,
-            notes: notes.into_iter().collect(),
-        })
+        _ => Err(expected()),
     }
+}
 
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+/// Returns whether a scalar head is saved whole; refuses other modules.
+fn saved_whole(file: &Reader<'_>) -> Result<bool> {
+    let Some(value) = file.get("modules_to_save") else { return Ok(false) };
+    let names = value.as_array().ok_or_else(|| wrong(file, "modules_to_save", "null or a list of names"))?;
+    // PEFT adds both names for models that classify sequences; a model has one of them.
+    let known = |name: &&Value| name.as_str() == Some(SCORE) || name.as_str() == Some("classifier");
+    if let Some(other) = names.iter().find(|name| !known(name)) {
+        let what =
+            format!("{}: `modules_to_save` names {other}: modules trained as a whole are not implemented", file.file);
+        return Err(Error::request(what).with_hint(
+            "the exception is `score`, a scalar head; merge the adapter with PEFT, and use the merged model",
+        ));
     }
+    Ok(names.iter().any(|name| name.as_str() == Some(SCORE)))
+}
 
-    fn flag(&self, key: &str) -> Result<bool> {
-        match self.get(key) {
-            None => Ok(false),
-            Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, "true or false")),
-        }
-    }
-
-    /// Refuses a key that changes the function and is not implemented.
-    fn check(&self, key: &str, value: &Value) -> Result<()> {
-        let known = match key {
-            "peft_type" | "r" | "lora_alpha" | "use_rslora" | "target_modules" | "base_model_name_or_path" => true,
-            "modules_to_save" | "lora_dropout" => true,
-            "bias" => value.is_null() || value.as_str() == Some("none"),
-            "init_lora_weights" => {
-                value.is_null() || value.is_boolean() || value.as_str().is_some_and(|init| INITS.contains(&init))
-            }
-            _ => HARMLESS.contains(&key) || is_off(value),
-        };
-        if known {
-            return Ok(());
-        }
-        let hint = match key {
-            "use_dora" => {
-                "DoRA rescales every row of the adapted weights, which the operations of backends do not compute"
-            }
-            "rank_pattern" | "alpha_pattern" => "all adapted linear maps must have the same rank and scale",
-            "bias" => "train the adapter with bias = \"none\"",
-            "init_lora_weights" => "this initialisation changes the base; convert the adapter with PEFT first",
-            _ => "merge the adapter with PEFT, and use the merged model",
-        };
-        Err(Error::request(format!("{}: `{key}` = {value} is not implemented", self.file)).with_hint(hint))
-    }
-
-    /// Returns the targets, and whether they are a pattern instead.
-    fn targets(&self) -> Result<(Vec<String>, bool)> {
-        let expected = || self.wrong("target_modules", "a list of names, or a pattern");
-        match self.get("target_modules") {
-            Some(Value::String(all)) if all == ALL_LINEAR => Ok((vec![all.clone()], false)),
-            Some(Value::String(_)) => Ok((Vec::new(), true)),
-            Some(Value::Array(names)) if !names.is_empty() => {
-                let name = |name: &Value| name.as_str().map(str::to_owned).ok_or_else(expected);
-                Ok((names.iter().map(name).collect::<Result<_>>()?, false))
-            }
-            _ => Err(expected()),
-        }
-    }
-
-    /// Returns whether a scalar head is saved whole; refuses other modules.
-    fn saved_whole(&self) -> Result<bool> {
-        let Some(value) = self.get("modules_to_save") else { return Ok(false) };
-        let names = value.as_array().ok_or_else(|| self.wrong("modules_to_save", "null or a list of names"))?;
-        // PEFT adds both names for models that classify sequences; a model has one of them.
-        let known = |name: &&Value| name.as_str() == Some(SCORE) || name.as_str() == Some("classifier");
-        if let Some(other) = names.iter().find(|name| !known(name)) {
-            let what = format!(
-                "{}: `modules_to_save` names {other}: modules trained as a whole are not implemented",
-                self.file
-            );
-            return Err(Error::request(what).with_hint(
-                "the exception is `score`, a scalar head; merge the adapter with PEFT, and use the merged model",
-            ));
-        }
-        Ok(names.iter().any(|name| name.as_str() == Some(SCORE)))
-    }
-
-    fn wrong(&self, key: &str, expected: &str) -> Error {
-        let found = self.get(key).map_or("missing".to_owned(), |value| value.to_string());
-        Error::request(format!("{}: `{key}` is {found}, expected {expected}", self.file))
+fn wrong(file: &Reader<'_>, key: &str, expected: &str) -> Error {
+    match file.get(key) {
+        Some(value) => file.wrong(key, value, expected),
+        None => Error::request(format!("{}: `{key}` is missing, expected {expected}", file.file)),
     }
 }
 
@@ -251,11 +228,11 @@ fn is_off(value: &Value) -> bool {
 }
 
 /// Returns the file for these settings.
-pub(super) fn to_json(settings: &Settings, base: &str, outputs: Outputs, transposed: bool) -> Value {
+pub(super) fn to_json(settings: &Settings, base: &Base, outputs: Outputs, transposed: bool) -> Value {
     json!({
         "alpha_pattern": {},
         "auto_mapping": null,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base.name,
         "bias": "none",
         "fan_in_fan_out": transposed,
         "inference_mode": true,
@@ -268,9 +245,9 @@ pub(super) fn to_json(settings: &Settings, base: &str, outputs: Outputs, transpo
         "peft_type": "LORA",
         "r": settings.rank,
         "rank_pattern": {},
-        "revision": null,
+        "revision": base.revision,
         "target_modules": settings.targets,
-        "task_type": if outputs.tokens { "CAUSAL_LM" } else { "SEQ_CLS" },
+        "task_type": if outputs.tokens { LANGUAGE_MODEL } else { "SEQ_CLS" },
         "use_dora": false,
         "use_rslora": settings.rslora,
     })
@@ -332,15 +309,16 @@ mod tests {
     #[test]
     fn settings_are_those_of_the_file() {
         let plain = parse(&[]).unwrap();
-        assert_eq!((plain.settings.scale(), plain.partial, plain.scalar, plain.notes.len()), (2.0, false, false, 0));
+        assert_eq!((plain.settings.scale(), plain.partial, plain.outputs, plain.notes.len()), (2.0, false, None, 0));
         let stable = parse(&[("use_rslora", json!(true)), ("r", json!(4)), ("lora_dropout", json!(0.1))]).unwrap();
         assert_eq!((stable.settings.scale(), stable.notes.len()), (8.0, 1));
         let pattern = parse(&[("target_modules", json!(".*q_proj"))]).unwrap();
         assert!(pattern.partial && pattern.settings.targets.is_empty());
         assert!(parse(&[("layers_to_transform", json!([0]))]).unwrap().partial);
-        assert!(parse(&[("modules_to_save", json!(["classifier", "score"]))]).unwrap().scalar);
+        let scores = parse(&[("modules_to_save", json!(["classifier", "score"]))]).unwrap();
+        assert_eq!(scores.outputs, Some(Outputs::SCALAR));
         let again = to_json(&plain.settings, &plain.base, Outputs::BOTH, true).to_string();
         let again = AdapterConfig::parse(&again, "x").unwrap();
-        assert_eq!((again.settings, again.base.as_str(), again.scalar), (plain.settings, "base", true));
+        assert_eq!((again.settings, again.base, again.outputs), (plain.settings, plain.base, Some(Outputs::BOTH)));
     }
 }

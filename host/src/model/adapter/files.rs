@@ -10,23 +10,24 @@ use safetensors::tensor::Dtype;
 use crate::error::{Error, Result};
 use crate::model::adapter::config::{ADAPTED_CONFIG, ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, to_json};
 use crate::model::adapter::{Adapter, PREFIX, Settings, Shape, module, target_names};
+use crate::model::files::refusal::refusal;
 use crate::model::files::save::{stored_tensor, write_text};
 use crate::model::files::tensor_file::{TensorFile, write_tensors};
 use crate::model::loaded::Model;
 use crate::model::params::{Layout, SCALAR_HEAD};
 use crate::model::shape::config::{ModelConfig, Outputs};
 
-/// Maximum number of mistakes listed.
-const LISTED: usize = 20;
-
 impl Model {
-    /// Returns a model of the same frozen weights with the adapter in `folder`. A scalar head that the folder lacks starts as that of
-    /// the frozen weights, or at 0.
+    /// Returns a model of the same frozen weights with the adapter in `folder`, wherever its files say that these weights are. A scalar
+    /// head that the folder lacks starts as that of the frozen weights, or at 0.
     ///
     /// # Errors
-    /// A request error that lists every missing or extra tensor and every tensor of the wrong shape.
-    pub(crate) fn adapted_from(&self, config: &AdapterConfig, folder: &Path, outputs: Outputs) -> Result<Model> {
-        if outputs.tokens && !self.config.outputs.tokens {
+    /// A request error that lists every missing or extra tensor and every tensor of the wrong shape; an adapter of a reward model if
+    /// `outputs` needs a language model.
+    pub(crate) fn adapted_from(&self, folder: &Path, outputs: Outputs) -> Result<Model> {
+        let config = &AdapterConfig::read(folder)?;
+        let own = ModelConfig::of_adapter(folder, &self.config)?;
+        if outputs.tokens && !(self.config.outputs.tokens && own.outputs.tokens) {
             let what = format!("{} is a reward model or critic: it has no language-model head", folder.display());
             return Err(Error::request(what).with_hint("name the language model that it was trained from"));
         }
@@ -53,22 +54,14 @@ impl Model {
             mistakes.push(format!("`{theirs}` is extra: the settings describe no such tensor"));
         }
         if !mistakes.is_empty() {
-            return Err(refusal(&file, mistakes));
+            let what = format!("{}: the tensors do not fit {ADAPTER_CONFIG} and the base model", file.path().display());
+            return Err(refusal(what, mistakes));
         }
         // The scalar head starts as that of the frozen weights; the factors are all overwritten.
         let mut model = self.adapted(outputs, settings, 0)?;
-        if let Some(own) = ModelConfig::of_adapter(folder)? {
-            model.config.files = own.files;
-            model.config.notes = own.notes;
-            model.config.eos = own.eos;
-            model.config.generation = own.generation;
-            model.config.attention = own.attention;
-            if outputs.scalar {
-                (model.config.scores, model.config.segment_separator) = (own.scores, own.segment_separator);
-            }
-        }
+        model.config.take_from_adapter(own, outputs);
         let Some(adapter) = &mut model.adapter else { return Err(Error::run("an adapted model without an adapter")) };
-        config.base.clone_into(&mut adapter.base);
+        adapter.base = config.base.clone();
         for parameter in table.parameters() {
             let Some(theirs) = stored.get(&parameter.name) else { continue };
             let values = file.values(theirs)?;
@@ -116,6 +109,21 @@ fn by_own_name(file: &TensorFile, layout: &Layout, config: &ModelConfig) -> BTre
     file.names().into_iter().map(|name| (own(&name), name)).collect()
 }
 
+/// Returns the settings of the adapter in `folder` over a model with the config `base`; of a pattern, the names of the maps that have
+/// factors.
+///
+/// # Errors
+/// A request error for an adapter that cannot be read, or that has no factors of a map of the model.
+pub fn settings_of(folder: &Path, base: &ModelConfig) -> Result<Settings> {
+    let config = AdapterConfig::read(folder)?;
+    if !config.partial {
+        return Ok(config.settings);
+    }
+    let layout = Layout::new(base)?;
+    let file = TensorFile::open(&folder.join(ADAPTER_WEIGHTS))?;
+    settings(&config, &by_own_name(&file, &layout, base), &layout)
+}
+
 /// Returns the settings with the targets that the file has factors for.
 fn settings(config: &AdapterConfig, stored: &BTreeMap<String, String>, layout: &Layout) -> Result<Settings> {
     let mut settings = config.settings.clone();
@@ -133,14 +141,4 @@ fn settings(config: &AdapterConfig, stored: &BTreeMap<String, String>, layout: &
         }
     }
     Ok(settings)
-}
-
-fn refusal(file: &TensorFile, mistakes: Vec<String>) -> Error {
-    let rest = mistakes.len().saturating_sub(LISTED);
-    let mut lines: Vec<String> = mistakes.into_iter().take(LISTED).collect();
-    if rest > 0 {
-        lines.push(format!("... and {rest} more"));
-    }
-    let what = format!("{}: the tensors do not fit {ADAPTER_CONFIG} and the base model", file.path().display());
-    Error::request(what).with_details(lines)
 }

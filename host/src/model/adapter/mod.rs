@@ -4,6 +4,7 @@
 //! | file | job |
 //! |---|---|
 //! | `mod` | settings, the table of an adapter's parameters |
+//! | `base` | the place of its frozen weights |
 //! | `attach` | an adapter over a model's frozen weights |
 //! | `compute` | its products, forward and backward |
 //! | [`config`] | `adapter_config.json` as PEFT writes it |
@@ -14,6 +15,7 @@
 //! part of the adapter and trained as a whole.
 
 mod attach;
+mod base;
 mod compute;
 pub mod config;
 pub mod files;
@@ -61,8 +63,8 @@ pub(super) struct Factors {
 /// An adapter on a device.
 pub struct Adapter {
     pub(super) settings: Settings,
-    /// The frozen model's place, as `adapter_config.json` names it; empty if it has none.
-    pub(super) base: String,
+    /// The frozen model's place, as `adapter_config.json` names it.
+    pub(super) base: base::Base,
     pub(super) table: Table,
     pub(super) factors: Vec<Factors>,
     scalar: Option<usize>,
@@ -195,7 +197,7 @@ impl Adapter {
         device.call(&plugin_api::backend::ops::Fill { x: params.view(), value: 0.0 })?;
         let mixed = device.compute() != device.accumulator();
         let shadow = mixed.then(|| device.buffer(device.compute(), table.flat_len())).transpose()?;
-        Ok(Adapter { settings, base: String::new(), table, factors, scalar, params, shadow })
+        Ok(Adapter { settings, base: base::Base::default(), table, factors, scalar, params, shadow })
     }
 
     /// Its settings.

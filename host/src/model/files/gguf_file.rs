@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use half::{bf16, f16};
 
-use super::order::transposed;
+use super::order::{swapped, transposed};
 use crate::data::gguf::architecture::{self, Architecture, Change, ROTARY_FACTORS};
 use crate::data::gguf::header::{Gguf, TensorInfo, read_tensor};
 use crate::data::gguf::quants::{BF16, F16, F32, F64};
@@ -58,11 +58,6 @@ impl GgufFile {
             shape.reverse();
         }
         Some(shape)
-    }
-
-    /// The type of a tensor.
-    pub fn dtype(&self, name: &str) -> Option<String> {
-        self.info(name).map(|(_, info)| info.kind.name.to_owned())
     }
 
     /// The values of a tensor in the order of a Hugging Face file.
@@ -126,9 +121,7 @@ fn by_head(values: &[f64], heads: usize) -> Option<Vec<f64>> {
     if heads == 0 || !values.len().is_multiple_of(3 * heads) {
         return None;
     }
-    let block = values.len() / (3 * heads);
-    let of = |head: usize, which: usize| &values[(which * heads + head) * block..][..block];
-    Some((0..heads).flat_map(|head| (0..3).flat_map(move |which| of(head, which))).copied().collect())
+    Some(swapped(values, 3, heads))
 }
 
 /// Returns the values of a tensor, in the file's order.
@@ -168,7 +161,8 @@ fn dequantised(bytes: &[u8], info: &TensorInfo) -> candle_core::Result<Vec<f64>>
     Ok(tensor.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
 }
 
-fn words<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; SIZE]> + '_ {
+/// The words of these bytes.
+pub(super) fn words<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; SIZE]> + '_ {
     bytes.as_chunks::<SIZE>().0.iter().copied()
 }
 
@@ -192,7 +186,7 @@ mod tests {
         assert_eq!(tensors.len(), crate::data::gguf::quants::TYPES.len());
         for (own, known) in tensors {
             let name = file.architecture.hugging_face(own).unwrap();
-            assert_eq!(file.dtype(&name).as_deref(), known["type"].as_str());
+            assert_eq!(file.info(&name).map(|(_, info)| info.kind.name), known["type"].as_str());
             let expected: Vec<f64> = serde_json::from_value(known["values"].clone()).unwrap();
             let found = file.values(&name).unwrap();
             assert_eq!(found.len(), expected.len(), "{name}");

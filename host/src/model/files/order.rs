@@ -21,16 +21,17 @@ impl Parameter {
         self.reordered(values, 3, self.stored_heads)
     }
 
-    /// Reads a joint projection's values as `outer` times `inner` blocks, and swaps the two.
+    /// Swaps the blocks of a joint projection that is stored head by head.
     fn reordered<T: Copy>(&self, values: Vec<T>, outer: u64, inner: u64) -> Vec<T> {
-        if self.stored_heads == 0 {
-            return values;
-        }
-        let (outer, inner) = (outer as usize, inner as usize);
-        let block = values.len() / (outer * inner);
-        let at = |i: usize, o: usize| &values[(o * inner + i) * block..][..block];
-        (0..inner).flat_map(|i| (0..outer).flat_map(move |o| at(i, o))).copied().collect()
+        if self.stored_heads == 0 { values } else { swapped(&values, outer as usize, inner as usize) }
     }
+}
+
+/// Reads values as `outer` times `inner` blocks, and swaps the two.
+pub(super) fn swapped<T: Copy>(values: &[T], outer: usize, inner: usize) -> Vec<T> {
+    let block = values.len() / (outer * inner);
+    let at = |i: usize, o: usize| &values[(o * inner + i) * block..][..block];
+    (0..inner).flat_map(|i| (0..outer).flat_map(move |o| at(i, o))).copied().collect()
 }
 
 /// Returns the transpose of a `rows` x `cols` matrix.

@@ -1,5 +1,6 @@
 //! Writes a model to a Hugging Face folder, as `transformers` and llama.cpp's converter read it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -125,20 +126,20 @@ impl Model {
 pub fn convert(from: &Path, to: &Path, storage: Storage) -> Result<()> {
     let config = ModelConfig::from_folder(from)?;
     let layout = Layout::new(&config)?;
-    let source = match StoredWeights::masters(from, &config, &layout)? {
+    let mut source = match StoredWeights::masters(from, &config, &layout)? {
         Some(masters) => masters,
         None => StoredWeights::open(from, &config, &layout)?,
     };
+    source.check_tied_head()?;
     let dtype = storage.dtype.unwrap_or(Dtype::F32);
-    let parameters: Vec<&Parameter> = source.indices().map(|index| &layout.parameters()[index]).collect();
+    let indices: Vec<usize> = source.indices().collect();
+    let parameters: Vec<&Parameter> = indices.iter().map(|index| &layout.parameters()[*index]).collect();
+    let source = &RefCell::new(source);
     let mut files = WeightFiles::new(to, &parameters, storage);
-    source.load(|index, values| {
-        let parameter = &layout.parameters()[index];
-        let bytes = rounded(&parameter.to_stored(values.to_vec()), dtype)
-            .map_err(|value| too_large(parameter, value, dtype))?;
-        let data = TensorData { dtype, shape: parameter.stored_shape(), content: Content::Held(bytes) };
-        files.push((parameter.name.clone(), data))
-    })?;
+    for (index, parameter) in indices.into_iter().zip(parameters) {
+        let read = move || source.borrow_mut().values(index);
+        files.push(rounded_tensor(parameter, dtype, read))?;
+    }
     files.finish()?;
     write_configs(&config, to, CONFIG_FILE, python_name(dtype))
 }
@@ -235,10 +236,17 @@ fn stored<'a>(model: &'a Model, parameter: &'a Parameter, dtype: Dtype) -> (Stri
     if dtype == master_type(model) {
         return stored_tensor(model.params(), parameter, dtype);
     }
-    let compute = move || {
-        let values = model.params().download(parameter.offset, parameter.len())?;
-        rounded(&parameter.to_stored(values), dtype).map_err(|value| too_large(parameter, value, dtype))
-    };
+    rounded_tensor(parameter, dtype, || model.params().download(parameter.offset, parameter.len()))
+}
+
+/// Returns a parameter as a file stores it in this dtype; its values are read when it is written.
+fn rounded_tensor<'a>(
+    parameter: &'a Parameter,
+    dtype: Dtype,
+    read: impl Fn() -> Result<Vec<f64>> + 'a,
+) -> (String, TensorData<'a>) {
+    let compute =
+        move || rounded(&parameter.to_stored(read()?), dtype).map_err(|value| too_large(parameter, value, dtype));
     let content = Content::Later(Box::new(compute));
     (parameter.name.clone(), TensorData { dtype, shape: parameter.stored_shape(), content })
 }
@@ -273,15 +281,19 @@ pub(in crate::model) fn stored_tensor<'a>(
     parameter: &'a Parameter,
     dtype: Dtype,
 ) -> (String, TensorData<'a>) {
-    let compute = move || {
-        let bytes = flat.download_raw(parameter.offset, parameter.len())?;
-        Ok(match (parameter.stored_transposed || parameter.stored_heads > 0, dtype) {
-            (false, _) => bytes,
-            (true, Dtype::F64) => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
-            (true, _) => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
-        })
+    let content = if parameter.stored_transposed || parameter.stored_heads > 0 {
+        Content::Later(Box::new(move || {
+            let bytes = flat.download_raw(parameter.offset, parameter.len())?;
+            Ok(match dtype {
+                Dtype::F64 => parameter.to_stored(bytes.as_chunks::<8>().0.to_vec()).concat(),
+                _ => parameter.to_stored(bytes.as_chunks::<4>().0.to_vec()).concat(),
+            })
+        }))
+    } else {
+        Content::Pieces(Box::new(move |at, length| {
+            flat.download_raw(parameter.offset + at / width(dtype), length / width(dtype))
+        }))
     };
-    let content = Content::Later(Box::new(compute));
     (parameter.name.clone(), TensorData { dtype, shape: parameter.stored_shape(), content })
 }
 

@@ -1,17 +1,15 @@
 //! Files of tensors: reading one, with its header checked when it is opened and its tensors read one at a time; and writing
 //! one. A file is safetensors, or GGUF if its name ends so.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::gguf_file::GgufFile;
+use super::gguf_file::{GgufFile, words};
 use crate::data::gguf;
 use crate::data::reading::foreign;
 use crate::error::{Error, Result};
@@ -59,14 +57,6 @@ impl TensorFile {
         match self {
             TensorFile::Safetensors(file) => file.shape(name).map(<[usize]>::to_vec),
             TensorFile::Gguf(file) => file.shape(name),
-        }
-    }
-
-    /// The dtype of a tensor, by the format's name (`F32`).
-    pub fn dtype(&self, name: &str) -> Option<String> {
-        match self {
-            TensorFile::Safetensors(file) => file.metadata.info(name).map(|info| format!("{:?}", info.dtype)),
-            TensorFile::Gguf(file) => file.dtype(name),
         }
     }
 
@@ -154,35 +144,56 @@ impl Safetensors {
         Ok(values)
     }
 
-    /// The bytes of a tensor, and their dtype.
+    /// The dtype of a tensor.
     ///
     /// # Errors
-    /// A request error that names file and tensor.
-    pub fn raw(&mut self, name: &str) -> Result<(Dtype, Vec<u8>)> {
-        let Some(TensorInfo { dtype, data_offsets: (start, end), .. }) = self.metadata.info(name).cloned() else {
-            return Err(self.fail(name, "is missing"));
-        };
+    /// A request error that names file and tensor, if it is missing.
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        self.info(name).map(|info| info.dtype)
+    }
+
+    /// Reads a tensor a piece at a time, and passes the place of each piece's first byte, and its bytes, to `put`.
+    ///
+    /// # Errors
+    /// A request error that names file and tensor; errors of `put`.
+    pub fn pieces(&mut self, name: &str, mut put: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        let (start, end) = self.info(name)?.data_offsets;
+        let (mut at, length) = (0, (end - start) as u64);
+        while at < length {
+            let piece = self.read(name, start as u64 + at, PIECE.min(length - at) as usize)?;
+            put(at, &piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a tensor, and their dtype.
+    fn raw(&mut self, name: &str) -> Result<(Dtype, Vec<u8>)> {
+        let TensorInfo { dtype, data_offsets: (start, end), .. } = *self.info(name)?;
+        Ok((dtype, self.read(name, start as u64, end - start)?))
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.metadata.info(name).ok_or_else(|| self.fail(name, "is missing"))
+    }
+
+    /// Reads `length` bytes of a tensor, from byte `start` of the data on.
+    fn read(&mut self, name: &str, start: u64, length: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // A sparse file can be larger than memory.
         bytes
-            .try_reserve_exact(end - start)
+            .try_reserve_exact(length)
             .map_err(|cause| self.fail(name, "does not fit into memory").with_cause(cause))?;
-        bytes.resize(end - start, 0_u8);
-        let read = self
-            .file
-            .seek(SeekFrom::Start(self.data_start + start as u64))
-            .and_then(|_| self.file.read_exact(&mut bytes));
+        bytes.resize(length, 0_u8);
+        let read =
+            self.file.seek(SeekFrom::Start(self.data_start + start)).and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|cause| self.fail(name, "cannot be read").with_cause(cause))?;
-        Ok((dtype, bytes))
+        Ok(bytes)
     }
 
     fn fail(&self, name: &str, what: &str) -> Error {
         Error::request(format!("{}: tensor `{name}` {what}", self.path.display()))
     }
-}
-
-fn words<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; SIZE]> + '_ {
-    bytes.as_chunks::<SIZE>().0.iter().copied()
 }
 
 /// A tensor to write: dtype, shape and little-endian bytes.
@@ -197,61 +208,119 @@ pub struct TensorData<'a> {
 
 /// The bytes of a tensor to write.
 pub enum Content<'a> {
-    /// Bytes in memory.
-    Held(Vec<u8>),
     /// Bytes that are computed when they are written, so that one tensor at a time is in memory.
     Later(Box<dyn Fn() -> Result<Vec<u8>> + 'a>),
+    /// As [`Content::Later`], a piece at a time: the function gets the place of the first byte and the number of bytes, both multiples
+    /// of the size of an element.
+    Pieces(Box<dyn Fn(u64, u64) -> Result<Vec<u8>> + 'a>),
 }
 
-/// A tensor for the library, whose interface returns no errors.
-struct Viewed<'a> {
-    tensor: &'a TensorData<'a>,
-    /// The first error of [`Content::Later`].
-    failure: &'a RefCell<Option<Error>>,
-}
+/// Bytes of a piece.
+const PIECE: u64 = 16 << 20;
 
-impl safetensors::View for Viewed<'_> {
-    fn dtype(&self) -> Dtype {
-        self.tensor.dtype
+impl TensorData<'_> {
+    fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 
-    fn shape(&self) -> &[usize] {
-        &self.tensor.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match &self.tensor.content {
-            Content::Held(bytes) => Cow::Borrowed(bytes),
-            Content::Later(compute) => Cow::Owned(compute().unwrap_or_else(|error| {
-                self.failure.borrow_mut().get_or_insert(error);
-                Vec::new()
-            })),
+    /// Passes its bytes to `write`, in order.
+    fn write(&self, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let expected = self.len() as u64;
+        let mut written = 0;
+        match &self.content {
+            Content::Later(compute) => {
+                let bytes = compute()?;
+                written = bytes.len() as u64;
+                write(&bytes)?;
+            }
+            Content::Pieces(compute) => {
+                while written < expected {
+                    let length = PIECE.min(expected - written);
+                    let bytes = compute(written, length)?;
+                    if bytes.len() as u64 != length {
+                        break;
+                    }
+                    write(&bytes)?;
+                    written += length;
+                }
+            }
         }
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.shape.iter().product::<usize>() * self.tensor.dtype.bitsize() / 8
+        match written == expected {
+            true => Ok(()),
+            false => {
+                Err(Error::run(format!("a tensor of shape {:?} has {written} bytes, expected {expected}", self.shape)))
+            }
+        }
     }
 }
 
 /// Writes a safetensors file, with the metadata `format: pt` that Hugging Face libraries write if `mark` says so. The same tensors give
-/// the same bytes.
+/// the same bytes, those that the library `safetensors` writes.
 ///
 /// # Errors
-/// Errors of the file system and of [`Content::Later`]; a shape that contradicts its bytes.
+/// Errors of the file system and of a [`Content`]; a shape that contradicts its bytes.
 pub fn write_tensors(path: &Path, tensors: &[(String, TensorData<'_>)], mark: bool) -> Result<()> {
-    let fail = |cause: Box<dyn std::error::Error + Send + Sync>| {
+    let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
         Error::run(format!("cannot write {}", shown(path).display())).with_cause(cause)
     };
+    let mut sorted: Vec<&(String, TensorData<'_>)> = tensors.iter().collect();
+    sorted.sort_by(|(a, left), (b, right)| right.dtype.cmp(&left.dtype).then(a.cmp(b)));
+    let mut end = 0;
+    let infos = sorted.iter().map(|(name, tensor)| {
+        let start = end;
+        end += tensor.len();
+        let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, end) };
+        (name.clone(), info)
+    });
+    let infos = infos.collect();
     let mark = mark.then(|| HashMap::from([("format".to_owned(), "pt".to_owned())]));
-    let failure = RefCell::new(None);
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), Viewed { tensor, failure: &failure }));
-    // The library creates a file that only its owner may read. It gets the usual permissions of a new file instead.
-    let usual = File::create(path).and_then(|file| file.metadata()).map_err(|e| fail(e.into()))?;
-    let written = safetensors::serialize_to_file(named, mark, path);
-    if let Some(error) = failure.take() {
-        return Err(error);
+    let header = Metadata::new(mark, infos).map_err(|e| failed(e.into()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| failed(e.into()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut file = BufWriter::new(File::create(path).map_err(|e| failed(e.into()))?);
+    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(|e| failed(e.into()));
+    write(&(header.len() as u64).to_le_bytes())?;
+    write(&header)?;
+    sorted.iter().try_for_each(|(_, tensor)| tensor.write(&mut write))?;
+    file.flush().map_err(|e| failed(e.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches bytes that differ from the library's, pieces out of order or with a gap, and a tensor that is too short.
+    #[test]
+    fn files_are_those_of_the_library() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+        let long: Vec<u8> = (0..PIECE + 12).map(|i| (i % 251) as u8).collect();
+        let short = vec![7_u8; 6];
+        let shape = vec![long.len() / 4];
+        for mark in [false, true] {
+            let piece = |at: u64, length: u64| Ok(long[at as usize..(at + length) as usize].to_vec());
+            let data = |dtype, shape: &[usize], content| TensorData { dtype, shape: shape.to_vec(), content };
+            let tensors = [
+                ("b".to_owned(), data(Dtype::BF16, &[3, 1], Content::Later(Box::new(|| Ok(short.clone()))))),
+                ("c".to_owned(), data(Dtype::F32, &shape, Content::Pieces(Box::new(piece)))),
+                ("a".to_owned(), data(Dtype::F32, &[], Content::Later(Box::new(|| Ok(vec![1; 4]))))),
+            ];
+            write_tensors(&ours, &tensors, mark).unwrap();
+            let view = |dtype, shape: &[usize], bytes| {
+                safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap()
+            };
+            let all = [
+                ("a", view(Dtype::F32, &[], &[1, 1, 1, 1])),
+                ("b", view(Dtype::BF16, &[3, 1], &short)),
+                ("c", view(Dtype::F32, &shape, &long)),
+            ];
+            let mark = mark.then(|| HashMap::from([("format".to_owned(), "pt".to_owned())]));
+            safetensors::serialize_to_file(all, mark, &theirs).unwrap();
+            assert!(std::fs::read(&ours).unwrap() == std::fs::read(&theirs).unwrap());
+        }
+        let wrong =
+            TensorData { dtype: Dtype::F32, shape: vec![2], content: Content::Later(Box::new(|| Ok(vec![1; 4]))) };
+        assert!(write_tensors(&ours, &[("a".to_owned(), wrong)], true).is_err());
     }
-    written.map_err(|e| fail(e.into()))?;
-    std::fs::set_permissions(path, usual.permissions()).map_err(|e| fail(e.into()))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::refusal::refusal;
 use super::tensor_file::TensorFile;
 use crate::data::reading::foreign;
 use crate::data::{Inputs, gguf};
@@ -27,9 +28,6 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// File name of an adapter's tensors.
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
-
-/// Maximum number of mistakes listed.
-const LISTED: usize = 20;
 
 /// A folder's files, and where each parameter is stored.
 pub struct StoredWeights {
@@ -108,7 +106,7 @@ impl StoredWeights {
             }
         }
         if !mistakes.is_empty() {
-            return Err(refusal(folder, mistakes));
+            return Err(refusal(format!("{}: the tensors do not fit {CONFIG_FILE}", folder.display()), mistakes));
         }
         Ok(StoredWeights { files, stored: found, tied_head, layout: layout.clone() })
     }
@@ -121,32 +119,46 @@ impl StoredWeights {
     /// Reads every parameter and passes its index and values, as in the layout, to `put`.
     ///
     /// # Errors
-    /// A request error that names file and tensor of a value that is not finite; errors of `put`.
+    /// As [`StoredWeights::values`] and [`StoredWeights::check_tied_head`]; errors of `put`.
     pub fn load(mut self, mut put: impl FnMut(usize, &[f64]) -> Result<()>) -> Result<()> {
-        let mut embedding = None;
-        for (index, parameter) in self.layout.parameters().iter().enumerate() {
-            let Some(Stored { file, name }) = self.stored.get(&index) else { continue };
-            let file = &mut self.files[*file];
-            let values = file.values(name)?;
-            if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-                let place = file.path().display();
-                return Err(Error::request(format!("{place}: tensor `{name}` holds {value} (element {at})")));
-            }
-            let values = parameter.from_stored(values);
-            put(index, &values)?;
-            if index == self.layout.embedding && self.tied_head.is_some() {
-                embedding = Some(values);
-            }
-        }
-        if let Some((file, name)) = &self.tied_head {
-            let file = &mut self.files[*file];
-            if Some(file.values(name)?) != embedding {
-                let place = file.path().display();
-                let message = format!("{place}: tensor `{name}` differs from the embedding it is tied to");
-                return Err(Error::request(message).with_hint("set tie_word_embeddings to false in config.json"));
-            }
+        self.check_tied_head()?;
+        for index in self.indices().collect::<Vec<_>>() {
+            put(index, &self.values(index)?)?;
         }
         Ok(())
+    }
+
+    /// Reads a parameter's values, as in the layout.
+    ///
+    /// # Errors
+    /// A request error that names file and tensor, if it is not stored, cannot be read, or holds a value that is not finite.
+    pub fn values(&mut self, index: usize) -> Result<Vec<f64>> {
+        let parameter = &self.layout.parameters()[index];
+        let stored = self.stored.get(&index);
+        let Stored { file, name } = stored.ok_or_else(|| Error::run(format!("`{}` is not stored", parameter.name)))?;
+        let file = &mut self.files[*file];
+        let values = file.values(name)?;
+        if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            let place = file.path().display();
+            return Err(Error::request(format!("{place}: tensor `{name}` holds {value} (element {at})")));
+        }
+        Ok(parameter.from_stored(values))
+    }
+
+    /// Refuses a stored head that differs from the embedding to which it is tied.
+    ///
+    /// # Errors
+    /// A request error that names file and tensor.
+    pub fn check_tied_head(&mut self) -> Result<()> {
+        let Some((file, name)) = &self.tied_head else { return Ok(()) };
+        let file = &mut self.files[*file];
+        let (head, place) = (file.values(name)?, file.path().display());
+        let differs = Error::request(format!("{place}: tensor `{name}` differs from the embedding it is tied to"))
+            .with_hint("set tie_word_embeddings to false in config.json");
+        match self.values(self.layout.embedding)? == head {
+            true => Ok(()),
+            false => Err(differs),
+        }
     }
 }
 
@@ -260,15 +272,6 @@ fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
         Ok((tensor.clone(), shard.to_owned()))
     };
     map.iter().map(entry).collect()
-}
-
-fn refusal(folder: &Path, mistakes: Vec<String>) -> Error {
-    let rest = mistakes.len().saturating_sub(LISTED);
-    let mut lines: Vec<String> = mistakes.into_iter().take(LISTED).collect();
-    if rest > 0 {
-        lines.push(format!("... and {rest} more"));
-    }
-    Error::request(format!("{}: the tensors do not fit {CONFIG_FILE}", folder.display())).with_details(lines)
 }
 
 fn file_name(path: &Path) -> String {

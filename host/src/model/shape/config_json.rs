@@ -15,9 +15,11 @@ use super::rope_json;
 use super::windows;
 use crate::data::Inputs;
 use crate::error::{Error, Result};
-use crate::families::family::{Bias, Positions, Residual};
+use crate::families::family::{Bias, FIXED, Positions, Residual};
 use crate::families::{self, Family};
-use crate::model::adapter::config::{ADAPTED_CONFIG, ADAPTER_CONFIG, has_no_config, is_adapter, model_config};
+use crate::model::adapter::config::{
+    ADAPTED_CONFIG, ADAPTER_CONFIG, config_over, has_no_config, is_adapter, model_config,
+};
 
 /// The beginning of the keys below, which only Telos writes.
 const OWN: &str = "telos_";
@@ -31,6 +33,9 @@ const SEGMENTS: &str = "telos_segment_separator";
 const PARALLEL: &str = "use_parallel_residual";
 /// Key of the attention mask, if it is not causal.
 const ATTENTION: &str = "telos_attention";
+
+/// Key of the code that a model brings along, which a saved folder does not have and its files do not need.
+const CUSTOM_CODE: &str = "auto_map";
 
 /// Keys of models whose layers choose a few of many feed-forward blocks for each token.
 const EXPERTS: &[&str] = &["num_experts", "num_local_experts", "n_routed_experts"];
@@ -59,9 +64,41 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Returns the config of an adapter's folder.
-    pub(in crate::model) fn of_adapter(folder: &Path) -> Result<Option<ModelConfig>> {
-        is_adapter(folder).then(|| ModelConfig::from_folder(folder)).transpose()
+    /// Returns the config of a model with the adapter in `folder` over weights with the config `base`, wherever the adapter's files say
+    /// that these weights are.
+    ///
+    /// # Errors
+    /// A request error that names file, key and value.
+    pub(crate) fn of_adapter(folder: &Path, base: &ModelConfig) -> Result<ModelConfig> {
+        let mut inputs = Inputs::of(folder)?;
+        if !has_no_config(&inputs) || inputs.has(ADAPTED_CONFIG) {
+            return ModelConfig::from_folder(folder);
+        }
+        let mut config = config_over(base, &mut inputs)?;
+        config.files.extend(inputs.noted());
+        Ok(config)
+    }
+
+    /// Takes what an adapter's config says in place of its base's, for a model with these outputs. `files` becomes the adapter's.
+    pub(in crate::model) fn take_from_adapter(&mut self, own: ModelConfig, outputs: Outputs) {
+        self.outputs = outputs;
+        self.files = own.files;
+        self.notes = own.notes;
+        self.eos = own.eos;
+        self.generation = own.generation;
+        self.attention = own.attention;
+        if outputs.scalar {
+            (self.scores, self.segment_separator) = (own.scores, own.segment_separator);
+        }
+    }
+
+    /// Returns the config of a run's model that is this base with an adapter, whose config is `own`. `files` stays the base's.
+    pub(crate) fn with_adapter(&self, own: ModelConfig) -> ModelConfig {
+        let mut config = self.clone();
+        let outputs = Outputs { tokens: own.outputs.tokens && self.outputs.tokens, ..own.outputs };
+        config.take_from_adapter(own, outputs);
+        config.files.clone_from(&self.files);
+        config
     }
 
     /// Reads the text of a `config.json`; `file` names it in errors.
@@ -234,7 +271,8 @@ impl ModelConfig {
         put("dtype", json!(dtype));
         put("torch_dtype", json!(dtype));
         // In sorted order, so that a config that was written and read is written again with the same bytes.
-        let kept = self.original.iter().filter(|(key, _)| !key.starts_with(OWN) && !map.contains_key(*key));
+        let is_kept = |key: &str| !key.starts_with(OWN) && key != CUSTOM_CODE && !map.contains_key(key);
+        let kept = self.original.iter().filter(|(key, _)| is_kept(key));
         let kept: BTreeMap<_, _> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
         map.extend(kept);
         Value::Object(map)
@@ -321,7 +359,7 @@ impl Reader<'_> {
     }
 
     fn refuse_unimplemented(&self, family: &Family) -> Result<()> {
-        for (key, harmless) in family.fixed {
+        for (key, harmless) in FIXED.iter().chain(family.fixed) {
             if let Some(value) = self.get(key)
                 && !harmless.contains(&value.to_string().as_str())
             {

@@ -9,30 +9,30 @@ use crate::error::{Error, Result};
 const MOST_IDS: usize = 4096;
 
 /// Typed access to the keys of one file.
-pub(super) struct Reader<'a> {
-    pub(super) file: &'a str,
-    pub(super) map: &'a Map<String, Value>,
+pub(in crate::model) struct Reader<'a> {
+    pub(in crate::model) file: &'a str,
+    pub(in crate::model) map: &'a Map<String, Value>,
 }
 
 impl Reader<'_> {
     /// Returns the key's value; absent and null are the same.
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+    pub(in crate::model) fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn missing(&self, key: &str) -> Error {
+    pub(in crate::model) fn missing(&self, key: &str) -> Error {
         Error::request(format!("{}: key `{key}` is missing", self.file))
     }
 
-    pub(super) fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
+    pub(in crate::model) fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
         Error::request(format!("{}: `{key}` is {value}, expected {expected}", self.file))
     }
 
-    pub(super) fn refuse(&self, key: &str, value: &Value) -> Error {
+    pub(in crate::model) fn refuse(&self, key: &str, value: &Value) -> Error {
         Error::request(format!("{}: `{key}` = {value} is not implemented", self.file))
     }
 
-    pub(super) fn optional_size(&self, key: &str) -> Result<Option<u64>> {
+    pub(in crate::model) fn optional_size(&self, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64() {
             Some(size) if size > 0 => Ok(Some(size)),
@@ -41,12 +41,12 @@ impl Reader<'_> {
     }
 
     /// Returns the size of a key, or `absent` if there is no such key; a key that is null is `None`.
-    pub(super) fn size_or(&self, key: &str, absent: Option<u64>) -> Result<Option<u64>> {
+    pub(in crate::model) fn size_or(&self, key: &str, absent: Option<u64>) -> Result<Option<u64>> {
         if self.map.contains_key(key) { self.optional_size(key) } else { Ok(absent) }
     }
 
     /// Returns the number of a key, or `absent` if there is no such key; a key that is null is `None`.
-    pub(super) fn positive_or(&self, (key, absent): (&str, Option<f64>)) -> Result<Option<f64>> {
+    pub(in crate::model) fn positive_or(&self, (key, absent): (&str, Option<f64>)) -> Result<Option<f64>> {
         let Some(value) = self.map.get(key) else { return Ok(absent) };
         match value.as_f64() {
             _ if value.is_null() => Ok(None),
@@ -55,23 +55,23 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<u64> {
+    pub(in crate::model) fn size(&self, key: &str) -> Result<u64> {
         self.optional_size(key)?.ok_or_else(|| self.missing(key))
     }
 
-    pub(super) fn float(&self, key: &str, default: f64) -> Result<f64> {
+    pub(in crate::model) fn float(&self, key: &str, default: f64) -> Result<f64> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_f64().ok_or_else(|| self.wrong(key, value, "a number"))
     }
 
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    pub(in crate::model) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))
     }
 
     /// Returns the token ids of a key: one, a list, or none. An id outside the vocabulary is not a token: -1 means none, others
     /// are noted.
-    pub(super) fn ids(&self, key: &str, vocab: u64, notes: &mut Vec<String>) -> Result<Vec<u32>> {
+    pub(in crate::model) fn ids(&self, key: &str, vocab: u64, notes: &mut Vec<String>) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let all: Option<Vec<i64>> = match value {
             Value::Array(ids) if ids.len() > MOST_IDS => {
@@ -97,7 +97,7 @@ impl Reader<'_> {
         Ok(ids)
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<String>> {
+    pub(in crate::model) fn text(&self, key: &str) -> Result<Option<String>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| self.wrong(key, value, "a string"))
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::Reader;
 use super::rope::{LongRope, Rope, Ropes, Scaling, Yarn};
-use super::windows::MOST_LAYERS;
+use super::windows::{FULL, MOST_LAYERS, SLIDING};
 use crate::error::Result;
 use crate::families::family::RopeKeys;
 
@@ -15,9 +15,6 @@ const SHARE: &str = "partial_rotary_factor";
 const ORIGINAL: &str = "original_max_position_embeddings";
 const LAYERS: &str = "no_rope_layers";
 const INTERVAL: &str = "no_rope_layer_interval";
-/// Names of the two kinds of layers inside of `rope_parameters`.
-const FULL: &str = "full_attention";
-const SLIDING: &str = "sliding_attention";
 
 /// Reads the keys; `context` is the model's context length.
 ///

@@ -10,8 +10,10 @@ const WINDOW: &str = "sliding_window";
 const SWITCH: &str = "use_sliding_window";
 const FULL_LAYERS: &str = "max_window_layers";
 const TYPES: &str = "layer_types";
-const SLIDING: &str = "sliding_attention";
-const FULL: &str = "full_attention";
+/// Name of layers with a window.
+pub(super) const SLIDING: &str = "sliding_attention";
+/// Name of layers without one.
+pub(super) const FULL: &str = "full_attention";
 
 /// Reads each layer's window, 0 for none; empty if no layer has one.
 ///

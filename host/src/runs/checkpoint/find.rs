@@ -14,6 +14,9 @@ pub const LATEST: &str = "LATEST";
 /// Names the best checkpoint by the experiment's metric.
 pub const BEST: &str = "BEST";
 
+/// Folder in a checkpoint with the adapter merged into its base.
+pub const MERGED: &str = "merged";
+
 /// An intact checkpoint: every byte of it was read and agrees with its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {

@@ -18,7 +18,8 @@ const LEAST: usize = 256;
 const KEPT: u64 = 512 << 20;
 
 /// Returns `train.micro_batch_tokens`, or else the number of positions whose activations take [`KEPT`] bytes at most, for the policy
-/// and a critic of the policy's size; on other devices than the processor always [`MOST`].
+/// and a critic of the policy's size, if nothing is recomputed; on other devices than the processor always [`MOST`]. `train.recompute`
+/// plays no part: the micro-batches decide the order of sums, and it must not change a bit.
 pub fn micro_batch_tokens(setup: &Setup, objectives: &Objectives) -> usize {
     let experiment = setup.experiment();
     if let Some(tokens) = experiment.train.micro_batch_tokens {
@@ -28,7 +29,7 @@ pub fn micro_batch_tokens(setup: &Setup, objectives: &Objectives) -> usize {
         return MOST;
     }
     let own_critic = objectives.needs().critic && experiment.critic.as_ref().is_none_or(|critic| critic.from != SHARED);
-    let position = kept_bytes(&setup.config, recompute(experiment.train.recompute), dtype(experiment.backend.dtype));
+    let position = kept_bytes(&setup.config, dtype(experiment.backend.dtype));
     fitting(position * (1 + u64::from(own_critic)))
 }
 

@@ -10,12 +10,13 @@ use crate::{config::Mistakes, objectives::Objectives, setup::Setup};
 /// Refuses a model that was trained with another mask, and generation by a bidirectional policy.
 pub fn check(setup: &Setup, objectives: &Objectives, mistakes: &mut Mistakes) {
     let (experiment, wanted, own) = (setup.experiment(), objectives.attention(), &setup.config.attention);
-    if *own != AttentionMask::CAUSAL && own != wanted && mistakes.are_free(&["model.from"]) {
+    let key = setup.start_key();
+    if *own != AttentionMask::CAUSAL && own != wanted && mistakes.are_free(&[key]) {
         let why = format!(
             "trained with the attention mask {own}, but the objective requires {wanted}; choose an objective, or an option of it, \
              that requires {own} (such as sft with attention = \"prefix\"), or another model"
         );
-        mistakes.refuse("model.from", why);
+        mistakes.refuse(key, why);
     }
     // The operation hides only keys before a query's window, so that a token would see far tokens behind it, but not far ones before.
     if *wanted != AttentionMask::CAUSAL && !setup.config.windows.is_empty() && mistakes.are_free(&["model"]) {

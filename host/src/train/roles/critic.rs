@@ -38,7 +38,7 @@ impl Critic {
         let (experiment, table) = (setup.experiment(), setup.experiment().critic.as_ref());
         let model = match (checkpoint, table.map_or(POLICY, |table| table.from.as_str())) {
             (_, SHARED) => return Ok(None),
-            (Some(checkpoint), _) => setup.bases.open(device, &checkpoint.join(CRITIC), Outputs::SCALAR)?,
+            (Some(checkpoint), from) => setup.saved_role(device, &checkpoint.join(CRITIC), from, Outputs::SCALAR)?,
             (None, POLICY) => setup.model(device, None, Outputs::SCALAR)?,
             (None, path) => setup.role("critic.from", device, path, Outputs::SCALAR)?,
         };

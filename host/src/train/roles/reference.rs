@@ -30,7 +30,7 @@ impl Reference {
         let adapter = table.and_then(|table| table.adapter);
         let saved = checkpoint.map(|folder| folder.join(REFERENCE)).filter(|_| follow.is_some());
         let model = match (saved, table.map_or(SELF, |table| table.from.as_str())) {
-            (Some(folder), _) => setup.bases.open(device, &folder, Outputs::TOKENS)?,
+            (Some(folder), from) => setup.saved_role(device, &folder, from, Outputs::TOKENS)?,
             (None, SELF) if adapter == Some(ReferenceAdapter::Off) => {
                 setup.frozen_weights(device)?.frozen(Outputs::TOKENS)
             }

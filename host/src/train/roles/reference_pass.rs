@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::{reference::Reference, reference_cache::BlockFile, rows_with_reference::RowsWithReference};
 use crate::{
     config::experiment::{self, ReferenceAdapter, SELF},
-    data::{Examples, Sequence, TrainingData, cache::hex, order::DocumentSpan, pack},
+    data::{Examples, Sequence, TrainingData, cache::hex, gguf, order::DocumentSpan, pack},
     device::open::threads,
     error::{Error, Result},
     model::{Model, adapter::config::base_of},
@@ -336,8 +336,12 @@ fn starting_weights(setup: &Setup) -> Result<String> {
     Ok(hash_of(&folder)? + &of_base + &start)
 }
 
-/// Returns the hashes of a folder's weights and settings.
+/// Returns the hashes of a folder's weights and settings, or of the GGUF file that holds both.
 fn hash_of(folder: &Path) -> Result<String> {
+    if let Some(file) = gguf::at(folder)? {
+        let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
+        return Ok(sha256_file(&file).map_err(failed)?.1);
+    }
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
     let mut files: Vec<PathBuf> = fs::read_dir(folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || file.ends_with("config.json"));
@@ -383,6 +387,18 @@ mod tests {
         assert_eq!(blocks(&data, &BTreeSet::from([0, 6])), [0..3, 5..7]);
         assert!(blocks(&data, &BTreeSet::new()).is_empty());
         assert!(blocks(&rows(&[]), &every).is_empty());
+    }
+
+    /// Catches a reference in one GGUF file that is listed as if it were a folder, and two files with one hash.
+    #[test]
+    fn a_gguf_file_has_a_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.gguf");
+        fs::write(&file, "a").unwrap();
+        let first = hash_of(&file).unwrap();
+        assert_eq!(hash_of(folder.path()).unwrap(), first);
+        fs::write(&file, "b").unwrap();
+        assert_ne!(hash_of(&file).unwrap(), first);
     }
 
     /// Catches numbers that are given to other rows than their own.

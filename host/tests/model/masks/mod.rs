@@ -8,7 +8,7 @@ use telos::model::{Keep, Model, ModelConfig, Recompute};
 use crate::support::{Packed, RECOMPUTES, backends, close, cross_entropy, device, gradient, perturb, tiny};
 
 fn model(backend: &str, family: &str, attention: AttentionMask) -> Model {
-    let config = ModelConfig { attention, ..tiny(family, false) };
+    let config = ModelConfig { attention, windows: Vec::new(), ..tiny(family, false) };
     let model = Model::init(&device(backend), config, 5).unwrap();
     perturb(&model);
     model

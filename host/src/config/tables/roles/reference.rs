@@ -12,7 +12,7 @@ table! {
     /// the frozen model that the policy is compared with
     pub struct Written at "reference": Form::Table, default "the policy's initial weights, if an objective reads it",
         example { from = "runs/sft" } {
-        /// self: the policy's initial weights; or a run, a checkpoint or a Hugging Face folder
+        /// self: the policy's initial weights; or another model, or an adapter, named as in model.from
         from: String, Form::Text, default "\"self\"", example "self";
         /// which adapter the reference has, if the policy is one and from = "self": off (the weights of model.from alone) or start (a
         /// frozen copy of the adapter that the run starts from, such as that of an SFT stage)
