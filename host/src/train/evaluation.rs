@@ -32,6 +32,8 @@ impl Trainer {
             return Ok(false);
         }
         let start = Instant::now();
+        // Spare buffers of a step and of an evaluation have different sizes.
+        self.learner.device.trim();
         self.learner.set_step(step);
         let Learner { model, roles, objectives, .. } = &mut self.learner;
         let mut figures = Figures::new();
@@ -42,6 +44,7 @@ impl Trainer {
             }
         }
         figures.extend(self.answers()?);
+        self.learner.device.trim();
         self.notices.figures(figures.iter().map(|(name, _)| name.as_str()));
         self.records.evaluation(step, &figures, start.elapsed())?;
         self.progress.message(&records::evaluation_line(step, &figures));
@@ -118,6 +121,7 @@ impl Trainer {
         };
         let tokenizer = &self.setup.tokenizer;
         let texts = text::continue_texts(&self.learner.model, tokenizer, &sample.prompts, &options)?;
+        self.learner.device.trim();
         self.records.samples(step, &texts)?;
         self.state.sampled = Some(step);
         self.records.done();

@@ -42,7 +42,9 @@ impl<'a> Repository<'a> {
     pub fn open(id: &'a Id, settings: &Settings, pinned: Option<&str>) -> Result<Repository<'a>> {
         let cache = Cache::new(settings.cache.clone());
         let mut own = Repository { id, cache, commit: String::new(), follows: pinned.is_none(), online: None };
-        let known = pinned.map(str::to_owned).or_else(|| settings.offline.then(|| own.cached_commit()).flatten());
+        // A revision that is a whole commit never moves.
+        let in_cache = settings.offline || id.revision.len() == 40 && is_commit(&id.revision);
+        let known = pinned.map(str::to_owned).or_else(|| in_cache.then(|| own.cached_commit()).flatten());
         if let Some(commit) = known {
             own.commit = commit;
             // A pinned commit that was downloaded needs no network.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::fetch::Repository;
 use super::id::{Id, Kind};
 use super::settings::Settings;
+use super::{Resolved, named_in};
 use crate::data::cache::hex;
 use crate::data::error::DataError;
 
@@ -159,6 +161,15 @@ fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     *hub.main.lock().unwrap() = OTHER.to_owned();
     let pinned = Repository::open(&id, &settings, Some(COMMIT)).unwrap();
     assert_eq!((pinned.model().unwrap(), hub.asked().len()), (folder.clone(), 0));
+    // Nor does a revision that is this commit, by which an adapter names its base.
+    let by_commit = Id { revision: COMMIT.to_owned(), ..id.clone() };
+    assert_eq!(Repository::open(&by_commit, &settings, None).unwrap().model().unwrap(), folder);
+    let known = Resolved { commit: COMMIT.to_owned(), snapshot: Some(folder.clone()) };
+    let named = |path: &Path| named_in(path, "hf:org/name@main", &known);
+    assert_eq!(named(&folder), Some(by_commit.clone()));
+    let file = Some(Id { path: Some("a/b.gguf".to_owned()), ..by_commit });
+    assert_eq!((named(&folder.join("a/b.gguf")), named(cache.path())), (file, None));
+    assert_eq!(hub.asked().len(), 0);
     let offline = Settings { offline: true, ..settings.clone() };
     assert_eq!(Repository::open(&id, &offline, None).unwrap().model().unwrap(), folder);
     assert_eq!(hub.asked().len(), 0);

@@ -215,8 +215,8 @@ pub enum Content<'a> {
     Pieces(Box<dyn Fn(u64, u64) -> Result<Vec<u8>> + 'a>),
 }
 
-/// Bytes of a piece.
-const PIECE: u64 = 16 << 20;
+/// Most bytes of a piece.
+pub const PIECE: u64 = 16 << 20;
 
 impl TensorData<'_> {
     fn len(&self) -> usize {

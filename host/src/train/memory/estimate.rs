@@ -7,7 +7,7 @@ use crate::{
     device::{Buffer, Device, sizes::SizesOnly},
     error::Result,
     generate,
-    model::{Keep, Model, Statistics, open::Bases},
+    model::{Keep, Model, Statistics, files::tensor_file::PIECE, open::Bases},
     objectives::{Objectives, batch_arrays::supervised_rows, micro_batch::view, reads::Frozen},
     optimizer::{self, kind::Optimizer},
     runs::breadcrumb::CrashMarker,
@@ -113,8 +113,6 @@ pub fn estimate(
     }
     counting.answers(setup, &evaluated.eval_prompts)?;
 
-    let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
-    let moment: u64 = learner.optimizer.moments().into_iter().map(bytes).max().unwrap_or(0);
     let (peak, peak_in) = (counting.peak, counting.peak_in);
     // If batch sizes keep changing, the spare buffers reach their limit, an eighth; otherwise they stay below it.
     let buffers = counted.most().max(peak + peak / 10);
@@ -122,8 +120,8 @@ pub fn estimate(
         let real = learner.device.memory();
         let on_processor = setup.experiment().backend.device == "cpu";
         let own = if on_processor { process.now.saturating_sub(real.in_use + real.cached) } else { process.now };
-        // A checkpoint copies one tensor at a time to the host, after the spare buffers were freed.
-        let work = if on_processor { buffers.max(held + moment) } else { moment };
+        // A checkpoint copies a piece of a tensor at a time to the host, after the spare buffers were freed.
+        let work = if on_processor { buffers.max(held + PIECE) } else { PIECE };
         // The reference's log-probabilities: as computed, as bytes of a file, and per row; plus the rows it reads.
         let of_rows = |data: &dyn Examples| 3 * 8 * data.tokens() + 1024 * data.documents() as u64;
         let rows = if cached { of_rows(&*data.train) + of_rows(&*data.held_out) } else { 0 };

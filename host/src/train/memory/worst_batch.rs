@@ -22,8 +22,11 @@ impl Learner {
     /// # Errors
     /// Errors of plugins and of the backend, with the plugin and its call; lack of memory, with its purpose.
     pub fn try_worst_batch(&mut self, marker: &CrashMarker) -> Result<()> {
-        let tried = self.hold_generation(marker).and_then(|()| self.try_all(self.micro_batch_tokens, marker));
+        let held = self.hold_generation(marker);
+        self.device.trim();
+        let tried = held.and_then(|()| self.try_all(self.micro_batch_tokens, marker));
         tried.map_err(described)?;
+        self.device.trim();
         marker.host();
         Ok(())
     }
