@@ -50,10 +50,10 @@ pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) 
             let not_run = stage.inputs.iter().filter(|input| !done[input.stage]);
             let not_checked = not_run.map(|input| {
                 let name = &pipeline.stages()[input.stage].name;
-                let instead = if input.key == "model.from" {
-                    "fresh weights of its shape were used instead, so the first loss has no meaning"
-                } else {
-                    "it was not checked"
+                let instead = match input.key.as_str() {
+                    "model.from" => "fresh weights of its shape were used instead, so the first loss has no meaning",
+                    "model.adapter" => "a fresh adapter of its shape was used instead",
+                    _ => "it was not checked",
                 };
                 format!("{} is stage \"{name}\", which has not run yet: {instead}", input.key)
             });

@@ -170,7 +170,7 @@ fn an_adapter_is_what_its_own_config_says() {
     let stage = |name: &str, rest: &str, objective: &str| {
         format!("[[stage]]\nname = \"{name}\"\n{rest}\ntrain.steps = 2\n{objective}\n")
     };
-    let common = SHARED.to_owned() + "[train]\nbatch = { pairs = 8 }\n";
+    let common = SHARED.to_owned() + "[train]\nbatch = { pairs = 8 }\noptimizer = { lr = 3e-3 }\n";
     let first = stage("a", "model.lora.rank = 2", "objective.plugin = \"reward\"");
     for (objective, passes) in [("reward", true), ("dpo", false)] {
         let reference = if passes { "" } else { "reference.adapter = \"off\"" };
@@ -192,11 +192,13 @@ fn an_adapter_is_what_its_own_config_says() {
 #[test]
 fn an_adapter_keeps_its_attention_mask() {
     let lab = adapted(
-        "[objective]\nplugin = \"sft\"\nattention = \"prefix\"\n[train]\nsteps = 2\nbatch = { sequences = 4 }\n",
+        "[objective]\nplugin = \"sft\"\nattention = \"prefix\"\n[train]\nsteps = 2\nbatch = { sequences = 4 }\n\
+         optimizer = { lr = 3e-3 }\n",
     );
     lab.write("rows.jsonl", rows(60).replace("\"chosen\"", "\"completion\""));
     lab.run(&[]).succeeds();
-    let plain = "[objective]\nplugin = \"sft\"\n[train]\nsteps = 2\nbatch = { sequences = 4 }\n";
+    let plain =
+        "[objective]\nplugin = \"sft\"\n[train]\nsteps = 2\nbatch = { sequences = 4 }\noptimizer = { lr = 3e-3 }\n";
     lab.write("more.toml", format!("{ADAPTED}adapter = \"runs/tiny\"\n{ROWS}{SHARED}{plain}"));
     let refused = ["model.adapter", "attention mask prefix"];
     lab.ask(&["run", "more.toml"]).refuses(2, &refused);

@@ -164,7 +164,7 @@ fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     // Nor does a revision that is this commit, by which an adapter names its base.
     let by_commit = Id { revision: COMMIT.to_owned(), ..id.clone() };
     assert_eq!(Repository::open(&by_commit, &settings, None).unwrap().model().unwrap(), folder);
-    let known = Resolved { commit: COMMIT.to_owned(), snapshot: Some(folder.clone()) };
+    let known = Resolved { commit: COMMIT.to_owned(), is_pinned: false, snapshot: Some(folder.clone()) };
     let named = |path: &Path| named_in(path, "hf:org/name@main", &known);
     assert_eq!(named(&folder), Some(by_commit.clone()));
     let file = Some(Id { path: Some("a/b.gguf".to_owned()), ..by_commit });
