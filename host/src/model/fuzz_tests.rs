@@ -10,7 +10,7 @@ use super::adapter::config::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig};
 use super::files::weights::StoredWeights;
 use super::params::Layout;
 use super::shape::config::{CONFIG_FILE, ModelConfig};
-use super::size::size;
+use super::size::{Copies, size};
 use crate::data::fuzz::{self, mutated};
 use crate::error::{Error, Result};
 
@@ -80,7 +80,7 @@ impl Sharded {
 fn read(folder: &Path) -> Result<()> {
     let config = ModelConfig::from_folder(folder)?;
     // Sizes are checked against the memory before a model is laid out; this is more than any test's.
-    let (_, bytes) = size(&config, DType::F32, 3)?;
+    let (_, bytes) = size(&config, DType::F32, Copies::Trained(3))?;
     if bytes > 1 << 30 {
         return Err(Error::request(format!("{}: too large", folder.join(CONFIG_FILE).display())));
     }
