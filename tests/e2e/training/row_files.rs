@@ -63,11 +63,11 @@ fn a_killed_run_of_a_mixture_leaves_the_same_bits() {
 #[test]
 fn a_check_counts_the_rows_of_each_source_and_filter() {
     let lab = lab();
-    let found = lab.check("tiny.toml", &["data.held_out=0"]);
+    let found = lab.check("tiny.toml", &["data.held_out=0", "eval.every=0"]);
     let (rows, mix) = (&found["rows"], |i: usize| &found["rows"]["mix"][i]);
     assert_eq!((&rows["train"], &mix(0)["rows"], &mix(1)["rows"]), (&json!(80), &json!(60), &json!(20)), "{found:#}");
     // Of the first file, the answers of 20 characters have the longest rows; of the second, most are shorter than 8.
-    let found = lab.check("tiny.toml", &["data.held_out=0", "data.filter={min_chars=8,max_chars=23}"]);
+    let found = lab.check("tiny.toml", &["data.held_out=0", "eval.every=0", "data.filter={min_chars=8,max_chars=23}"]);
     let length = |i: usize| format!("{i}? ").len() + 1 + i % 20;
     let (short, long) = ((0..60).filter(|i| length(*i) < 8).count(), (0..60).filter(|i| length(*i) > 23).count());
     let sums = (0..20).filter(|i| format!("{i}+{i}={}", 2 * i).len() < 8).count();

@@ -118,7 +118,7 @@ macro_rules! column_names {
 
 column_names! {
     /// jsonl: names that the file uses for the columns below; if the file has another column with the original name, that
-    /// one is renamed
+    /// one is renamed to original_NAME. Every source has every column that is named for it
     WrittenColumns at "data.columns"
 }
 
