@@ -13,8 +13,8 @@ largest resident memory of the process, and the ratios. Telos' memory includes s
 before the first step by both programs, and TRL's gradient checkpointing is off.
 
 SmolLM2-135M-Instruct on 2 cores of an Intel Xeon with AMX, 2026-11-27, backend candle, one run of 3 steps (dpo, grpo: 2). Other
-programs used both cores (load 6 to 14), so the times are several times those of an idle machine, and their ratios may be others there. The
-memory does not depend on the load.
+programs used both cores (load 6 to 14), so the times are several times those of an idle machine, and their ratios may be others
+there. The memory does not depend on the load.
 
 | task | tokens of a step | TRL: s a step, tokens/s, peak GB | Telos: s a step, tokens/s, peak GB |
 |---|---|---|---|
