@@ -113,6 +113,8 @@ pub fn estimate(
     }
     counting.answers(setup, &evaluated.eval_prompts)?;
 
+    let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
+    let piece = learner.optimizer.moments().into_iter().map(bytes).max().unwrap_or(0).min(PIECE);
     let (peak, peak_in) = (counting.peak, counting.peak_in);
     // If batch sizes keep changing, the spare buffers reach their limit, an eighth; otherwise they stay below it.
     let buffers = counted.most().max(peak + peak / 10);
@@ -121,7 +123,7 @@ pub fn estimate(
         let on_processor = setup.experiment().backend.device == "cpu";
         let own = if on_processor { process.now.saturating_sub(real.in_use + real.cached) } else { process.now };
         // A checkpoint copies a piece of a tensor at a time to the host, after the spare buffers were freed.
-        let work = if on_processor { buffers.max(held + PIECE) } else { PIECE };
+        let work = if on_processor { buffers.max(held + piece) } else { piece };
         // The reference's log-probabilities: as computed, as bytes of a file, and per row; plus the rows it reads.
         let of_rows = |data: &dyn Examples| 3 * 8 * data.tokens() + 1024 * data.documents() as u64;
         let rows = if cached { of_rows(&*data.train) + of_rows(&*data.held_out) } else { 0 };
