@@ -292,10 +292,17 @@ impl Lengths {
     }
 }
 
+impl Inspection {
+    /// A text without control characters, if it is shown on a terminal: a data set must not send commands to it.
+    fn visible(&self, text: &str) -> String {
+        text.chars().filter(|c| !self.colours || !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    }
+}
+
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
-        writeln!(f, "files             {}", files.join(", "))?;
+        writeln!(f, "files             {}", self.visible(&files.join(", ")))?;
         writeln!(f, "rows              {}, looked at as {}", self.rows, name_of(self.counts.kind))?;
         let width = self.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0).min(40);
         for column in &self.columns {
@@ -307,7 +314,7 @@ impl fmt::Display for Inspection {
             let share = 100.0 * column.nulls as f64 / self.rows.max(1) as f64;
             let nulls =
                 if column.nulls == 0 { String::new() } else { format!(", null in {} ({share:.1} %)", column.nulls) };
-            writeln!(f, "column            {:width$}  {types}{nulls}", column.name)?;
+            writeln!(f, "column            {:width$}  {types}{nulls}", self.visible(&column.name))?;
         }
         writeln!(f, "duplicates        {} rows, {} prompts", self.duplicate_rows, self.duplicate_prompts)?;
         for lengths in &self.lengths {
@@ -318,15 +325,11 @@ impl fmt::Display for Inspection {
                 lengths.bars()
             )?;
         }
-        write!(f, "data              {}", self.counts)?;
+        write!(f, "data              {}", self.visible(&self.counts.to_string()))?;
         for (number, row) in self.shown.iter().enumerate() {
             write!(f, "\n\n{}", if number == 0 && !self.colours { "supervised text between ⟦ and ⟧:\n" } else { "" })?;
             for (text, supervised) in row {
-                // A data set must not send commands to the terminal.
-                let text: String = match self.colours {
-                    true => text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect(),
-                    false => text.clone(),
-                };
+                let text = self.visible(text);
                 match (supervised, self.colours) {
                     (true, true) => write!(f, "\x1b[32m{text}\x1b[0m")?,
                     (true, false) => write!(f, "⟦{text}⟧")?,

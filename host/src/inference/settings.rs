@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    data::source::Source,
     error::{Error, Result},
     inference::saved_model::Opened,
     model::adapter::config::base_of,
@@ -23,16 +24,21 @@ pub fn of_model(opened: &Opened) -> Result<Value> {
     Ok(json!({
         "weights_sha256": model_source(Some(&opened.folder))?.sha256,
         "base_weights_sha256": of_base.and_then(|source| source.sha256),
-        "files": opened.model.config().files.iter().map(|file| file.sha256.clone()).collect::<Vec<_>>(),
+        "files": hashes(&opened.model.config().files),
         "tokenizer_sha256": opened.tokenizer.hash(),
+        "tokenizer_files": hashes(opened.tokenizer.read_from()),
     }))
+}
+
+fn hashes(files: &[Source]) -> Vec<&str> {
+    files.iter().map(|file| file.sha256.as_str()).collect()
 }
 
 /// Returns the path of the summary of a file: `answers.summary.json` for `answers.jsonl`; of a name with another ending, all of the
 /// name and `.summary.json`.
 pub fn summary_path(of: &Path) -> PathBuf {
-    let is_json = of.extension().is_some_and(|ending| ending == "jsonl" || ending == "json");
-    let mut path = if is_json { of.with_extension("") } else { of.to_owned() }.into_os_string();
+    let is_lines = of.extension().is_some_and(|ending| ending == "jsonl");
+    let mut path = if is_lines { of.with_extension("") } else { of.to_owned() }.into_os_string();
     path.push(".summary.json");
     path.into()
 }
@@ -61,6 +67,7 @@ mod tests {
     fn every_file_has_a_summary_of_its_own() {
         for (file, summary) in [
             ("a/b.jsonl", "a/b.summary.json"),
+            ("a/b.json", "a/b.json.summary.json"),
             ("answers-0.5", "answers-0.5.summary.json"),
             ("answers-0.7", "answers-0.7.summary.json"),
         ] {

@@ -107,16 +107,16 @@ fn changed_folders_of_models_are_read_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let at = random.below(configs.len());
         // Now and then nothing is changed, so that a folder that is always refused is noticed.
-        let changed = random.below(5);
+        let changed = random.below(6);
         let mut write = |number: usize, name: &str, own: &[u8]| {
             let bytes = if number == changed { mutated(random, &[own.to_vec()], &WORDS) } else { own.to_vec() };
             fs::write(folder.path().join(name), bytes).unwrap();
         };
         write(0, CONFIG_FILE, &configs[at]);
         write(1, GENERATION, GENERATION_TEXT);
-        if changed == 2 || changed == 4 {
+        if [2, 4, 5].contains(&changed) {
             write(2, INDEX, &sharded[at].index);
-            sharded[at].files.iter().for_each(|(name, bytes)| write(9, name, bytes));
+            sharded[at].files.iter().zip([9, 5]).for_each(|((name, bytes), number)| write(number, name, bytes));
         } else {
             write(3, WEIGHTS, &weights[at]);
         }
@@ -136,9 +136,11 @@ fn changed_adapters_are_read_or_refused() {
     fuzz::run("adapters", if cfg!(debug_assertions) { 300 } else { 3000 }, move |random| {
         let folder = tempfile::tempdir().unwrap();
         let at = random.below(configs.len());
-        let (config, weights) = match random.below(2) {
+        let changed = random.below(3);
+        let (config, weights) = match changed {
             0 => (mutated(random, &configs, &WORDS), weights[at].clone()),
-            _ => (configs[at].clone(), mutated(random, &weights, &WORDS)),
+            1 => (configs[at].clone(), mutated(random, &weights, &WORDS)),
+            _ => (configs[at].clone(), weights[at].clone()),
         };
         fs::write(folder.path().join(ADAPTER_CONFIG), config).unwrap();
         fs::write(folder.path().join(ADAPTER_WEIGHTS), weights).unwrap();
@@ -146,6 +148,9 @@ fn changed_adapters_are_read_or_refused() {
             let mut file = super::files::tensor_file::TensorFile::open(&folder.path().join(ADAPTER_WEIGHTS))?;
             file.names().iter().try_for_each(|name| file.values(name).map(drop))
         });
+        if let (2, Err(error)) = (changed, &read) {
+            return Err(format!("{}: {}", folders[at].display(), error.report()));
+        }
         outcome(read, folder.path())
     });
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -101,6 +102,14 @@ fn one_interruption_between_answers_ends_nothing() {
     let mut answers = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
     let interrupt = |child: &Child| kill_process(Pid::from_child(child), Signal::INT).expect("sent");
+    // A program that says or does nothing is ended after some minutes, and the test fails.
+    let (running, ends) = mpsc::channel::<()>();
+    let pid = Pid::from_child(&child);
+    thread::spawn(move || {
+        if ends.recv_timeout(Duration::from_secs(300)) == Err(RecvTimeoutError::Timeout) {
+            _ = kill_process(pid, Signal::KILL);
+        }
+    });
     let mut read_to = |part: &str| {
         let mut line = String::new();
         while !line.contains(part) {
@@ -124,6 +133,7 @@ fn one_interruption_between_answers_ends_nothing() {
         thread::sleep(TOGETHER);
     }
     assert_eq!(child.wait().expect("a state").code(), Some(130));
+    drop(running);
 }
 
 /// Catches a conversation that outgrows the context and fails or goes on in silence, and a message that can never fit.

@@ -3,8 +3,14 @@
 //! A file belongs to the texts that are tokenised together and to the tokenizer, whatever the experiment makes of them. In
 //! it every text is a document of [`cache`](crate::data::cache), with two numbers for each token: its id, and how far its place
 //! begins after that of the token before and how long it is, 16 bits each.
+//!
+//! The cache must not take the room that a run needs: nothing is written to a disk that is nearly full, and files that no run has
+//! read for a month are removed.
 
+use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -17,10 +23,16 @@ use crate::data::error::Result;
 const VERSION: &[u8] = b"placed 1";
 /// Fewer bytes of text are tokenised as fast as a file is found.
 const LEAST_BYTES: usize = 1 << 18;
+/// Nothing is written if less than this would be left on the disk.
+const LEAST_FREE: u64 = 4 << 30;
+/// Files that were not read for so long are removed.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Ending of the files.
+const ENDING: &str = "placed";
 
 impl Tokenizer {
     /// As [`Tokenizer::encode_placed`], from the folder `cache` if these texts were tokenised before, and otherwise into it. A file
-    /// that fails verification is written again; a folder that cannot be written is ignored.
+    /// that fails verification is written again; a folder that cannot be written, or whose disk is nearly full, is ignored.
     ///
     /// # Errors
     /// As [`Tokenizer::encode_placed`].
@@ -29,16 +41,41 @@ impl Tokenizer {
             return self.encode_placed(texts);
         };
         let key = key(self, &texts);
-        let file = folder.join(format!("{}.tokens", hex(&key)));
+        let file = folder.join(format!("{}.{ENDING}", hex(&key)));
         if let Some(placed) = cache::open(&file, &key).and_then(|mapped| unpacked(&mapped, texts.len())) {
+            // The time of the last use; a file of another user keeps its own.
+            _ = File::open(&file).and_then(|file| file.set_modified(SystemTime::now()));
             return Ok(placed);
         }
         let placed = self.encode_placed(texts)?;
-        if let Some((ends, tokens)) = packed(&placed) {
-            // A full or read-only disk only costs time.
+        if let Some((ends, tokens)) = packed(&placed).filter(|(_, tokens)| has_room(folder, 4 * tokens.len() as u64)) {
+            static SWEPT: Once = Once::new();
+            SWEPT.call_once(|| remove_unused(folder, SystemTime::now()));
+            // Tokens that are not kept only cost time.
             _ = cache::write(&file, &key, &ends, &tokens);
         }
         Ok(placed)
+    }
+}
+
+/// Whether the disk of `folder`, which may not exist yet, has room for as many bytes more.
+fn has_room(folder: &Path, bytes: u64) -> bool {
+    let known = folder.ancestors().find_map(|folder| {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        rustix::fs::statvfs(folder).ok()
+    });
+    known.is_some_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= LEAST_FREE.saturating_add(bytes))
+}
+
+/// Removes the files that were not read in the month before `now`.
+fn remove_unused(folder: &Path, now: SystemTime) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let used = entry.metadata().and_then(|file| file.modified());
+        let age = used.ok().and_then(|used| now.duration_since(used).ok());
+        let is_own = entry.path().extension().is_some_and(|ending| ending == ENDING);
+        if is_own && age.is_some_and(|age| age > UNUSED) {
+            _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -132,6 +169,21 @@ mod tests {
             bytes.encode_placed_by(cache, texts[1].clone()).unwrap(),
             bytes.encode_placed(texts[1].clone()).unwrap()
         );
+    }
+
+    /// Catches a cache that only grows, one that removes what is in use or is not its own, and one that fills the disk.
+    #[test]
+    fn the_cache_leaves_room() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.placed", "b.tokens"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let left = || fs::read_dir(folder.path()).unwrap().count();
+        remove_unused(folder.path(), SystemTime::now() + UNUSED / 2);
+        assert_eq!(left(), 2);
+        remove_unused(folder.path(), SystemTime::now() + 2 * UNUSED);
+        assert_eq!(left(), 1);
+        assert!(!has_room(&folder.path().join("a/b"), u64::MAX / 2));
     }
 
     /// Catches a place that is kept cut off.

@@ -26,6 +26,8 @@ pub(super) struct AnswersFile {
     rows: usize,
     /// Bytes of these rows.
     length: u64,
+    /// Whether the summary has the counts of a command that ended.
+    pub(super) has_counts: bool,
 }
 
 impl AnswersFile {
@@ -39,9 +41,11 @@ impl AnswersFile {
         if exists && !path.is_file() {
             return Err(refused(path, "it is not a regular file"));
         }
+        let earlier = read_summary(&summary);
+        let has_counts = exists && earlier.as_ref().is_some_and(|(_, figures)| !figures.is_null());
         if exists {
-            check_settings(path, &summary, &settings)?;
-        } else if fs::symlink_metadata(&summary).is_ok() && settings_in(&summary).is_none() {
+            check_settings(path, &summary, earlier.map(|(settings, _)| settings), &settings)?;
+        } else if fs::symlink_metadata(&summary).is_ok() && earlier.is_none() {
             return Err(refused(&summary, "the settings would be written there, and it holds something else"));
         }
         let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
@@ -60,7 +64,7 @@ impl AnswersFile {
         if !exists {
             write_summary(&summary, &settings, None)?;
         }
-        Ok(AnswersFile { path: path.to_owned(), summary, file, settings, rows, length })
+        Ok(AnswersFile { path: path.to_owned(), summary, file, settings, rows, length, has_counts })
     }
 
     /// Rows in the file.
@@ -109,11 +113,16 @@ fn refused(path: &Path, why: &str) -> Error {
 }
 
 /// Refuses to continue rows of other settings, and names the settings that differ.
-fn check_settings(path: &Path, summary: &Path, settings: &Map<String, Value>) -> Result<()> {
+fn check_settings(
+    path: &Path,
+    summary: &Path,
+    earlier: Option<Map<String, Value>>,
+    settings: &Map<String, Value>,
+) -> Result<()> {
     if files::is_missing(summary) {
         return Err(refused(path, &format!("it cannot be continued, because there is no {}", summary.display())));
     }
-    let Some(earlier) = &settings_in(summary) else {
+    let Some(earlier) = &earlier else {
         return Err(refused(path, &format!("{} does not say what its rows were made with", summary.display())));
     };
     let names = settings.keys().chain(earlier.keys().filter(|name| !settings.contains_key(*name)));
@@ -131,12 +140,13 @@ fn check_settings(path: &Path, summary: &Path, settings: &Map<String, Value>) ->
     Err(refused(path, "its rows were made with other settings").with_details(differing))
 }
 
-/// Returns the settings in a summary that an earlier command wrote.
-fn settings_in(summary: &Path) -> Option<Map<String, Value>> {
+/// Returns the settings and the figures in a summary that an earlier command wrote.
+fn read_summary(summary: &Path) -> Option<(Map<String, Value>, Value)> {
     let mut summary: Value = serde_json::from_slice(&files::read(summary).ok()?).ok()?;
     summary.get("telos")?;
+    let figures = summary.get("figures").cloned().unwrap_or_default();
     match summary.get_mut("settings")?.take() {
-        Value::Object(settings) => Some(settings),
+        Value::Object(settings) => Some((settings, figures)),
         _ => None,
     }
 }

@@ -116,8 +116,12 @@ fn taken(corpus: RowCorpus) -> Result<(Vec<Row>, Vec<Source>)> {
 /// Turns a conversation into a prompt: its last answer, if it ends with one, becomes a column.
 ///
 /// # Errors
-/// A conversation that is only an answer.
+/// A conversation that is only an answer; a column of the name that the answer gets.
 fn open_conversation(row: &mut Row) -> Result<()> {
+    if row.columns.get(REFERENCE).is_some_and(|own| !own.is_null()) {
+        let what = "this column would be replaced by the row's answer; rename it".to_owned();
+        return Err(DataError::Json { place: row.place.clone(), key: REFERENCE.to_owned(), what }.into());
+    }
     let Some(Content::Messages(mut messages)) = row.parts.remove(&Part::Messages) else {
         // The completion of a prompt.
         let completion = row.parts.remove(&Part::Completion).map(|content| match content {

@@ -95,7 +95,7 @@ impl Opened {
         }
         let questions = rows.iter().map(question).collect::<Result<Vec<_>>>()?;
         if self.tokenizer.prefix().is_none()
-            && let Some(row) = rows.iter().find(|row| row.is_blank(Part::Prompt) && !layout.templates(row))
+            && let Some(row) = rows.iter().find(|row| row.text().prompt.is_empty() && !layout.templates(row))
         {
             let what = "empty: the model has nothing to predict the first token of a choice from".to_owned();
             return Err(Error::from(DataError::Json {
@@ -267,6 +267,11 @@ fn right(answer: &Value, choices: &[String], labels: Option<&[String]>) -> Optio
     if let Some(at) = labels.and_then(|labels| labels.iter().position(|label| Some(label) == named.as_ref())) {
         return within(at);
     }
+    // Where integers are labels, one that is no label is a mistake: as an index it would mean another choice than in the rows before.
+    let is_integer = |text: &String| text.parse::<i64>().is_ok();
+    if labels.is_some_and(|labels| labels.iter().any(is_integer)) && named.as_ref().is_some_and(is_integer) {
+        return None;
+    }
     let text = match answer {
         Value::Number(number) => return number.as_u64().and_then(|index| within(usize::try_from(index).ok()?)),
         Value::String(text) => text.trim(),
@@ -323,9 +328,12 @@ mod tests {
         assert_eq!([of(json!("Rome")), of(json!(" A ")), of(json!("b"))], [Some(1), Some(0), Some(1)]);
         assert_eq!(of(json!("B")), Some(2), "a choice's own text");
         assert_eq!([of(json!("1")), of(json!("7")), of(json!("Madrid")), of(json!(true))], [Some(1), None, None, None]);
-        for (answer, at) in [(json!("1"), 0), (json!(3), 2), (json!("Rome"), 1), (json!(0), 0)] {
+        for (answer, at) in [(json!("1"), 0), (json!(3), 2), (json!("Rome"), 1)] {
             assert_eq!(right(&answer, &choices, Some(&labels)), Some(at), "{answer} with labels");
         }
+        let letters = ["A", "B", "C"].map(str::to_owned);
+        assert_eq!(right(&json!(0), &choices, Some(&letters)), Some(0), "an index");
+        assert_eq!([json!(0), json!("0")].map(|answer| right(&answer, &choices, Some(&labels))), [None, None]);
         let row = |label: Value| Row {
             place: crate::data::place::Place { file: "f".into(), line: 1 },
             parts: Default::default(),

@@ -146,15 +146,17 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
             second: second.clone(),
             chat_template: args.chat_template.clone(),
         };
+        let settings = settings(&args, &opened)?;
         let figures = opened.compare_answers(&wanted)?;
-        return report(&args, &opened, &figures, &figures.lines);
+        return report(&args, settings, &figures, &figures.lines);
     }
     if !args.choices.is_empty() {
         let mut opened = Opened::open(&args.model, &choice)?;
         let wanted =
             ChoicesToEvaluate { paths: args.choices.clone(), chat_template: args.chat_template.clone(), columns };
+        let settings = settings(&args, &opened)?;
         let figures = opened.evaluate_choices(&wanted)?;
-        return report(&args, &opened, &figures, &figures.lines);
+        return report(&args, settings, &figures, &figures.lines);
     }
     if !args.rows.is_empty() {
         let check = check(&args)?;
@@ -168,13 +170,15 @@ pub(in crate::cli) fn execute(args: Eval, plugin_folders: Vec<PathBuf>) -> Resul
             separator: args.segment_separator.clone(),
             check,
         };
+        let settings = settings(&args, &opened)?;
         let figures = opened.evaluate_rows(&wanted, checker.as_ref())?;
-        return report(&args, &opened, &figures, &figures.answer_lines());
+        return report(&args, settings, &figures, &figures.answer_lines());
     }
     let opened = Opened::open(&args.model, &choice)?;
+    let settings = settings(&args, &opened)?;
     let figures = opened.evaluate(&args.data, args.per_token)?;
     let lines: Vec<Value> = figures.documents.iter().map(|document| json!(document)).collect();
-    report(&args, &opened, &figures, &lines)
+    report(&args, settings, &figures, &lines)
 }
 
 /// Refuses flags that have no effect with the given input.
@@ -233,19 +237,28 @@ fn check(args: &Eval) -> Result<Option<Check>> {
 }
 
 /// Prints the figures. With --out, writes what they are made of, and a summary of settings and figures.
-fn report<T: std::fmt::Display + Serialize>(args: &Eval, opened: &Opened, figures: &T, lines: &[Value]) -> Result<()> {
+fn report<T: std::fmt::Display + Serialize>(
+    args: &Eval,
+    settings: Map<String, Value>,
+    figures: &T,
+    lines: &[Value],
+) -> Result<()> {
+    print::result(figures, args.json)?;
     if let Some(out) = &args.out {
         let text: String = lines.iter().map(|line| line.to_string() + "\n").collect();
         write_durably(out, text.as_bytes())?;
         let figures = serde_json::to_value(figures)
             .map_err(|cause| Error::run("cannot write the figures as JSON").with_cause(cause))?;
-        write_summary(&summary_path(out), &settings(args, opened)?, Some(figures))?;
+        write_summary(&summary_path(out), &settings, Some(figures))?;
     }
-    print::result(figures, args.json)
+    Ok(())
 }
 
-/// What the figures were made with.
+/// What the figures are made with, for the summary of --out. The weights are hashed before they are used: a run may remove them later.
 fn settings(args: &Eval, opened: &Opened) -> Result<Map<String, Value>> {
+    if args.out.is_none() {
+        return Ok(Map::new());
+    }
     let mut settings = args.backend.settings();
     settings.insert("folder".into(), opened.folder.display().to_string().into());
     settings.insert("model".into(), of_model(opened)?);
