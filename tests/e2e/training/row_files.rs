@@ -75,7 +75,7 @@ fn a_check_counts_the_rows_of_each_source_and_filter() {
     let expected = json!({"min_chars = 8": short + sums, "max_chars = 23": long});
     assert_eq!((&rows["filtered"], &rows["train"]), (&expected, &json!(80 - short - sums - long)), "{found:#}");
     let refused = |set: &str, parts: &[&str]| lab.run(&[set]).refuses(2, parts);
-    refused("data.mix.1.columns.completion=resutl", &["sums.csv", "`resutl` (data.columns.completion)"]);
+    refused("data.mix.1.columns.completion=resutl", &["sums.csv", "`resutl` (data.mix.1.columns.completion)"]);
     refused(
         "data.mix.1.columns.system=nnote",
         &["sums.csv has a column \"nnote\", which data.mix.1.columns.system names"],

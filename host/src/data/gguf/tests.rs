@@ -90,10 +90,11 @@ fn metadata_become_a_tokenizer() {
     }
 }
 
-/// Catches prompts of Llama 3 and Mistral Nemo without their beginning-of-text token: llama.cpp adds it if the file does not say.
+/// Catches prompts of Llama 3 and Mistral Nemo without their beginning-of-text token: llama.cpp adds it if the file does not say. A file
+/// that names no such token is read without one.
 #[test]
 fn the_beginning_of_text_is_added_where_llama_cpp_adds_it() {
-    let encoded = |pre: &str, says: bool| {
+    let encoded = |pre: &str, says: bool, names: bool| {
         let mut bytes = llama().bytes();
         let mut rename = |from: &str, to: &str| {
             assert_eq!(from.len(), to.len());
@@ -104,17 +105,22 @@ fn the_beginning_of_text_is_added_where_llama_cpp_adds_it() {
         if !says {
             rename("add_bos_token", "add_xyz_token");
         }
+        if !names {
+            rename("bos_token_id", "xyz_token_id");
+        }
         let folder = written(&bytes);
         Tokenizer::open(folder.path()).unwrap().encode_input("a").unwrap()
     };
-    for (pre, says, expected) in [
-        ("llama3", false, &[1, 2][..]),
-        ("tekken", false, &[1, 2]),
-        ("smollm", true, &[1, 2]),
-        ("smollm", false, &[2]),
-        ("gpt-4o", false, &[2]),
+    for (pre, says, names, expected) in [
+        ("llama3", false, true, &[1, 2][..]),
+        ("tekken", false, true, &[1, 2]),
+        ("smollm", true, true, &[1, 2]),
+        ("smollm", false, true, &[2]),
+        ("gpt-4o", false, true, &[2]),
+        ("llama3", false, false, &[2]),
+        ("tekken", false, false, &[2]),
     ] {
-        assert_eq!(encoded(pre, says), expected, "{pre} {says}");
+        assert_eq!(encoded(pre, says, names), expected, "{pre} {says} {names}");
     }
 }
 

@@ -49,10 +49,12 @@ pub(super) fn json(file: &Gguf) -> Result<[Value; 2]> {
             config.insert(key.into(), json!(token));
         }
     }
-    let default = match file.optional_text(MODEL)? {
-        Some("llama") => true,
-        _ => file.optional_text(PRE)?.is_some_and(splitting::begins_with_bos),
-    };
+    // A file that names no such token and does not say that one is added has none.
+    let default = named("bos")?.is_some()
+        && match file.optional_text(MODEL)? {
+            Some("llama") => true,
+            _ => file.optional_text(PRE)?.is_some_and(splitting::begins_with_bos),
+        };
     let adds_bos = file.optional_flag("tokenizer.ggml.add_bos_token")?.unwrap_or(default);
     config.insert("add_bos_token".into(), json!(adds_bos));
     config.insert("add_eos_token".into(), json!(false));

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fs;
 use std::io::IsTerminal;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::id::{Id, Kind, is_inside};
 use super::settings::Settings;
-use super::wanted::{self, INDEX, Model, WEIGHTS};
+use super::wanted::{self, INDEX, Model};
 use crate::data::cache::hex;
 use crate::data::error::{DataError, Result};
 use crate::data::reading::guard::caught;
@@ -47,7 +48,7 @@ impl<'a> Repository<'a> {
         let known = pinned.map(str::to_owned).or_else(|| in_cache.then(|| own.cached_commit()).flatten());
         if let Some(commit) = known {
             own.commit = commit;
-            // A pinned commit that was downloaded needs no network.
+            // A commit that was downloaded needs no network.
             if settings.offline || own.is_complete() {
                 return Ok(own);
             }
@@ -86,18 +87,19 @@ impl<'a> Repository<'a> {
     /// Weights in a format that is not read; failed downloads; files missing from the cache if the network is not used.
     pub fn model(&self) -> Result<PathBuf> {
         let chosen = wanted::model(&self.files()?, self.id.path.as_deref());
+        let mut found = self.snapshot();
         match chosen.map_err(|[what, remedy]| self.fail(&what, &remedy, None))? {
-            Model::Gguf(file) => return self.get(&file),
-            Model::Folder(files) => self.all(&files)?,
+            Model::Gguf(file) => found = self.get(&file)?,
+            Model::Folder(files) => _ = self.all(&files)?,
             Model::Sharded(files) => {
                 self.all(&files)?;
-                let index = fs::read(self.snapshot().join(INDEX))
-                    .map_err(DataError::io("read", &self.snapshot().join(INDEX)))?;
+                let index = fs::read(found.join(INDEX)).map_err(DataError::io("read", &found.join(INDEX)))?;
                 let shards = wanted::shards(&index).map_err(|what| self.fail(&what, "name another revision", None))?;
-                self.all(&shards)?
+                self.all(&shards)?;
             }
-        };
-        Ok(self.snapshot())
+        }
+        self.store_list();
+        Ok(found)
     }
 
     /// Downloads the files of a model besides its weights and returns its folder.
@@ -106,6 +108,7 @@ impl<'a> Repository<'a> {
     /// Failed downloads; files missing from the cache if the network is not used.
     pub fn tokenizer(&self) -> Result<PathBuf> {
         self.all(&wanted::small(&self.files()?))?;
+        self.store_list();
         Ok(self.snapshot())
     }
 
@@ -116,25 +119,23 @@ impl<'a> Repository<'a> {
     pub fn data(&self) -> Result<Vec<PathBuf>> {
         let chosen = wanted::data(&self.files()?, self.id.path.as_deref());
         let found = self.all(&chosen.map_err(|[what, remedy]| self.fail(&what, &remedy, None))?)?;
-        self.store_list()?;
+        self.store_list();
         Ok(found)
     }
 
-    /// The file in the cache with the names of the commit's files, so that a folder or a pattern stands for the same files without a
-    /// network, also if only some of them were downloaded.
+    /// The file in the cache with the names of the commit's files, so that a model, a folder or a pattern stands for the same files
+    /// without a network, also if only some of them were downloaded, by this program or another.
     fn list(&self) -> PathBuf {
         let folder = self.cache.path().join(self.repo(String::new()).folder_name());
         folder.join("telos").join(format!("{}.json", self.commit))
     }
 
-    fn store_list(&self) -> Result<()> {
-        let (path, Some((files, _))) = (self.list(), &self.online) else { return Ok(()) };
-        let folder = path.parent().unwrap_or(&path);
-        fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
-        // Another process may read it meanwhile.
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(DataError::io("write", folder))?;
-        let written = serde_json::to_writer(&mut file, files).map_err(std::io::Error::from);
-        written.and_then(|()| Ok(file.persist(&path).map(|_| ())?)).map_err(DataError::io("write", &path))
+    /// Stores the list if it can be stored. In a cache that others own it cannot: then the hub is asked for it every time.
+    fn store_list(&self) {
+        let Some((files, _)) = &self.online else { return };
+        if self.stored_list().as_ref() != Some(files) {
+            _ = write_list(&self.list(), files);
+        }
     }
 
     /// The stored names of the commit's files.
@@ -152,7 +153,7 @@ impl<'a> Repository<'a> {
         if let Some((files, _)) = &self.online {
             return Ok(files.clone());
         }
-        if let Some(files) = self.stored_list().filter(|_| self.id.kind == Kind::Dataset) {
+        if let Some(files) = self.stored_list() {
             return Ok(files);
         }
         let mut files = Vec::new();
@@ -288,26 +289,42 @@ impl<'a> Repository<'a> {
         (is_commit(&commit) && folder.join("snapshots").join(&commit).is_dir()).then_some(commit)
     }
 
-    /// Whether the cache has everything that is needed at this commit. Of data this is known if the list of files is stored, or if one
-    /// file is named.
+    /// Whether the cache has everything that is needed at this commit. This is known if the list of files is stored, or if one file is
+    /// named: other programs download only some of a model's files.
     fn is_complete(&self) -> bool {
-        let snapshot = self.snapshot();
-        let has = |name: &str| snapshot.join(name).exists();
-        if let Some(files) = self.stored_list().filter(|_| self.id.kind == Kind::Dataset) {
-            let data = wanted::data(&files, self.id.path.as_deref());
-            return data.is_ok_and(|data| data.iter().all(|name| has(name)));
-        }
-        if self.id.kind == Kind::Dataset || self.id.path.is_some() {
-            let exact = self.id.path.as_deref().filter(|path| !path.contains(['*', '?', '[']));
+        let (snapshot, path) = (self.snapshot(), self.id.path.as_deref());
+        let has = |names: &[String]| names.iter().all(|name| snapshot.join(name).exists());
+        let Some(files) = self.stored_list() else {
+            let exact = path.filter(|path| !path.contains(['*', '?', '[']));
             return exact.is_some_and(|path| snapshot.join(path).is_file());
+        };
+        if self.id.kind == Kind::Dataset {
+            return wanted::data(&files, path).is_ok_and(|data| has(&data));
         }
         let shards = || fs::read(snapshot.join(INDEX)).ok().and_then(|index| wanted::shards(&index).ok());
-        has("config.json") && (has(WEIGHTS) || shards().is_some_and(|names| names.iter().all(|name| has(name))))
+        match wanted::model(&files, path) {
+            Ok(Model::Gguf(file)) => has(&[file]),
+            Ok(Model::Folder(files)) => has(&files),
+            Ok(Model::Sharded(files)) => has(&files) && shards().is_some_and(|shards| has(&shards)),
+            Err(_) => false,
+        }
     }
 
     fn fail(&self, what: &str, remedy: &str, source: Option<Box<dyn StdError + Send + Sync>>) -> DataError {
         DataError::Unusable { path: self.id.key().into(), what: what.to_owned(), remedy: remedy.to_owned(), source }
     }
+}
+
+/// Writes a list of files so that other processes and users may read it meanwhile.
+fn write_list(path: &Path, files: &[String]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder)?;
+    // The user's umask decides which users may read it, as of the other files in the cache.
+    let mut builder = tempfile::Builder::new();
+    let mut file = builder.permissions(fs::Permissions::from_mode(0o666)).tempfile_in(folder)?;
+    serde_json::to_writer(&mut file, files)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Whether a text is a commit's hash.

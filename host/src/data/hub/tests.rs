@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -123,6 +124,16 @@ fn models() -> Files {
                 ("model-2.safetensors", "two"),
             ],
         ),
+        (
+            "models/org/small",
+            vec![
+                ("config.json", "{}"),
+                ("generation_config.json", "{}"),
+                ("tokenizer.json", "[]"),
+                ("chat_template.jinja", "text"),
+                ("model.safetensors", "weights"),
+            ],
+        ),
         ("models/org/pickle", vec![("config.json", "{}"), ("pytorch_model.bin", "code")]),
         ("models/org/damaged", vec![("model.safetensors", "damaged")]),
         ("datasets/org/rows", vec![("data/train.jsonl", "{}"), ("data/test.jsonl", "[]"), ("README.md", "text")]),
@@ -182,6 +193,55 @@ fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     assert_eq!(fs::read_to_string(branch).unwrap(), OTHER);
     assert!(hub.asked().iter().all(|path| path.contains(COMMIT)));
     assert_eq!(Repository::open(&id, &settings, None).unwrap().commit(), OTHER);
+}
+
+/// Catches a model that counts as downloaded although another program has cached only its config.json and its weights: the tokenizer
+/// and the chat template would be missing.
+#[test]
+fn a_model_that_is_cached_in_part_is_completed() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let (settings, id) = (hub.settings(&cache), id(&format!("hf:org/small@{COMMIT}"), Kind::Model));
+    let folder = cache.path().join("models--org--small/snapshots").join(COMMIT);
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::write(folder.join(name), "{}").unwrap();
+    }
+    // Without a network, what is there is taken.
+    let open = |settings: &Settings| Repository::open(&id, settings, None).unwrap().model().unwrap();
+    let offline = Settings { offline: true, ..settings.clone() };
+    assert_eq!((open(&offline), hub.asked().len()), (folder.clone(), 0));
+    open(&settings);
+    let small = ["tokenizer.json", "chat_template.jinja", "generation_config.json"];
+    assert!(small.iter().all(|name| folder.join(name).exists()));
+    hub.asked();
+    open(&settings);
+    assert_eq!(hub.asked().len(), 0);
+    fs::remove_file(folder.join("chat_template.jinja")).unwrap();
+    open(&settings);
+    assert!(folder.join("chat_template.jinja").exists());
+}
+
+/// Catches data that are refused because the cache cannot be written to, although all of them are there, and a list of files that
+/// other users of the cache cannot read.
+#[test]
+fn a_cache_of_other_users_is_read() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let (settings, id) = (hub.settings(&cache), id("hf:datasets/org/rows/data/*.jsonl", Kind::Dataset));
+    let data = || Repository::open(&id, &settings, None).unwrap().data();
+    let lists = cache.path().join("datasets--org--rows/telos");
+    fs::create_dir_all(lists.parent().unwrap()).unwrap();
+    fs::write(&lists, "").unwrap();
+    assert_eq!(data().unwrap().len(), 2);
+    fs::remove_file(&lists).unwrap();
+    assert_eq!(data().unwrap().len(), 2);
+    let (list, usual) = (lists.join(format!("{COMMIT}.json")), cache.path().join("usual"));
+    fs::write(&usual, "").unwrap();
+    let metadata = |path: &Path| fs::metadata(path).unwrap();
+    assert_eq!(metadata(&list).permissions(), metadata(&usual).permissions());
+    // The same list is not written again.
+    let written = metadata(&list).ino();
+    data().unwrap();
+    assert_eq!(metadata(&list).ino(), written);
 }
 
 /// Catches data that are not those of the name, and a folder that is downloaded whole although one file was named.

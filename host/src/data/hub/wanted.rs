@@ -22,7 +22,7 @@ const SMALL: &[&str] = &[
 /// Folder of further chat templates.
 const TEMPLATES: &str = "additional_chat_templates/";
 /// Unsharded weights.
-pub(super) const WEIGHTS: &str = "model.safetensors";
+const WEIGHTS: &str = "model.safetensors";
 /// The index of sharded ones.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Endings of files of rows and of text; packed ones have one of [`PACKED`] after it.

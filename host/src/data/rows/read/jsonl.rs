@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::formats::Format;
 use super::items::Item;
 use super::records::records;
-use super::row::row;
+use super::row::{Names, row};
 use super::segments;
 use crate::data::error::{DataError, Result};
 use crate::data::progress;
@@ -101,7 +101,7 @@ impl RowOptions {
         let eval = if self.eval_paths.is_empty() { Vec::new() } else { hashed(&self.eval_paths)? };
         let sources = |files: &[Hashed]| files.iter().map(|file| file.source.clone()).collect::<Vec<_>>();
         check_disjoint(&sources(&train.concat()), &sources(&eval))?;
-        check_sources_differ(&train)?;
+        check_sources_differ(parts, &train)?;
         let mut sides = Sides::default();
         let mut corpus = RowCorpus { name: name.clone(), kind, ..RowCorpus::default() };
         let split = if eval.is_empty() { Some(&self.split) } else { None };
@@ -143,12 +143,11 @@ impl RowOptions {
             written: written.to_owned(),
             key: format!("{table}.{key}"),
         };
-        for (number, (part, found)) in parts.iter().zip(found).enumerate() {
+        for ((part, found), number) in parts.iter().zip(found).zip(0..) {
             let is_common = part.columns == self.columns;
             let has = |key: &str| found.has(&part.columns, key) || (is_common && in_eval.has(&self.columns, key));
             if let Some((key, written)) = part.columns.iter().find(|(key, _)| !has(key)) {
-                let table = if is_common { "data.columns".to_owned() } else { format!("data.mix.{number}.columns") };
-                return Err(missing(&part.paths, table, key, written));
+                return Err(missing(&part.paths, self.table(part, number), key, written));
             }
         }
         if self.eval_paths.is_empty() {
@@ -167,6 +166,11 @@ impl RowOptions {
         }
     }
 
+    /// The table of the experiment that names the columns of this source.
+    fn table(&self, part: &RowPart, number: u16) -> String {
+        if part.columns == self.columns { "data.columns".to_owned() } else { format!("data.mix.{number}.columns") }
+    }
+
     /// Hands on the rows of files in order, and adds what was read to `corpus`. Returns which names of columns the rows have.
     fn read_files(
         &self,
@@ -176,7 +180,7 @@ impl RowOptions {
         corpus: &mut RowCorpus,
         take: &mut dyn FnMut(&Packed) -> Result<()>,
     ) -> Result<Found> {
-        let (kind, found) = (corpus.kind, Found::none(&part.columns));
+        let (kind, found, names) = (corpus.kind, Found::none(&part.columns), self.table(part, number));
         let mut table: Option<(PathBuf, Vec<String>)> = None;
         // Small files are read before a bar could be seen.
         let is_large = files.iter().map(|file| file.source.bytes).sum::<u64>() > LARGE;
@@ -185,7 +189,7 @@ impl RowOptions {
             let source = &hashed.source;
             let mut take = |items: Vec<Item>| {
                 bar.iter().for_each(|bar| bar.inc(items.len() as u64));
-                let pack = |item| self.pack(item, kind, part, &found);
+                let pack = |item| self.pack(item, kind, part, &names, &found);
                 let read: Vec<Result<Read>> = items.into_par_iter().map(pack).collect();
                 for read in read {
                     match read? {
@@ -213,8 +217,9 @@ impl RowOptions {
         Ok(found)
     }
 
-    fn pack(&self, item: Item, kind: RowKind, part: &RowPart, found: &Found) -> Result<Read> {
-        let Some((mut row, format)) = row(item, kind, &part.columns, found, part.format)? else { return Ok(None) };
+    fn pack(&self, item: Item, kind: RowKind, part: &RowPart, table: &str, found: &Found) -> Result<Read> {
+        let names = Names { columns: &part.columns, table };
+        let Some((mut row, format)) = row(item, kind, names, found, part.format)? else { return Ok(None) };
         segments::separate(&mut row, &self.separator)?;
         Ok(Some((Packed::of(row)?, format)))
     }
@@ -240,12 +245,14 @@ fn hashed(paths: &[String]) -> Result<Vec<Hashed>> {
     find_files(paths, true)?.into_iter().map(Hashed::of_file).collect()
 }
 
-/// Checks that no file is in two sources of a mixture, whose weights would then not be those of their rows.
-fn check_sources_differ(sources: &[Vec<Hashed>]) -> Result<()> {
-    let mut known: BTreeMap<&str, (usize, &Path)> = BTreeMap::new();
-    for (number, files) in sources.iter().enumerate() {
+/// Checks that no rows are in two sources of a mixture, whose weights would then not be those of their rows. Of one file, two sources
+/// may read different columns.
+fn check_sources_differ(parts: &[RowPart], sources: &[Vec<Hashed>]) -> Result<()> {
+    let mut known: BTreeMap<(&str, &Columns, Option<Format>), (usize, &Path)> = BTreeMap::new();
+    for (number, (part, files)) in parts.iter().zip(sources).enumerate() {
         for Hashed { source, .. } in files.iter().filter(|file| file.source.bytes > 0) {
-            let (first, path) = known.entry(&source.sha256).or_insert((number, &source.path));
+            let (first, path) =
+                known.entry((&source.sha256, &part.columns, part.format)).or_insert((number, &source.path));
             if *first != number {
                 return Err(DataError::Unusable {
                     path: source.path.clone(),
@@ -305,7 +312,7 @@ pub fn parse_bytes(
     let (mut read, found) = (Vec::new(), Found::none(columns));
     records(path, file, columns, &mut |items| {
         for item in items {
-            read.extend(row(item, kind, columns, &found, format)?);
+            read.extend(row(item, kind, Names { columns, table: "data.columns" }, &found, format)?);
         }
         Ok(())
     })?;

@@ -21,7 +21,7 @@ const COMPLETIONS: &str = "completions";
 ///
 /// # Errors
 /// A list with a text and something else; `completions` that is not a list of texts although the row has no other answer.
-pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKind) -> Result<Vec<usize>> {
+pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKind, table: &str) -> Result<Vec<usize>> {
     if kind != RowKind::PromptCompletion {
         return Ok(Vec::new());
     }
@@ -40,8 +40,8 @@ pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKin
                     other => what(other).to_owned(),
                 };
                 let why = format!(
-                    "{found}, expected a list of texts, the answer's segments; if it is the whole answer, set data.columns.completion \
-                     = \"{COMPLETIONS}\""
+                    "{found}, expected a list of texts, the answer's segments; if it is the whole answer, set {table}.completion = \
+                     \"{COMPLETIONS}\""
                 );
                 Err(refuse(place, key, why))
             }

@@ -52,6 +52,29 @@ fn every_source_has_the_columns_that_are_named_for_it() {
     assert!(read(vec![own("a.jsonl", &chosen)], vec![eval.display().to_string()], columns(&chosen), kind).is_ok());
 }
 
+/// Catches a refusal of a row that names the columns of all sources, although its source has names of its own.
+#[test]
+fn a_row_without_a_column_is_refused_with_the_table_of_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.jsonl", "b.jsonl"] {
+        let row = json!({"q": name, "a": "b"}).to_string();
+        fs::write(folder.path().join(name), row).unwrap();
+    }
+    let (own, kind) =
+        (|file: &str, names: &[(&str, &str)]| part(folder.path(), file, names), RowKind::PromptCompletion);
+    let (right, wrong) = ([("prompt", "q"), ("completion", "a")], [("prompt", "q"), ("completion", "aa")]);
+    let error = refused(vec![own("a.jsonl", &right), own("b.jsonl", &wrong)], None, columns(&right), kind);
+    assert!(
+        error.contains("b.jsonl:1: needs `messages`, or `q` (data.mix.1.columns.prompt) and `aa` (data.mix.1.columns"),
+        "{error}"
+    );
+    let error = refused(vec![own("a.jsonl", &wrong), own("b.jsonl", &right)], None, columns(&wrong), kind);
+    assert!(
+        error.contains("a.jsonl:1: needs `messages`, or `q` (data.columns.prompt) and `aa` (data.columns"),
+        "{error}"
+    );
+}
+
 /// Catches numbers of a table that stay text because their column has another name in the file.
 #[test]
 fn renamed_numbers_of_tables_are_numbers() {
@@ -68,7 +91,7 @@ fn renamed_numbers_of_tables_are_numbers() {
     assert_eq!(found, [r#"{"label":true,"original_prompt":"7"}"#, r#"{"label":0,"original_prompt":"8"}"#]);
 }
 
-/// Catches a file that counts for two sources, and a source that is never read because of its weight.
+/// Catches a file that counts for two sources, one of which two sources may not read different columns, and a source that is never read because of its weight.
 #[test]
 fn sources_differ_and_have_rows_in_every_epoch() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,6 +105,13 @@ fn sources_differ_and_have_rows_in_every_epoch() {
         error.contains("c.jsonl: is in two sources: data.mix.1 has it, and data.mix.0 has the same bytes ("),
         "{error}"
     );
+    let (forth, back) = ([("prompt", "en"), ("completion", "de")], [("prompt", "de"), ("completion", "en")]);
+    fs::write(folder.path().join("pairs.csv"), "en,de\none,eins\ntwo,zwei\n").unwrap();
+    let pairs = |names: &[(&str, &str)]| part(folder.path(), "pairs.csv", names);
+    let both = read(vec![pairs(&forth), pairs(&back)], Vec::new(), Columns::new(), kind).unwrap();
+    let asked: Vec<_> = both.train.to_vec().iter().map(|row| row.question().to_owned()).collect();
+    assert_eq!(asked, ["one", "two", "eins", "zwei"]);
+    assert!(refused(vec![pairs(&back), pairs(&back)], None, Columns::new(), kind).contains("is in two sources"));
     let corpus = read(vec![own("a.jsonl"), own("b.jsonl")], Vec::new(), Columns::new(), kind).unwrap();
     let mut set = RowSet::new(kind, corpus.train.clone());
     for (number, row) in corpus.train.to_vec().iter().enumerate() {

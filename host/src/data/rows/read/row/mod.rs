@@ -21,11 +21,20 @@ use crate::data::rows::message::{ASSISTANT, Message, role};
 use crate::data::rows::row::{Content, Row};
 use checks::{check_answer, check_label, check_margin, check_open, normalize_answer};
 
+/// The names of a source's columns.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// The file's names.
+    pub columns: &'a Columns,
+    /// The table of the experiment that they are in, for messages.
+    pub table: &'a str,
+}
+
 /// Returns a row and its format; `None` if it is left out because all its answers have the same score.
 pub fn row(
     Item { place, value }: Item,
     kind: RowKind,
-    names: &Columns,
+    names: Names<'_>,
     found: &Found,
     format: Option<Format>,
 ) -> Result<Option<(Row, Format)>> {
@@ -33,7 +42,7 @@ pub fn row(
         return Err(refuse(&place, "", format!("expected an object with the row's keys, found {}", what(&value))));
     };
     let written = outline(&columns);
-    rename(&mut columns, names, found);
+    rename(&mut columns, names.columns, found);
     name_conversation(&mut columns, kind, format);
     // A key with the value null counts as missing, because exporters of tables write it that way.
     let has =
@@ -57,7 +66,7 @@ pub fn row(
     if matches!(converted, Converted::SameScore) {
         return Ok(None);
     }
-    let segments = segments::take(&place, &mut columns, kind)?;
+    let segments = segments::take(&place, &mut columns, kind, names.table)?;
     let Some(shape) = shapes.iter().find(|shape| shape.iter().all(|part| has(&columns, part))) else {
         return Err(no_shape(&place, &written, kind, shapes, names));
     };
@@ -129,10 +138,10 @@ fn no_shape(
     columns: &Map<String, Value>,
     kind: RowKind,
     shapes: &[&[Part]],
-    names: &Columns,
+    Names { columns: names, table }: Names<'_>,
 ) -> DataError {
     let part = |part: &Part| match names.get(part.name()) {
-        Some(written) => format!("`{written}` (data.columns.{})", part.name()),
+        Some(written) => format!("`{written}` ({table}.{})", part.name()),
         None => format!("`{}`", part.name()),
     };
     let wanted: Vec<String> =
