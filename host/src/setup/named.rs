@@ -49,8 +49,10 @@ pub type PendingModels = BTreeMap<PathBuf, Arc<NamedModel>>;
 
 /// Returns the model in `from` if it does not exist yet.
 pub(super) fn pending_model(pending: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
-    let (_, model) = pending.iter().find(|(folder, _)| Path::new(from).starts_with(folder))?;
-    if model.adapter.is_none() || !Path::new(from).ends_with(MERGED) {
+    let within = |folder: &PathBuf| Path::new(from).strip_prefix(folder).ok();
+    let (within, model) = pending.iter().find_map(|(folder, model)| Some((within(folder)?, model)))?;
+    // Only what follows the folder counts: a stage may be named so too.
+    if model.adapter.is_none() || !within.ends_with(MERGED) {
         return Some(model.clone());
     }
     let (tokenizer, config) = (model.tokenizer.clone(), model.config.clone());
@@ -334,7 +336,7 @@ impl AdapterStart {
     }
 }
 
-/// Compares the weights that an adapter was trained over with those in `base`; returns a note if they are not on this machine.
+/// Compares the weights that an adapter was trained over with those in `base`; returns a note if it cannot.
 fn compared(
     adapter: &AdapterConfig,
     folder: &Path,
@@ -353,7 +355,11 @@ fn compared(
         None => {
             let trained = match name.as_str() {
                 "" => "does not name the model that it was trained on".to_owned(),
-                name => format!("was trained on {name}, which is not on this machine"),
+                name => {
+                    let revision = adapter.base.revision.as_ref().map(|revision| format!("@{revision}"));
+                    let revision = revision.unwrap_or_default();
+                    format!("was trained on {name}{revision}, and there is no such folder or GGUF file to compare")
+                }
             };
             Ok(Some(format!(
                 "model.adapter: {} {trained}: the weights of model.from, {used}, are used; whether they are the same is not known",
@@ -377,4 +383,46 @@ fn same_weights(a: &Path, b: &Path) -> Result<bool> {
         weight_files(folder)?.into_iter().map(hash).collect()
     };
     Ok(hashes(a)? == hashes(b)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a stage named "merged" whose adapter is taken for a merged model.
+    #[test]
+    fn a_stage_may_be_named_merged() {
+        let config = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 512}"#;
+        let adapter = Settings { rank: 1, alpha: 1.0, targets: vec!["q_proj".into()], rslora: false };
+        let model = NamedModel {
+            folder: None,
+            tokenizer: Tokenizer::bytes().unwrap(),
+            config: ModelConfig::parse(config, "config.json").unwrap(),
+            adapter: Some(adapter),
+        };
+        let pending = PendingModels::from([("runs/pipe/merged".into(), Arc::new(model))]);
+        let is_adapter = |from: &str| pending_model(&pending, from).map(|model| model.adapter.is_some());
+        assert_eq!(is_adapter("runs/pipe/merged"), Some(true));
+        assert_eq!(is_adapter("runs/pipe/merged/checkpoints/BEST"), Some(true));
+        assert_eq!(is_adapter("runs/pipe/merged/checkpoints/LATEST/merged"), Some(false));
+        assert_eq!(is_adapter("runs/pipe/other"), None);
+    }
+
+    /// Catches a note that says where a base is not, which was not searched for in the hub's cache, and one without its revision.
+    #[test]
+    fn a_base_that_is_not_compared_is_said_to_be_so() {
+        let note = |revision: &str| {
+            let text = format!(
+                r#"{{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"],
+                "base_model_name_or_path": "no-such-org/name", "revision": {revision}}}"#
+            );
+            let adapter = AdapterConfig::parse(&text, "adapter_config.json").unwrap();
+            compared(&adapter, Path::new("peft"), Path::new("base"), &Error::request).unwrap().unwrap()
+        };
+        let expected = "model.adapter: peft was trained on no-such-org/name@abc, and there is no such folder or GGUF file to compare: \
+                        the weights of model.from, base, are used; whether they are the same is not known";
+        assert_eq!(note("\"abc\""), expected);
+        assert_eq!(note("null"), expected.replace("@abc", ""));
+    }
 }

@@ -110,10 +110,13 @@ fn named_in(path: &Path, key: &str, known: &Resolved) -> Option<Id> {
     Some(Id { path: (!rest.is_empty()).then(|| rest.into_owned()), revision: known.commit.clone(), ..id })
 }
 
-/// Returns the commits of all names of the hub in an experiment.
-pub fn commits_of(experiment: &Value) -> BTreeMap<String, String> {
+/// Returns the commits of all names of the hub in an experiment, and of those by which this process found `folders`: an adapter names
+/// its base in its own files.
+pub fn commits_of(experiment: &Value, folders: &[PathBuf]) -> BTreeMap<String, String> {
     let resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = BTreeMap::new();
+    let is_of = |known: &Resolved, folder: &PathBuf| known.snapshot.as_ref().is_some_and(|own| folder.starts_with(own));
+    let named = resolved.iter().filter(|(_, known)| folders.iter().any(|folder| is_of(known, folder)));
+    let mut found: BTreeMap<_, _> = named.map(|(key, known)| (key.clone(), known.commit.clone())).collect();
     let mut open = vec![experiment];
     while let Some(value) = open.pop() {
         match value {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::fetch::Repository;
 use super::id::{Id, Kind};
 use super::settings::Settings;
-use super::{Resolved, named_in};
+use super::{RESOLVED, Resolved, commits_of, named_in};
 use crate::data::cache::hex;
 use crate::data::error::DataError;
 
@@ -242,6 +242,26 @@ fn a_cache_of_other_users_is_read() {
     let written = metadata(&list).ino();
     data().unwrap();
     assert_eq!(metadata(&list).ino(), written);
+}
+
+/// Catches the base of an adapter, which no experiment names, that is not recorded and so moves with its branch, and a name of another
+/// run of this process that is recorded.
+#[test]
+fn commits_are_those_of_the_experiment_and_of_the_bases() {
+    let cache = tempfile::tempdir().unwrap();
+    let names = ["named", "base", "other"].map(|name| format!("hf:recorded/{name}@main"));
+    for (index, key) in names.iter().enumerate() {
+        let known = Resolved {
+            commit: format!("{index}"),
+            is_pinned: false,
+            snapshot: Some(cache.path().join(format!("{index}"))),
+        };
+        RESOLVED.lock().unwrap().insert(key.clone(), known);
+    }
+    let experiment = json!({"model": {"from": "hf:recorded/named"}, "teacher": {"from": "peft"}});
+    let found = commits_of(&experiment, &[cache.path().join("1"), cache.path().join("none")]);
+    let expected = [(names[0].clone(), "0".to_owned()), (names[1].clone(), "1".to_owned())];
+    assert_eq!(found, BTreeMap::from(expected));
 }
 
 /// Catches data that are not those of the name, and a folder that is downloaded whole although one file was named.

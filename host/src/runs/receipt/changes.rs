@@ -58,8 +58,12 @@ impl Receipt {
         only_if(earlier.tokenizer_files.as_ref(), &mut own.tokenizer_files);
         only_if(earlier.model.files.as_ref(), &mut own.model.files);
         for (role, source) in &mut own.roles {
-            only_if(earlier.roles.get(role).and_then(|then| then.files.as_ref()), &mut source.files);
+            let then = earlier.roles.get(role);
+            only_if(then.and_then(|then| then.files.as_ref()), &mut source.files);
+            only_if(then.and_then(|then| then.base_sha256.as_ref()), &mut source.base_sha256);
         }
+        // Older receipts do not record the bases of adapters. A name that was added to the experiment is a change of the experiment.
+        own.hub.retain(|name, _| earlier.hub.contains_key(name));
         serde_json::to_value(own).unwrap_or_default()
     }
 }

@@ -50,7 +50,8 @@ pub struct Receipt {
     pub tokenizer_files: Option<Vec<DataSource>>,
     /// Every file that data came from, in the order of reading.
     pub data: Vec<DataSource>,
-    /// The commits of models and data of the Hugging Face hub, by their names in the experiment. A resumed run reads the same commits.
+    /// The commits of models and data of the Hugging Face hub, by their names in the experiment or, for
+    /// the base of an adapter, in the adapter's files. A resumed run reads the same commits.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub hub: BTreeMap<String, String>,
     /// How many rows were used, dropped and truncated; absent for running text.
@@ -175,6 +176,9 @@ pub struct ModelSource {
     /// name. Absent as above.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
+    /// As `sha256`, of the weights under it, for a role that is an adapter. Absent for other models and in older receipts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base_sha256: Option<String>,
     /// The files that were read besides the weights, by their path in the folder: shape, ends of answers and, for a
     /// role, its tokenizer. Absent in older receipts.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -11,7 +11,8 @@ fn file(path: &str, sha256: &str) -> DataSource {
 
 fn receipt() -> Receipt {
     let files = Some(vec![file("config.json", "44")]);
-    let critic = ModelSource { from: Some("runs/a".into()), sha256: Some("bb".into()), files };
+    let critic =
+        ModelSource { from: Some("runs/a".into()), sha256: Some("bb".into()), base_sha256: Some("55".into()), files };
     Receipt {
         telos: Build::this(),
         rules: RULES,
@@ -34,7 +35,12 @@ fn receipt() -> Receipt {
             sha256: "aa".into(),
             libraries: Some(vec![LibraryUse { name: "libx.so".into(), sha256: "11".into() }]),
         }],
-        model: ModelSource { from: None, sha256: None, files: Some(vec![file("config.json", "22")]) },
+        model: ModelSource {
+            from: None,
+            sha256: None,
+            base_sha256: None,
+            files: Some(vec![file("config.json", "22")]),
+        },
         roles: [("critic".to_owned(), critic)].into(),
         tokenizer_sha256: "cc".into(),
         tokenizer_files: Some(vec![file("tokenizer.json", "33")]),
@@ -120,12 +126,15 @@ fn fields_that_an_older_receipt_lacks_are_not_compared() {
     let (old, mut new) = (receipt(), receipt());
     new.plugins[0].libraries = Some(vec![LibraryUse { name: "libx.so".into(), sha256: "12".into() }]);
     new.model.files = Some(vec![file("config.json", "22"), file("generation_config.json", "23")]);
-    new.roles.get_mut("critic").unwrap().files = Some(vec![file("config.json", "45")]);
+    let critic = new.roles.get_mut("critic").unwrap();
+    (critic.base_sha256, critic.files) = (Some("56".into()), Some(vec![file("config.json", "45")]));
+    new.hub.insert("hf:org/base@main".into(), "66".into());
     new.tokenizer_files = Some(vec![file("chat_template.jinja", "34"), file("tokenizer.json", "33")]);
     let Changes { programs, inputs } = new.changes_since(&old);
     assert_eq!(programs, [r#"plugins[ce].libraries[libx.so].sha256: "11" is now "12""#]);
     let expected = [
         "model.files[generation_config.json]: null is now {",
+        r#"roles.critic.base_sha256: "55" is now "56""#,
         r#"roles.critic.files[config.json].sha256: "44" is now "45""#,
         "tokenizer_files[chat_template.jinja]: null is now {",
     ];
@@ -136,7 +145,8 @@ fn fields_that_an_older_receipt_lacks_are_not_compared() {
     let mut older = receipt();
     older.plugins[0].libraries = None;
     (older.model.files, older.tokenizer_files) = (None, None);
-    older.roles.get_mut("critic").unwrap().files = None;
+    let critic = older.roles.get_mut("critic").unwrap();
+    (critic.base_sha256, critic.files) = (None, None);
     assert_eq!(new.changes_since(&older), Changes::default());
     let matters = |threads| {
         let mut receipt = receipt();

@@ -1,6 +1,10 @@
 //! The receipt of a run, which records what the run is made of: collected when it begins, compared when it is resumed.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -9,6 +13,7 @@ use crate::{
     data::{Source, TrainingData, cache::hex, hub},
     device::open::{dtype, threads},
     error::{Error, Result},
+    model::adapter::config::base_of,
     model::files::weights::weight_files,
     plugins::Pinning,
     runs::{
@@ -107,14 +112,17 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
     let experiment = setup.experiment();
     // For a resumed run, models in its checkpoint may no longer be at their original path, or may have changed there.
     let saved = |role: &str| earlier.filter(|_| setup.is_saved(role)).and_then(|earlier| earlier.roles.get(role));
-    let mut roles = BTreeMap::new();
+    let (mut roles, mut bases) = (BTreeMap::new(), Vec::new());
     for (role, path) in setup.role_paths() {
         let source = match saved(&role) {
             Some(source) => source.clone(),
             None => {
                 let named = setup.named_model(path)?;
                 let files = named.config.files.iter().chain(named.tokenizer.read_from());
-                ModelSource { files: Some(files.map(source).collect()), ..model_source(named.folder.as_deref())? }
+                let files = Some(files.map(source).collect());
+                let (source, base) = role_source(&role, named.folder.as_deref())?;
+                bases.extend(base);
+                ModelSource { files, ..source }
             }
         };
         roles.insert(role, source);
@@ -127,6 +135,11 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
     // These files are read even if the weights are not.
     let files = setup.model_folder.is_some().then(|| setup.config.files.iter().map(source).collect());
     let model = ModelSource { files, ..model };
+    let mut hub = serde_json::to_value(experiment).map(|all| hub::commits_of(&all, &bases)).unwrap_or_default();
+    // The bases of models in the checkpoint were not searched for.
+    for (name, commit) in earlier.into_iter().flat_map(|earlier| &earlier.hub) {
+        hub.entry(name.clone()).or_insert_with(|| commit.clone());
+    }
     Ok(Receipt {
         telos: Build::this(),
         rules: RULES,
@@ -146,7 +159,7 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
         tokenizer_sha256: setup.tokenizer.hash(),
         tokenizer_files: Some(setup.tokenizer.read_from().iter().map(source).collect()),
         data: data.sources.iter().chain(learner.auxiliary.iter().flat_map(|one| &one.sources)).map(source).collect(),
-        hub: serde_json::to_value(experiment).map(|all| hub::commits_of(&all)).unwrap_or_default(),
+        hub,
         rows: data.rows.clone(),
         unpinned: setup.lock.unpinned().to_vec(),
         replaced: Vec::new(),
@@ -159,12 +172,27 @@ fn source(of: &Source) -> DataSource {
     DataSource { path: hub::shown(&of.path), bytes: of.bytes, sha256: of.sha256.clone() }
 }
 
+/// Returns the source of the weights of a role, and the folder of those under them if they are an adapter. The run's own adapter is put
+/// over the weights of `model.from`, whatever base its files name.
+fn role_source(role: &str, folder: Option<&Path>) -> Result<(ModelSource, Option<PathBuf>)> {
+    let own = model_source(folder)?;
+    let Some(folder) = folder.filter(|_| role != "adapter") else { return Ok((own, None)) };
+    let base = base_of(folder)?;
+    if base == folder {
+        return Ok((own, None));
+    }
+    let base_sha256 = model_source(Some(&base))?.sha256;
+    Ok((ModelSource { base_sha256, ..own }, Some(base)))
+}
+
 /// Returns the source of the weights that are now in `folder`; without a folder, of fresh ones.
 ///
 /// # Errors
 /// No weights, or files that cannot be read.
 pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
-    let Some(folder) = folder else { return Ok(ModelSource { from: None, sha256: None, files: None }) };
+    let Some(folder) = folder else {
+        return Ok(ModelSource { from: None, sha256: None, base_sha256: None, files: None });
+    };
     let mut lines = Vec::new();
     for file in weight_files(folder)? {
         let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
@@ -176,7 +204,7 @@ pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
         [(_, only)] => only.clone(),
         several => hex(&Sha256::digest(several.iter().map(|(line, _)| line.as_str()).collect::<String>())),
     };
-    Ok(ModelSource { from: Some(hub::shown(folder)), sha256: Some(hash), files: None })
+    Ok(ModelSource { from: Some(hub::shown(folder)), sha256: Some(hash), base_sha256: None, files: None })
 }
 
 #[cfg(test)]
@@ -200,5 +228,30 @@ mod tests {
         assert_ne!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
         write("model.safetensors", "abc");
         assert_eq!(hash(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    /// Catches a teacher or reward that is an adapter and whose base was replaced, and the base that the run's own adapter names in its
+    /// file, which the run does not read.
+    #[test]
+    fn the_base_of_a_role_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let [adapter, base] = ["peft", "base"].map(|name| folder.path().join(name));
+        [&adapter, &base].iter().for_each(|place| fs::create_dir(place).unwrap());
+        let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"],
+            "base_model_name_or_path": "../base"}"#;
+        fs::write(adapter.join("adapter_config.json"), config).unwrap();
+        fs::write(adapter.join("adapter_model.safetensors"), "abc").unwrap();
+        let of = |role: &str, place: &Path| {
+            let (source, base) = role_source(role, Some(place)).unwrap();
+            (source.sha256.unwrap(), source.base_sha256, base.is_some())
+        };
+        fs::write(base.join("model.safetensors"), "de").unwrap();
+        let first = of("teacher", &adapter);
+        assert!(first.1.is_some() && first.2, "{first:?}");
+        fs::write(base.join("model.safetensors"), "df").unwrap();
+        let second = of("teacher", &adapter);
+        assert!(first.0 == second.0 && first.1 != second.1, "{first:?} {second:?}");
+        assert_eq!(of("teacher", &base).1, None);
+        assert_eq!(of("adapter", &adapter), (first.0, None, false));
     }
 }
