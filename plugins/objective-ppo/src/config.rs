@@ -144,6 +144,8 @@ impl Settings {
             rewards: token_rewards.is_empty(),
             reward_names: token_rewards.iter().map(|name| format!("{name}.token")).collect(),
             requests: false,
+            // What couples the answers of a rollout is computed by `prepare`.
+            whole_groups: false,
             ..Requirements::reading(read)
         }
     }

@@ -81,6 +81,7 @@ fn token_rewards_are_rewards_of_their_own_tokens() {
     // Undiscounted sums of what follows, the answer's reward included.
     assert_eq!(prepared.get(names::RETURN).unwrap(), [3.75, 2.5, 2.0, 1.0]);
     assert!(!ppo.requirements().unwrap().rewards && create(json!({})).unwrap().requirements().unwrap().rewards);
+    assert!(!ppo.requirements().unwrap().whole_groups, "micro-batches of several answers to a prompt could not be cut");
 }
 
 /// Sums and means: per answer or per token, each with its own weight.

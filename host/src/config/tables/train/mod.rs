@@ -23,8 +23,8 @@ table! {
         /// this or steps
         epochs: f64, Form::Float(Excluded(0.0), Included(1e9)), example 1;
         batch in Option<batch::Written>;
-        /// the most tokens computed at a time, to save memory; a longer sequence is computed alone; changes nothing but the last
-        /// digits of results
+        /// the most tokens computed at a time, to save memory; a longer sequence, and more answers to one prompt that the
+        /// objective reads together, are computed alone; changes nothing but the last digits of results
         micro_batch_tokens: usize, Form::POSITIVE_INT,
             default "16384; on the processor fewer if the activations to keep would exceed 512 MiB", example 2048;
         optimizer in optimizer::Written;
