@@ -92,7 +92,10 @@ impl Bases {
             return Model::load(device, folder, outputs, false);
         }
         let base = AdapterConfig::read(folder)?.base.folder(folder)?;
-        self.load(device, &base)?.adapted_from(folder, outputs)
+        let mut model = self.load(device, &base)?.adapted_from(folder, outputs)?;
+        // Saved elsewhere, a relative path would name another folder, and a name of the hub another revision.
+        model.name_base(&base);
+        Ok(model)
     }
 }
 
@@ -118,5 +121,41 @@ impl Model {
     /// As [`Model::from_folder`]; a folder without a language-model head if `outputs` needs one.
     pub fn from_folder_as(device: &Device, folder: &Path, outputs: Outputs) -> Result<Model> {
         Bases::default().open(device, folder, outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backend_reference::Reference;
+    use plugin_api::abi::DType;
+
+    use super::*;
+    use crate::model::adapter::Settings;
+    use crate::model::adapter::config::ADAPTER_CONFIG;
+
+    const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8, "tie_word_embeddings": true}"#;
+
+    /// Catches an adapter that names its base by a path from its own folder and is saved elsewhere with the same path.
+    #[test]
+    fn an_adapter_that_is_saved_elsewhere_keeps_its_base() {
+        let device = Device::new(Box::new(Reference::new(1)), DType::F64).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let [base, peft, copy] = ["base", "peft", "runs/step-4/critic"].map(|name| folder.path().join(name));
+        [&base, &peft, &copy].iter().for_each(|place| fs::create_dir_all(place).unwrap());
+        let model = Model::init(&device, ModelConfig::parse(TINY, "config.json").unwrap(), 5).unwrap();
+        model.save(&base).unwrap();
+        let settings = Settings { rank: 1, alpha: 1.0, targets: vec!["q_proj".into()], rslora: false };
+        let mut adapter = model.adapted(Outputs::TOKENS, settings, 7).unwrap();
+        adapter.name_base(Path::new("no such folder"));
+        adapter.save(&peft).unwrap();
+        let config = fs::read_to_string(peft.join(ADAPTER_CONFIG)).unwrap();
+        assert!(config.contains("no such folder"));
+        fs::write(peft.join(ADAPTER_CONFIG), config.replace("no such folder", "../base")).unwrap();
+        let opened = Model::from_folder(&device, &peft).unwrap();
+        assert_eq!(opened.base_folder(), Some(peft.join("../base").as_path()));
+        opened.save(&copy).unwrap();
+        let named = AdapterConfig::read(&copy).unwrap().base.local(&copy).expect("its base");
+        assert_eq!(place(&named), place(&base));
     }
 }

@@ -98,23 +98,28 @@ impl Setup {
     }
 
     /// Opens a model in a checkpoint of the run that began as `from`, the value of a role's key. An adapter is put over the weights that
-    /// the experiment names now if those that it was trained over are no longer at their place.
+    /// the experiment names now if those that it was trained over are no longer at their place; the receipt compares them.
     pub fn saved_role(&self, device: &Device, folder: &Path, from: &str, outputs: Outputs) -> Result<Model> {
         if !is_adapter(folder) {
             return self.bases.open(device, folder, outputs);
         }
         let config = AdapterConfig::read(folder)?;
-        let base = match (from, config.base.local(folder)) {
-            (SELF | POLICY, _) => self.frozen_weights(device)?,
-            (_, Some(base)) => self.bases.load(device, &base)?,
+        let place = match (from, config.base.local(folder)) {
+            (SELF | POLICY, _) => self.model_folder.clone(),
+            (_, Some(base)) => Some(base),
             (from, None) => {
                 let named = model_folder(Path::new(from)).and_then(|named| base_of(&named));
-                match named {
-                    Ok(base) => self.bases.load(device, &base)?,
-                    Err(_) => self.bases.load(device, &config.base.folder(folder)?)?,
-                }
+                Some(named.or_else(|_| config.base.folder(folder))?)
             }
         };
-        base.adapted_from(folder, outputs)
+        let base = match &place {
+            Some(place) if ![SELF, POLICY].contains(&from) => self.bases.load(device, place)?,
+            _ => self.frozen_weights(device)?,
+        };
+        let mut model = base.adapted_from(folder, outputs)?;
+        if let Some(place) = place {
+            model.name_base(&place);
+        }
+        Ok(model)
     }
 }

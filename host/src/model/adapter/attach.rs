@@ -90,7 +90,14 @@ impl Model {
     pub fn name_base(&mut self, base: &Path) {
         if let Some(adapter) = &mut self.adapter {
             adapter.base = Base::of(base);
+            adapter.base_folder = Some(base.to_owned());
         }
+    }
+
+    /// The folder or GGUF file that the frozen weights under the adapter were loaded from; `None` without an adapter, or if the weights
+    /// are not from files.
+    pub fn base_folder(&self) -> Option<&Path> {
+        self.adapter.as_ref()?.base_folder.as_deref()
     }
 
     /// Copies the adapter's master parameters into their copy in the compute dtype.

@@ -21,6 +21,8 @@ pub mod config;
 pub mod files;
 pub mod merge;
 
+use std::path::PathBuf;
+
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::model::params::{Init, Layout, Parameter, Rows, SCALAR_HEAD, Table};
@@ -65,6 +67,8 @@ pub struct Adapter {
     pub(super) settings: Settings,
     /// The frozen model's place, as `adapter_config.json` names it.
     pub(super) base: base::Base,
+    /// Where it was loaded from, if that is known.
+    pub(super) base_folder: Option<PathBuf>,
     pub(super) table: Table,
     pub(super) factors: Vec<Factors>,
     scalar: Option<usize>,
@@ -197,7 +201,8 @@ impl Adapter {
         device.call(&plugin_api::backend::ops::Fill { x: params.view(), value: 0.0 })?;
         let mixed = device.compute() != device.accumulator();
         let shadow = mixed.then(|| device.buffer(device.compute(), table.flat_len())).transpose()?;
-        Ok(Adapter { settings, base: base::Base::default(), table, factors, scalar, params, shadow })
+        let (base, base_folder) = Default::default();
+        Ok(Adapter { settings, base, base_folder, table, factors, scalar, params, shadow })
     }
 
     /// Its settings.

@@ -1,7 +1,7 @@
 //! Estimates how much memory a run takes at most: counts every buffer of its largest micro-batch, of its evaluations and of its
 //! answers, in the order in which a run allocates them, and computes nothing.
 
-use super::{largest_rows::all_rows, process::process_memory};
+use super::{largest_rows::all_rows, process::process_memory, saving::Saving};
 use crate::{
     data::{Examples, PackedBatch, TrainingData, pack::pack},
     device::{Buffer, Device, sizes::SizesOnly},
@@ -112,6 +112,7 @@ pub fn estimate(
         counting.evaluation(batch)?;
     }
     counting.answers(setup, &evaluated.eval_prompts)?;
+    let saving = counting.saving(setup)?;
 
     let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
     let piece = learner.optimizer.moments().into_iter().map(bytes).max().unwrap_or(0).min(PIECE);
@@ -122,8 +123,9 @@ pub fn estimate(
         let real = learner.device.memory();
         let on_processor = setup.experiment().backend.device == "cpu";
         let own = if on_processor { process.now.saturating_sub(real.in_use + real.cached) } else { process.now };
-        // A checkpoint copies a piece of a tensor at a time to the host, after the spare buffers were freed.
-        let work = if on_processor { buffers.max(held + piece) } else { piece };
+        // A checkpoint copies to the host, after the spare buffers were freed: a piece of the moments, or a tensor.
+        let copied = saving.host.max(piece);
+        let work = if on_processor { buffers.max(held + saving.device + copied) } else { copied };
         // The reference's log-probabilities: as computed, as bytes of a file, and per row; plus the rows it reads.
         let of_rows = |data: &dyn Examples| 3 * 8 * data.tokens() + 1024 * data.documents() as u64;
         let rows = if cached { of_rows(&*data.train) + of_rows(&*data.held_out) } else { 0 };
@@ -236,6 +238,18 @@ impl Counting<'_> {
         self.pass().run(&self.joined(packed), Keep::Nothing)?;
         self.note("evaluation");
         Ok(())
+    }
+
+    /// Counts a checkpoint; of the roles, those that it contains.
+    fn saving(&mut self, setup: &Setup) -> Result<Saving> {
+        let checkpoint = &setup.experiment().checkpoint;
+        let reference = self.roles.reference.as_ref().filter(|role| role.follow.is_some());
+        let reference = reference.and_then(|role| role.model.as_ref());
+        let others: Vec<&Model> =
+            reference.into_iter().chain(self.roles.critic.as_ref().map(|one| &one.model)).collect();
+        let saving = Saving::of(&self.device, &self.policy, &others, checkpoint.storage().dtype, checkpoint.merged)?;
+        self.note("a checkpoint's merged model");
+        Ok(saving)
     }
 
     /// Counts rollouts, answers to held-out prompts and samples.

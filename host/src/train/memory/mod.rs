@@ -4,4 +4,5 @@ pub mod estimate;
 pub mod largest_rows;
 pub mod micro_batch;
 pub mod process;
+mod saving;
 pub mod worst_batch;

@@ -23,7 +23,11 @@ use crate::{
     data::{Examples, Sequence, TrainingData, cache::hex, gguf, order::DocumentSpan, pack},
     device::open::threads,
     error::{Error, Result},
-    model::{Model, adapter::config::base_of},
+    model::{
+        Model,
+        adapter::config::{ADAPTER_CONFIG, base_of},
+        shape::config::CONFIG_FILE,
+    },
     objectives::{
         Objectives,
         active::failed,
@@ -344,7 +348,9 @@ fn hash_of(folder: &Path) -> Result<String> {
     }
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
     let mut files: Vec<PathBuf> = fs::read_dir(folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || file.ends_with("config.json"));
+    // An adapter's settings hold its scale.
+    let settings = |file: &Path| file.ends_with(CONFIG_FILE) || file.ends_with(ADAPTER_CONFIG);
+    files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || settings(file));
     files.retain(|file| !file.ends_with(crate::optimizer::moments::OPTIMIZER));
     files.sort();
     files.iter().map(|file| Ok(sha256_file(file).map_err(failed)?.1)).collect()
@@ -399,6 +405,21 @@ mod tests {
         assert_eq!(hash_of(folder.path()).unwrap(), first);
         fs::write(&file, "b").unwrap();
         assert_ne!(hash_of(&file).unwrap(), first);
+    }
+
+    /// Catches an adapter whose scale changes while its numbers are read from the cache.
+    #[test]
+    fn the_scale_of_an_adapter_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = |alpha: u32, weights: &str| {
+            fs::write(folder.path().join("adapter_config.json"), format!("{{\"lora_alpha\": {alpha}}}")).unwrap();
+            fs::write(folder.path().join("adapter_model.safetensors"), weights).unwrap();
+            hash_of(folder.path()).unwrap()
+        };
+        let first = hash(8, "a");
+        assert_ne!(hash(16, "a"), first);
+        assert_ne!(hash(8, "b"), first);
+        assert_eq!(hash(8, "a"), first);
     }
 
     /// Catches numbers that are given to other rows than their own.

@@ -13,7 +13,8 @@ use crate::{
     data::{Source, TrainingData, cache::hex, hub},
     device::open::{dtype, threads},
     error::{Error, Result},
-    model::adapter::config::base_of,
+    model::Model,
+    model::adapter::config::{ADAPTER_CONFIG, base_of},
     model::files::weights::weight_files,
     plugins::Pinning,
     runs::{
@@ -115,7 +116,10 @@ fn current(setup: &Setup, data: &TrainingData, learner: &Learner, earlier: Optio
     let (mut roles, mut bases) = (BTreeMap::new(), Vec::new());
     for (role, path) in setup.role_paths() {
         let source = match saved(&role) {
-            Some(source) => source.clone(),
+            Some(source) => match base_in_checkpoint(learner, &role) {
+                Some(base) => over(source, model_source(Some(base))?.sha256),
+                None => source.clone(),
+            },
             None => {
                 let named = setup.named_model(path)?;
                 let files = named.config.files.iter().chain(named.tokenizer.read_from());
@@ -183,6 +187,31 @@ fn role_source(role: &str, folder: Option<&Path>) -> Result<(ModelSource, Option
     }
     let base_sha256 = model_source(Some(&base))?.sha256;
     Ok((ModelSource { base_sha256, ..own }, Some(base)))
+}
+
+/// Returns the place of the frozen weights under the adapter of a role whose model is in the run's checkpoints: the checkpoint does not
+/// contain them.
+fn base_in_checkpoint<'a>(learner: &'a Learner, role: &str) -> Option<&'a Path> {
+    let roles = &learner.roles;
+    let model = match role {
+        "critic" => roles.critic.as_ref().map(|critic| &critic.model),
+        "reference" => roles.reference.as_ref().and_then(|reference| reference.model.as_ref()),
+        _ => None,
+    };
+    model.and_then(Model::base_folder)
+}
+
+/// Returns the source of a role whose adapter in the checkpoint is now over weights with this hash: they are those of the role itself,
+/// or those under it if it is an adapter.
+fn over(saved: &ModelSource, base: Option<String>) -> ModelSource {
+    let is_config = |file: &DataSource| Path::new(&file.path).ends_with(ADAPTER_CONFIG);
+    let began_as_adapter = |files: &Vec<DataSource>| saved.base_sha256.is_some() || files.iter().any(is_config);
+    match saved.files.as_ref().map(began_as_adapter) {
+        Some(true) => ModelSource { base_sha256: base, ..saved.clone() },
+        Some(false) => ModelSource { sha256: base, ..saved.clone() },
+        // An older receipt does not record which of the two.
+        None => saved.clone(),
+    }
 }
 
 /// Returns the source of the weights that are now in `folder`; without a folder, of fresh ones.
@@ -253,5 +282,28 @@ mod tests {
         assert!(first.0 == second.0 && first.1 != second.1, "{first:?} {second:?}");
         assert_eq!(of("teacher", &base).1, None);
         assert_eq!(of("adapter", &adapter), (first.0, None, false));
+    }
+
+    /// Catches a resumed critic or reference whose adapter is put over weights that were replaced or that are those of a later
+    /// checkpoint, whether the run began with an adapter or made one.
+    #[test]
+    fn a_saved_adapter_is_compared_with_the_weights_under_it() {
+        let file = |path: &str| DataSource { path: path.to_owned(), bytes: 1, sha256: "cc".to_owned() };
+        let source = |base_sha256: Option<&str>, files: Option<&str>| ModelSource {
+            from: Some("runs/rm".to_owned()),
+            sha256: Some("aa".to_owned()),
+            base_sha256: base_sha256.map(str::to_owned),
+            files: files.map(|path| vec![file(path)]),
+        };
+        let now = |saved: &ModelSource| {
+            let ModelSource { sha256, base_sha256, .. } = over(saved, Some("now".to_owned()));
+            (sha256.unwrap(), base_sha256)
+        };
+        let (own, base) = ("aa".to_owned(), Some("now".to_owned()));
+        assert_eq!(now(&source(Some("bb"), Some("runs/rm/adapter_config.json"))), (own.clone(), base.clone()));
+        assert_eq!(now(&source(None, Some("runs/rm/config.json"))), ("now".to_owned(), None));
+        // Older receipts, whose comparison leaves out what they do not record.
+        assert_eq!(now(&source(None, Some("runs/rm/adapter_config.json"))), (own.clone(), base));
+        assert_eq!(now(&source(None, None)), (own, None));
     }
 }
