@@ -174,7 +174,8 @@ fn pending_adapter(loaded: &Loaded, pending: &PendingModels) -> Option<Arc<Named
 /// Returns the folder of the adapter that the experiment continues from; `None` if there is none or it does not exist yet.
 fn adapter_folder(loaded: &Loaded) -> Result<Option<PathBuf>> {
     let ModelSource::From { adapter: Some(path), .. } = &loaded.experiment.model else { return Ok(None) };
-    match Path::new(path).exists() || pointed_at(Path::new(path))?.is_some() {
+    // A name of the hub, too, is that of an adapter that exists.
+    match hub::is_named(path) || Path::new(path).exists() || pointed_at(Path::new(path))?.is_some() {
         true => model_folder(Path::new(path)).map(Some).map_err(|e| loaded.refuse("model.adapter", refusal_text(&e))),
         false => Ok(None),
     }
@@ -302,8 +303,11 @@ impl AdapterStart {
         let ModelSource::From { adapter, lora, .. } = &loaded.experiment.model else { return Ok(None) };
         let Some(path) = adapter else { return Ok(lora.as_ref().map(|lora| AdapterStart::Fresh(lora.settings()))) };
         let refuse = |why: String| loaded.refuse("model.adapter", why);
-        let none =
-            || refuse(format!("{path} has no adapter; name a run with model.lora, or a folder that PEFT has written"));
+        let none = || {
+            refuse(format!(
+                "{path} has no adapter; name a run with model.lora, a folder that PEFT has written, or an adapter of the hub"
+            ))
+        };
         if let Some(model) = pending_model(pending, path) {
             let settings = model.adapter.clone().ok_or_else(none)?;
             *config = config.with_adapter(model.config.clone());
@@ -388,6 +392,7 @@ fn same_weights(a: &Path, b: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Draft;
 
     /// Catches a stage named "merged" whose adapter is taken for a merged model.
     #[test]
@@ -407,6 +412,25 @@ mod tests {
         assert_eq!(is_adapter("runs/pipe/merged/checkpoints/BEST"), Some(true));
         assert_eq!(is_adapter("runs/pipe/merged/checkpoints/LATEST/merged"), Some(false));
         assert_eq!(is_adapter("runs/pipe/other"), None);
+    }
+
+    /// Catches an adapter of the hub that is taken for one that does not exist yet: the tokenizer in its folder would not be read.
+    #[test]
+    fn an_adapter_of_the_hub_exists() {
+        let folder = |adapter: &str| {
+            let text = format!(
+                "[model]\nfrom = \"base\"\nadapter = \"{adapter}\"\n[data]\npath = \"a\"\n[objective]\nplugin = \"ce\"\n\
+                 [train]\nsteps = 1\nbatch = {{ tokens = 8 }}\noptimizer = {{ lr = 1e-3 }}\n"
+            );
+            let mut draft = Draft::parse("exp.toml", "exp", &text, &[]).unwrap();
+            let slots: Vec<_> = draft.plugins().iter().map(|plugin| plugin.slot).collect();
+            slots.into_iter().for_each(|slot| draft.check_options(slot, &[]));
+            adapter_folder(&draft.finish().unwrap())
+        };
+        assert_eq!(folder("no/such/run").unwrap(), None);
+        // A name that is not valid is refused before the network is used.
+        let report = folder("hf:lora").unwrap_err().report();
+        assert!(report.contains("model.adapter: hf:lora: is not the name of a repository"), "{report}");
     }
 
     /// Catches a note that says where a base is not, which was not searched for in the hub's cache, and one without its revision.

@@ -19,8 +19,8 @@ table! {
         /// a run, a checkpoint, a Hugging Face folder, a GGUF file or a model of the hub (hf:org/name@revision) to start from; of an
         /// adapter its base, with the adapter in model.adapter
         from: String, Form::Text, example "runs/base";
-        /// an adapter of model.from that training continues from: a run with model.lora, one of its checkpoints, or a folder that PEFT
-        /// has written; rank, scale and targets are its own
+        /// an adapter of model.from that training continues from: a run with model.lora, one of its checkpoints, a folder that PEFT
+        /// has written, or an adapter of the hub (hf:org/name); rank, scale and targets are its own
         adapter: String, Form::Text, default "none", example "runs/sft-lora";
         lora in Option<lora::Written>;
         /// family of the decoder

@@ -21,8 +21,19 @@ use crate::data::reading::guard::caught;
 
 /// How long the list of files may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take if the cache is enough without it.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 /// Times that an interrupted download is continued.
 const RETRIES: usize = 2;
+
+/// What of a repository is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Data, or a model with its weights.
+    Whole,
+    /// A model without its weights, for its tokenizer.
+    Small,
+}
 
 /// A repository at one commit.
 pub(super) struct Repository<'a> {
@@ -39,8 +50,9 @@ impl<'a> Repository<'a> {
     /// Opens a repository at the `pinned` commit, or at the one that its revision names now.
     ///
     /// # Errors
-    /// No network; a repository or revision that does not exist, or is not in the cache if the network is not used.
-    pub fn open(id: &'a Id, settings: &Settings, pinned: Option<&str>) -> Result<Repository<'a>> {
+    /// No network, and the cache is not enough; a repository or revision that does not exist, or is not in the cache if the network is
+    /// not used.
+    pub fn open(id: &'a Id, settings: &Settings, pinned: Option<&str>, need: Need) -> Result<Repository<'a>> {
         let cache = Cache::new(settings.cache.clone());
         let mut own = Repository { id, cache, commit: String::new(), follows: pinned.is_none(), online: None };
         // A revision that is a whole commit never moves.
@@ -49,7 +61,7 @@ impl<'a> Repository<'a> {
         if let Some(commit) = known {
             own.commit = commit;
             // A commit that was downloaded needs no network.
-            if settings.offline || own.is_complete() {
+            if settings.offline || own.is_complete(need) {
                 return Ok(own);
             }
         } else if settings.offline {
@@ -64,7 +76,11 @@ impl<'a> Repository<'a> {
         }
         let api = own.connect(settings)?;
         let revision = if own.commit.is_empty() { id.revision.clone() } else { own.commit.clone() };
-        let info = own.info(&api, revision)?;
+        let is_enough = own.is_enough(need, pinned.is_some());
+        let info = match own.info(&api, revision, if is_enough { SHORT_PATIENCE } else { PATIENCE }) {
+            Err(Failure { had_answer: false, .. }) if is_enough => return Ok(own),
+            answer => answer.map_err(|failure| failure.error)?,
+        };
         if !is_commit(&info.sha) || (!own.commit.is_empty() && own.commit != info.sha) {
             let what = format!("the hub answered with the commit {:?}", info.sha);
             return Err(own.fail(&what, "check HF_ENDPOINT", None));
@@ -222,10 +238,10 @@ impl<'a> Repository<'a> {
         self.guarded("the connection cannot be prepared", || builder.build())
     }
 
-    fn info(&self, api: &Api, revision: String) -> Result<RepoInfo> {
+    fn info(&self, api: &Api, revision: String, patience: Duration) -> Result<RepoInfo, Failure> {
         let repository = api.repo(self.repo(revision));
-        self.guarded("its list of files cannot be read", || {
-            let request = repository.info_request().config().timeout_global(Some(PATIENCE)).build();
+        self.tried("its list of files cannot be read", || {
+            let request = repository.info_request().config().timeout_global(Some(patience)).build();
             let mut response = request.call().map_err(Box::new)?;
             Ok(response.body_mut().read_json().map_err(Box::new)?)
         })
@@ -233,11 +249,20 @@ impl<'a> Repository<'a> {
 
     /// Calls the library; its panics and errors become errors of the repository.
     fn guarded<T>(&self, what: &str, call: impl FnOnce() -> Result<T, ApiError>) -> Result<T> {
+        self.tried(what, call).map_err(|failure| failure.error)
+    }
+
+    /// As [`Repository::guarded`], and says whether the hub answered.
+    fn tried<T>(&self, what: &str, call: impl FnOnce() -> Result<T, ApiError>) -> Result<T, Failure> {
         let error = match caught(call) {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => error,
-            Err(panic) => return Err(self.fail(&format!("{what}: {panic}"), "check HF_ENDPOINT", None)),
+            Err(panic) => {
+                let error = self.fail(&format!("{what}: {panic}"), "check HF_ENDPOINT", None);
+                return Err(Failure { error, had_answer: true });
+            }
         };
+        let mut had_answer = false;
         let (mut reason, mut remedy) = (String::new(), String::new());
         if let ApiError::RequestError(request) = &error
             && let ureq::Error::StatusCode(code) = **request
@@ -253,10 +278,12 @@ impl<'a> Repository<'a> {
                 429 => ("the hub refuses more requests for now", "try again later"),
                 _ => ("the hub failed", "try again later"),
             };
-            (reason, remedy) = (format!(" ({code}: {why})"), how.to_owned());
+            (reason, remedy, had_answer) = (format!(" ({code}: {why})"), how.to_owned(), true);
         }
         if remedy.is_empty() {
-            let cached = self.cached_commit().map_or_else(String::new, |commit| {
+            let known = Some(&self.commit).filter(|commit| !commit.is_empty() && self.snapshot().is_dir()).cloned();
+            let cached = if self.commit.is_empty() { self.cached_commit() } else { known };
+            let cached = cached.map_or_else(String::new, |commit| {
                 format!("set HF_HUB_OFFLINE=1 to use what is in the cache (commit {commit}); otherwise ")
             });
             remedy = format!(
@@ -265,7 +292,7 @@ impl<'a> Repository<'a> {
                 if self.id.kind == Kind::Dataset { " --repo-type dataset" } else { "" }
             );
         }
-        Err(self.fail(&format!("{what}{reason}"), &remedy, Some(error.into())))
+        Err(Failure { error: self.fail(&format!("{what}{reason}"), &remedy, Some(error.into())), had_answer })
     }
 
     fn repo(&self, revision: String) -> Repo {
@@ -291,18 +318,42 @@ impl<'a> Repository<'a> {
 
     /// Whether the cache has everything that is needed at this commit. This is known if the list of files is stored, or if one file is
     /// named: other programs download only some of a model's files.
-    fn is_complete(&self) -> bool {
+    fn is_complete(&self, need: Need) -> bool {
+        if let Some(files) = self.stored_list() {
+            return self.has_of(&files, need);
+        }
+        let exact = self.id.path.as_deref().filter(|path| need == Need::Whole && !path.contains(['*', '?', '[']));
+        exact.is_some_and(|path| self.snapshot().join(path).is_file())
+    }
+
+    /// Whether the cache has enough at this commit to go on if the hub does not answer, although no list of files is stored, so that
+    /// more may belong to it: a model that can be used with its tokenizer; data only if an earlier run `pinned` them, whose receipt
+    /// has their hashes.
+    fn is_enough(&self, need: Need, pinned: bool) -> bool {
+        if self.commit.is_empty() || self.stored_list().is_some() {
+            return false;
+        }
+        let Ok(files) = self.files() else { return false };
+        let can_be_used = match (self.id.kind, need) {
+            (Kind::Dataset, _) => pinned,
+            (Kind::Model, Need::Small) => wanted::has_tokenizer(&files),
+            (Kind::Model, Need::Whole) => wanted::is_usable(&files, self.id.path.as_deref()),
+        };
+        can_be_used && self.has_of(&files, need)
+    }
+
+    /// Whether the cache has what is needed of these files.
+    fn has_of(&self, files: &[String], need: Need) -> bool {
         let (snapshot, path) = (self.snapshot(), self.id.path.as_deref());
         let has = |names: &[String]| names.iter().all(|name| snapshot.join(name).exists());
-        let Some(files) = self.stored_list() else {
-            let exact = path.filter(|path| !path.contains(['*', '?', '[']));
-            return exact.is_some_and(|path| snapshot.join(path).is_file());
-        };
         if self.id.kind == Kind::Dataset {
-            return wanted::data(&files, path).is_ok_and(|data| has(&data));
+            return wanted::data(files, path).is_ok_and(|data| has(&data));
+        }
+        if need == Need::Small {
+            return has(&wanted::small(files));
         }
         let shards = || fs::read(snapshot.join(INDEX)).ok().and_then(|index| wanted::shards(&index).ok());
-        match wanted::model(&files, path) {
+        match wanted::model(files, path) {
             Ok(Model::Gguf(file)) => has(&[file]),
             Ok(Model::Folder(files)) => has(&files),
             Ok(Model::Sharded(files)) => has(&files) && shards().is_some_and(|shards| has(&shards)),
@@ -313,6 +364,12 @@ impl<'a> Repository<'a> {
     fn fail(&self, what: &str, remedy: &str, source: Option<Box<dyn StdError + Send + Sync>>) -> DataError {
         DataError::Unusable { path: self.id.key().into(), what: what.to_owned(), remedy: remedy.to_owned(), source }
     }
+}
+
+/// An error, and whether it is an answer of the hub.
+struct Failure {
+    error: DataError,
+    had_answer: bool,
 }
 
 /// Writes a list of files so that other processes and users may read it meanwhile.

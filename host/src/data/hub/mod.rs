@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::data::error::Result;
-use fetch::Repository;
+use fetch::{Need, Repository};
 use id::{Id, Kind};
 use settings::Settings;
 
@@ -46,7 +46,7 @@ static RESOLVED: Mutex<BTreeMap<String, Resolved>> = Mutex::new(BTreeMap::new())
 /// A name that is not valid; no network; a repository, revision or file that does not exist; weights in a format that is not read.
 pub fn model(path: &Path) -> Result<Option<PathBuf>> {
     let Some(id) = Id::parse(&path.to_string_lossy(), Kind::Model)? else { return Ok(None) };
-    with(&id, |repository| repository.model()).map(Some)
+    with(&id, Need::Whole, |repository| repository.model()).map(Some)
 }
 
 /// Returns the folder of a model of the hub without its weights, for its tokenizer; `None` if `path` does not begin with "hf:".
@@ -55,7 +55,7 @@ pub fn model(path: &Path) -> Result<Option<PathBuf>> {
 /// As [`model`].
 pub fn tokenizer(path: &Path) -> Result<Option<PathBuf>> {
     let Some(id) = Id::parse(&path.to_string_lossy(), Kind::Model)? else { return Ok(None) };
-    with(&id, |repository| repository.tokenizer()).map(Some)
+    with(&id, Need::Small, |repository| repository.tokenizer()).map(Some)
 }
 
 /// Returns the data files of the hub that `path` stands for; `None` if it does not begin with "hf:".
@@ -64,15 +64,20 @@ pub fn tokenizer(path: &Path) -> Result<Option<PathBuf>> {
 /// As [`model`]; several files of which none is named.
 pub fn data(path: &str) -> Result<Option<Vec<PathBuf>>> {
     let Some(id) = Id::parse(path, Kind::Dataset)? else { return Ok(None) };
-    with(&id, |repository| repository.data()).map(Some)
+    with(&id, Need::Whole, |repository| repository.data()).map(Some)
 }
 
-fn with<T>(id: &Id, read: impl FnOnce(&Repository<'_>) -> Result<T>) -> Result<T> {
+/// Whether `path` is written as the name of a model of the hub.
+pub fn is_named(path: &str) -> bool {
+    !matches!(Id::parse(path, Kind::Model), Ok(None))
+}
+
+fn with<T>(id: &Id, need: Need, read: impl FnOnce(&Repository<'_>) -> Result<T>) -> Result<T> {
     let settings = Settings::from_env()?;
     let mut resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);
     let known = resolved.get(&id.key());
     let is_pinned = known.is_some_and(|known| known.is_pinned);
-    let mut repository = Repository::open(id, &settings, known.map(|known| known.commit.as_str()))?;
+    let mut repository = Repository::open(id, &settings, known.map(|known| known.commit.as_str()), need)?;
     repository.follows = !is_pinned;
     let found = read(&repository)?;
     let (commit, snapshot) = (repository.commit().to_owned(), Some(repository.snapshot()));

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::fetch::Repository;
+use super::fetch::{Need, Repository};
 use super::id::{Id, Kind};
 use super::settings::Settings;
-use super::{RESOLVED, Resolved, commits_of, named_in};
+use super::{RESOLVED, Resolved, commits_of, is_named, named_in};
 use crate::data::cache::hex;
-use crate::data::error::DataError;
+use crate::data::error::{DataError, Result as DataResult};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba98";
@@ -134,6 +134,10 @@ fn models() -> Files {
                 ("model.safetensors", "weights"),
             ],
         ),
+        (
+            "models/org/lora",
+            vec![("README.md", "text"), ("adapter_config.json", "{}"), ("adapter_model.safetensors", "factors")],
+        ),
         ("models/org/pickle", vec![("config.json", "{}"), ("pytorch_model.bin", "code")]),
         ("models/org/damaged", vec![("model.safetensors", "damaged")]),
         ("datasets/org/rows", vec![("data/train.jsonl", "{}"), ("data/test.jsonl", "[]"), ("README.md", "text")]),
@@ -142,6 +146,17 @@ fn models() -> Files {
 
 fn id(text: &str, kind: Kind) -> Id {
     Id::parse(text, kind).unwrap().unwrap()
+}
+
+/// The whole repository.
+fn opened<'a>(id: &'a Id, settings: &Settings, pinned: Option<&str>) -> DataResult<Repository<'a>> {
+    Repository::open(id, settings, pinned, Need::Whole)
+}
+
+/// These settings with an address where no server is.
+fn nowhere(settings: &Settings) -> Settings {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    Settings { endpoint: format!("http://{closed}"), ..settings.clone() }
 }
 
 fn message(error: DataError) -> String {
@@ -154,7 +169,7 @@ fn message(error: DataError) -> String {
 fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
     let (settings, id) = (hub.settings(&cache), id("hf:org/name", Kind::Model));
-    let repository = Repository::open(&id, &settings, None).unwrap();
+    let repository = opened(&id, &settings, None).unwrap();
     let folder = repository.model().unwrap();
     assert_eq!(repository.commit(), COMMIT);
     assert_eq!(folder, cache.path().join("models--org--name/snapshots").join(COMMIT));
@@ -166,15 +181,15 @@ fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     assert_eq!(fs::read_to_string(folder.join("model-2.safetensors")).unwrap(), "two");
     assert!(hub.asked().iter().all(|path| !path.contains("pytorch")));
     // The same again: only the list of files is asked for.
-    Repository::open(&id, &settings, None).unwrap().model().unwrap();
+    opened(&id, &settings, None).unwrap().model().unwrap();
     assert_eq!(hub.asked(), ["/api/models/org/name/revision/main"]);
     // A pinned commit that is complete needs no network, whatever the branch names now.
     *hub.main.lock().unwrap() = OTHER.to_owned();
-    let pinned = Repository::open(&id, &settings, Some(COMMIT)).unwrap();
+    let pinned = opened(&id, &settings, Some(COMMIT)).unwrap();
     assert_eq!((pinned.model().unwrap(), hub.asked().len()), (folder.clone(), 0));
     // Nor does a revision that is this commit, by which an adapter names its base.
     let by_commit = Id { revision: COMMIT.to_owned(), ..id.clone() };
-    assert_eq!(Repository::open(&by_commit, &settings, None).unwrap().model().unwrap(), folder);
+    assert_eq!(opened(&by_commit, &settings, None).unwrap().model().unwrap(), folder);
     let known = Resolved { commit: COMMIT.to_owned(), is_pinned: false, snapshot: Some(folder.clone()) };
     let named = |path: &Path| named_in(path, "hf:org/name@main", &known);
     assert_eq!(named(&folder), Some(by_commit.clone()));
@@ -182,17 +197,17 @@ fn a_model_is_downloaded_once_and_stays_at_its_commit() {
     assert_eq!((named(&folder.join("a/b.gguf")), named(cache.path())), (file, None));
     assert_eq!(hub.asked().len(), 0);
     let offline = Settings { offline: true, ..settings.clone() };
-    assert_eq!(Repository::open(&id, &offline, None).unwrap().model().unwrap(), folder);
+    assert_eq!(opened(&id, &offline, None).unwrap().model().unwrap(), folder);
     assert_eq!(hub.asked().len(), 0);
     // A pinned commit that is not complete is completed at that commit.
     fs::remove_file(folder.join("model-1.safetensors")).unwrap();
     let branch = cache.path().join("models--org--name/refs/main");
     fs::write(&branch, OTHER).unwrap();
-    Repository::open(&id, &settings, Some(COMMIT)).unwrap().model().unwrap();
+    opened(&id, &settings, Some(COMMIT)).unwrap().model().unwrap();
     assert_eq!(fs::read_to_string(folder.join("model-1.safetensors")).unwrap(), "one");
     assert_eq!(fs::read_to_string(branch).unwrap(), OTHER);
     assert!(hub.asked().iter().all(|path| path.contains(COMMIT)));
-    assert_eq!(Repository::open(&id, &settings, None).unwrap().commit(), OTHER);
+    assert_eq!(opened(&id, &settings, None).unwrap().commit(), OTHER);
 }
 
 /// Catches a model that counts as downloaded although another program has cached only its config.json and its weights: the tokenizer
@@ -207,7 +222,7 @@ fn a_model_that_is_cached_in_part_is_completed() {
         fs::write(folder.join(name), "{}").unwrap();
     }
     // Without a network, what is there is taken.
-    let open = |settings: &Settings| Repository::open(&id, settings, None).unwrap().model().unwrap();
+    let open = |settings: &Settings| opened(&id, settings, None).unwrap().model().unwrap();
     let offline = Settings { offline: true, ..settings.clone() };
     assert_eq!((open(&offline), hub.asked().len()), (folder.clone(), 0));
     open(&settings);
@@ -221,13 +236,80 @@ fn a_model_that_is_cached_in_part_is_completed() {
     assert!(folder.join("chat_template.jinja").exists());
 }
 
+/// Catches a complete cache that needs a network because no list of files is stored, as after `hf download`; one that is not complete
+/// and is used; and an answer of the hub that counts as no network.
+#[test]
+fn a_cache_without_a_list_of_files_needs_no_network() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let settings = hub.settings(&cache);
+    let (away, stranger) = (nowhere(&settings), Settings { token: Some("wrong".into()), ..settings });
+    let write = |repository: &str, names: &[&str]| {
+        for name in names {
+            let file = cache.path().join(repository).join("snapshots").join(COMMIT).join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "{}").unwrap();
+        }
+    };
+    let small = id("hf:org/small", Kind::Model);
+    let model = |id: &Id, pinned, settings: &Settings| opened(id, settings, pinned).and_then(|all| all.model());
+    write("models--org--small", &["config.json", "model.safetensors"]);
+    let error = message(model(&small, Some(COMMIT), &away).unwrap_err());
+    assert!(
+        error.contains("list of files")
+            && error.contains(&format!("HF_HUB_OFFLINE=1 to use what is in the cache (commit {COMMIT})")),
+        "{error}"
+    );
+    write("models--org--small", &["tokenizer.json"]);
+    assert!(model(&small, Some(COMMIT), &away).is_ok());
+    assert!(model(&Id { revision: COMMIT.to_owned(), ..small.clone() }, None, &away).is_ok());
+    assert!(message(model(&small, Some(COMMIT), &stranger).unwrap_err()).contains("401"));
+    assert!(model(&small, None, &away).is_err());
+    // A tokenizer alone is no model.
+    write("models--org--name", &["tokenizer.json"]);
+    let name = id("hf:org/name", Kind::Model);
+    let tokenizer = Repository::open(&name, &away, Some(COMMIT), Need::Small).and_then(|all| all.tokenizer());
+    assert!(tokenizer.is_ok() && model(&name, Some(COMMIT), &away).is_err());
+    // An adapter has the tokenizer of its base.
+    write("models--org--lora", &["adapter_config.json", "adapter_model.safetensors"]);
+    assert!(model(&id("hf:org/lora", Kind::Model), Some(COMMIT), &away).is_ok());
+    // A pattern may stand for more files than are there; a receipt has the hashes of those that were read.
+    write("datasets--org--rows", &["data/train.jsonl"]);
+    let rows = id(&format!("hf:datasets/org/rows/data/*.jsonl@{COMMIT}"), Kind::Dataset);
+    let data = |pinned| opened(&rows, &away, pinned).and_then(|all| all.data());
+    assert_eq!((data(Some(COMMIT)).unwrap().len(), data(None).is_err()), (1, true));
+}
+
+/// Catches a tokenizer without its model that asks for a network although it was downloaded, because the weights were not.
+#[test]
+fn a_tokenizer_is_complete_without_the_weights() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let (settings, id) = (hub.settings(&cache), id("hf:org/name", Kind::Model));
+    let tokenizer = |pinned| Repository::open(&id, &settings, pinned, Need::Small).unwrap().tokenizer().unwrap();
+    let folder = tokenizer(None);
+    assert!(!folder.join("model-1.safetensors").exists());
+    hub.asked();
+    assert_eq!((tokenizer(Some(COMMIT)), hub.asked().len()), (folder.clone(), 0));
+    opened(&id, &settings, Some(COMMIT)).unwrap().model().unwrap();
+    assert!(folder.join("model-1.safetensors").exists());
+}
+
+/// Catches an adapter on the hub that is refused or not downloaded whole, and a path that counts as a name.
+#[test]
+fn an_adapter_is_downloaded() {
+    let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
+    let folder = opened(&id("hf:org/lora", Kind::Model), &hub.settings(&cache), None).unwrap().model().unwrap();
+    assert!(folder.join("adapter_config.json").exists());
+    assert_eq!(fs::read_to_string(folder.join("adapter_model.safetensors")).unwrap(), "factors");
+    assert_eq!(["hf:org/lora", "hf:lora", "org/lora", "runs/lora"].map(is_named), [true, true, false, false]);
+}
+
 /// Catches data that are refused because the cache cannot be written to, although all of them are there, and a list of files that
 /// other users of the cache cannot read.
 #[test]
 fn a_cache_of_other_users_is_read() {
     let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
     let (settings, id) = (hub.settings(&cache), id("hf:datasets/org/rows/data/*.jsonl", Kind::Dataset));
-    let data = || Repository::open(&id, &settings, None).unwrap().data();
+    let data = || opened(&id, &settings, None).unwrap().data();
     let lists = cache.path().join("datasets--org--rows/telos");
     fs::create_dir_all(lists.parent().unwrap()).unwrap();
     fs::write(&lists, "").unwrap();
@@ -269,7 +351,7 @@ fn commits_are_those_of_the_experiment_and_of_the_bases() {
 fn data_are_downloaded_by_name() {
     let (hub, cache) = (Hub::start(models()), tempfile::tempdir().unwrap());
     let settings = hub.settings(&cache);
-    let files = |text: &str| Repository::open(&id(text, Kind::Dataset), &settings, None).and_then(|all| all.data());
+    let files = |text: &str| opened(&id(text, Kind::Dataset), &settings, None).and_then(|all| all.data());
     let found = files("hf:datasets/org/rows/data/train.jsonl").unwrap();
     assert_eq!(found, [cache.path().join("datasets--org--rows/snapshots").join(COMMIT).join("data/train.jsonl")]);
     assert_eq!(fs::read_to_string(&found[0]).unwrap(), "{}");
@@ -277,7 +359,7 @@ fn data_are_downloaded_by_name() {
     // Without a network, a pattern does not stand for fewer files than it would with one.
     let offline = Settings { offline: true, ..settings.clone() };
     let pattern = id("hf:datasets/org/rows/data/*.jsonl", Kind::Dataset);
-    let cached = |settings: &Settings, commit| Repository::open(&pattern, settings, commit).and_then(|all| all.data());
+    let cached = |settings: &Settings, commit| opened(&pattern, settings, commit).and_then(|all| all.data());
     assert!(message(cached(&offline, None).unwrap_err()).contains("its file data/test.jsonl is not in the cache"));
     assert_eq!(files("hf:datasets/org/rows/data/*.jsonl").unwrap().len(), 2);
     assert_eq!(cached(&offline, None).unwrap().len(), 2);
@@ -296,7 +378,7 @@ fn failures_name_the_repository_and_the_remedy() {
     let settings = hub.settings(&cache);
     let fails = |text: &str, settings: &Settings| {
         let id = id(text, Kind::Model);
-        let found = Repository::open(&id, settings, None).and_then(|all| all.model());
+        let found = opened(&id, settings, None).and_then(|all| all.model());
         let error = message(found.unwrap_err());
         assert!(error.contains(text), "{error}");
         error
@@ -305,12 +387,10 @@ fn failures_name_the_repository_and_the_remedy() {
     has(fails("hf:org/none", &settings), &["404", "private", "HF_TOKEN"]);
     let stranger = Settings { token: Some("wrong".into()), ..settings.clone() };
     has(fails("hf:org/name", &stranger), &["401", "access is denied", "HF_TOKEN"]);
-    has(fails("hf:org/pickle", &settings), &["no safetensors", "pickles, which run code"]);
+    has(fails("hf:org/pickle", &settings), &["no model in safetensors", "pickles, which run code"]);
     has(fails("hf:org/damaged", &settings), &["damaged", "start again"]);
     assert!(!cache.path().join("models--org--damaged/snapshots").join(COMMIT).join("model.safetensors").exists());
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nowhere = Settings { endpoint: format!("http://{closed}"), ..settings.clone() };
-    has(fails("hf:org/name", &nowhere), &["list of files", "check the network", "hf download org/name"]);
+    has(fails("hf:org/name", &nowhere(&settings)), &["list of files", "check the network", "hf download org/name"]);
     let offline = Settings { offline: true, ..settings };
     has(fails("hf:org/name", &offline), &["not in the cache", "HF_HUB_OFFLINE"]);
 }

@@ -25,6 +25,9 @@ const TEMPLATES: &str = "additional_chat_templates/";
 const WEIGHTS: &str = "model.safetensors";
 /// The index of sharded ones.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The settings and the factors of an adapter, and the model's config beside one of this program.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+const ADAPTED_CONFIG: &str = "telos_config.json";
 /// Endings of files of rows and of text; packed ones have one of [`PACKED`] after it.
 const DATA: &[&str] = &[".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv", ".txt"];
 /// Endings of packed files.
@@ -33,7 +36,7 @@ const PACKED: &[&str] = &[".gz", ".zst", ".zstd"];
 /// What to download of a model first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Model {
-    /// A folder in the Hugging Face layout: its small files, and its weights if they are one file.
+    /// A folder in the Hugging Face layout: its small files, and its weights if they are one file; or an adapter's folder.
     Folder(Vec<String>),
     /// As a folder, with the index last, which names the files of weights.
     Sharded(Vec<String>),
@@ -66,11 +69,19 @@ pub(super) fn model(files: &[String], path: Option<&str>) -> Result<Model, [Stri
         wanted.push(INDEX.to_owned());
         return Ok(Model::Sharded(wanted));
     }
+    if is_adapter(files) {
+        wanted.extend(ADAPTER.map(str::to_owned));
+        wanted.extend(has(ADAPTED_CONFIG).then(|| ADAPTED_CONFIG.to_owned()));
+        return Ok(Model::Folder(wanted));
+    }
     let ggufs: Vec<&String> = files.iter().filter(|file| file.to_lowercase().ends_with(".gguf")).collect();
     match ggufs[..] {
         [one] => Ok(Model::Gguf(one.clone())),
         [] => {
-            let what = format!("has no safetensors and no GGUF file; its files are {}", listed(files.iter()));
+            let what = format!(
+                "has no model in safetensors, no adapter with its settings and no GGUF file; its files are {}",
+                listed(files.iter())
+            );
             let remedy = "weights in PyTorch's format are pickles, which run code when they are read, and are not downloaded: convert \
                           the model with transformers' save_pretrained, and name the folder";
             Err([what, remedy.to_owned()])
@@ -80,6 +91,27 @@ pub(super) fn model(files: &[String], path: Option<&str>) -> Result<Model, [Stri
             Err([what, "name one of them after the repository: hf:org/name/FILE.gguf".to_owned()])
         }
     }
+}
+
+/// Whether these are the files of an adapter and not of a whole model.
+fn is_adapter(files: &[String]) -> bool {
+    let has = |name: &str| files.iter().any(|file| file == name);
+    ADAPTER.into_iter().all(has) && !has(WEIGHTS) && !has(INDEX)
+}
+
+/// Whether a model with these files can be used, also if files are missing that are not known: it has a config and a tokenizer, or
+/// needs none besides its weights.
+pub(super) fn is_usable(files: &[String], path: Option<&str>) -> bool {
+    match model(files, path) {
+        Ok(Model::Gguf(_)) => true,
+        Ok(_) => is_adapter(files) || has_tokenizer(files) && files.iter().any(|file| file == "config.json"),
+        Err(_) => false,
+    }
+}
+
+/// Whether a tokenizer is among these files.
+pub(super) fn has_tokenizer(files: &[String]) -> bool {
+    files.iter().any(|file| file == "tokenizer.json")
 }
 
 /// Returns the files of a model besides its weights, sorted.
@@ -191,10 +223,19 @@ mod tests {
         assert_eq!(model(&files(&names), None), Ok(Model::Folder(wanted)));
         assert_eq!(model(&files(&["config.json", INDEX]), None), Ok(Model::Sharded(files(&["config.json", INDEX]))));
         assert_eq!(model(&files(&["a.gguf", "README.md"]), None), Ok(Model::Gguf("a.gguf".into())));
+        // An adapter of PEFT's and one of this program; weights of a whole model come before it.
+        let [settings, factors] = ADAPTER;
+        let adapter = ["README.md", factors, settings, "tokenizer.json", "a.gguf"];
+        let wanted = files(&["tokenizer.json", settings, factors]);
+        assert_eq!(model(&files(&adapter), None), Ok(Model::Folder(wanted)));
+        let own = files(&[settings, factors, ADAPTED_CONFIG]);
+        assert_eq!(model(&own, None), Ok(Model::Folder(own)));
+        assert_eq!(model(&files(&[settings, factors, WEIGHTS]), None), Ok(Model::Folder(files(&[WEIGHTS]))));
         assert_eq!(model(&files(&["a.gguf", "b.gguf"]), Some("b.gguf")), Ok(Model::Gguf("b.gguf".into())));
         for (names, path, part) in [
             (&["a.gguf", "b.gguf"][..], None, "several GGUF files: a.gguf, b.gguf"),
-            (&["config.json", "pytorch_model.bin"], None, "no safetensors"),
+            (&["config.json", "pytorch_model.bin"], None, "no model in safetensors"),
+            (&["adapter_model.safetensors"], None, "no adapter with its settings"),
             (&["a.gguf"], Some("c.gguf"), "`c.gguf` is not one of its GGUF files (a.gguf)"),
         ] {
             assert!(model(&files(names), path).unwrap_err()[0].contains(part), "{part}");

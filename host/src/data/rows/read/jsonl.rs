@@ -246,24 +246,32 @@ fn hashed(paths: &[String]) -> Result<Vec<Hashed>> {
 }
 
 /// Checks that no rows are in two sources of a mixture, whose weights would then not be those of their rows. Of one file, two sources
-/// may read different columns.
+/// may read different columns, or the formats that both name.
 fn check_sources_differ(parts: &[RowPart], sources: &[Vec<Hashed>]) -> Result<()> {
-    let mut known: BTreeMap<(&str, &Columns, Option<Format>), (usize, &Path)> = BTreeMap::new();
+    type Names<'a> = Vec<(&'a String, &'a String)>;
+    let mut known: BTreeMap<(&str, Names<'_>), Vec<(usize, &Path)>> = BTreeMap::new();
     for (number, (part, files)) in parts.iter().zip(sources).enumerate() {
         for Hashed { source, .. } in files.iter().filter(|file| file.source.bytes > 0) {
-            let (first, path) =
-                known.entry((&source.sha256, &part.columns, part.format)).or_insert((number, &source.path));
-            if *first != number {
+            // A column that keeps its name is read as without the name.
+            let names = part.columns.iter().filter(|(key, written)| key != written).collect();
+            let same = known.entry((&source.sha256, names)).or_default();
+            let may_be_same = |other: usize| {
+                part.format.zip(parts.get(other).and_then(|part| part.format)).is_none_or(|(own, other)| own == other)
+            };
+            if let Some((first, path)) = same.iter().find(|(first, _)| *first != number && may_be_same(*first)) {
                 return Err(DataError::Unusable {
                     path: source.path.clone(),
                     what: format!(
                         "is in two sources: data.mix.{number} has it, and data.mix.{first} has the same bytes ({})",
                         path.display()
                     ),
-                    remedy: "name it in one source, and give that one more weight".into(),
+                    remedy: "name it in one source, and give that one more weight; if they read it in different formats, give \
+                             both their format"
+                        .into(),
                     source: None,
                 });
             }
+            same.push((number, &source.path));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::data::error::Result;
 use crate::data::rows::set::RowSet;
 use crate::data::rows::store::corpus::RowCorpus;
-use crate::data::rows::{Columns, RowKind, RowOptions, RowPart};
+use crate::data::rows::{Columns, Format, RowKind, RowOptions, RowPart};
 
 fn columns(names: &[(&str, &str)]) -> Columns {
     names.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect()
@@ -112,6 +112,21 @@ fn sources_differ_and_have_rows_in_every_epoch() {
     let asked: Vec<_> = both.train.to_vec().iter().map(|row| row.question().to_owned()).collect();
     assert_eq!(asked, ["one", "two", "eins", "zwei"]);
     assert!(refused(vec![pairs(&back), pairs(&back)], None, Columns::new(), kind).contains("is in two sources"));
+    // The same columns under their own names, and a format that is recognised too, are the same rows.
+    let format = |format, of: RowPart| RowPart { format: Some(format), ..of };
+    let same = part(folder.path(), "a.jsonl", &[("completion", "completion")]);
+    for pair in [
+        [own("a.jsonl"), same.clone()],
+        [same, own("a.jsonl")],
+        [format(Format::PromptCompletion, own("a.jsonl")), own("a.jsonl")],
+    ] {
+        assert!(refused(pair.to_vec(), None, Columns::new(), kind).contains("is in two sources"));
+    }
+    let chat = json!([{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]);
+    let row = json!({"prompt": "a", "completion": "b", "messages": chat}).to_string();
+    fs::write(folder.path().join("both.jsonl"), row).unwrap();
+    let formats = [Format::PromptCompletion, Format::Messages].map(|own_format| format(own_format, own("both.jsonl")));
+    assert!(read(formats.to_vec(), Vec::new(), Columns::new(), kind).is_ok());
     let corpus = read(vec![own("a.jsonl"), own("b.jsonl")], Vec::new(), Columns::new(), kind).unwrap();
     let mut set = RowSet::new(kind, corpus.train.clone());
     for (number, row) in corpus.train.to_vec().iter().enumerate() {
