@@ -10,7 +10,8 @@ Every step of both programs reads the same rows: 4 texts of 512 tokens (sft), 4 
 of at most 64 tokens each (grpo, rewarded for a length of 200 characters). Each measurement runs in a process of its own. Printed
 per task: seconds of a step and tokens per second, of rows or of prompts and answers (medians of all but each run's first step), the
 largest resident memory of the process, and the ratios. Telos' memory includes saving; its step does not. References are computed
-before the first step by both programs, and TRL's gradient checkpointing is off.
+before the first step by both programs, and TRL's gradient checkpointing is off. TRL computes all sequences of a step at once,
+as its batch size says; Telos cuts them into micro-batches whose activations take at most 512 MiB, as it does by default.
 
 SmolLM2-135M-Instruct on 2 cores of an Intel Xeon with AMX, 2026-11-27, backend candle, one run of 3 steps (dpo, grpo: 2). Other
 programs used both cores (load 6 to 14), so the times are several times those of an idle machine, and their ratios may be others
@@ -130,11 +131,13 @@ def main():
     for name in ["model", "data", "telos"]:
         args.add_argument(name)
     args.add_argument("--threads", type=int, default=2)
-    args.add_argument("--steps", type=int, default=4)
+    args.add_argument("--steps", type=int, default=4, help="at least 2: the first is not counted")
     args.add_argument("--rounds", type=int, default=2)
     args.add_argument("--only", default=",".join(LENGTH))
     args.add_argument("--trl", help=argparse.SUPPRESS)
     args = args.parse_args()
+    if args.steps < 2:
+        sys.exit("--steps: at least 2, because the first is not counted")
     model = str(pathlib.Path(args.model).resolve())
     if args.trl:
         return by_trl(model, args.trl, args.data, args.steps)

@@ -95,6 +95,14 @@ fn answers_depend_neither_on_the_batch_nor_on_an_interruption() {
     let other = ["--seed", "4", "--temperature", "0.5"];
     ask("whole.jsonl", &other).refuses(2, &["whole.jsonl", "other settings", "seed: 0 there, 4 now", "temperature"]);
     ask("in.jsonl", &[]).refuses(2, &["in.jsonl exists already", "in.summary.json"]);
+    let message = |role: &str| json!({"role": role, "content": "a"});
+    let open = json!({"messages": [message("user"), message("assistant"), message("user")], "reference": 42});
+    lab.write("open.jsonl", open.to_string());
+    let plain = ["--prompts", "open.jsonl", "--chat-template", "plain", "--out", "open.out.jsonl"];
+    generate(&lab, &plain).succeeds();
+    assert_eq!(json_lines(lab.at("open.out.jsonl"))[0]["reference"], 42);
+    lab.write("open.jsonl", json!({"messages": [message("user"), message("assistant")], "reference": 42}).to_string());
+    generate(&lab, &plain).refuses(2, &["open.jsonl:1", "`reference`", "rename"]);
     lab.write("mine.summary.json", "{\"settings\": \"not to be lost\"}");
     ask("mine.jsonl", &[]).refuses(2, &["mine.summary.json exists already"]);
 }

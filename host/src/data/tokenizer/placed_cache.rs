@@ -37,9 +37,15 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode_placed`].
     pub fn encode_placed_by(&self, cache: Option<&Path>, texts: Vec<&str>) -> Result<Vec<Placed>> {
+        self.placed_with(cache, texts, LEAST_FREE)
+    }
+
+    fn placed_with(&self, cache: Option<&Path>, texts: Vec<&str>, least_free: u64) -> Result<Vec<Placed>> {
         let Some(folder) = cache.filter(|_| texts.iter().map(|text| text.len()).sum::<usize>() >= LEAST_BYTES) else {
             return self.encode_placed(texts);
         };
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| remove_unused(folder, SystemTime::now()));
         let key = key(self, &texts);
         let file = folder.join(format!("{}.{ENDING}", hex(&key)));
         if let Some(placed) = cache::open(&file, &key).and_then(|mapped| unpacked(&mapped, texts.len())) {
@@ -48,9 +54,8 @@ impl Tokenizer {
             return Ok(placed);
         }
         let placed = self.encode_placed(texts)?;
-        if let Some((ends, tokens)) = packed(&placed).filter(|(_, tokens)| has_room(folder, 4 * tokens.len() as u64)) {
-            static SWEPT: Once = Once::new();
-            SWEPT.call_once(|| remove_unused(folder, SystemTime::now()));
+        let fits = |tokens: &[u32]| has_room(folder, least_free.saturating_add(4 * tokens.len() as u64));
+        if let Some((ends, tokens)) = packed(&placed).filter(|(_, tokens)| fits(tokens)) {
             // Tokens that are not kept only cost time.
             _ = cache::write(&file, &key, &ends, &tokens);
         }
@@ -58,13 +63,13 @@ impl Tokenizer {
     }
 }
 
-/// Whether the disk of `folder`, which may not exist yet, has room for as many bytes more.
+/// Whether the disk of `folder`, which may not exist yet, has room for as many bytes.
 fn has_room(folder: &Path, bytes: u64) -> bool {
     let known = folder.ancestors().find_map(|folder| {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         rustix::fs::statvfs(folder).ok()
     });
-    known.is_some_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= LEAST_FREE.saturating_add(bytes))
+    known.is_some_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes)
 }
 
 /// Removes the files that were not read in the month before `now`.
@@ -145,18 +150,18 @@ mod tests {
             all.sort();
             all
         };
-        assert_eq!(bytes.encode_placed_by(cache, vec!["short"]).unwrap(), bytes.encode_placed(vec!["short"]).unwrap());
+        assert_eq!(bytes.placed_with(cache, vec!["short"], 0).unwrap(), bytes.encode_placed(vec!["short"]).unwrap());
         assert!(files().is_empty());
         for texts in &texts {
             let expected = bytes.encode_placed(texts.clone()).unwrap();
             for _ in 0..2 {
-                assert_eq!(bytes.encode_placed_by(cache, texts.clone()).unwrap(), expected);
+                assert_eq!(bytes.placed_with(cache, texts.clone(), 0).unwrap(), expected);
             }
         }
         assert_eq!(files().len(), 2);
         let document = crate::data::Document { text: long.clone(), ends: true };
         let trained = Tokenizer::train(&[document], 300).unwrap();
-        let of_trained = trained.encode_placed_by(cache, texts[0].clone()).unwrap();
+        let of_trained = trained.placed_with(cache, texts[0].clone(), 0).unwrap();
         assert_eq!(of_trained, trained.encode_placed(texts[0].clone()).unwrap());
         assert_eq!(files().len(), 3);
         for file in files() {
@@ -166,7 +171,7 @@ mod tests {
             fs::write(&file, damaged).unwrap();
         }
         assert_eq!(
-            bytes.encode_placed_by(cache, texts[1].clone()).unwrap(),
+            bytes.placed_with(cache, texts[1].clone(), 0).unwrap(),
             bytes.encode_placed(texts[1].clone()).unwrap()
         );
     }

@@ -113,28 +113,36 @@ fn taken(corpus: RowCorpus) -> Result<(Vec<Row>, Vec<Source>)> {
     Ok((rows, corpus.sources))
 }
 
+/// Makes the answer that a row has a column.
+///
+/// # Errors
+/// The row has a column of this name.
+fn keep_answer(row: &mut Row, answer: Value) -> Result<()> {
+    if row.columns.get(REFERENCE).is_some_and(|own| !own.is_null()) {
+        let what = "this column would be replaced by the row's answer; rename it".to_owned();
+        return Err(DataError::Json { place: row.place.clone(), key: REFERENCE.to_owned(), what }.into());
+    }
+    row.columns.insert(REFERENCE.to_owned(), answer);
+    Ok(())
+}
+
 /// Turns a conversation into a prompt: its last answer, if it ends with one, becomes a column.
 ///
 /// # Errors
 /// A conversation that is only an answer; a column of the name that the answer gets.
 fn open_conversation(row: &mut Row) -> Result<()> {
-    if row.columns.get(REFERENCE).is_some_and(|own| !own.is_null()) {
-        let what = "this column would be replaced by the row's answer; rename it".to_owned();
-        return Err(DataError::Json { place: row.place.clone(), key: REFERENCE.to_owned(), what }.into());
-    }
     let Some(Content::Messages(mut messages)) = row.parts.remove(&Part::Messages) else {
         // The completion of a prompt.
         let completion = row.parts.remove(&Part::Completion).map(|content| match content {
             Content::Text(text) => text.into(),
             Content::Messages(messages) => messages.into_iter().map(Value::Object).collect(),
         });
-        row.columns.extend(completion.map(|completion| (REFERENCE.to_owned(), completion)));
-        return Ok(());
+        return completion.map_or(Ok(()), |completion| keep_answer(row, completion));
     };
     if messages.last().is_some_and(|last| role(last) == ASSISTANT)
         && let Some(answer) = messages.pop()
     {
-        row.columns.insert(REFERENCE.to_owned(), json!([answer]));
+        keep_answer(row, json!([answer]))?;
     }
     if messages.is_empty() {
         let what = "no message before the answer, so that there is nothing to answer".to_owned();

@@ -269,7 +269,11 @@ fn right(answer: &Value, choices: &[String], labels: Option<&[String]>) -> Optio
     }
     // Where integers are labels, one that is no label is a mistake: as an index it would mean another choice than in the rows before.
     let is_integer = |text: &String| text.parse::<i64>().is_ok();
-    if labels.is_some_and(|labels| labels.iter().any(is_integer)) && named.as_ref().is_some_and(is_integer) {
+    let is_choice = answer.as_str().is_some_and(|text| choices.iter().any(|choice| choice.trim() == text.trim()));
+    if !is_choice
+        && labels.is_some_and(|labels| labels.iter().any(is_integer))
+        && named.as_ref().is_some_and(is_integer)
+    {
         return None;
     }
     let text = match answer {
@@ -333,6 +337,8 @@ mod tests {
         }
         let letters = ["A", "B", "C"].map(str::to_owned);
         assert_eq!(right(&json!(0), &choices, Some(&letters)), Some(0), "an index");
+        let numbers = ["4", "5", "6"].map(str::to_owned);
+        assert_eq!(right(&json!("5"), &numbers, Some(&labels)), Some(1), "the text of a choice");
         assert_eq!([json!(0), json!("0")].map(|answer| right(&answer, &choices, Some(&labels))), [None, None]);
         let row = |label: Value| Row {
             place: crate::data::place::Place { file: "f".into(), line: 1 },

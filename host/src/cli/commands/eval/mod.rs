@@ -52,8 +52,8 @@ use crate::{
 ///
 /// --choices: multiple choice by log-probability. A row has a `prompt` (or `question`),
 /// `choices` (a list of texts, or an object with the lists `text` and `label`) and `answer`:
-/// an index from 0, a label, a choice's text or a letter. Three accuracies are reported: by
-/// the sum of the choice's log-probabilities (acc of lm-evaluation-harness), by their sum per
+/// an index from 0, a label, a choice's text or a letter; where labels are integers, an integer
+/// is a label. Three accuracies are reported: by the sum of the choice's log-probabilities (acc of lm-evaluation-harness), by their sum per
 /// token, and by their sum per character (acc_norm).
 ///
 ///     telos eval MODEL --choices arc.jsonl --column answer=answerKey
