@@ -80,7 +80,8 @@ fn a_check_counts_the_rows_of_each_source_and_filter() {
         "data.mix.1.columns.system=nnote",
         &["sums.csv has a column \"nnote\", which data.mix.1.columns.system names"],
     );
-    refused("data.mix.1.path=chat.jsonl", &["chat.jsonl: is in two sources"]);
+    let twice = "data.mix=[{path=\"chat.jsonl\"},{path=\"chat.jsonl\",columns={prompt=\"prompt\"}}]";
+    refused(twice, &["chat.jsonl: is in two sources"]);
     refused("data.mix.1.weight=1e-9", &["data.mix.1.weight = 0.000000001 is so small"]);
     refused("data.mix.1.weight=1e300", &["data.mix.1.weight"]);
     assert!(!lab.at("runs").exists(), "something was written");

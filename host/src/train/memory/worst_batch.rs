@@ -13,7 +13,11 @@ use crate::{
     generate,
     objectives::micro_batch::{cut, cut_answers},
     runs::breadcrumb::CrashMarker,
-    train::{learner::Learner, rollout::RolloutModels, step::gradient::TrainedModels},
+    train::{
+        learner::Learner,
+        rollout::{RolloutModels, Rollouts},
+        step::gradient::TrainedModels,
+    },
 };
 
 impl Learner {
@@ -113,10 +117,21 @@ impl Learner {
         let Some(rollouts) = &self.rollouts else { return Vec::new() };
         let context = self.model.config().context as usize;
         let rows = Rows::of(&self.batcher, self.longest, false, self.settings.batch);
-        let worst = |most| rows.worst_prompts(most, rollouts.samples(), rollouts.max_new_tokens(), context);
+        let samples = self.samples_of_trial(rollouts, most, context);
+        let worst = |most| rows.worst_prompts(most, samples, rollouts.max_new_tokens(), context);
         let more = if self.objectives.whole_groups() { 0 } else { worst(0).1 };
         let (chosen, _) = worst(most.saturating_add(more));
-        rollouts.made_up(&rows.read(&chosen), context, &self.objectives, &self.rewards)
+        rollouts.made_up(&rows.read(&chosen), samples, context, &self.objectives, &self.rewards)
+    }
+
+    /// Returns how many answers to a prompt are made up: all of them, but no more than fill a micro-batch if they may be cut apart.
+    fn samples_of_trial(&self, rollouts: &Rollouts, most: usize, context: usize) -> usize {
+        if self.objectives.whole_groups() {
+            return rollouts.samples();
+        }
+        let filling = most.div_ceil(rollouts.max_new_tokens().min(context).max(1));
+        let least = self.objectives.iter().map(|active| active.requirements.samples as usize).max().unwrap_or(1);
+        rollouts.samples().min(filling.max(least))
     }
 
     /// Returns the token ids of the longest prompts of a rollout of `count` prompts.

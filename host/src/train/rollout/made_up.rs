@@ -10,18 +10,18 @@ use super::{
 use crate::{data::Sequence, error::Result, objectives::Objectives, runs::breadcrumb::CrashMarker};
 
 impl Rollouts {
-    /// Returns made-up answers to `prompts`, for trial computations and counting, not for training. Every answer has the
+    /// Returns `samples` made-up answers to each of `prompts`, for trial computations and counting, not for training. Every answer has the
     /// longest length that the settings and a context of `context` tokens allow, and repeats its prompt's tokens; rewards and
     /// ends differ from answer to answer. They have every array that `objectives` read and `rewards` give. No random number is
     /// drawn.
     pub fn made_up(
         &self,
         prompts: &[Sequence],
+        samples: usize,
         context: usize,
         objectives: &Objectives,
         rewards: &Rewards,
     ) -> Vec<Sequence> {
-        let samples = self.settings.samples;
         let repeated = prompts.iter().zip(0..).flat_map(|(p, group)| grouped(p, group, samples));
         let mut answers: Vec<Sequence> =
             repeated.enumerate().map(|(index, prompt)| self.made_up_answer(prompt, index, context)).collect();
