@@ -264,7 +264,7 @@ fn a_cache_without_a_list_of_files_needs_no_network() {
     assert!(model(&Id { revision: COMMIT.to_owned(), ..small.clone() }, None, &away).is_ok());
     assert!(message(model(&small, Some(COMMIT), &stranger).unwrap_err()).contains("401"));
     assert!(model(&small, None, &away).is_err());
-    // A tokenizer alone is no model.
+    // A tokenizer alone is not enough for a model.
     write("models--org--name", &["tokenizer.json"]);
     let name = id("hf:org/name", Kind::Model);
     let tokenizer = Repository::open(&name, &away, Some(COMMIT), Need::Small).and_then(|all| all.tokenizer());

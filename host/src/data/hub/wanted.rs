@@ -25,8 +25,9 @@ const TEMPLATES: &str = "additional_chat_templates/";
 const WEIGHTS: &str = "model.safetensors";
 /// The index of sharded ones.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// The settings and the factors of an adapter, and the model's config beside one of this program.
+/// The settings and the factors of an adapter.
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+/// The model's config, which this program saves with an adapter.
 const ADAPTED_CONFIG: &str = "telos_config.json";
 /// Endings of files of rows and of text; packed ones have one of [`PACKED`] after it.
 const DATA: &[&str] = &[".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv", ".txt"];

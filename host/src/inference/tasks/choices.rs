@@ -267,7 +267,8 @@ fn right(answer: &Value, choices: &[String], labels: Option<&[String]>) -> Optio
     if let Some(at) = labels.and_then(|labels| labels.iter().position(|label| Some(label) == named.as_ref())) {
         return within(at);
     }
-    // Where integers are labels, one that is no label is a mistake: as an index it would mean another choice than in the rows before.
+    // Where labels are integers, an integer that is not among them is a mistake. Read as an index it would give a choice, but rows in
+    // which the same integer is a label mean another one.
     let is_integer = |text: &String| text.parse::<i64>().is_ok();
     let is_choice = answer.as_str().is_some_and(|text| choices.iter().any(|choice| choice.trim() == text.trim()));
     if !is_choice

@@ -51,7 +51,7 @@ fn copied(model: &Model, dtype: Option<Dtype>) -> u64 {
     let learned = model.learned();
     let master = if learned.params.dtype() == DType::F64 { Dtype::F64 } else { Dtype::F32 };
     let width = width(model);
-    // The master weights are saved beside the rounded ones.
+    // The master weights are saved too.
     let masters = largest(learned.table, |one| match is_reordered(one) {
         false => (one.len() * width).min(PIECE),
         // As bytes, as values, in the order of files, and as bytes again.
