@@ -239,6 +239,33 @@ fn moved_runs_of_adapters_are_resumed() {
     }
 }
 
+/// Catches a run that goes on with other weights under its adapter, or under its critic's or reference's, than those it began with.
+#[test]
+fn a_resumed_run_refuses_other_weights_under_a_role() {
+    let lab = adapted(REWARD);
+    let folder = |path: &str| lab.at(path).parent().map(|parent| parent.to_owned()).expect("a folder");
+    fs::create_dir(lab.at("other")).expect("made");
+    for entry in fs::read_dir(folder(BASE)).expect("listed").flatten().filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), lab.at("other").join(entry.file_name())).expect("copied");
+    }
+    lab.run(&["model.from=other"]).succeeds();
+    fs::rename(lab.at("runs/tiny"), lab.at("runs/rm")).expect("renamed");
+    let reward = PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", "model = \"runs/rm\"");
+    let critic = "[critic]\nfrom = \"runs/rm\"\n[reference]\nadapter = \"off\"\n";
+    lab.write("tiny.toml", format!("{ADAPTED}{LORA}{ROWS}{SHARED}{reward}{critic}"));
+    lab.run(&["train.steps=4", "checkpoint.every=2"]).succeeds();
+    for (weights, role) in [(BASE, "model"), ("other/model.safetensors", "critic")] {
+        let own = fs::read(lab.at(weights)).expect("weights");
+        let mut changed = own.clone();
+        // The last byte of a number, with the sign and the exponent.
+        *changed.last_mut().expect("bytes") ^= 0x80;
+        fs::write(lab.at(weights), &changed).expect("written");
+        lab.resume(&["train.steps=6", "checkpoint.every=2"]).refuses(2, &[role, "base_sha256"]);
+        fs::write(lab.at(weights), &own).expect("written");
+    }
+    lab.resume(&["train.steps=6", "checkpoint.every=2"]).succeeds();
+}
+
 /// Catches a base that is not there and is replaced without a note, an error that does not say what is missing, and a pattern of
 /// targets that only a run accepts.
 #[test]

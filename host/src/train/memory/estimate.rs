@@ -117,8 +117,8 @@ pub fn estimate(
     let bytes = |(_, buffer): (&str, &Buffer)| buffer.len() * buffer.dtype().size().unwrap_or(4) as u64;
     let piece = learner.optimizer.moments().into_iter().map(bytes).max().unwrap_or(0).min(PIECE);
     let (peak, peak_in) = (counting.peak, counting.peak_in);
-    // If batch sizes keep changing, the spare buffers reach their limit, an eighth; otherwise they stay below it.
-    let buffers = counted.most().max(peak + peak / 10);
+    // If batch sizes keep changing, the spare buffers reach the pool's limit; otherwise they stay below it.
+    let buffers = counted.most().max(peak + peak.saturating_sub(held) / 8);
     let process_peak = process_memory().map(|process| {
         let real = learner.device.memory();
         let on_processor = setup.experiment().backend.device == "cpu";

@@ -2,7 +2,9 @@
 //!
 //! Freed buffers go to a list by size class and are reused for the next allocation of that class or of a slightly smaller one, so
 //! that a training step in its steady state allocates nothing on the device. Spare buffers are bounded: together with the live
-//! ones they never exceed the peak in use by more than an eighth. Those that were unused longest are dropped first.
+//! ones they never exceed the peak in use by more than an eighth of the working memory. That is the peak in use less what stays
+//! in use all the time, such as weights and moments, which no spare buffer replaces. Those that were unused longest are dropped
+//! first.
 
 use crate::{
     Code, Error, Result,
@@ -44,6 +46,8 @@ pub struct Pool<B: Storage> {
     spare: BTreeMap<(DType, u64), Spare<B>>,
     /// Counts the buffers that were freed, to order spare ones by age.
     freed: u64,
+    /// The least memory in use since the peak was last raised: what stays in use.
+    stays: u64,
     memory: Memory,
 }
 
@@ -77,6 +81,7 @@ impl<B: Storage> Pool<B> {
             vacant: Vec::new(),
             spare: BTreeMap::new(),
             freed: 0,
+            stays: 0,
             memory: Memory::default(),
         }
     }
@@ -107,7 +112,9 @@ impl<B: Storage> Pool<B> {
         };
         let bytes = capacity * size;
         self.memory.in_use += bytes;
-        self.memory.peak = self.memory.peak.max(self.memory.in_use);
+        if self.memory.in_use > self.memory.peak {
+            (self.memory.peak, self.stays) = (self.memory.in_use, self.memory.in_use);
+        }
         self.memory.handles += 1;
         self.place(Entry { storage, dtype, elements, capacity, version: 0 })
     }
@@ -127,7 +134,7 @@ impl<B: Storage> Pool<B> {
     fn make_room(&mut self, bytes: u64) {
         let live = self.memory.in_use + bytes;
         let most = self.memory.peak.max(live);
-        while live + self.memory.cached > most + most / 8 {
+        while live + self.memory.cached > most + (most - self.stays) / 8 {
             let Some((key, oldest)) = self.spare.iter_mut().min_by_key(|(_, spare)| spare.since) else { return };
             let (dtype, capacity) = *key;
             oldest.buffers.pop();
@@ -178,6 +185,7 @@ impl<B: Storage> Pool<B> {
         if let Some(entry) = self.slots[index].entry.take() {
             let bytes = entry.capacity * entry.dtype.size().unwrap_or(0) as u64;
             self.memory.in_use -= bytes;
+            self.stays = self.stays.min(self.memory.in_use);
             self.memory.cached += bytes;
             self.memory.handles -= 1;
             self.freed += 1;
