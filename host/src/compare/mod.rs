@@ -8,6 +8,7 @@
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
 //! | [`agreement`] | differences by step, and the tolerance |
+//! | [`cuts`] | the first window cut into different numbers of micro-batches |
 //! | [`noise_floor`] | the noise floor: a backend's difference from itself with one weight moved |
 //! | [`replay`] | one step in which the reference repeats every operation |
 //! | [`report`] | the results as values for JSON, as text tables, and the losses as SVG |
@@ -18,6 +19,7 @@
 pub mod agreement;
 pub mod backend_run;
 pub mod compared_experiment;
+pub mod cuts;
 pub mod noise_floor;
 pub mod peak;
 pub mod replay;
@@ -37,6 +39,7 @@ use crate::{
 use agreement::{Agreement, Tolerance};
 use backend_run::{BackendRun, Entry, FinishedRun};
 use compared_experiment::ComparedExperiment;
+use cuts::Cuts;
 use noise_floor::NoiseFloor;
 use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
@@ -60,12 +63,17 @@ pub struct Request {
     pub rounds: u64,
     /// Whether to measure the noise floor, and on which backend: the first if none is named.
     pub noise_floor: Option<Option<Spec>>,
+    /// Numbers of micro-batches into which the first window is cut; none: not measured.
+    pub cuts: Vec<usize>,
     /// Whether to replay a step with the reference backend.
     pub replay: bool,
 }
 
 /// Each session tags its handles. Compared backends have the tags 1, 2, 3 ...; later sessions (noise floor, replay) start here.
 const LATER_TAGS: u16 = 0x1000;
+
+/// The tags of the sessions in which the first window is cut start here.
+const CUT_TAGS: u16 = 0x2000;
 
 /// Runs the comparison. A backend that fails is reported, and the others continue.
 ///
@@ -88,17 +96,21 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let agreements = agreements(&entries, &runs);
     let noise_floor = pair.map(|pair| measure_noise_floor(&pair, request, &runs, &data, progress)).transpose()?;
     let replays = replays(request, &entries, &runs, &agreements, &data, progress);
+    let cuts = cuts_of(request, &entries, &runs, &data, progress);
 
     let base = &first.setup;
-    let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays);
+    let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays).zip(cuts);
     Ok(Comparison {
         name: base.experiment().name.clone(),
         steps: request.steps,
         rounds: request.rounds.min(request.steps - 1),
         parameters: parameters.unwrap_or(0),
         backends: reports
-            .map(|((((entry, run), measured), agreement), replay)| {
-                BackendReport::new(entry, run, measured, agreement, replay)
+            .map(|(((((entry, run), measured), agreement), replay), cuts)| BackendReport {
+                agreement,
+                replay,
+                cuts,
+                ..BackendReport::new(entry, run, measured)
             })
             .collect(),
         noise_floor,
@@ -194,6 +206,24 @@ fn replays(
         replays.push(Some(one));
     }
     replays
+}
+
+/// Cuts the first window, for each backend that has not failed.
+fn cuts_of(
+    request: &Request,
+    entries: &[Entry],
+    runs: &[FinishedRun],
+    data: &TrainingData,
+    progress: &Progress,
+) -> Vec<Option<Cuts>> {
+    let one = |(index, (entry, run)): (usize, (&Entry, &FinishedRun))| {
+        if request.cuts.is_empty() || run.failure.is_some() {
+            return None;
+        }
+        progress.message(&format!("cutting the first window of {}", entry.label));
+        Some(cuts::measure(entry, &request.cuts, data, CUT_TAGS + index as u16))
+    };
+    entries.iter().zip(runs).enumerate().map(one).collect()
 }
 
 fn one_replay(

@@ -109,6 +109,28 @@ fn a_step_is_replayed_against_the_reference() {
     assert!(without["backends"][0]["replay"].is_null());
 }
 
+/// Catches a normaliser that is counted per micro-batch, cuts that are not those asked for, and a window that differs from a run's.
+#[test]
+fn the_first_window_gives_the_same_loss_and_norm_in_every_cut() {
+    let lab = Lab::tiny();
+    let more = ["--steps", "2", "--no-replay", "--cuts", "1,2,4,1000", "--json"];
+    let answer = compare(&lab, "candle,reference", &more);
+    answer.succeeds();
+    let found = answer.json();
+    for backend in found["backends"].as_array().expect("backends") {
+        let (cuts, most) = (backend["cuts"]["cuts"].as_array().expect("cuts"), &backend["cuts"]["most"]);
+        let parts: Vec<&Value> = cuts.iter().map(|cut| &cut["micro_batches"]).collect();
+        assert_eq!(parts, [&1.into(), &2.into(), &4.into(), most], "{backend}");
+        for cut in cuts {
+            close(number(&cut["loss"]), number(&backend["curve"]["loss"][0]), 1e-6, "the loss");
+            close(number(&cut["grad_norm"]), number(&backend["curve"]["grad_norm"][0]), 1e-5, "the norm");
+        }
+    }
+    let text = compare(&lab, "candle", &["--steps", "2", "--no-replay", "--no-plot", "--cuts", "2,1"]).out;
+    assert!(text.contains("equal up to rounding") && text.contains("micro-batches"), "{text}");
+    compare(&lab, "candle", &["--cuts", "0"]).refuses(2, &["--cuts"]);
+}
+
 /// Catches bits that depend on the order of the backends, and two runs of one backend that share state.
 #[test]
 fn a_backend_compared_with_itself_does_not_differ() {

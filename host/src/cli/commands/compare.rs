@@ -51,6 +51,9 @@ pub struct Compare {
     /// Also run a backend (--yardstick=SPEC; by default the first) with one weight moved by one unit in the last place.
     #[arg(long = "yardstick", value_name = "SPEC", num_args = 0..=1, require_equals = true, value_parser = Spec::parse)]
     noise_floor: Option<Option<Spec>>,
+    /// Also cut the first window into these numbers of micro-batches: loss and gradient norm must stay the same.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    cuts: Vec<u16>,
     /// Do not replay a step on the reference.
     #[arg(long)]
     no_replay: bool,
@@ -66,7 +69,7 @@ pub struct Compare {
 }
 
 pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let Compare { file, backends, steps, rounds, set, noise_floor, no_replay, plot, no_plot, json } = args;
+    let Compare { file, backends, steps, rounds, set, noise_floor, cuts, no_replay, plot, no_plot, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
     let request = compare::Request {
@@ -77,6 +80,7 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
         steps,
         rounds,
         noise_floor,
+        cuts: cuts.into_iter().map(usize::from).collect(),
         replay: !no_replay,
     };
     let compared = compare::compare(&request, &progress);

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     agreement::{Agreement, Curve},
     backend_run::{Entry, Failure, FinishedRun},
+    cuts::Cuts,
     noise_floor::NoiseFloor,
     replay::Replay,
     rounds::{Measured, PROFILED},
@@ -84,6 +85,8 @@ pub struct BackendReport {
     pub agreement: Option<Agreement>,
     /// A step replayed on the reference.
     pub replay: Option<Replay>,
+    /// The first window cut into different numbers of micro-batches.
+    pub cuts: Option<Cuts>,
 }
 
 /// The cost of an operation in a step.
@@ -104,13 +107,8 @@ pub struct Operation {
 }
 
 impl BackendReport {
-    pub(super) fn new(
-        entry: &Entry,
-        run: FinishedRun,
-        measured: Measured,
-        agreement: Option<Agreement>,
-        replay: Option<Replay>,
-    ) -> BackendReport {
+    /// A report without what is compared with other backends, replayed or cut.
+    pub(super) fn new(entry: &Entry, run: FinishedRun, measured: Measured) -> BackendReport {
         let own = &entry.setup.experiment().backend;
         let used = entry.setup.plugins.first();
         let speed = Spread::of(measured.tokens_per_second.clone());
@@ -143,8 +141,9 @@ impl BackendReport {
             operations: operations(&measured, peak_gflops),
             outside_share: (profiled > 0.0).then(|| (1.0 - inside / profiled).max(0.0)),
             curve: run.curve,
-            agreement,
-            replay,
+            agreement: None,
+            replay: None,
+            cuts: None,
         }
     }
 }

@@ -24,6 +24,7 @@ impl fmt::Display for Comparison {
         )?;
         grid(f, &operations(all))?;
         agreement(all, f)?;
+        cuts(all, f)?;
         replays(all, f)?;
         failures(all, f)?;
         match &all.plot {
@@ -158,6 +159,39 @@ fn noise_floor(all: &Comparison, own: &NoiseFloor, f: &mut fmt::Formatter<'_>) -
             let times = agreement.loss.difference / loss.difference;
             writeln!(f, "  {}: {times:.2} times that", backend.backend)?;
         }
+    }
+    Ok(())
+}
+
+fn cuts(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let cut: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.cuts.as_ref()?))).collect();
+    if cut.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\nthe first window, cut into micro-batches: loss and gradient norm must not depend on the cut\n")?;
+    let mut rows = vec![["", "micro-batches", "loss", "gradient norm"].map(String::from).to_vec()];
+    for (backend, own) in &cut {
+        rows.extend(own.cuts.iter().map(|one| {
+            vec![
+                (*backend).clone(),
+                one.micro_batches.to_string(),
+                format!("{:.9}", one.loss),
+                format!("{:.9}", one.grad_norm),
+            ]
+        }));
+    }
+    grid(f, &rows)?;
+    for (backend, own) in cut {
+        if let Some(failure) = &own.failure {
+            writeln!(f, "{backend}: the window cannot be cut: {failure}")?;
+            continue;
+        }
+        let verdict = if own.depend_on_the_cut() { "THEY DEPEND ON THE CUT" } else { "equal up to rounding" };
+        writeln!(
+            f,
+            "{backend}: {verdict}: largest differences {:.1e} of {:.0e} and {:.1e} of {:.0e}; at most {} micro-batches",
+            own.difference.loss, own.tolerance.loss, own.difference.grad_norm, own.tolerance.grad_norm, own.most
+        )?;
     }
     Ok(())
 }

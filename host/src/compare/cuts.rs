@@ -1,0 +1,172 @@
+//! The first window, cut into different numbers of micro-batches. Neither the loss nor the gradient norm may depend on the cut:
+//! the normalisers are counted over the whole window, so that cutting it saves memory and changes nothing else.
+
+use serde::Serialize;
+
+use super::{
+    agreement::Tolerance,
+    backend_run::{Entry, one_line},
+    stats::relative,
+};
+use crate::{
+    data::{Sequence, TrainingData, Window, batches::pack},
+    device::Device,
+    error::Result,
+    objectives::micro_batch::{cut_answers, unpack},
+    runs::breadcrumb::CrashMarker,
+};
+
+/// The loss and the gradient norm of a window by its number of micro-batches.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cuts {
+    /// The most micro-batches that the window can be cut into: its rows, or its groups of rows that stay together.
+    pub most: usize,
+    /// The results, by rising number of micro-batches.
+    pub cuts: Vec<Cut>,
+    /// The largest relative difference of a loss from the first one; for the gradient norm likewise.
+    pub difference: Difference,
+    /// The differences that rounding explains.
+    pub tolerance: Tolerance,
+    /// Why there are no results.
+    pub failure: Option<String>,
+}
+
+/// The window in one number of micro-batches.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cut {
+    /// The number of micro-batches.
+    pub micro_batches: usize,
+    /// The loss of the window.
+    pub loss: f64,
+    /// The norm of its gradient, before clipping.
+    pub grad_norm: f64,
+}
+
+/// Relative differences.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Difference {
+    /// Of the loss.
+    pub loss: f64,
+    /// Of the gradient norm.
+    pub grad_norm: f64,
+}
+
+impl Cuts {
+    /// Whether the results differ by more than rounding.
+    pub fn depend_on_the_cut(&self) -> bool {
+        self.difference.loss > self.tolerance.loss || self.difference.grad_norm > self.tolerance.grad_norm
+    }
+}
+
+/// Computes the gradient of the first window once for each of `counts`, from the initial weights, on a session whose handles carry
+/// `tag`. A number of micro-batches that the window does not have is replaced by the next smaller one. Objectives with their own text
+/// are left out, because they read a new window each time.
+pub fn measure(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -> Cuts {
+    let tolerance = Tolerance::of(entry.dtype(), entry.dtype());
+    match results(entry, counts, data, tag) {
+        Ok((most, cuts)) => Cuts { most, difference: difference(&cuts), cuts, tolerance, failure: None },
+        Err(error) => Cuts {
+            most: 0,
+            cuts: Vec::new(),
+            difference: Difference::default(),
+            tolerance,
+            failure: Some(one_line(&error)),
+        },
+    }
+}
+
+fn results(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -> Result<(usize, Vec<Cut>)> {
+    let device = Device::new(entry.setup.session(tag)?, entry.dtype())?;
+    let (mut learner, _) = entry.learner(&device, data)?;
+    learner.auxiliary.clear();
+    let marker = CrashMarker::default();
+    let window = learner.window(0, &marker)?;
+    let whole_groups = learner.rollouts.is_none() || learner.objectives.whole_groups();
+    let sequences: Vec<Sequence> = window.iter().flat_map(unpack).collect();
+    let window = Window::new(sequences.clone())?;
+    let most = number_of_parts(&sequences, 1, whole_groups);
+    let mut cuts: Vec<Cut> = Vec::new();
+    for count in counts {
+        let parts = cut_answers(&window, smallest_limit(&sequences, *count, whole_groups), whole_groups)?;
+        let micro_batches = parts.len();
+        if cuts.iter().any(|cut| cut.micro_batches == micro_batches) {
+            continue;
+        }
+        let (out, gradient) = learner.gradient(&parts, &marker)?;
+        cuts.push(Cut { micro_batches, loss: out.loss, grad_norm: gradient.norm });
+        // Another cut needs buffers of other sizes.
+        device.trim();
+    }
+    cuts.sort_by_key(|cut| cut.micro_batches);
+    Ok((most, cuts))
+}
+
+fn number_of_parts(sequences: &[Sequence], limit: usize, whole_groups: bool) -> usize {
+    match whole_groups {
+        true => pack::micro_batches(sequences, limit).len(),
+        false => pack::micro_batches_apart(sequences, limit).len(),
+    }
+}
+
+/// The fewest positions of a micro-batch with which there are at most `count` of them.
+fn smallest_limit(sequences: &[Sequence], count: usize, whole_groups: bool) -> usize {
+    let (mut low, mut high) = (1, sequences.iter().map(Sequence::extent).sum::<usize>().max(1));
+    // More positions never give more micro-batches.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match number_of_parts(sequences, middle, whole_groups) <= count {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    low
+}
+
+fn difference(cuts: &[Cut]) -> Difference {
+    let Some(first) = cuts.first() else { return Difference::default() };
+    let largest = |of: fn(&Cut) -> f64| cuts.iter().map(|cut| relative(of(cut), of(first))).fold(0.0, f64::max);
+    Difference { loss: largest(|cut| cut.loss), grad_norm: largest(|cut| cut.grad_norm) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequences(lengths: &[u32]) -> Vec<Sequence> {
+        let one = |length: &u32| {
+            let ids: Vec<u32> = (0..*length).collect();
+            Sequence { supervised: vec![true; ids.len()], ids, ..Default::default() }
+        };
+        lengths.iter().map(one).collect()
+    }
+
+    /// Catches a search that misses the limit by one, and one that does not end where the window has fewer rows.
+    #[test]
+    fn a_window_is_cut_into_the_number_of_parts_that_was_asked_for() {
+        for lengths in [&[9; 8][..], &[3, 30, 4, 5, 9, 2, 6, 5], &[7]] {
+            let all = sequences(lengths);
+            for count in [1, 2, 4, 8, 100] {
+                let limit = smallest_limit(&all, count, true);
+                let parts = number_of_parts(&all, limit, true);
+                assert!(parts <= count.min(all.len()), "{lengths:?} in {count}: {parts}");
+                assert!(
+                    limit == 1 || number_of_parts(&all, limit - 1, true) > count,
+                    "{lengths:?} in {count}: {limit}"
+                );
+            }
+            assert_eq!(number_of_parts(&all, smallest_limit(&all, all.len(), true), true), all.len());
+        }
+        let equal = sequences(&[9; 8]);
+        assert!([1, 2, 4, 8].iter().all(|n| number_of_parts(&equal, smallest_limit(&equal, *n, true), true) == *n));
+    }
+
+    /// Catches a difference of numbers that are not finite that counts as none.
+    #[test]
+    fn the_largest_difference_is_reported() {
+        let cut = |micro_batches, loss, grad_norm| Cut { micro_batches, loss, grad_norm };
+        let found = difference(&[cut(1, 2.0, 4.0), cut(2, 2.5, 4.0), cut(4, 1.0, 5.0)]);
+        assert_eq!((found.loss, (found.grad_norm * 10.0).round()), (0.5, 2.0));
+        assert_eq!(difference(&[cut(1, 0.0, 0.0), cut(2, 0.0, 0.0)]), Difference::default());
+        assert!(difference(&[cut(1, 1.0, 1.0), cut(2, f64::NAN, 1.0), cut(3, 1.0, 1.0)]).loss == f64::INFINITY);
+    }
+}
