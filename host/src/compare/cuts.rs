@@ -52,15 +52,18 @@ pub struct Difference {
 }
 
 impl Cuts {
-    /// Whether the results differ by more than rounding.
-    pub fn depend_on_the_cut(&self) -> bool {
-        self.difference.loss > self.tolerance.loss || self.difference.grad_norm > self.tolerance.grad_norm
+    /// Whether the results are equal up to rounding; `None` if a loss or norm is not finite, so that nothing is compared.
+    pub fn agree(&self) -> Option<bool> {
+        let finite = self.cuts.iter().all(|cut| cut.loss.is_finite() && cut.grad_norm.is_finite());
+        let within =
+            self.difference.loss <= self.tolerance.loss && self.difference.grad_norm <= self.tolerance.grad_norm;
+        finite.then_some(within)
     }
 }
 
 /// Computes the gradient of the first window once for each of `counts`, from the initial weights, on a session whose handles carry
 /// `tag`. A number of micro-batches that the window does not have is replaced by the next smaller one. Objectives with their own text
-/// are left out, because they read a new window each time.
+/// are left out, because they read a new window each time; the loss is then not that of a run.
 pub fn measure(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -> Cuts {
     let tolerance = Tolerance::of(entry.dtype(), entry.dtype());
     match results(entry, counts, data, tag) {
@@ -167,6 +170,13 @@ mod tests {
         let found = difference(&[cut(1, 2.0, 4.0), cut(2, 2.5, 4.0), cut(4, 1.0, 5.0)]);
         assert_eq!((found.loss, (found.grad_norm * 10.0).round()), (0.5, 2.0));
         assert_eq!(difference(&[cut(1, 0.0, 0.0), cut(2, 0.0, 0.0)]), Difference::default());
+        let agree = |cuts: Vec<Cut>| {
+            let tolerance = Tolerance { loss: 1e-6, grad_norm: 1e-5 };
+            Cuts { most: 3, difference: difference(&cuts), cuts, tolerance, failure: None }.agree()
+        };
+        assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-6)]), Some(true));
+        assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-4)]), Some(false));
+        assert_eq!(agree(vec![cut(1, f64::NAN, 1.0), cut(2, f64::NAN, 1.0)]), None);
         assert!(difference(&[cut(1, 1.0, 1.0), cut(2, f64::NAN, 1.0), cut(3, 1.0, 1.0)]).loss == f64::INFINITY);
     }
 }

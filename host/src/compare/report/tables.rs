@@ -186,7 +186,11 @@ fn cuts(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             writeln!(f, "{backend}: the window cannot be cut: {failure}")?;
             continue;
         }
-        let verdict = if own.depend_on_the_cut() { "THEY DEPEND ON THE CUT" } else { "equal up to rounding" };
+        let verdict = match own.agree() {
+            Some(true) => "equal up to rounding",
+            Some(false) => "THEY DEPEND ON THE CUT",
+            None => "not compared, because they are not finite",
+        };
         writeln!(
             f,
             "{backend}: {verdict}: largest differences {:.1e} of {:.0e} and {:.1e} of {:.0e}; at most {} micro-batches",
