@@ -24,7 +24,7 @@ plugin_api::operations! {
 pub fn forward(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
     let (x, w, bias) = (s.input(&op.x)?, s.input(&op.w)?, s.input_opt(&op.bias)?);
     let y = s.output(&op.y)?;
-    let start = bias.map_or(Start::Zero, Start::Row);
+    let start = bias.map_or(Start::<f32>::Zero, Start::Row);
     // SAFETY: checked views; by the alias rules `y` does not overlap the inputs.
     unsafe { product(&s.cx.par, y, plain(x), transposed(w), 1.0, start) };
     Ok(())
@@ -34,7 +34,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
 pub fn backward_input(s: &mut Kernels<'_>, op: &LinearBackwardInput) -> Result<()> {
     let (dy, w) = (s.input(&op.dy)?, s.input(&op.w)?);
     let dx = s.output(&op.dx)?;
-    let start = if op.accumulate { Start::Accumulate } else { Start::Zero };
+    let start = if op.accumulate { Start::<f32>::Accumulate } else { Start::<f32>::Zero };
     // SAFETY: as in `forward`.
     unsafe { product(&s.cx.par, dx, plain(dy), plain(w), 1.0, start) };
     Ok(())
@@ -47,7 +47,7 @@ pub fn backward_weight(s: &mut Kernels<'_>, op: &LinearBackwardWeight) -> Result
     let dbias = s.output_opt(&op.dbias)?;
     // SAFETY: as in `forward`.
     unsafe {
-        product(&s.cx.par, dw, transposed(dy), plain(x), 1.0, Start::Accumulate);
+        product(&s.cx.par, dw, transposed(dy), plain(x), 1.0, Start::<f32>::Accumulate);
         if let Some(dbias) = dbias {
             add_column_sums(&s.cx.par, dbias, dy);
         }

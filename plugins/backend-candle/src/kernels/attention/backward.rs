@@ -103,19 +103,19 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query:
         let (s, ds) = (padded(scores, rows, keys), padded(dscores, rows, keys));
         let (k, v) = (h.k.block(first, keys, 0, h.k.cols), h.v.block(first, keys, 0, h.v.cols));
         let (dk, dv) = (h.dk.block(first, keys, 0, k.cols), h.dv.block(first, keys, 0, v.cols));
-        let start = if first > from { Start::Accumulate } else { Start::Zero };
+        let start = if first > from { Start::<f32>::Accumulate } else { Start::<f32>::Zero };
         // SAFETY: `s` and `ds` are this task's scratch, the cotangents its own rows and columns; inputs are only read.
         unsafe {
-            block(isa, s, plain(q), transposed(k), shape.scale, Start::Zero);
-            block(isa, ds, plain(dy), transposed(v), 1.0, Start::Zero);
+            block(isa, &mut [], s, plain(q), transposed(k), shape.scale, Start::<f32>::Zero);
+            block(isa, &mut [], ds, plain(dy), transposed(v), 1.0, Start::<f32>::Zero);
             for (r, delta) in delta[..rows].iter().enumerate() {
                 let (a, b) = shape.visible(query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
                 score_row(shape, s, ds, r, a, b, lse.row(r)[0], *delta);
             }
-            block(isa, dv, transposed(s.as_mat()), plain(dy), 1.0, Start::Accumulate);
-            block(isa, dq, plain(ds.as_mat()), plain(k), 1.0, start);
-            block(isa, dk, transposed(ds.as_mat()), plain(q), 1.0, Start::Accumulate);
+            block(isa, &mut [], dv, transposed(s.as_mat()), plain(dy), 1.0, Start::<f32>::Accumulate);
+            block(isa, &mut [], dq, plain(ds.as_mat()), plain(k), 1.0, start);
+            block(isa, &mut [], dk, transposed(ds.as_mat()), plain(q), 1.0, Start::<f32>::Accumulate);
         }
     }
 }

@@ -73,7 +73,7 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, sc
         let v = heads.v.block(first, keys, 0, heads.v.cols);
         // SAFETY: `s` is this task's scratch, `y` its own rows and columns; inputs are only read.
         unsafe {
-            block(isa, s, plain(heads.q), transposed(k), shape.scale, Start::Zero);
+            block(isa, &mut [], s, plain(heads.q), transposed(k), shape.scale, Start::<f32>::Zero);
             for r in 0..rows {
                 let (a, b) = shape.visible(task.query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
@@ -85,8 +85,8 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, sc
                     heads.y.row(r).iter_mut().for_each(|y| *y *= rescale);
                 }
             }
-            let start = if first > from { Start::Accumulate } else { Start::Zero };
-            block(isa, heads.y, plain(s.as_mat()), plain(v), 1.0, start);
+            let start = if first > from { Start::<f32>::Accumulate } else { Start::<f32>::Zero };
+            block(isa, &mut [], heads.y, plain(s.as_mat()), plain(v), 1.0, start);
         }
     }
     for r in 0..rows {

@@ -91,7 +91,7 @@ impl Logits {
         // Without a bias or a cap, scale and temperature are applied in the product.
         let linear = self.bias.is_none() && self.softcap <= 0.0;
         let alpha = if linear { self.scale / self.temperature } else { 1.0 };
-        let start = self.bias.map_or(Start::Zero, Start::Row);
+        let start = self.bias.map_or(Start::<f32>::Zero, Start::Row);
         // SAFETY: checked views; only the caller accesses `z`.
         unsafe { product(par, z, plain(x), transposed(self.w), alpha, start) };
         if linear || (self.softcap <= 0.0 && self.scale == self.temperature) {
@@ -134,9 +134,9 @@ impl Logits {
         let dx = g.dx.block(first, d.rows, 0, self.x.cols);
         // SAFETY: guaranteed by the caller.
         unsafe {
-            product(par, dx, plain(d), plain(self.w), 1.0, Start::Zero);
+            product(par, dx, plain(d), plain(self.w), 1.0, Start::<f32>::Zero);
             if let Some(dw) = g.dw {
-                product(par, dw, transposed(d), plain(x), 1.0, Start::Accumulate);
+                product(par, dw, transposed(d), plain(x), 1.0, Start::<f32>::Accumulate);
             }
             if let Some(dbias) = g.dbias {
                 add_column_sums(par, dbias, d);

@@ -4,9 +4,14 @@
 //! `gemm` library chooses its microkernels itself and has no option for it, so for a lower set they are called by name, with the
 //! library's own blocking around them.
 //!
+//! Two sets have instructions for bf16, `amx` and `avx512bf16`; their kernels for f32 are those of `avx512`. Products of bf16 are
+//! converted to f32 elsewhere.
+//!
 //! Each set gives the same bits at every call and with every number of threads. Different sets may give different last
-//! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks.
+//! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks. That holds for
+//! bf16 too, where the sums of two sets may also be rounded to neighbouring numbers; the three sets above give the same f32.
 
+use super::{bf16::Dot, parallel::Wide};
 use plugin_api::{Code, Error, Result};
 use pulp::Arch;
 
@@ -19,7 +24,7 @@ pub const AUTO: &str = "auto";
 /// The sets that the kernels are compiled for, widest first. `baseline` is the set that every processor of this architecture has
 /// (SSE2 on x86-64).
 #[cfg(target_arch = "x86_64")]
-pub const KNOWN: &[&str] = &["avx512", "avx2", "baseline"];
+pub const KNOWN: &[&str] = &["amx", "avx512bf16", "avx512", "avx2", "baseline"];
 /// The sets that the kernels are compiled for, widest first.
 #[cfg(target_arch = "aarch64")]
 pub const KNOWN: &[&str] = &["neon", "baseline"];
@@ -46,29 +51,50 @@ pub struct Isa {
     pub arch: Arch,
     /// The matrix product.
     pub multiply: Multiply,
+    /// The product of bf16, if the set has instructions for it.
+    pub dot: Option<Dot>,
 }
 
 impl Isa {
     /// The widest set of this processor.
     pub fn widest() -> Isa {
         // `baseline` is available everywhere.
-        let name = available().first().copied().unwrap_or("baseline");
-        Isa { name, arch: Arch::new(), multiply: widest }
+        Isa::of_widest(available().first().copied().unwrap_or("baseline"))
+    }
+
+    /// A set whose f32 kernels are the widest.
+    fn of_widest(name: &'static str) -> Isa {
+        let dot = match name {
+            #[cfg(target_arch = "x86_64")]
+            "amx" => Some(super::bf16::amx::DOT),
+            #[cfg(target_arch = "x86_64")]
+            "avx512bf16" => Some(super::bf16::dot::DOT),
+            _ => None,
+        };
+        Isa { name, arch: Arch::new(), multiply: widest, dot }
     }
 
     /// The set of that name; `None` if the processor or the build lacks it.
     fn named(name: &str) -> Option<Isa> {
-        if name == Isa::widest().name {
-            return Some(Isa::widest());
-        }
+        let available = available();
+        let name = available.iter().copied().find(|available| *available == name)?;
         match name {
             #[cfg(target_arch = "x86_64")]
-            "avx2" => {
-                pulp::x86::V3::try_new().map(|simd| Isa { name: "avx2", arch: Arch::V3(simd), multiply: lower::avx2 })
+            "avx2" if name != available[0] => {
+                let simd = pulp::x86::V3::try_new()?;
+                Some(Isa { name, arch: Arch::V3(simd), multiply: lower::avx2, dot: None })
             }
-            "baseline" => Some(Isa { name: "baseline", arch: Arch::Scalar, multiply: lower::baseline }),
-            _ => None,
+            "baseline" if name != available[0] => {
+                Some(Isa { name, arch: Arch::Scalar, multiply: lower::baseline, dot: None })
+            }
+            _ => Some(Isa::of_widest(name)),
         }
+    }
+
+    /// Runs a closure that is marked `#[inline(always)]`, compiled for the set.
+    #[inline(always)]
+    pub fn wide<R>(&self, f: impl FnMut() -> R) -> R {
+        self.arch.dispatch(Wide(f))
     }
 
     /// The set that the option `isa` (none: `auto`) and the value of [`VARIABLE`] select.
@@ -105,6 +131,10 @@ impl Isa {
 /// The sets of [`KNOWN`] that this processor has, widest first.
 pub fn available() -> Vec<&'static str> {
     let has = |name: &&&str| match **name {
+        #[cfg(target_arch = "x86_64")]
+        "amx" => super::bf16::amx::available(),
+        #[cfg(target_arch = "x86_64")]
+        "avx512bf16" => super::bf16::dot::available(),
         #[cfg(target_arch = "x86_64")]
         "avx512" => pulp::x86::V4::try_new().is_some(),
         #[cfg(target_arch = "x86_64")]

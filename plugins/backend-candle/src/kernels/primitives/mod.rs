@@ -1,5 +1,7 @@
 //! The building blocks of every kernel: instruction sets, threads, matrices in memory, products and functions of numbers.
 
+pub mod bf16;
+pub mod element;
 pub mod gemm;
 pub mod isa;
 pub mod math;

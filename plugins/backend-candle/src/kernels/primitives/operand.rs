@@ -1,12 +1,14 @@
-//! Matrices for kernels: a pointer, a size and a stride.
+//! Matrices for kernels: a pointer, a size and a stride. Their numbers are f32 or bf16.
 //!
 //! They come from views that the pool has checked, so every row lies inside a live buffer. No type ensures that two of them do not
 //! overlap, or that two tasks write different rows: that is why row access is `unsafe`.
 
+use super::element::Element;
+
 /// A matrix to read.
 #[derive(Clone, Copy)]
-pub struct Mat {
-    ptr: *const f32,
+pub struct Mat<E = f32> {
+    ptr: *const E,
     /// Rows.
     pub rows: usize,
     /// Columns, adjacent in memory.
@@ -16,18 +18,18 @@ pub struct Mat {
 }
 
 // SAFETY: a plain address; each access through it is unsafe and justified where it happens.
-unsafe impl Send for Mat {}
+unsafe impl<E> Send for Mat<E> {}
 // SAFETY: as above.
-unsafe impl Sync for Mat {}
+unsafe impl<E> Sync for Mat<E> {}
 
-impl Mat {
+impl<E: Element> Mat<E> {
     /// A matrix of `rows` x `cols` elements at `ptr`.
-    pub fn new(ptr: *const f32, rows: usize, cols: usize, stride: usize) -> Self {
+    pub fn new(ptr: *const E, rows: usize, cols: usize, stride: usize) -> Self {
         Mat { ptr, rows, cols, stride }
     }
 
     /// The address of its first element.
-    pub fn ptr(&self) -> *const f32 {
+    pub fn ptr(&self) -> *const E {
         self.ptr
     }
 
@@ -36,12 +38,17 @@ impl Mat {
         self.rows <= 1 || self.stride == self.cols
     }
 
+    /// The same address as a matrix of another type, for code that has compared the types.
+    pub fn cast<T>(self) -> Mat<T> {
+        Mat { ptr: self.ptr.cast(), rows: self.rows, cols: self.cols, stride: self.stride }
+    }
+
     /// Row `r`.
     ///
     /// # Safety
     /// The buffer lives, and no other code writes the row meanwhile.
     #[inline(always)]
-    pub unsafe fn row<'a>(self, r: usize) -> &'a [f32] {
+    pub unsafe fn row<'a>(self, r: usize) -> &'a [E] {
         debug_assert!(r < self.rows);
         // SAFETY: the row lies inside the checked view; the rest is guaranteed by the caller.
         unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.stride), self.cols) }
@@ -52,13 +59,13 @@ impl Mat {
     /// # Safety
     /// As [`Mat::row`], for those elements, which must lie inside the matrix.
     #[inline(always)]
-    pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a [f32] {
+    pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a [E] {
         // SAFETY: guaranteed by the caller.
         unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.stride + c), len) }
     }
 
     /// The part of `rows` x `cols` elements that starts at (`r`, `c`).
-    pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> Mat {
+    pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> Mat<E> {
         debug_assert!(r + rows <= self.rows && c + cols <= self.cols);
         Mat { ptr: self.ptr.wrapping_add(r * self.stride + c), rows, cols, stride: self.stride }
     }
@@ -66,8 +73,8 @@ impl Mat {
 
 /// A matrix to write (and read).
 #[derive(Clone, Copy)]
-pub struct MatMut {
-    ptr: *mut f32,
+pub struct MatMut<E = f32> {
+    ptr: *mut E,
     /// Rows.
     pub rows: usize,
     /// Columns, adjacent in memory.
@@ -77,29 +84,29 @@ pub struct MatMut {
 }
 
 // SAFETY: as for `Mat`.
-unsafe impl Send for MatMut {}
+unsafe impl<E> Send for MatMut<E> {}
 // SAFETY: as for `Mat`.
-unsafe impl Sync for MatMut {}
+unsafe impl<E> Sync for MatMut<E> {}
 
-impl MatMut {
+impl<E: Element> MatMut<E> {
     /// A matrix of `rows` x `cols` elements at `ptr`.
-    pub fn new(ptr: *mut f32, rows: usize, cols: usize, stride: usize) -> Self {
+    pub fn new(ptr: *mut E, rows: usize, cols: usize, stride: usize) -> Self {
         MatMut { ptr, rows, cols, stride }
     }
 
     /// A dense matrix over the first elements of `values`, which must not be used otherwise while the matrix is in use.
-    pub fn over(values: &mut [f32], rows: usize, cols: usize) -> Self {
+    pub fn over(values: &mut [E], rows: usize, cols: usize) -> Self {
         assert!(rows * cols <= values.len());
         MatMut { ptr: values.as_mut_ptr(), rows, cols, stride: cols }
     }
 
     /// The address of its first element.
-    pub fn ptr(&self) -> *mut f32 {
+    pub fn ptr(&self) -> *mut E {
         self.ptr
     }
 
     /// The same matrix, for reading.
-    pub fn as_mat(&self) -> Mat {
+    pub fn as_mat(&self) -> Mat<E> {
         Mat { ptr: self.ptr, rows: self.rows, cols: self.cols, stride: self.stride }
     }
 
@@ -109,7 +116,7 @@ impl MatMut {
     }
 
     /// Whether `other` is this same matrix (the catalogue allows no other overlap).
-    pub fn is(&self, other: &Mat) -> bool {
+    pub fn is(&self, other: &Mat<E>) -> bool {
         self.ptr.cast_const() == other.ptr
     }
 
@@ -119,7 +126,7 @@ impl MatMut {
     /// The buffer lives, and no other code reads or writes the row meanwhile.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "a handle to memory, like a raw pointer")]
-    pub unsafe fn row<'a>(self, r: usize) -> &'a mut [f32] {
+    pub unsafe fn row<'a>(self, r: usize) -> &'a mut [E] {
         debug_assert!(r < self.rows);
         // SAFETY: the row lies inside the checked view; the rest is guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride), self.cols) }
@@ -130,13 +137,13 @@ impl MatMut {
     /// # Safety
     /// As [`MatMut::row`], for those elements, which must lie inside the matrix.
     #[inline(always)]
-    pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a mut [f32] {
+    pub unsafe fn span<'a>(self, r: usize, c: usize, len: usize) -> &'a mut [E] {
         // SAFETY: guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride + c), len) }
     }
 
     /// The part of `rows` x `cols` elements that starts at (`r`, `c`).
-    pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> MatMut {
+    pub fn block(self, r: usize, rows: usize, c: usize, cols: usize) -> MatMut<E> {
         debug_assert!(r + rows <= self.rows && c + cols <= self.cols);
         MatMut { ptr: self.ptr.wrapping_add(r * self.stride + c), rows, cols, stride: self.stride }
     }

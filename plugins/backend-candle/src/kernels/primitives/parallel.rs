@@ -24,12 +24,14 @@ pub struct Parallel {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     scratch: Vec<Mutex<Vec<f32>>>,
+    /// For what a product packs for all its tasks.
+    shared: Mutex<Vec<f32>>,
     isa: Isa,
 }
 
 /// A closure compiled for each vector width. Called by reference: a closure passed by value goes through an adapter that the
 /// compiler does not inline, and its code would stay at the narrowest width.
-struct Wide<F>(F);
+pub struct Wide<F>(pub F);
 
 impl<R, F: FnMut() -> R> WithSimd for Wide<F> {
     type Output = R;
@@ -69,7 +71,7 @@ impl Parallel {
             ),
         };
         let scratch = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
-        Ok(Parallel { pool, threads, scratch, isa })
+        Ok(Parallel { pool, threads, scratch, shared: Mutex::new(Vec::new()), isa })
     }
 
     /// The session's instruction set.
@@ -80,7 +82,7 @@ impl Parallel {
     /// Runs a closure that is marked `#[inline(always)]`, compiled for the session's instruction set.
     #[inline(always)]
     pub fn wide<R>(&self, f: impl FnMut() -> R) -> R {
-        self.isa.arch.dispatch(Wide(f))
+        self.isa.wide(f)
     }
 
     /// Runs `tasks` tasks that take about `nanoseconds` in total; `f` gets the task's number.
@@ -97,6 +99,15 @@ impl Parallel {
             }
             f(task, &mut scratch[..len]);
         });
+    }
+
+    /// Calls `f` with `len` floats (content undefined) that its tasks share. `f` runs tasks without scratch, and does not ask again.
+    pub fn with_shared(&self, len: usize, f: impl FnOnce(&mut [f32])) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.len() < len {
+            shared.resize(len, 0.0);
+        }
+        f(&mut shared[..len]);
     }
 
     /// Runs over every element of `rows` x `cols`; `dense` if all operands are, so that rows may be joined.
@@ -126,7 +137,7 @@ impl Parallel {
 
     /// Frees scratch memory.
     pub fn trim(&mut self) {
-        for scratch in &mut self.scratch {
+        for scratch in self.scratch.iter_mut().chain([&mut self.shared]) {
             *scratch.get_mut().unwrap_or_else(PoisonError::into_inner) = Vec::new();
         }
     }

@@ -1,0 +1,102 @@
+//! Products with a factor in bf16 on processors without instructions for them: parts of the factors are converted to f32.
+
+use super::write_row;
+use crate::kernels::primitives::{
+    element::{Element, load_row},
+    gemm::{self, Factor, Start},
+    isa::Isa,
+    operand::{Mat, MatMut},
+    parallel::Parallel,
+};
+
+/// Rows and columns of a tile.
+const SIDE: usize = 256;
+/// Terms that are converted at a time.
+const DEPTH: usize = 512;
+
+/// As [`super::product`].
+///
+/// # Safety
+/// As [`gemm::product`].
+pub unsafe fn product<A: Element, B: Element, C: Element, R: Element>(
+    par: &Parallel,
+    c: MatMut<C>,
+    a: Factor<A>,
+    b: Factor<B>,
+    alpha: f32,
+    start: Start<R>,
+) {
+    let (m, n, k) = (c.rows, c.cols, a.cols());
+    let (high, wide) = (side(m), side(n));
+    let across = n.div_ceil(wide);
+    par.run_scratch(m.div_ceil(high) * across, m * n * k / 50, block_len(high, wide, k), |task, scratch| {
+        let (i, j) = (task / across * high, task % across * wide);
+        let (rows, cols) = (high.min(m - i), wide.min(n - j));
+        let start = start.columns(j, cols);
+        let (a, b) = (a.row_block(i, rows), b.col_block(j, cols));
+        // SAFETY: tiles are disjoint; the rest is the caller's.
+        unsafe { block(par.isa(), scratch, c.block(i, rows, j, cols), a, b, alpha, start) };
+    });
+}
+
+/// Rows or columns of a tile: several tiles of a small result, of a depth that amortises their conversion.
+fn side(len: usize) -> usize {
+    len.div_ceil(4).next_multiple_of(32).clamp(32, SIDE)
+}
+
+/// Floats of scratch that [`block`] needs: both factors and the sums.
+pub fn block_len(m: usize, n: usize, k: usize) -> usize {
+    (m + n) * k.min(DEPTH) + m * n
+}
+
+/// As [`super::block`].
+///
+/// # Safety
+/// As [`gemm::product`].
+pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
+    isa: &Isa,
+    scratch: &mut [f32],
+    c: MatMut<C>,
+    a: Factor<A>,
+    b: Factor<B>,
+    alpha: f32,
+    start: Start<R>,
+) {
+    let (m, n, k) = (c.rows, c.cols, a.cols());
+    let (sums, factors) = scratch.split_at_mut(m * n);
+    let (left, right) = factors.split_at_mut(m * k.min(DEPTH));
+    let sums = MatMut::over(sums, m, n);
+    for from in (0..k.max(1)).step_by(DEPTH) {
+        let terms = DEPTH.min(k - from);
+        let (a, b) = (a.col_block(from, terms), b.row_block(from, terms));
+        let start: Start = if from == 0 { Start::Zero } else { Start::Accumulate };
+        // SAFETY: scratch of this call; the factors are only read.
+        unsafe { gemm::block(isa, &mut [], sums, converted(isa, a, left), converted(isa, b, right), alpha, start) };
+    }
+    isa.wide(
+        #[inline(always)]
+        || {
+            for r in 0..m {
+                // SAFETY: the caller's.
+                unsafe { write_row(c, r, 0, sums.row(r), 1.0, start) };
+            }
+        },
+    );
+}
+
+/// The factor in f32.
+unsafe fn converted<E: Element>(isa: &Isa, factor: Factor<E>, to: &mut [f32]) -> Factor {
+    let from = factor.mat;
+    let copy = MatMut::over(to, from.rows, from.cols);
+    isa.wide(
+        #[inline(always)]
+        || {
+            for r in 0..from.rows {
+                // SAFETY: scratch of this call; the factor is only read.
+                unsafe { load_row(copy.row(r), from.row(r)) };
+            }
+        },
+    );
+    let mat: Mat = copy.as_mat();
+    Factor { mat, transposed: factor.transposed }
+}

@@ -1,0 +1,73 @@
+//! The product of a block by AVX512-BF16: `vdpbf16ps` on vectors of 16 sums.
+
+use super::{BLOCK, Dot, Rows, TILE, pack};
+use std::arch::x86_64::*;
+
+/// The products of the set `avx512bf16`.
+pub const DOT: Dot =
+    Dot { begin: nothing, multiply, end: nothing, pack: pack::PACK, transpose: pack::transpose_sums, rate: 80 };
+
+/// Whether this processor has the instructions.
+pub fn available() -> bool {
+    pulp::x86::V4::try_new().is_some()
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+unsafe fn nothing() {}
+
+/// Rows whose sums are in registers at a time.
+const GROUP: usize = 8;
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn multiply(a: Rows, b: *const u8, cols: usize, steps: usize, sums: &mut [f32; BLOCK * BLOCK]) {
+    for row in (0..a.rows).step_by(GROUP) {
+        // SAFETY: the caller's, for these rows.
+        unsafe {
+            if cols > BLOCK / 2 {
+                group::<2>(&a, row, b, steps, sums);
+            } else {
+                group::<1>(&a, row, b, steps, sums);
+            }
+        }
+    }
+}
+
+/// Rows `row..row + GROUP` by `TILES` tiles of columns.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn group<const TILES: usize>(
+    a: &Rows,
+    row: usize,
+    b: *const u8,
+    steps: usize,
+    sums: &mut [f32; BLOCK * BLOCK],
+) {
+    let half = row / (BLOCK / 2);
+    let first = a.ptr.wrapping_add(half * a.second + (row - half * (BLOCK / 2)) * a.stride);
+    let mut acc = [[_mm512_setzero_ps(); TILES]; GROUP];
+    for step in 0..steps {
+        // SAFETY: the caller's: `steps` steps of both factors can be read, the rows up to a multiple of `GROUP`.
+        unsafe {
+            let (a_step, b) = (first.add(step * a.step), b.add(step * 2 * TILE));
+            for pair in 0..16 {
+                let b: [__m512bh; TILES] = std::array::from_fn(|t| {
+                    std::mem::transmute::<__m512i, __m512bh>(_mm512_load_si512(b.add(t * TILE + 64 * pair).cast()))
+                });
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let word: i32 = a_step.add(r * a.stride + 4 * pair).cast::<i32>().read_unaligned();
+                    let word = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(word));
+                    for t in 0..TILES {
+                        acc[t] = _mm512_dpbf16_ps(acc[t], word, b[t]);
+                    }
+                }
+            }
+        }
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        for (t, &acc) in acc.iter().enumerate() {
+            // SAFETY: sixteen floats inside the block.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add((row + r) * BLOCK + 16 * t), acc) };
+        }
+    }
+}
