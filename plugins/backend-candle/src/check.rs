@@ -1,19 +1,30 @@
 //! Checks of both paths before anything is written: dtypes, indices, cu_seqlens, attribute values.
 
+use crate::kernels::Element;
 use plugin_api::{
     Code, Error, Result,
     backend::{DType, View, ops::MaskKind},
 };
 
-/// Refuses a compute type other than f32.
+/// The refusal of an operand's dtype.
+pub fn unsupported(view: &View) -> Error {
+    Error::unsupported(format!("candle computes in f32 and bf16, one operand is {}", view.dtype))
+}
+
+/// Refuses a compute type other than f32 and bf16.
 ///
 /// # Errors
 /// [`Code::UNSUPPORTED`].
-pub fn f32(view: &View) -> Result<()> {
-    if view.dtype == DType::F32 {
-        return Ok(());
-    }
-    Err(Error::unsupported(format!("candle computes in f32, one operand is {}", view.dtype)))
+pub fn float(view: &View) -> Result<()> {
+    if [DType::F32, DType::BF16].contains(&view.dtype) { Ok(()) } else { Err(unsupported(view)) }
+}
+
+/// Refuses a dtype other than that of `E`.
+///
+/// # Errors
+/// [`Code::UNSUPPORTED`].
+pub fn is<E: Element>(view: &View) -> Result<()> {
+    if view.dtype == E::DTYPE { Ok(()) } else { Err(unsupported(view)) }
 }
 
 /// Refuses an index outside `0..table`.

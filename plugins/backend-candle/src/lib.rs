@@ -51,12 +51,12 @@ impl Backend for Candle {
         BackendManifest {
             id: "candle".into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            summary: "candle-core tensors with own kernels on the processor; f32".into(),
+            summary: "candle-core tensors with own kernels on the processor; f32 and bf16".into(),
             devices: vec![
                 device("cpu", true, true, &isa_note()),
                 device("metal", cfg!(feature = "metal"), false, "has not been run by its makers"),
             ],
-            dtypes: vec!["f32".into()],
+            dtypes: vec!["f32".into(), "bf16".into()],
             options: vec![path_option(), isa_option()],
         }
     }
@@ -139,7 +139,8 @@ fn isa_option() -> OptionSpec {
         "isa",
         &choices,
         "Instruction set of the kernels; `auto`: the widest that the processor has, or what the environment variable \
-         TELOS_CANDLE_ISA names. Each gives the same bits every time; the last bits of two sets may differ.",
+         TELOS_CANDLE_ISA names. Each gives the same bits every time; the last bits of two sets may differ. `amx` and \
+         `avx512bf16` have products of bf16; in f32 they give the bits of `avx512`.",
     )
 }
 

@@ -81,8 +81,8 @@ impl Session for CandleSession {
     }
 
     fn workspace(&self, call: &Call<'_>) -> u64 {
-        match self.path {
-            Path::Kernels(_) => workspace::kernels(call),
+        match &self.path {
+            Path::Kernels(cx) => workspace::kernels(call, cx.par.isa()),
             Path::Generic => workspace::generic(call),
         }
     }

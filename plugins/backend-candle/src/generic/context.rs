@@ -4,7 +4,7 @@ use crate::{
     check,
     storage::{Storage, candle_error},
 };
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use plugin_api::{
     Error, Result,
     backend::{Pool, View, ops},
@@ -49,14 +49,14 @@ impl ops::Fault for Fault {
 pub type Outcome<T = ()> = std::result::Result<T, Fault>;
 
 impl Generic<'_> {
-    /// A float operand as a contiguous `[rows, cols]` tensor. It may share the buffer's memory. Results of candle's operations
+    /// A float operand as a contiguous `[rows, cols]` tensor of f32, in which everything is computed. It may share the buffer's memory. Results of candle's operations
     /// never do, so code that writes the tensor itself elsewhere copies it first.
     pub(super) fn input(&self, view: &View) -> Outcome<Tensor> {
-        check::f32(view)?;
-        self.floats(view)
+        check::float(view)?;
+        Ok(self.floats(view)?.to_dtype(DType::F32)?)
     }
 
-    /// As [`Generic::input`], for any float type.
+    /// As [`Generic::input`], in its own type.
     pub(super) fn floats(&self, view: &View) -> Outcome<Tensor> {
         let flat = self.pool.check(view)?.tensor();
         let [offset, rows, cols, stride] = [view.offset, view.rows, view.cols, view.row_stride].map(|v| v as usize);

@@ -3,9 +3,8 @@
 use super::context::{Generic, Outcome};
 use crate::check;
 use candle_core::{Result, Tensor};
-use plugin_api::backend::{
-    DType,
-    ops::{Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Nop, Scale},
+use plugin_api::backend::ops::{
+    Activation, ActivationBackward, ActivationKind, Axpy, Cast, Copy, Fill, Glu, GluBackward, Nop, Scale,
 };
 
 plugin_api::operations! {
@@ -33,9 +32,7 @@ pub fn nop(_: &mut Generic<'_>, _: &Nop) -> Outcome {
 
 /// `x = value`.
 pub fn fill(s: &mut Generic<'_>, op: &Fill) -> Outcome {
-    if op.x.dtype != DType::BF16 {
-        check::f32(&op.x)?;
-    }
+    check::float(&op.x)?;
     let device = s.pool.device();
     let x = Tensor::full(op.value as f32, (op.x.rows as usize, op.x.cols as usize), device)?;
     s.output(&op.x, &x)

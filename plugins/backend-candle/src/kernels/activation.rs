@@ -5,10 +5,11 @@
 
 use super::elementwise::{binary, copy_rows, unary};
 use crate::kernels::{
-    context::Kernels,
+    context::{Kernels, kernels},
     primitives::{
+        element::{Element, load_row},
         math::{erf, sigmoid, tanh},
-        operand::Mat,
+        operand::{Mat, MatMut},
     },
 };
 use plugin_api::{
@@ -16,12 +17,12 @@ use plugin_api::{
     backend::ops::{Activation, ActivationBackward, ActivationKind, Glu, GluBackward},
 };
 
-plugin_api::operations! {
-    ActivationOps for Kernels<'_>:
-    activation Activation => activation,
-    activation_backward ActivationBackward => activation_backward,
-    glu Glu => glu,
-    glu_backward GluBackward => glu_backward,
+kernels! {
+    ActivationOps:
+    activation Activation [x] => activation,
+    activation_backward ActivationBackward [x] => activation_backward,
+    glu Glu [gate] => glu,
+    glu_backward GluBackward [gate] => glu_backward,
 }
 
 /// An activation function and its derivative.
@@ -103,8 +104,8 @@ macro_rules! with_function {
 const COST: usize = 700;
 
 /// `y = f(x)`.
-pub fn activation(s: &mut Kernels<'_>, op: &Activation) -> Result<()> {
-    let (x, y) = (s.input(&op.x)?, s.output(&op.y)?);
+pub fn activation<E: Element>(s: &mut Kernels<'_>, op: &Activation) -> Result<()> {
+    let (x, y): (Mat<E>, MatMut<E>) = (s.input(&op.x)?, s.output(&op.y)?);
     let par = &s.cx.par;
     with_function!(op.kind, "activation", |f| if y.is(&x) {
         unary(
@@ -128,8 +129,8 @@ pub fn activation(s: &mut Kernels<'_>, op: &Activation) -> Result<()> {
 }
 
 /// `dx = dy f'(x)`.
-pub fn activation_backward(s: &mut Kernels<'_>, op: &ActivationBackward) -> Result<()> {
-    let (x, dy, dx) = (s.input(&op.x)?, s.input(&op.dy)?, s.output(&op.dx)?);
+pub fn activation_backward<E: Element>(s: &mut Kernels<'_>, op: &ActivationBackward) -> Result<()> {
+    let (x, dy, dx): (Mat<E>, Mat<E>, MatMut<E>) = (s.input(&op.x)?, s.input(&op.dy)?, s.output(&op.dx)?);
     let par = &s.cx.par;
     if !dx.is(&x) && !dx.is(&dy) {
         copy_rows(par, dy, dx);
@@ -165,8 +166,8 @@ pub fn activation_backward(s: &mut Kernels<'_>, op: &ActivationBackward) -> Resu
 }
 
 /// `y = f(gate) up`.
-pub fn glu(s: &mut Kernels<'_>, op: &Glu) -> Result<()> {
-    let (gate, up, y) = (s.input(&op.gate)?, s.input(&op.up)?, s.output(&op.y)?);
+pub fn glu<E: Element>(s: &mut Kernels<'_>, op: &Glu) -> Result<()> {
+    let (gate, up, y): (Mat<E>, Mat<E>, MatMut<E>) = (s.input(&op.gate)?, s.input(&op.up)?, s.output(&op.y)?);
     let par = &s.cx.par;
     if !y.is(&gate) && !y.is(&up) {
         copy_rows(par, up, y);
@@ -205,9 +206,9 @@ pub fn glu(s: &mut Kernels<'_>, op: &Glu) -> Result<()> {
 const BLOCK: usize = 256;
 
 /// `dgate = dy up f'(gate)`, `dup = dy f(gate)`.
-pub fn glu_backward(s: &mut Kernels<'_>, op: &GluBackward) -> Result<()> {
-    let (gate, up, dy) = (s.input(&op.gate)?, s.input(&op.up)?, s.input(&op.dy)?);
-    let (dgate, dup) = (s.output(&op.dgate)?, s.output(&op.dup)?);
+pub fn glu_backward<E: Element>(s: &mut Kernels<'_>, op: &GluBackward) -> Result<()> {
+    let (gate, up, dy): (Mat<E>, Mat<E>, Mat<E>) = (s.input(&op.gate)?, s.input(&op.up)?, s.input(&op.dy)?);
+    let (dgate, dup): (MatMut<E>, MatMut<E>) = (s.output(&op.dgate)?, s.output(&op.dup)?);
     let dense = [gate, up, dy, dgate.as_mat(), dup.as_mat()].iter().all(Mat::is_dense);
     let par = &s.cx.par;
     with_function!(op.kind, "glu_backward", |f| {
@@ -222,16 +223,16 @@ pub fn glu_backward(s: &mut Kernels<'_>, op: &GluBackward) -> Result<()> {
                         // SAFETY: checked views; spans are disjoint; inputs are copied before outputs, which may be
                         // the same elements, are borrowed.
                         unsafe {
-                            gates[..n].copy_from_slice(gate.span(at.row, col, n));
-                            ups[..n].copy_from_slice(up.span(at.row, col, n));
-                            dys[..n].copy_from_slice(dy.span(at.row, col, n));
+                            load_row(&mut gates[..n], gate.span(at.row, col, n));
+                            load_row(&mut ups[..n], up.span(at.row, col, n));
+                            load_row(&mut dys[..n], dy.span(at.row, col, n));
                         }
                         // SAFETY: as above; the two outputs do not overlap.
                         let (dgate, dup) = unsafe { (dgate.span(at.row, col, n), dup.span(at.row, col, n)) };
                         for i in 0..n {
                             let (value, slope) = f.both(gates[i]);
-                            dgate[i] = dys[i] * ups[i] * slope;
-                            dup[i] = dys[i] * value;
+                            dgate[i] = E::store(dys[i] * ups[i] * slope);
+                            dup[i] = E::store(dys[i] * value);
                         }
                     }
                 },

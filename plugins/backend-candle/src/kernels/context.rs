@@ -3,6 +3,7 @@
 use super::{
     attention::task::Task,
     primitives::{
+        element::Element,
         isa::Isa,
         operand::{Mat, MatMut},
         parallel::Parallel,
@@ -13,6 +14,29 @@ use plugin_api::{
     Error, Result,
     backend::{Pool, View},
 };
+
+/// Implements a group's trait as `plugin_api::operations!` does. A function with an operand in brackets is generic over the stored
+/// number, which that operand's dtype decides; the operands of the same class have the same dtype, as the contract's checks ensure.
+macro_rules! kernels {
+    ($Group:ident: $($method:ident $Op:ident $([$of:ident])? => $($function:ident)::+,)*) => {
+        impl plugin_api::backend::ops::$Group for $crate::kernels::Kernels<'_> {
+            $(fn $method(&mut self, op: &plugin_api::backend::ops::$Op) -> plugin_api::Result<()> {
+                $crate::kernels::context::kernels!(@call self op $([$of])? $($function)::+)
+            })*
+        }
+    };
+    (@call $s:ident $op:ident $($function:ident)::+) => {
+        $($function)::+($s, $op)
+    };
+    (@call $s:ident $op:ident [$of:ident] $($function:ident)::+) => {
+        match $op.$of.dtype {
+            plugin_api::backend::DType::F32 => $($function)::+::<f32>($s, $op),
+            plugin_api::backend::DType::BF16 => $($function)::+::<half::bf16>($s, $op),
+            _ => Err($crate::check::unsupported(&$op.$of)),
+        }
+    };
+}
+pub(super) use kernels;
 
 /// What a session's kernels keep between calls.
 pub struct Context {
@@ -81,25 +105,25 @@ impl Kernels<'_> {
     }
 
     /// A float operand to read.
-    pub(super) fn input(&self, view: &View) -> Result<Mat> {
-        check::f32(view)?;
+    pub(super) fn input<E: Element>(&self, view: &View) -> Result<Mat<E>> {
+        check::is::<E>(view)?;
         let ptr = self.address(view)?;
         Ok(Mat::new(ptr.cast(), view.rows as usize, view.cols as usize, view.row_stride as usize))
     }
 
     /// A float operand to write; counts as a write.
-    pub(super) fn output(&mut self, view: &View) -> Result<MatMut> {
-        check::f32(view)?;
+    pub(super) fn output<E: Element>(&mut self, view: &View) -> Result<MatMut<E>> {
+        check::is::<E>(view)?;
         let ptr = self.address(view)?;
         self.pool.written(view.buffer)?;
         Ok(MatMut::new(ptr.cast(), view.rows as usize, view.cols as usize, view.row_stride as usize))
     }
 
-    pub(super) fn input_opt(&self, view: &Option<View>) -> Result<Option<Mat>> {
+    pub(super) fn input_opt<E: Element>(&self, view: &Option<View>) -> Result<Option<Mat<E>>> {
         view.as_ref().map(|view| self.input(view)).transpose()
     }
 
-    pub(super) fn output_opt(&mut self, view: &Option<View>) -> Result<Option<MatMut>> {
+    pub(super) fn output_opt<E: Element>(&mut self, view: &Option<View>) -> Result<Option<MatMut<E>>> {
         view.as_ref().map(|view| self.output(view)).transpose()
     }
 

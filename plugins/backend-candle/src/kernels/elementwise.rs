@@ -4,29 +4,30 @@
 //! that each formula is written once.
 
 use crate::kernels::{
-    context::Kernels,
+    context::{Kernels, kernels},
     primitives::{
+        element::{Element, load_row, store_row},
         operand::{Mat, MatMut},
         parallel::Parallel,
     },
 };
-use half::{bf16, slice::HalfFloatSliceExt};
+use half::bf16;
 use plugin_api::{
-    Error, Result,
+    Result,
     backend::{
-        DType, View,
+        DType,
         ops::{Axpy, Cast, Copy, Fill, Nop, Scale},
     },
 };
 
-plugin_api::operations! {
-    ElementwiseOps for Kernels<'_>:
+kernels! {
+    ElementwiseOps:
     nop Nop => nop,
-    fill Fill => fill,
-    copy Copy => copy,
+    fill Fill [x] => fill,
+    copy Copy [x] => copy,
     cast Cast => cast,
-    axpy Axpy => axpy,
-    scale Scale => scale,
+    axpy Axpy [x] => axpy,
+    scale Scale [x] => scale,
 }
 
 /// Nothing.
@@ -35,17 +36,9 @@ pub fn nop(_: &mut Kernels<'_>, _: &Nop) -> Result<()> {
 }
 
 /// `x = value`.
-pub fn fill(s: &mut Kernels<'_>, op: &Fill) -> Result<()> {
-    if op.x.dtype == DType::BF16 {
-        let value = bf16::from_f64(op.value);
-        let x = halves(s, &op.x)?;
-        s.pool.written(op.x.buffer)?;
-        // SAFETY: checked view, no other thread is running.
-        (0..x.rows).for_each(|r| unsafe { x.row(r).fill(value) });
-        return Ok(());
-    }
-    let x = s.output(&op.x)?;
-    let value = op.value as f32;
+pub fn fill<E: Element>(s: &mut Kernels<'_>, op: &Fill) -> Result<()> {
+    let x: MatMut<E> = s.output(&op.x)?;
+    let value = E::of_f64(op.value);
     s.cx.par.spans(x.rows, x.cols, x.is_dense(), 60, |at| {
         // SAFETY: checked view; spans are disjoint.
         unsafe { x.span(at.row, at.col, at.len) }.fill(value);
@@ -54,75 +47,63 @@ pub fn fill(s: &mut Kernels<'_>, op: &Fill) -> Result<()> {
 }
 
 /// `y = x`.
-pub fn copy(s: &mut Kernels<'_>, op: &Copy) -> Result<()> {
-    if op.x.dtype == DType::BF16 {
-        let (x, y) = (halves(s, &op.x)?, halves(s, &op.y)?);
-        s.pool.written(op.y.buffer)?;
-        // SAFETY: checked views that do not overlap; no other thread is running.
-        (0..x.rows).for_each(|r| unsafe { y.row(r).copy_from_slice(x.row(r)) });
-        return Ok(());
-    }
-    let (x, y) = (s.input(&op.x)?, s.output(&op.y)?);
+pub fn copy<E: Element>(s: &mut Kernels<'_>, op: &Copy) -> Result<()> {
+    let (x, y): (Mat<E>, MatMut<E>) = (s.input(&op.x)?, s.output(&op.y)?);
     copy_rows(&s.cx.par, x, y);
     Ok(())
 }
 
-pub(super) fn copy_rows(par: &Parallel, x: Mat, y: MatMut) {
+pub(super) fn copy_rows<E: Element>(par: &Parallel, x: Mat<E>, y: MatMut<E>) {
     par.spans(x.rows, x.cols, x.is_dense() && y.is_dense(), 100, |at| {
         // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
         unsafe { y.span(at.row, at.col, at.len).copy_from_slice(x.span(at.row, at.col, at.len)) };
     });
 }
 
-/// Rows of bf16.
-struct Halves {
-    ptr: *mut bf16,
-    rows: usize,
-    cols: usize,
-    stride: usize,
-}
-
-impl Halves {
-    /// # Safety
-    /// As [`MatMut::row`].
-    #[allow(clippy::mut_from_ref, reason = "a handle to memory, like a raw pointer")]
-    unsafe fn row(&self, r: usize) -> &mut [bf16] {
-        // SAFETY: inside the checked view; the rest is guaranteed by the caller.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.stride), self.cols) }
-    }
-}
-
-fn halves(s: &Kernels<'_>, view: &View) -> Result<Halves> {
-    if view.dtype != DType::BF16 {
-        return Err(Error::unsupported(format!("candle supports f32 and bf16, one operand is {}", view.dtype)));
-    }
-    let ptr = s.address(view)?.cast();
-    Ok(Halves { ptr, rows: view.rows as usize, cols: view.cols as usize, stride: view.row_stride as usize })
-}
-
 /// `y = x`, rounded to nearest even.
 pub fn cast(s: &mut Kernels<'_>, op: &Cast) -> Result<()> {
     match (op.x.dtype, op.y.dtype) {
-        (a, b) if a == b => copy(s, &Copy { x: op.x, y: op.y }),
+        (DType::F32, DType::F32) => copy::<f32>(s, &Copy { x: op.x, y: op.y }),
+        (DType::BF16, DType::BF16) => copy::<bf16>(s, &Copy { x: op.x, y: op.y }),
         (DType::F32, _) => {
-            let (x, y) = (s.input(&op.x)?, halves(s, &op.y)?);
-            s.pool.written(op.y.buffer)?;
-            // SAFETY: checked views that do not overlap; no other thread is running.
-            (0..x.rows).for_each(|r| unsafe { y.row(r).convert_from_f32_slice(x.row(r)) });
+            let (x, y): (Mat, MatMut<bf16>) = (s.input(&op.x)?, s.output(&op.y)?);
+            convert(
+                &s.cx.par,
+                x,
+                y,
+                #[inline(always)]
+                |y, x| store_row(y, x),
+            );
             Ok(())
         }
         _ => {
-            let (x, y) = (halves(s, &op.x)?, s.output(&op.y)?);
-            // SAFETY: as above.
-            (0..x.rows).for_each(|r| unsafe { x.row(r).convert_to_f32_slice(y.row(r)) });
+            let (x, y): (Mat<bf16>, MatMut) = (s.input(&op.x)?, s.output(&op.y)?);
+            convert(
+                &s.cx.par,
+                x,
+                y,
+                #[inline(always)]
+                |y, x| load_row(y, x),
+            );
             Ok(())
         }
     }
 }
 
+/// Calls `f(part of y, part of x)` for all parts.
+fn convert<X: Element, Y: Element>(par: &Parallel, x: Mat<X>, y: MatMut<Y>, f: impl Fn(&mut [Y], &[X]) + Sync) {
+    par.spans(x.rows, x.cols, x.is_dense() && y.is_dense(), 100, |at| {
+        par.wide(
+            #[inline(always)]
+            // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
+            || unsafe { f(y.span(at.row, at.col, at.len), x.span(at.row, at.col, at.len)) },
+        );
+    });
+}
+
 /// `y += alpha x`.
-pub fn axpy(s: &mut Kernels<'_>, op: &Axpy) -> Result<()> {
-    let (x, y, alpha) = (s.input(&op.x)?, s.output(&op.y)?, op.alpha as f32);
+pub fn axpy<E: Element>(s: &mut Kernels<'_>, op: &Axpy) -> Result<()> {
+    let (x, y, alpha): (Mat<E>, MatMut<E>, f32) = (s.input(&op.x)?, s.output(&op.y)?, op.alpha as f32);
     binary(
         &s.cx.par,
         y,
@@ -135,8 +116,8 @@ pub fn axpy(s: &mut Kernels<'_>, op: &Axpy) -> Result<()> {
 }
 
 /// `x *= alpha`.
-pub fn scale(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
-    let (x, alpha) = (s.output(&op.x)?, op.alpha as f32);
+pub fn scale<E: Element>(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
+    let (x, alpha): (MatMut<E>, f32) = (s.output(&op.x)?, op.alpha as f32);
     unary(
         &s.cx.par,
         x,
@@ -148,7 +129,7 @@ pub fn scale(s: &mut Kernels<'_>, op: &Scale) -> Result<()> {
 }
 
 /// `y = f(y)`.
-pub(super) fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f32 + Sync) {
+pub(super) fn unary<E: Element>(par: &Parallel, y: MatMut<E>, cost: usize, f: impl Fn(f32) -> f32 + Sync) {
     par.spans(y.rows, y.cols, y.is_dense(), cost, |at| {
         par.wide(
             #[inline(always)]
@@ -157,7 +138,7 @@ pub(super) fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f
                 let y = unsafe { y.span(at.row, at.col, at.len) };
                 // A loop: `for_each` of a long formula is not inlined, and then compiled for another instruction set.
                 for y in y {
-                    *y = f(*y);
+                    *y = E::store(f(y.load()));
                 }
             },
         );
@@ -165,7 +146,13 @@ pub(super) fn unary(par: &Parallel, y: MatMut, cost: usize, f: impl Fn(f32) -> f
 }
 
 /// `y = f(y, x)`.
-pub(super) fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(f32, f32) -> f32 + Sync) {
+pub(super) fn binary<E: Element>(
+    par: &Parallel,
+    y: MatMut<E>,
+    x: Mat<E>,
+    cost: usize,
+    f: impl Fn(f32, f32) -> f32 + Sync,
+) {
     par.spans(y.rows, y.cols, y.is_dense() && x.is_dense(), cost, |at| {
         par.wide(
             #[inline(always)]
@@ -173,7 +160,7 @@ pub(super) fn binary(par: &Parallel, y: MatMut, x: Mat, cost: usize, f: impl Fn(
                 // SAFETY: checked views that do not overlap (alias rules); spans are disjoint.
                 let (y, x) = unsafe { (y.span(at.row, at.col, at.len), x.span(at.row, at.col, at.len)) };
                 for (y, x) in y.iter_mut().zip(x) {
-                    *y = f(*y, *x);
+                    *y = E::store(f(y.load(), x.load()));
                 }
             },
         );

@@ -1,8 +1,9 @@
 //! Linear layers: three matrix products and two sums over tokens.
 
 use crate::kernels::{
-    context::Kernels,
+    context::{Kernels, kernels},
     primitives::{
+        element::Element,
         gemm::{Start, plain, product, transposed},
         operand::{Mat, MatMut},
         parallel::Parallel,
@@ -13,37 +14,37 @@ use plugin_api::{
     backend::ops::{Linear, LinearBackwardInput, LinearBackwardWeight},
 };
 
-plugin_api::operations! {
-    LinearOps for Kernels<'_>:
-    linear Linear => forward,
-    linear_backward_input LinearBackwardInput => backward_input,
-    linear_backward_weight LinearBackwardWeight => backward_weight,
+kernels! {
+    LinearOps:
+    linear Linear [x] => forward,
+    linear_backward_input LinearBackwardInput [dy] => backward_input,
+    linear_backward_weight LinearBackwardWeight [x] => backward_weight,
 }
 
 /// `y = x w^T + bias`.
-pub fn forward(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
-    let (x, w, bias) = (s.input(&op.x)?, s.input(&op.w)?, s.input_opt(&op.bias)?);
-    let y = s.output(&op.y)?;
-    let start = bias.map_or(Start::<f32>::Zero, Start::Row);
+pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
+    let (x, w, bias): (Mat<E>, Mat<E>, Option<Mat<E>>) = (s.input(&op.x)?, s.input(&op.w)?, s.input_opt(&op.bias)?);
+    let y: MatMut<E> = s.output(&op.y)?;
+    let start = bias.map_or(Start::Zero, Start::Row);
     // SAFETY: checked views; by the alias rules `y` does not overlap the inputs.
     unsafe { product(&s.cx.par, y, plain(x), transposed(w), 1.0, start) };
     Ok(())
 }
 
 /// `dx = dy w`, or `dx += dy w`.
-pub fn backward_input(s: &mut Kernels<'_>, op: &LinearBackwardInput) -> Result<()> {
-    let (dy, w) = (s.input(&op.dy)?, s.input(&op.w)?);
-    let dx = s.output(&op.dx)?;
-    let start = if op.accumulate { Start::<f32>::Accumulate } else { Start::<f32>::Zero };
+pub fn backward_input<E: Element>(s: &mut Kernels<'_>, op: &LinearBackwardInput) -> Result<()> {
+    let (dy, w): (Mat<E>, Mat<E>) = (s.input(&op.dy)?, s.input(&op.w)?);
+    let dx: MatMut<E> = s.output(&op.dx)?;
+    let start: Start = if op.accumulate { Start::Accumulate } else { Start::Zero };
     // SAFETY: as in `forward`.
     unsafe { product(&s.cx.par, dx, plain(dy), plain(w), 1.0, start) };
     Ok(())
 }
 
 /// `dw += dy^T x`, `dbias += sum_n dy[n]`.
-pub fn backward_weight(s: &mut Kernels<'_>, op: &LinearBackwardWeight) -> Result<()> {
-    let (x, dy) = (s.input(&op.x)?, s.input(&op.dy)?);
-    let dw = s.output(&op.dw)?;
+pub fn backward_weight<E: Element>(s: &mut Kernels<'_>, op: &LinearBackwardWeight) -> Result<()> {
+    let (x, dy): (Mat<E>, Mat<E>) = (s.input(&op.x)?, s.input(&op.dy)?);
+    let dw: MatMut = s.output(&op.dw)?;
     let dbias = s.output_opt(&op.dbias)?;
     // SAFETY: as in `forward`.
     unsafe {
@@ -62,7 +63,7 @@ const COLUMNS: usize = 64;
 ///
 /// # Safety
 /// The buffers live, no other code accesses `sums` or writes `rows`, and they do not overlap.
-pub unsafe fn add_column_sums(par: &Parallel, sums: MatMut, rows: Mat) {
+pub unsafe fn add_column_sums<E: Element>(par: &Parallel, sums: MatMut, rows: Mat<E>) {
     par.run(rows.cols.div_ceil(COLUMNS), rows.rows * rows.cols / 8, |task| {
         let from = task * COLUMNS;
         let len = COLUMNS.min(rows.cols - from);
@@ -75,10 +76,10 @@ pub unsafe fn add_column_sums(par: &Parallel, sums: MatMut, rows: Mat) {
                 for r in 0..rows.rows {
                     // SAFETY: inside the matrix, and only read.
                     let row = unsafe { rows.span(r, from, len) };
-                    if let Ok(row) = <&[f32; COLUMNS]>::try_from(row) {
-                        (0..COLUMNS).for_each(|c| total[c] += row[c]);
+                    if let Ok(row) = <&[E; COLUMNS]>::try_from(row) {
+                        (0..COLUMNS).for_each(|c| total[c] += row[c].load());
                     } else {
-                        total.iter_mut().zip(row).for_each(|(t, x)| *t += x);
+                        total.iter_mut().zip(row).for_each(|(t, x)| *t += x.load());
                     }
                 }
                 sums.iter_mut().zip(&total).for_each(|(s, t)| *s += t);

@@ -17,4 +17,4 @@ pub mod rows;
 pub mod sample;
 
 pub use context::{Context, Kernels};
-pub use primitives::isa;
+pub use primitives::{element::Element, isa};

@@ -2,8 +2,9 @@
 
 use super::linear::add_column_sums;
 use crate::kernels::{
-    context::Kernels,
+    context::{Kernels, kernels},
     primitives::{
+        element::{Element, load_row, store_row},
         math::sum,
         operand::{Mat, MatMut},
     },
@@ -13,10 +14,10 @@ use plugin_api::{
     backend::ops::{Norm, NormBackward, NormKind},
 };
 
-plugin_api::operations! {
-    NormOps for Kernels<'_>:
-    norm Norm => forward,
-    norm_backward NormBackward => backward,
+kernels! {
+    NormOps:
+    norm Norm [x] => forward,
+    norm_backward NormBackward [x] => backward,
 }
 
 /// Rows per task; the gain's partial gradients are one row per task.
@@ -25,19 +26,19 @@ fn group(rows: usize) -> usize {
 }
 
 /// Writes `offset + weight` (1 if there is no weight), then the bias (0 if there is none).
-fn fill_gain(out: &mut [f32], width: usize, weight: Option<Mat>, offset: f32, bias: Option<Mat>) {
+fn fill_gain<E: Element>(out: &mut [f32], width: usize, weight: Option<Mat<E>>, offset: f32, bias: Option<Mat<E>>) {
     let (gain, shift) = out[..2 * width].split_at_mut(width);
     match weight {
         Some(weight) => {
             // SAFETY: a checked view of one row, only read.
             let weight = unsafe { weight.row(0) };
-            gain.iter_mut().zip(weight).for_each(|(g, w)| *g = offset + w);
+            gain.iter_mut().zip(weight).for_each(|(g, w)| *g = offset + w.load());
         }
         None => gain.fill(1.0),
     }
     match bias {
         // SAFETY: as above.
-        Some(bias) => shift.copy_from_slice(unsafe { bias.row(0) }),
+        Some(bias) => load_row(shift, unsafe { bias.row(0) }),
         None => shift.fill(0.0),
     }
 }
@@ -51,11 +52,12 @@ fn is_layer(kind: NormKind, op: &str) -> Result<bool> {
 }
 
 /// `s = x + residual; y = norm(s) gain + bias`.
-pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
+pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
     let layer = is_layer(op.kind, "norm")?;
-    let (x, residual) = (s.input(&op.x)?, s.input_opt(&op.residual)?);
-    let (weight, bias) = (s.input_opt(&op.weight)?, s.input_opt(&op.bias)?);
-    let (y, total, stats) = (s.output(&op.y)?, s.output_opt(&op.sum)?, s.output_opt(&op.stats)?);
+    let (x, residual): (Mat<E>, Option<Mat<E>>) = (s.input(&op.x)?, s.input_opt(&op.residual)?);
+    let (weight, bias): (Option<Mat<E>>, Option<Mat<E>>) = (s.input_opt(&op.weight)?, s.input_opt(&op.bias)?);
+    let (y, total): (MatMut<E>, Option<MatMut<E>>) = (s.output(&op.y)?, s.output_opt(&op.sum)?);
+    let stats: Option<MatMut> = s.output_opt(&op.stats)?;
     let width = x.cols;
     s.cx.partials.resize(s.cx.partials.len().max(2 * width), 0.0);
     fill_gain(&mut s.cx.partials, width, weight, op.weight_offset as f32, bias);
@@ -72,7 +74,7 @@ pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
                     // SAFETY: rows are disjoint; `y` overlaps nothing.
                     let y = unsafe { y.row(n) };
                     for (((y, x), g), b) in y.iter_mut().zip(row).zip(gain).zip(shift) {
-                        *y = ((x - mean) * rstd).mul_add(*g, *b);
+                        *y = E::store(((x - mean) * rstd).mul_add(*g, *b));
                     }
                     if let Some(stats) = stats {
                         // SAFETY: as above.
@@ -85,35 +87,31 @@ pub fn forward(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
     Ok(())
 }
 
-/// The row to normalise, written to `total` if that is given.
+/// The row to normalise, written to `total` if that is given. A sum is rounded to the stored type in either case: the backward
+/// reads it from there.
 #[inline(always)]
-fn add_residual(n: usize, x: Mat, residual: Option<Mat>, total: Option<MatMut>, scratch: &mut [f32]) -> &[f32] {
-    // The sum may share the memory of `x` or the residual: then the other one is added to it.
-    let (mut first, mut second) = (x, residual);
-    if let (Some(total), Some(other)) = (total, residual)
-        && total.is(&other)
-    {
-        (first, second) = (other, Some(x));
-    }
-    let row: &mut [f32] = match total {
-        // SAFETY: rows are disjoint; the sum overlaps at most `first`, which is not read then.
-        Some(total) => unsafe { total.row(n) },
-        None => scratch,
-    };
-    if !total.is_some_and(|total| total.is(&first)) {
-        // SAFETY: checked view, which does not overlap `row`.
-        row.copy_from_slice(unsafe { first.row(n) });
-    }
-    match second {
-        Some(second) if total.is_some_and(|total| total.is(&second)) => {
-            // x, residual and sum are the same view.
-            row.iter_mut().for_each(|r| *r += *r);
+fn add_residual<'a, E: Element>(
+    n: usize,
+    x: Mat<E>,
+    residual: Option<Mat<E>>,
+    total: Option<MatMut<E>>,
+    scratch: &'a mut [f32],
+) -> &'a [f32] {
+    // SAFETY: checked views; the output, which may be `x` or the residual, is written after both are read.
+    unsafe {
+        match residual {
+            Some(residual) => {
+                for ((sum, x), residual) in scratch.iter_mut().zip(x.row(n)).zip(residual.row(n)) {
+                    *sum = E::store(x.load() + residual.load()).load();
+                }
+            }
+            None => load_row(scratch, x.row(n)),
         }
-        // SAFETY: as above.
-        Some(second) => row.iter_mut().zip(unsafe { second.row(n) }).for_each(|(r, x)| *r += x),
-        None => {}
+        if let Some(total) = total {
+            store_row(total.row(n), scratch);
+        }
     }
-    row
+    scratch
 }
 
 /// Mean (0 for RMS) and reciprocal standard deviation.
@@ -127,12 +125,12 @@ fn statistics(row: &[f32], layer: bool, eps: f32) -> (f32, f32) {
 
 /// With `xhat = (x - mean) rstd` and `g = dy gain`: `dx = rstd (g - [mean g] - xhat mean(g xhat)) + dsum`, the bracket in
 /// layer norm only; `dweight += sum dy xhat`, `dbias += sum dy`.
-pub fn backward(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()> {
+pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()> {
     let layer = is_layer(op.kind, "norm_backward")?;
-    let (x, stats, dy) = (s.input(&op.x)?, s.input(&op.stats)?, s.input(&op.dy)?);
-    let (weight, dsum) = (s.input_opt(&op.weight)?, s.input_opt(&op.dsum)?);
-    let (dx, dweight) = (s.output(&op.dx)?, s.output_opt(&op.dweight)?);
-    let dbias = s.output_opt(&op.dbias)?;
+    let (x, stats, dy): (Mat<E>, Mat, Mat<E>) = (s.input(&op.x)?, s.input(&op.stats)?, s.input(&op.dy)?);
+    let (weight, dsum): (Option<Mat<E>>, Option<Mat<E>>) = (s.input_opt(&op.weight)?, s.input_opt(&op.dsum)?);
+    let dx: MatMut<E> = s.output(&op.dx)?;
+    let (dweight, dbias): (Option<MatMut>, Option<MatMut>) = (s.output_opt(&op.dweight)?, s.output_opt(&op.dbias)?);
     let (width, group) = (x.cols, group(x.rows));
     let tasks = x.rows.div_ceil(group);
     let len = 2 * width * (1 + tasks);
@@ -142,26 +140,27 @@ pub fn backward(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()> {
     let gain = &gain[..width];
     let partials = MatMut::over(partials, tasks, 2 * width);
     let par = &s.cx.par;
-    par.run_scratch(tasks, x.rows * width, width, |task, scratch| {
+    par.run_scratch(tasks, x.rows * width, 2 * width, |task, scratch| {
         // SAFETY: each task has its own row of partials.
         let (gains, shifts) = unsafe { partials.row(task) }.split_at_mut(width);
         gains.fill(0.0);
         shifts.fill(0.0);
+        let (dys, xs) = scratch.split_at_mut(width);
         for n in task * group..x.rows.min((task + 1) * group) {
             par.wide(
                 #[inline(always)]
                 || {
                     // SAFETY: checked views; the row of `dy` is copied before `dx`, which may be it, is written.
                     let (x, stats) = unsafe {
-                        scratch.copy_from_slice(dy.row(n));
-                        (x.row(n), stats.row(n))
+                        load_row(dys, dy.row(n));
+                        (E::floats(x.row(n), xs), stats.row(n))
                     };
                     let (mean, rstd) = (stats[0], stats[1]);
-                    partial_row(gains, shifts, x, scratch, mean, rstd);
-                    let (along, level) = projections(x, scratch, gain, mean, rstd, layer);
+                    partial_row(gains, shifts, x, dys, mean, rstd);
+                    let (along, level) = projections(x, dys, gain, mean, rstd, layer);
                     let dx = start_row(dx, dsum, n);
-                    for (((dx, x), dy), g) in dx.iter_mut().zip(x).zip(&*scratch).zip(gain) {
-                        *dx += rstd * (dy * g - level - (x - mean) * rstd * along);
+                    for (((dx, x), dy), g) in dx.iter_mut().zip(x).zip(&*dys).zip(gain) {
+                        *dx = E::store(dx.load() + rstd * (dy * g - level - (x - mean) * rstd * along));
                     }
                 },
             );
@@ -198,11 +197,11 @@ fn projections(x: &[f32], dy: &[f32], gain: &[f32], mean: f32, rstd: f32, layer:
 
 /// The row of `dx`, filled with `dsum` or 0.
 #[inline(always)]
-fn start_row<'a>(dx: MatMut, dsum: Option<Mat>, n: usize) -> &'a mut [f32] {
+fn start_row<'a, E: Element>(dx: MatMut<E>, dsum: Option<Mat<E>>, n: usize) -> &'a mut [E] {
     // SAFETY: rows are disjoint; `dsum` is either this same matrix, and is not read, or does not overlap it.
     let row = unsafe { dx.row(n) };
     match dsum {
-        None => row.fill(0.0),
+        None => row.fill(E::default()),
         Some(dsum) if dx.is(&dsum) => {}
         // SAFETY: as above.
         Some(dsum) => row.copy_from_slice(unsafe { dsum.row(n) }),

@@ -1,6 +1,12 @@
 //! The optimizer over flat buffers: the gradients' global norm, and AdamW in a single pass.
 
-use crate::kernels::{context::Kernels, primitives::operand::Mat};
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        element::store_row,
+        operand::{Mat, MatMut},
+    },
+};
 use half::bf16;
 use plugin_api::{
     Code, Error, Result,
@@ -24,7 +30,7 @@ const LANES: usize = 16;
 
 /// `(sqrt(sum x^2), whether f32 can hold it)`.
 pub fn global_norm(s: &mut Kernels<'_>, op: &GlobalNorm) -> Result<()> {
-    let (x, norm) = (s.input(&op.x)?, s.output(&op.norm)?);
+    let (x, norm): (Mat, MatMut) = (s.input(&op.x)?, s.output(&op.norm)?);
     let par = &s.cx.par;
     let chunks = x.cols.div_ceil(CHUNK);
     let sums: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
@@ -73,7 +79,7 @@ struct Scalars {
 
 /// Steps every segment, unless the finite flag is 0.
 pub fn adamw(s: &mut Kernels<'_>, op: &AdamW) -> Result<()> {
-    let (grads, norm, hyper) = (s.input(&op.grads)?, s.input(&op.norm)?, s.input(&op.hyper)?);
+    let (grads, norm, hyper): (Mat, Mat, Mat) = (s.input(&op.grads)?, s.input(&op.norm)?, s.input(&op.hyper)?);
     let bounds = s.ints(&op.bounds)?;
     check_segments(op, bounds)?;
     // SAFETY: a checked view of two elements, only read.
@@ -81,17 +87,12 @@ pub fn adamw(s: &mut Kernels<'_>, op: &AdamW) -> Result<()> {
     if norm[1] == 0.0 {
         return Ok(());
     }
-    let (params, m, v) = (s.output(&op.params)?, s.output(&op.m)?, s.output(&op.v)?);
-    let mut shadow = Shadow::None;
-    if let Some(view) = &op.shadow {
-        shadow = match view.dtype {
-            DType::BF16 => {
-                s.pool.written(view.buffer)?;
-                Shadow::Half(Address(s.address(view)?.cast()))
-            }
-            _ => Shadow::Single(s.output(view)?),
-        };
-    }
+    let (params, m, v): (MatMut, MatMut, MatMut) = (s.output(&op.params)?, s.output(&op.m)?, s.output(&op.v)?);
+    let shadow = match &op.shadow {
+        Some(view) if view.dtype == DType::BF16 => Shadow::Half(s.output(view)?),
+        Some(view) => Shadow::Single(s.output(view)?),
+        None => Shadow::None,
+    };
     let scalars = scalars(op, norm[0]);
     let (par, elements, align) = (&s.cx.par, grads.cols, FLAT_ALIGN as usize);
     par.run(elements.div_ceil(CHUNK), elements / 2, |chunk| {
@@ -114,8 +115,11 @@ pub fn adamw(s: &mut Kernels<'_>, op: &AdamW) -> Result<()> {
                 #[inline(always)]
                 || step(&scalars, lr, decay, p, m, v, g),
             );
-            // SAFETY: as above.
-            unsafe { shadow.write(at, p) };
+            par.wide(
+                #[inline(always)]
+                // SAFETY: as above.
+                || unsafe { shadow.write(at, p) },
+            );
             at = to;
         }
     });
@@ -174,30 +178,21 @@ fn step(s: &Scalars, lr: f64, decay: f64, p: &mut [f32], m: &mut [f32], v: &mut 
 #[derive(Clone, Copy)]
 enum Shadow {
     None,
-    Single(crate::kernels::primitives::operand::MatMut),
-    Half(Address),
+    Single(MatMut),
+    Half(MatMut<bf16>),
 }
-
-/// The first element of a bf16 row.
-#[derive(Clone, Copy)]
-struct Address(*mut bf16);
-// SAFETY: a plain address; its uses are justified where they are.
-unsafe impl Send for Address {}
-// SAFETY: as above.
-unsafe impl Sync for Address {}
 
 impl Shadow {
     /// # Safety
     /// The elements `at..at + values.len()` lie inside the view, and no other code accesses them.
+    #[inline(always)]
     unsafe fn write(self, at: usize, values: &[f32]) {
-        match self {
-            Shadow::None => {}
-            // SAFETY: guaranteed by the caller.
-            Shadow::Single(row) => unsafe { row.span(0, at, values.len()) }.copy_from_slice(values),
-            Shadow::Half(Address(first)) => {
-                use half::slice::HalfFloatSliceExt;
-                // SAFETY: guaranteed by the caller.
-                unsafe { std::slice::from_raw_parts_mut(first.add(at), values.len()) }.convert_from_f32_slice(values);
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            match self {
+                Shadow::None => {}
+                Shadow::Single(row) => store_row(row.span(0, at, values.len()), values),
+                Shadow::Half(row) => store_row(row.span(0, at, values.len()), values),
             }
         }
     }

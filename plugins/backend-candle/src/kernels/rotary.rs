@@ -1,16 +1,22 @@
 //! Rotary position embedding.
 
 use crate::check;
-use crate::kernels::{context::Kernels, primitives::operand::Mat};
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        element::Element,
+        operand::{Mat, MatMut},
+    },
+};
 use plugin_api::{Code, Error, Result, backend::ops::Rotary};
 
 /// Rotates each head's pairs by the angle of the token's position.
-pub fn rotate(s: &mut Kernels<'_>, op: &Rotary) -> Result<()> {
-    let (x, positions) = (s.input(&op.x)?, s.ints(&op.positions)?);
+pub fn rotate<E: Element>(s: &mut Kernels<'_>, op: &Rotary) -> Result<()> {
+    let (x, positions): (Mat<E>, _) = (s.input(&op.x)?, s.ints(&op.positions)?);
     let (cos, sin) = (s.input(&op.cos)?, s.input(&op.sin)?);
     let head_dim = head_dim(op)?;
     check::indices("rotary", "positions", positions, cos.rows)?;
-    let y = s.output(&op.y)?;
+    let y: MatMut<E> = s.output(&op.y)?;
     let in_place = y.is(&x);
     let par = &s.cx.par;
     par.rows(x.rows, x.cols, 400, |n| {
@@ -51,22 +57,22 @@ pub fn head_dim(op: &Rotary) -> Result<usize> {
 }
 
 #[inline(always)]
-fn turn(head: &mut [f32], cos: Mat, sin: Mat, position: usize, op: &Rotary) {
+fn turn<E: Element>(head: &mut [E], cos: Mat, sin: Mat, position: usize, op: &Rotary) {
     // SAFETY: positions are checked; the tables are only read.
     let (cos, sin) = unsafe { (cos.row(position), sin.row(position)) };
     let sign = if op.inverse { -1.0 } else { 1.0 };
     let pairs = cos.len();
     if op.interleaved {
         for ((pair, c), s) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
-            let (a, b, s) = (pair[0], pair[1], sign * s);
-            pair[0] = a * c - b * s;
-            pair[1] = b * c + a * s;
+            let (a, b, s) = (pair[0].load(), pair[1].load(), sign * s);
+            pair[0] = E::store(a * c - b * s);
+            pair[1] = E::store(b * c + a * s);
         }
         return;
     }
     let (first, second) = head.split_at_mut(pairs);
     for (((a, b), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-        let s = sign * s;
-        (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        let (x, y, s) = (a.load(), b.load(), sign * s);
+        (*a, *b) = (E::store(x * c - y * s), E::store(y * c + x * s));
     }
 }

@@ -5,7 +5,11 @@
 
 use crate::kernels::{
     context::Kernels,
-    primitives::math::{exp_nonpositive, max},
+    primitives::{
+        element::{Element, is_f32},
+        math::{exp_nonpositive, max},
+        operand::{Mat, MatMut},
+    },
 };
 use plugin_api::{Code, Error, Result, backend::ops::Sample};
 
@@ -15,25 +19,27 @@ const FEW: usize = 64;
 const FIRST: usize = 1024;
 
 /// Draws a token per row.
-pub fn sample(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
+pub fn sample<E: Element>(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     check(op)?;
-    let (logits, noise) = (s.input(&op.logits)?, s.input(&op.noise)?);
+    let (logits, noise): (Mat<E>, Mat) = (s.input(&op.logits)?, s.input(&op.noise)?);
     let token = s.ints_mut(&op.token)?;
-    let (logp, kept_logp) = (s.output(&op.logp)?, s.output_opt(&op.kept_logp)?);
-    let kept_entropy = s.output_opt(&op.kept_entropy)?;
+    let (logp, kept_logp): (MatMut, Option<MatMut>) = (s.output(&op.logp)?, s.output_opt(&op.kept_logp)?);
+    let kept_entropy: Option<MatMut> = s.output_opt(&op.kept_entropy)?;
     // A view without a row may have any number of columns.
     if logits.rows == 0 {
         return Ok(());
     }
-    s.cx.logits.resize(s.cx.logits.len().max(logits.cols), 0.0);
+    // The weights, and the logits in f32.
+    let len = logits.cols + if is_f32::<E>() { 0 } else { logits.cols };
+    s.cx.logits.resize(s.cx.logits.len().max(len), 0.0);
+    let (weights, row) = s.cx.logits[..len].split_at_mut(logits.cols);
     let mut ranked = Vec::new();
     for (b, token) in token.iter_mut().enumerate() {
         // SAFETY: checked views, no other thread is running.
         let (z, noise) = unsafe { (logits.row(b), noise.row(0)[b]) };
-        let weights = &mut s.cx.logits[..z.len()];
         let drawn = s.cx.par.wide(
             #[inline(always)]
-            || draw(op, z, weights, &mut ranked, f64::from(noise)),
+            || draw(op, E::floats(z, row), weights, &mut ranked, f64::from(noise)),
         );
         *token = drawn.token as i32;
         // SAFETY: as above.

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod attention;
+mod bf16;
 mod conformance;
 mod distill;
 mod head;

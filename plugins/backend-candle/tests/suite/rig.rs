@@ -87,6 +87,17 @@ impl Rig {
         View { offset: offset as u64, row_stride, ..View::dense(buffer, DType::F32, rows as u64, cols as u64) }
     }
 
+    /// A matrix of normal numbers in bf16, rows `gap` apart.
+    pub fn half_mat(&mut self, rows: usize, cols: usize) -> View {
+        let (offset, stride) = (self.gap, cols + self.gap);
+        let data: Vec<f32> = (0..offset + rows * stride).map(|_| self.rng.normal()).collect();
+        // Cut to bf16: how is of no interest here.
+        let bytes: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+        let buffer = self.buffer(DType::BF16, &bytes);
+        let row_stride = stride as u64;
+        View { offset: offset as u64, row_stride, ..View::dense(buffer, DType::BF16, rows as u64, cols as u64) }
+    }
+
     /// A dense matrix of bf16, zero.
     pub fn halves(&mut self, rows: usize, cols: usize) -> View {
         let buffer = self.buffer(DType::BF16, &vec![0; 2 * rows * cols]);

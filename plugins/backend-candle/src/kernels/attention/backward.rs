@@ -11,7 +11,8 @@ use crate::check::{self, AttentionShape};
 use crate::kernels::{
     context::Kernels,
     primitives::{
-        gemm::{Start, block, plain, transposed},
+        element::{Element, is_f32, store_row},
+        gemm::{Start, block, block_len, plain, transposed},
         isa::Isa,
         math::{dot, exp_nonpositive, tanh},
         operand::{Mat, MatMut},
@@ -21,34 +22,44 @@ use plugin_api::{Result, backend::ops::AttentionBackward};
 
 /// With `p = exp(score - lse)` and `delta = dy . y`: `dv += p^T dy`, `ds = p (dy v^T - delta)` through cap and scale,
 /// `dq += ds k`, `dk += ds^T q`.
-pub fn backward(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
+pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
     let name = "attention_backward";
     let shape =
         AttentionShape::new(name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
-    let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
-    let (y, lse, dy) = (s.input(&op.y)?, s.input(&op.lse)?, s.input(&op.dy)?);
+    let (q, k, v): (Mat<E>, Mat<E>, Mat<E>) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
+    let (y, lse, dy): (Mat<E>, Mat, Mat<E>) = (s.input(&op.y)?, s.input(&op.lse)?, s.input(&op.dy)?);
     let offsets = s.ints(&op.offsets)?;
     let prefix = op.prefix.as_ref().map(|prefix| s.ints(prefix)).transpose()?;
     check::offsets(name, offsets, q.rows)?;
     check::prefix(name, op.mask, prefix)?;
-    let (dq, dk, dv) = (s.output(&op.dq)?, s.output(&op.dk)?, s.output(&op.dv)?);
+    let (dq, dk, dv): (MatMut<E>, MatMut<E>, MatMut<E>) = (s.output(&op.dq)?, s.output(&op.dk)?, s.output(&op.dv)?);
     list(&mut s.cx.tasks, offsets, prefix, shape.kv_heads, usize::MAX);
     let tasks = &s.cx.tasks;
     let par = &s.cx.par;
     let work = pairs(tasks, usize::MAX) * shape.group() * shape.head_dim / 8;
-    par.run_scratch(tasks.len(), work, QUERIES * (2 * KEYS + 1), |t, scratch| {
+    let isa = par.isa();
+    let longest = tasks.iter().map(|task| task.len).max().unwrap_or(0);
+    let len = backward_scratch::<E>(isa, shape.head_dim, longest);
+    par.run_scratch(tasks.len(), work, len, |t, scratch| {
         let task = tasks[t];
         let d = shape.head_dim;
-        let keys = |m: Mat| m.block(task.start, task.len, task.head * d, d);
-        let keys_mut = |m: MatMut| m.block(task.start, task.len, task.head * d, d);
-        let (dk, dv) = (keys_mut(dk), keys_mut(dv));
+        let sums = |lines: usize| if is_f32::<E>() { 0 } else { lines * d };
+        let (scratch, rest) = scratch.split_at_mut(QUERIES * (2 * KEYS + 1));
+        let (of_keys, rest) = rest.split_at_mut(sums(longest));
+        let (of_values, rest) = rest.split_at_mut(sums(longest));
+        let (of_queries, product) = rest.split_at_mut(sums(QUERIES));
+        let keys = |m: Mat<E>| m.block(task.start, task.len, task.head * d, d);
+        let keys_mut = |m: MatMut<E>| m.block(task.start, task.len, task.head * d, d);
+        let (stored_dk, stored_dv) = (keys_mut(dk), keys_mut(dv));
+        let dk = E::as_f32(stored_dk).unwrap_or_else(|| MatMut::over(of_keys, task.len, d));
+        let dv = E::as_f32(stored_dv).unwrap_or_else(|| MatMut::over(of_values, task.len, d));
         // SAFETY: this task's own rows and columns.
         (0..task.len).for_each(|r| unsafe {
             dk.row(r).fill(0.0);
             dv.row(r).fill(0.0);
         });
         for head in task.head * shape.group()..(task.head + 1) * shape.group() {
-            let queries = |m: Mat| m.block(task.start, task.len, head * d, d);
+            let queries = |m: Mat<E>| m.block(task.start, task.len, head * d, d);
             let heads = Heads {
                 q: queries(q),
                 k: keys(k),
@@ -63,35 +74,70 @@ pub fn backward(s: &mut Kernels<'_>, op: &AttentionBackward) -> Result<()> {
             for first in (0..task.len).step_by(QUERIES) {
                 par.wide(
                     #[inline(always)]
-                    || query_block(par.isa(), &shape, &task, &heads, first, scratch),
+                    || query_block(isa, &shape, &task, &heads, first, scratch, of_queries, product),
                 );
             }
+        }
+        if !is_f32::<E>() {
+            par.wide(
+                #[inline(always)]
+                // SAFETY: as above.
+                || {
+                    (0..task.len).for_each(|r| unsafe {
+                        store_row(stored_dk.row(r), dk.row(r));
+                        store_row(stored_dv.row(r), dv.row(r));
+                    });
+                },
+            );
         }
     });
     Ok(())
 }
 
+/// Floats of a task's scratch: scores and their cotangents of a block, each query's `delta`; for bf16 the results in f32 and the
+/// products'. `longest` is the length of the longest sequence.
+pub fn backward_scratch<E: Element>(isa: &Isa, head_dim: usize, longest: usize) -> usize {
+    let own = QUERIES * (2 * KEYS + 1);
+    if is_f32::<E>() {
+        return own;
+    }
+    let shapes = [(QUERIES, KEYS, head_dim), (QUERIES, head_dim, KEYS), (KEYS, head_dim, QUERIES)];
+    let product = shapes.map(|(m, n, k)| block_len::<E>(isa, m, n, k)).into_iter().max().unwrap_or(0);
+    own + (2 * longest + QUERIES) * head_dim + product
+}
+
 /// One query head's part of the operands, all tokens of the sequence.
-struct Heads {
-    q: Mat,
-    k: Mat,
-    v: Mat,
-    y: Mat,
-    dy: Mat,
+struct Heads<E> {
+    q: Mat<E>,
+    k: Mat<E>,
+    v: Mat<E>,
+    y: Mat<E>,
+    dy: Mat<E>,
     lse: Mat,
-    dq: MatMut,
+    dq: MatMut<E>,
     dk: MatMut,
     dv: MatMut,
 }
 
 #[inline(always)]
-fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query: usize, scratch: &mut [f32]) {
+#[allow(clippy::too_many_arguments, reason = "a block's part of everything")]
+fn query_block<E: Element>(
+    isa: &Isa,
+    shape: &AttentionShape,
+    task: &Task,
+    h: &Heads<E>,
+    query: usize,
+    scratch: &mut [f32],
+    sums: &mut [f32],
+    product: &mut [f32],
+) {
     let rows = QUERIES.min(task.len - query);
     let (scores, rest) = scratch.split_at_mut(QUERIES * KEYS);
     let (dscores, delta) = rest.split_at_mut(QUERIES * KEYS);
-    let part = |m: Mat| m.block(query, rows, 0, m.cols);
-    let (q, y, dy, lse) = (part(h.q), part(h.y), part(h.dy), part(h.lse));
-    let dq = h.dq.block(query, rows, 0, h.dq.cols);
+    let part = |m: Mat<E>| m.block(query, rows, 0, m.cols);
+    let (q, y, dy, lse) = (part(h.q), part(h.y), part(h.dy), h.lse.block(query, rows, 0, 1));
+    let stored = h.dq.block(query, rows, 0, h.dq.cols);
+    let dq = E::as_f32(stored).unwrap_or_else(|| MatMut::over(sums, rows, stored.cols));
     for (r, delta) in delta[..rows].iter_mut().enumerate() {
         // SAFETY: inputs are only read.
         *delta = unsafe { dot(y.row(r), dy.row(r)) };
@@ -103,20 +149,24 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, h: &Heads, query:
         let (s, ds) = (padded(scores, rows, keys), padded(dscores, rows, keys));
         let (k, v) = (h.k.block(first, keys, 0, h.k.cols), h.v.block(first, keys, 0, h.v.cols));
         let (dk, dv) = (h.dk.block(first, keys, 0, k.cols), h.dv.block(first, keys, 0, v.cols));
-        let start = if first > from { Start::<f32>::Accumulate } else { Start::<f32>::Zero };
+        let start: Start = if first > from { Start::Accumulate } else { Start::Zero };
         // SAFETY: `s` and `ds` are this task's scratch, the cotangents its own rows and columns; inputs are only read.
         unsafe {
-            block(isa, &mut [], s, plain(q), transposed(k), shape.scale, Start::<f32>::Zero);
-            block(isa, &mut [], ds, plain(dy), transposed(v), 1.0, Start::<f32>::Zero);
+            block(isa, product, s, plain(q), transposed(k), shape.scale, Start::<f32>::Zero);
+            block(isa, product, ds, plain(dy), transposed(v), 1.0, Start::<f32>::Zero);
             for (r, delta) in delta[..rows].iter().enumerate() {
                 let (a, b) = shape.visible(query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
                 score_row(shape, s, ds, r, a, b, lse.row(r)[0], *delta);
             }
-            block(isa, &mut [], dv, transposed(s.as_mat()), plain(dy), 1.0, Start::<f32>::Accumulate);
-            block(isa, &mut [], dq, plain(ds.as_mat()), plain(k), 1.0, start);
-            block(isa, &mut [], dk, transposed(ds.as_mat()), plain(q), 1.0, Start::<f32>::Accumulate);
+            block(isa, product, dv, transposed(s.as_mat()), plain(dy), 1.0, Start::<f32>::Accumulate);
+            block(isa, product, dq, plain(ds.as_mat()), plain(k), 1.0, start);
+            block(isa, product, dk, transposed(ds.as_mat()), plain(q), 1.0, Start::<f32>::Accumulate);
         }
+    }
+    if !is_f32::<E>() {
+        // SAFETY: as above.
+        (0..rows).for_each(|r| unsafe { store_row(stored.row(r), dq.row(r)) });
     }
 }
 

@@ -2,14 +2,20 @@
 
 use super::forward::{PAD, one_query};
 use crate::check::{self, AttentionShape};
-use crate::kernels::context::Kernels;
+use crate::kernels::{
+    context::Kernels,
+    primitives::{
+        element::{Element, is_f32},
+        operand::{Mat, MatMut},
+    },
+};
 use plugin_api::{
     Error, Result,
     backend::ops::{DecodeAttention, MaskKind},
 };
 
 /// Appends each row's key and value to its slot, then attends over the slot.
-pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
+pub fn attention<E: Element>(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
     let name = "decode_attention";
     let shape = AttentionShape::new(
         name,
@@ -21,20 +27,21 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
         op.window,
         op.softcap,
     )?;
-    let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
+    let (q, k, v): (Mat<E>, Mat<E>, Mat<E>) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
     let (slots, lengths) = (s.ints(&op.slots)?, s.ints(&op.lengths)?);
     let capacity = places(op, slots, lengths)?;
-    let y = s.output(&op.y)?;
-    let (k_cache, v_cache) = (s.output(&op.k_cache)?, s.output(&op.v_cache)?);
+    let y: MatMut<E> = s.output(&op.y)?;
+    let (k_cache, v_cache): (MatMut<E>, MatMut<E>) = (s.output(&op.k_cache)?, s.output(&op.v_cache)?);
     let longest = lengths.iter().copied().max().unwrap_or(0) as usize + 1;
-    let longest = longest.next_multiple_of(PAD);
     let (par, d) = (&s.cx.par, shape.head_dim);
+    let len = decode_scratch::<E>(d, longest);
     let tasks = q.rows * shape.kv_heads;
     let work = tasks * shape.group() * longest * d / 8;
-    par.run_scratch(tasks, work, longest, |task, scores| {
+    par.run_scratch(tasks, work, len, |task, scratch| {
+        let (scores, sums) = scratch.split_at_mut(longest.next_multiple_of(PAD));
         let (b, kv) = (task / shape.kv_heads, task % shape.kv_heads);
         let (len, first) = (lengths[b] as usize, slots[b] as usize * capacity);
-        let slot = |m: crate::kernels::primitives::operand::MatMut| m.block(first, len + 1, kv * d, d);
+        let slot = |m: MatMut<E>| m.block(first, len + 1, kv * d, d);
         let (k_slot, v_slot) = (slot(k_cache), slot(v_cache));
         let (from, _) = shape.visible(len, len + 1, 0);
         par.wide(
@@ -47,13 +54,19 @@ pub fn attention(s: &mut Kernels<'_>, op: &DecodeAttention) -> Result<()> {
                 }
                 for head in kv * shape.group()..(kv + 1) * shape.group() {
                     // SAFETY: as above, for the head's columns of `q` and `y`.
-                    let (q, y) = unsafe { (q.span(b, head * d, d), y.span(b, head * d, d)) };
-                    one_query(&shape, q, k_slot.as_mat(), v_slot.as_mat(), from, y, scores);
+                    let q = unsafe { q.span(b, head * d, d) };
+                    let y = y.block(b, 1, head * d, d);
+                    one_query(&shape, q, k_slot.as_mat(), v_slot.as_mat(), from, y, scores, sums);
                 }
             },
         );
     });
     Ok(())
+}
+
+/// Floats of a task's scratch: the scores of `longest` keys, and for bf16 the result in f32.
+pub fn decode_scratch<E: Element>(head_dim: usize, longest: usize) -> usize {
+    longest.next_multiple_of(PAD) + if is_f32::<E>() { 0 } else { head_dim }
 }
 
 /// Rows of a slot, after checking slots and lengths.

@@ -6,7 +6,8 @@ use crate::check::{self, AttentionShape};
 use crate::kernels::{
     context::Kernels,
     primitives::{
-        gemm::{Start, block, plain, transposed},
+        element::{Element, is_f32, store_row},
+        gemm::{Start, block, block_len, plain, transposed},
         isa::Isa,
         math::{add_scaled, dot, exp_nonpositive, larger, tanh, tree, tree_max},
         operand::{Mat, MatMut},
@@ -15,21 +16,23 @@ use crate::kernels::{
 use plugin_api::{Result, backend::ops::Attention};
 
 /// `y = softmax(cap(scale q k^T)) v` over each query's visible keys.
-pub fn forward(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
+pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
     let name = "attention";
     let shape =
         AttentionShape::new(name, op.heads, op.kv_heads, op.head_dim, op.scale, op.mask, op.window, op.softcap)?;
-    let (q, k, v) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
+    let (q, k, v): (Mat<E>, Mat<E>, Mat<E>) = (s.input(&op.q)?, s.input(&op.k)?, s.input(&op.v)?);
     let offsets = s.ints(&op.offsets)?;
     let prefix = op.prefix.as_ref().map(|prefix| s.ints(prefix)).transpose()?;
     check::offsets(name, offsets, q.rows)?;
     check::prefix(name, op.mask, prefix)?;
-    let (y, lse) = (s.output(&op.y)?, s.output_opt(&op.lse)?);
+    let (y, lse): (MatMut<E>, Option<MatMut>) = (s.output(&op.y)?, s.output_opt(&op.lse)?);
     list(&mut s.cx.tasks, offsets, prefix, shape.heads, QUERIES);
     let tasks = &s.cx.tasks;
     let par = &s.cx.par;
     let work = pairs(tasks, QUERIES) * shape.head_dim / 20;
-    par.run_scratch(tasks.len(), work, QUERIES * (KEYS + 2), |t, scratch| {
+    let isa = par.isa();
+    let len = forward_scratch::<E>(isa, shape.head_dim);
+    par.run_scratch(tasks.len(), work, len, |t, scratch| {
         let task = tasks[t];
         let (d, rows) = (shape.head_dim, QUERIES.min(task.len - task.query));
         let kv = task.head / shape.group() * d;
@@ -42,26 +45,36 @@ pub fn forward(s: &mut Kernels<'_>, op: &Attention) -> Result<()> {
         };
         par.wide(
             #[inline(always)]
-            || query_block(par.isa(), &shape, &task, &heads, scratch),
+            || query_block(isa, &shape, &task, &heads, scratch),
         );
     });
     Ok(())
 }
 
 /// One head's part of the operands: a block of queries, all keys of the sequence.
-struct Heads {
-    q: Mat,
-    k: Mat,
-    v: Mat,
-    y: MatMut,
+struct Heads<E> {
+    q: Mat<E>,
+    k: Mat<E>,
+    v: Mat<E>,
+    y: MatMut<E>,
     lse: Option<MatMut>,
 }
 
+/// Floats of a task's scratch: the scores of a block, each query's maximum and sum; for bf16 the results in f32 and the products'.
+pub fn forward_scratch<E: Element>(isa: &Isa, head_dim: usize) -> usize {
+    let sums = if is_f32::<E>() { 0 } else { QUERIES * head_dim };
+    let product = block_len::<E>(isa, QUERIES, KEYS, head_dim).max(block_len::<E>(isa, QUERIES, head_dim, KEYS));
+    QUERIES * (KEYS + 2) + sums + product
+}
+
 #[inline(always)]
-fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, scratch: &mut [f32]) {
-    let rows = heads.q.rows;
+fn query_block<E: Element>(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads<E>, scratch: &mut [f32]) {
+    let (rows, d) = (heads.q.rows, heads.q.cols);
     let (scores, state) = scratch.split_at_mut(QUERIES * KEYS);
-    let (largest, total) = state.split_at_mut(QUERIES);
+    let (largest, state) = state.split_at_mut(QUERIES);
+    let (total, rest) = state.split_at_mut(QUERIES);
+    let (sums, product) = rest.split_at_mut(if is_f32::<E>() { 0 } else { QUERIES * d });
+    let y = E::as_f32(heads.y).unwrap_or_else(|| MatMut::over(sums, rows, d));
     largest.fill(f32::NEG_INFINITY);
     total.fill(0.0);
     let (from, _) = shape.visible(task.query, task.len, task.prefix);
@@ -73,7 +86,7 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, sc
         let v = heads.v.block(first, keys, 0, heads.v.cols);
         // SAFETY: `s` is this task's scratch, `y` its own rows and columns; inputs are only read.
         unsafe {
-            block(isa, &mut [], s, plain(heads.q), transposed(k), shape.scale, Start::<f32>::Zero);
+            block(isa, product, s, plain(heads.q), transposed(k), shape.scale, Start::<f32>::Zero);
             for r in 0..rows {
                 let (a, b) = shape.visible(task.query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
@@ -82,18 +95,21 @@ fn query_block(isa: &Isa, shape: &AttentionShape, task: &Task, heads: &Heads, sc
                 }
                 let rescale = soften(visible(s, r, a, b), &mut largest[r], &mut total[r]);
                 if first > from && rescale != 1.0 {
-                    heads.y.row(r).iter_mut().for_each(|y| *y *= rescale);
+                    y.row(r).iter_mut().for_each(|y| *y *= rescale);
                 }
             }
-            let start = if first > from { Start::<f32>::Accumulate } else { Start::<f32>::Zero };
-            block(isa, &mut [], heads.y, plain(s.as_mat()), plain(v), 1.0, start);
+            let start: Start = if first > from { Start::Accumulate } else { Start::Zero };
+            block(isa, product, y, plain(s.as_mat()), plain(v), 1.0, start);
         }
     }
     for r in 0..rows {
         let inverse = 1.0 / total[r];
         // SAFETY: as above.
         unsafe {
-            heads.y.row(r).iter_mut().for_each(|y| *y *= inverse);
+            y.row(r).iter_mut().for_each(|y| *y *= inverse);
+            if !is_f32::<E>() {
+                store_row(heads.y.row(r), y.row(r));
+            }
             if let Some(lse) = heads.lse {
                 lse.row(r)[0] = largest[r] + total[r].ln();
             }
@@ -163,9 +179,19 @@ fn cap(scores: &mut [f32], softcap: f32) {
     scores.iter_mut().for_each(|s| *s = softcap * tanh(*s / softcap));
 }
 
-/// Attention of one query over the first `keys` rows of a cache slot that starts at row `from`, for decoding.
+/// Attention of one query over the rows of a cache slot from row `from` on, for decoding. `sums` is scratch for a result in bf16.
 #[inline(always)]
-pub fn one_query(shape: &AttentionShape, q: &[f32], k: Mat, v: Mat, from: usize, y: &mut [f32], scores: &mut [f32]) {
+#[allow(clippy::too_many_arguments, reason = "a query's part of everything")]
+pub fn one_query<E: Element>(
+    shape: &AttentionShape,
+    q: &[E],
+    k: Mat<E>,
+    v: Mat<E>,
+    from: usize,
+    y: MatMut<E>,
+    scores: &mut [f32],
+    sums: &mut [f32],
+) {
     let keys = k.rows - from;
     let scores = padded(scores, 1, keys);
     // SAFETY: this task's scratch.
@@ -180,12 +206,18 @@ pub fn one_query(shape: &AttentionShape, q: &[f32], k: Mat, v: Mat, from: usize,
     let (mut largest, mut total) = (f32::NEG_INFINITY, 0.0);
     // SAFETY: as above.
     soften(unsafe { visible(scores, 0, 0, keys) }, &mut largest, &mut total);
-    y.fill(0.0);
+    // SAFETY: only this task uses the query's columns of the result.
+    let sums = unsafe { E::as_f32(y).unwrap_or_else(|| MatMut::over(sums, 1, y.cols)).row(0) };
+    sums.fill(0.0);
     // SAFETY: as above.
     for (j, p) in unsafe { scores.row(0) }.iter().enumerate() {
         // SAFETY: as above.
-        add_scaled(y, *p, unsafe { v.row(from + j) });
+        add_scaled(sums, *p, unsafe { v.row(from + j) });
     }
     let inverse = 1.0 / total;
-    y.iter_mut().for_each(|y| *y *= inverse);
+    sums.iter_mut().for_each(|y| *y *= inverse);
+    if !is_f32::<E>() {
+        // SAFETY: as above.
+        store_row(unsafe { y.row(0) }, sums);
+    }
 }

@@ -5,10 +5,10 @@ pub mod decode;
 pub mod forward;
 pub mod task;
 
-plugin_api::operations! {
-    AttentionOps for super::Kernels<'_>:
-    rotary Rotary => super::rotary::rotate,
-    attention Attention => forward::forward,
-    attention_backward AttentionBackward => backward::backward,
-    decode_attention DecodeAttention => decode::attention,
+super::context::kernels! {
+    AttentionOps:
+    rotary Rotary [x] => super::rotary::rotate,
+    attention Attention [q] => forward::forward,
+    attention_backward AttentionBackward [q] => backward::backward,
+    decode_attention DecodeAttention [q] => decode::attention,
 }

@@ -1,13 +1,14 @@
 //! Log-probabilities of several ids per token, their backward, and the most probable ids.
 
-use super::{Gradients, Ints, logits, per_token, reserve};
+use super::{Gradients, Ints, Logits, logits, per_token, reserve};
 use crate::{
     check,
     kernels::{
-        context::Kernels,
+        context::{Kernels, kernels},
         primitives::{
+            element::Element,
             math::{exp_nonpositive, max, sum},
-            operand::MatMut,
+            operand::{Mat, MatMut},
         },
     },
 };
@@ -17,11 +18,11 @@ use plugin_api::{
 };
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-plugin_api::operations! {
-    CandidateOps for Kernels<'_>:
-    head_candidates HeadCandidates => candidates,
-    head_candidates_backward HeadCandidatesBackward => backward,
-    head_topk HeadTopk => topk,
+kernels! {
+    CandidateOps:
+    head_candidates HeadCandidates [x] => candidates,
+    head_candidates_backward HeadCandidatesBackward [x] => backward,
+    head_topk HeadTopk [x] => topk,
 }
 
 /// Outputs for one token: log-probabilities of its ids, their tail, the log-sum-exp.
@@ -62,8 +63,8 @@ impl Outputs {
 }
 
 /// Log-probabilities of given ids.
-pub fn candidates(s: &mut Kernels<'_>, op: &HeadCandidates) -> Result<()> {
-    let head = logits!(s, op, "head_candidates");
+pub fn candidates<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidates) -> Result<()> {
+    let head: Logits<E> = logits!(s, op, "head_candidates");
     let ids = s.int_rows(&op.ids)?;
     check::distinct("head_candidates", "ids", ids.iter(), head.w.rows)?;
     let out = Outputs { logp: s.output(&op.logp)?, tail: s.output_opt(&op.tail)?, lse: s.output_opt(&op.lse)? };
@@ -84,15 +85,15 @@ pub fn candidates(s: &mut Kernels<'_>, op: &HeadCandidates) -> Result<()> {
 }
 
 /// Cotangents of hidden states, weight and bias.
-pub fn backward(s: &mut Kernels<'_>, op: &HeadCandidatesBackward) -> Result<()> {
-    let head = logits!(s, op, "head_candidates_backward");
+pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidatesBackward) -> Result<()> {
+    let head: Logits<E> = logits!(s, op, "head_candidates_backward");
     if op.dtail.is_some() && op.tail.is_none() {
         return Err(Error::invalid("head_candidates_backward: `dtail` needs the forward's `tail`"));
     }
     let ids = s.int_rows(&op.ids)?;
     check::distinct("head_candidates_backward", "ids", ids.iter(), head.w.rows)?;
-    let (lse, tail) = (s.input(&op.lse)?, s.input_opt(&op.tail)?);
-    let (dlogp, dtail) = (s.input_opt(&op.dlogp)?, s.input_opt(&op.dtail)?);
+    let (lse, tail): (Mat, Option<Mat>) = (s.input(&op.lse)?, s.input_opt(&op.tail)?);
+    let (dlogp, dtail): (Option<Mat>, Option<Mat>) = (s.input_opt(&op.dlogp)?, s.input_opt(&op.dtail)?);
     // Without another id the tail is a constant.
     let dtail = dtail.filter(|_| (op.ids.cols as usize) < head.w.rows);
     let wanted = Gradients { dx: s.output(&op.dx)?, dw: s.output_opt(&op.dw)?, dbias: s.output_opt(&op.dbias)? };
@@ -192,9 +193,9 @@ pub fn largest(z: &[f32], count: usize) -> Vec<usize> {
 }
 
 /// The most probable ids.
-pub fn topk(s: &mut Kernels<'_>, op: &HeadTopk) -> Result<()> {
+pub fn topk<E: Element>(s: &mut Kernels<'_>, op: &HeadTopk) -> Result<()> {
     check::top("head_topk", op.ids.cols, op.w.rows)?;
-    let head = logits!(s, op, "head_topk");
+    let head: Logits<E> = logits!(s, op, "head_topk");
     let (count, stride) = (op.ids.cols as usize, op.ids.row_stride as usize);
     let out = Outputs { logp: s.output(&op.logp)?, tail: s.output_opt(&op.tail)?, lse: None };
     let found = Ints(s.ints_start(&op.ids)?);

@@ -4,8 +4,9 @@ use super::{Gradients, Logits, logits, reserve};
 use crate::{
     check,
     kernels::{
-        context::Kernels,
+        context::{Kernels, kernels},
         primitives::{
+            element::Element,
             math::{exp_nonpositive, larger, ln_1p_fraction, max, sum},
             operand::MatMut,
             parallel::Parallel,
@@ -17,10 +18,10 @@ use plugin_api::{
     backend::ops::{HeadDivergence, HeadDivergenceBackward},
 };
 
-plugin_api::operations! {
-    DivergenceOps for Kernels<'_>:
-    head_divergence HeadDivergence => divergence,
-    head_divergence_backward HeadDivergenceBackward => backward,
+kernels! {
+    DivergenceOps:
+    head_divergence HeadDivergence [x] => divergence,
+    head_divergence_backward HeadDivergenceBackward [x] => backward,
 }
 
 /// Which divergence.
@@ -45,9 +46,9 @@ impl Kind {
 }
 
 /// The two models.
-struct Pair {
-    head: Logits,
-    other: Logits,
+struct Pair<E> {
+    head: Logits<E>,
+    other: Logits<E>,
     kind: Kind,
 }
 
@@ -155,7 +156,7 @@ impl Kind {
     }
 }
 
-impl Pair {
+impl<E: Element> Pair<E> {
     /// Calls `f(token, z, z2)` for every token of the chunk that starts at `first`, with both models' logits. `done` gets
     /// the first model's logits afterwards.
     fn chunks(
@@ -187,8 +188,8 @@ impl Pair {
 }
 
 /// The divergence per token.
-pub fn divergence(s: &mut Kernels<'_>, op: &HeadDivergence) -> Result<()> {
-    let pair = pair!(s, op, "head_divergence");
+pub fn divergence<E: Element>(s: &mut Kernels<'_>, op: &HeadDivergence) -> Result<()> {
+    let pair: Pair<E> = pair!(s, op, "head_divergence");
     let (kl, lse, lse2) = (s.output(&op.kl)?, s.output_opt(&op.lse)?, s.output_opt(&op.lse2)?);
     reserve(&mut s.cx.logits, &pair.head, 2);
     pair.chunks(
@@ -213,8 +214,8 @@ pub fn divergence(s: &mut Kernels<'_>, op: &HeadDivergence) -> Result<()> {
 }
 
 /// Cotangents of the first model's hidden states, weight and bias.
-pub fn backward(s: &mut Kernels<'_>, op: &HeadDivergenceBackward) -> Result<()> {
-    let pair = pair!(s, op, "head_divergence_backward");
+pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadDivergenceBackward) -> Result<()> {
+    let pair: Pair<E> = pair!(s, op, "head_divergence_backward");
     let (lse, lse2, dkl) = (s.input(&op.lse)?, s.input(&op.lse2)?, s.input(&op.dkl)?);
     let wanted = Gradients { dx: s.output(&op.dx)?, dw: s.output_opt(&op.dw)?, dbias: s.output_opt(&op.dbias)? };
     reserve(&mut s.cx.logits, &pair.head, 2);

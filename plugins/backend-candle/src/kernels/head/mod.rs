@@ -9,6 +9,7 @@ mod stats;
 
 use super::linear::add_column_sums;
 use crate::kernels::primitives::{
+    element::Element,
     gemm::{Start, plain, product, transposed},
     math::tanh,
     operand::{Mat, MatMut},
@@ -24,10 +25,10 @@ pub fn chunk_tokens(vocabulary: usize) -> usize {
 }
 
 /// How hidden states become logits: `z = cap(scale (x w^T + bias)) / temperature`.
-struct Logits {
-    x: Mat,
-    w: Mat,
-    bias: Option<Mat>,
+struct Logits<E> {
+    x: Mat<E>,
+    w: Mat<E>,
+    bias: Option<Mat<E>>,
     temperature: f32,
     softcap: f32,
     scale: f32,
@@ -75,13 +76,13 @@ impl Ints {
 
 /// The outputs for gradients.
 #[derive(Clone, Copy)]
-struct Gradients {
-    dx: MatMut,
+struct Gradients<E> {
+    dx: MatMut<E>,
     dw: Option<MatMut>,
     dbias: Option<MatMut>,
 }
 
-impl Logits {
+impl<E: Element> Logits<E> {
     /// Fills `z` with the logits of the tokens that start at `first`.
     ///
     /// # Safety
@@ -91,7 +92,7 @@ impl Logits {
         // Without a bias or a cap, scale and temperature are applied in the product.
         let linear = self.bias.is_none() && self.softcap <= 0.0;
         let alpha = if linear { self.scale / self.temperature } else { 1.0 };
-        let start = self.bias.map_or(Start::<f32>::Zero, Start::Row);
+        let start = self.bias.map_or(Start::Zero, Start::Row);
         // SAFETY: checked views; only the caller accesses `z`.
         unsafe { product(par, z, plain(x), transposed(self.w), alpha, start) };
         if linear || (self.softcap <= 0.0 && self.scale == self.temperature) {
@@ -116,7 +117,7 @@ impl Logits {
 
     /// Derivative of `z` by the raw logit, `x w^T + bias`, from the value of `z`.
     #[inline(always)]
-    fn slope(&self) -> impl Fn(f32) -> f32 + use<> {
+    fn slope(&self) -> impl Fn(f32) -> f32 + use<E> {
         let factor = self.scale / self.temperature;
         let to_tanh = if self.softcap > 0.0 { self.temperature / self.softcap } else { 0.0 };
         move |z| {
@@ -129,7 +130,7 @@ impl Logits {
     ///
     /// # Safety
     /// No other code accesses the gradients, which overlap no operand.
-    unsafe fn gradients(&self, par: &Parallel, first: usize, d: Mat, g: &Gradients) {
+    unsafe fn gradients(&self, par: &Parallel, first: usize, d: Mat, g: &Gradients<E>) {
         let x = self.x.block(first, d.rows, 0, self.x.cols);
         let dx = g.dx.block(first, d.rows, 0, self.x.cols);
         // SAFETY: guaranteed by the caller.
@@ -154,7 +155,7 @@ impl Logits {
 }
 
 /// Enlarges the buffer for the logits of a chunk of `models` models.
-fn reserve(buffer: &mut Vec<f32>, head: &Logits, models: usize) {
+fn reserve<E: Element>(buffer: &mut Vec<f32>, head: &Logits<E>, models: usize) {
     let len = models * chunk_tokens(head.w.rows).min(head.x.rows) * head.w.rows;
     if buffer.len() < len {
         buffer.resize(len, 0.0);

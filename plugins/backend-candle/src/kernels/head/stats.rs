@@ -4,8 +4,9 @@ use super::{Gradients, Ints, Logits, logits, per_token, reserve};
 use crate::{
     check,
     kernels::{
-        context::Kernels,
+        context::{Kernels, kernels},
         primitives::{
+            element::{Element, load_row, store_row},
             math::{exp_nonpositive, max, sum},
             operand::{Mat, MatMut},
         },
@@ -16,17 +17,17 @@ use plugin_api::{
     backend::ops::{HeadBackward, HeadFused, HeadStats},
 };
 
-plugin_api::operations! {
-    HeadOps for Kernels<'_>:
-    head_stats HeadStats => stats,
-    head_backward HeadBackward => backward,
-    head_fused HeadFused => fused,
-    sample Sample => crate::kernels::sample::sample,
+kernels! {
+    HeadOps:
+    head_stats HeadStats [x] => stats,
+    head_backward HeadBackward [x] => backward,
+    head_fused HeadFused [x] => fused,
+    sample Sample [logits] => crate::kernels::sample::sample,
 }
 
 /// The logits with their targets.
-struct Head<'a> {
-    logits: Logits,
+struct Head<'a, E> {
+    logits: Logits<E>,
     targets: &'a [i32],
 }
 
@@ -65,7 +66,7 @@ struct Token {
     entropy: f32,
 }
 
-impl Head<'_> {
+impl<E: Element> Head<'_, E> {
     /// Computes the statistics of token `n` from its logits, and writes those that are requested.
     #[inline(always)]
     fn statistics(&self, n: usize, z: &[f32], out: &Outputs) -> Token {
@@ -131,8 +132,8 @@ impl Head<'_> {
 }
 
 /// Statistics per token.
-pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
-    let head = head!(s, op, "head_stats");
+pub fn stats<E: Element>(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
+    let head: Head<'_, E> = head!(s, op, "head_stats");
     let out = Outputs {
         logp: s.output(&op.logp)?,
         lse: s.output_opt(&op.lse)?,
@@ -140,13 +141,15 @@ pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
         mean_logit: s.output_opt(&op.mean_logit)?,
         top1: op.top1.as_ref().map(|view| s.ints_start(view).map(Ints)).transpose()?,
     };
-    let kept = s.output_opt(&op.logits)?;
-    if kept.is_none() {
+    let kept: Option<MatMut<E>> = s.output_opt(&op.logits)?;
+    // The output serves as the buffer if it has the buffer's type.
+    let in_place = kept.and_then(E::as_f32);
+    if in_place.is_none() {
         reserve(&mut s.cx.logits, &head.logits, 1);
     }
     let (par, buffer) = (&s.cx.par, &mut s.cx.logits);
     head.logits.chunks(|first, tokens| {
-        let z = match kept {
+        let z = match in_place {
             Some(kept) => kept.block(first, tokens, 0, head.logits.w.rows),
             None => MatMut::over(buffer, tokens, head.logits.w.rows),
         };
@@ -158,6 +161,10 @@ pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
             #[inline(always)]
             |r, z| {
                 head.statistics(first + r, z, &out);
+                if let (Some(kept), None) = (kept, in_place) {
+                    // SAFETY: each token belongs to one task; outputs overlap nothing.
+                    store_row(unsafe { kept.row(first + r) }, z);
+                }
             },
         );
     });
@@ -165,12 +172,13 @@ pub fn stats(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
 }
 
 /// Cotangents of hidden states, weight and bias from those of the statistics.
-pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
-    let head = head!(s, op, "head_backward");
+pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
+    let head: Head<'_, E> = head!(s, op, "head_backward");
     if op.dentropy.is_some() && op.entropy.is_none() {
         return Err(Error::invalid("head_backward: `dentropy` needs the forward's `entropy`"));
     }
-    let (lse, kept, entropy) = (s.input(&op.lse)?, s.input_opt(&op.logits)?, s.input_opt(&op.entropy)?);
+    let (lse, entropy): (Mat, Option<Mat>) = (s.input(&op.lse)?, s.input_opt(&op.entropy)?);
+    let kept: Option<Mat<E>> = s.input_opt(&op.logits)?;
     let given = Cotangents {
         dlogp: s.input_opt(&op.dlogp)?,
         dlse: s.input_opt(&op.dlse)?,
@@ -196,7 +204,7 @@ pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
                 let (lse, entropy) = unsafe { (lse.row(0)[n], entropy.map_or(0.0, |row| row.row(0)[n])) };
                 if let Some(kept) = kept {
                     // SAFETY: as above.
-                    z.copy_from_slice(unsafe { kept.row(n) });
+                    load_row(z, unsafe { kept.row(n) });
                 }
                 head.cotangents(n, z, lse, entropy, &given);
             },
@@ -208,8 +216,8 @@ pub fn backward(s: &mut Kernels<'_>, op: &HeadBackward) -> Result<()> {
 }
 
 /// Statistics and gradients from one computation of the logits.
-pub fn fused(s: &mut Kernels<'_>, op: &HeadFused) -> Result<()> {
-    let head = head!(s, op, "head_fused");
+pub fn fused<E: Element>(s: &mut Kernels<'_>, op: &HeadFused) -> Result<()> {
+    let head: Head<'_, E> = head!(s, op, "head_fused");
     let given = Cotangents {
         dlogp: Some(s.input(&op.dlogp)?),
         dlse: s.input_opt(&op.dlse)?,

@@ -15,6 +15,9 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
     /// `x`, rounded to nearest even.
     fn store(x: f32) -> Self;
 
+    /// `x`, rounded once.
+    fn of_f64(x: f64) -> Self;
+
     /// A row as f32: the row itself, or a copy in `scratch`, which is at least as long.
     fn floats<'a>(row: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
 
@@ -38,6 +41,10 @@ impl Element for f32 {
     #[inline(always)]
     fn store(x: f32) -> f32 {
         x
+    }
+
+    fn of_f64(x: f64) -> f32 {
+        x as f32
     }
 
     #[inline(always)]
@@ -67,6 +74,10 @@ impl Element for bf16 {
         // Rounding could turn a NaN into infinity, so a NaN is cut, with a bit set that keeps it one.
         let word = if x.is_nan() { (bits >> 16) | 0x40 } else { rounded >> 16 };
         bf16::from_bits(word as u16)
+    }
+
+    fn of_f64(x: f64) -> bf16 {
+        bf16::from_f64(x)
     }
 
     #[inline(always)]

@@ -188,6 +188,11 @@ pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
     }
 }
 
+/// Floats of memory that [`product`] needs for factors in `E`, beyond what the library uses: of one thread, or shared by all.
+pub fn product_len<E: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    if is_f32::<E>() { 0 } else { bf16::product_len(isa, m, n, k) }
+}
+
 /// Floats of scratch that [`block`] needs for factors in `E`.
 pub fn block_len<E: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
     if is_f32::<E>() { 0 } else { bf16::block_len(isa, m, n, k) }

@@ -3,6 +3,8 @@
 //! The coefficients are our own minimax fits (weighted least squares, reweighted towards the largest error, in 40 digits), rounded
 //! to f32. The tests measure the errors stated here against f64.
 
+use super::element::Element;
+
 /// `e^x` for `x <= 0` (exact 0 below -87.3, NaN kept). At most 2 units in the last place.
 #[inline(always)]
 pub fn exp_nonpositive(x: f32) -> f32 {
@@ -127,16 +129,16 @@ pub fn sum<const K: usize>(xs: [&[f32]; K], f: impl Fn([f32; K]) -> f32) -> f32 
 
 /// `sum x y`.
 #[inline(always)]
-pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub fn dot<E: Element>(x: &[E], y: &[E]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let ((xs, xr), (ys, yr)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     for (a, b) in xs.iter().zip(ys) {
         for l in 0..LANES {
-            lanes[l] = a[l].mul_add(b[l], lanes[l]);
+            lanes[l] = a[l].load().mul_add(b[l].load(), lanes[l]);
         }
     }
     for (l, (a, b)) in xr.iter().zip(yr).enumerate() {
-        lanes[l] = a.mul_add(*b, lanes[l]);
+        lanes[l] = a.load().mul_add(b.load(), lanes[l]);
     }
     tree(lanes)
 }
@@ -178,9 +180,9 @@ pub fn tree_max<const N: usize>(mut lanes: [f32; N]) -> f32 {
 
 /// `y += a x`.
 #[inline(always)]
-pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
+pub fn add_scaled<E: Element>(y: &mut [f32], a: f32, x: &[E]) {
     for (y, x) in y.iter_mut().zip(x) {
-        *y = a.mul_add(*x, *y);
+        *y = a.mul_add(x.load(), *y);
     }
 }
 

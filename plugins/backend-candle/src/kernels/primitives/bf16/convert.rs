@@ -39,6 +39,11 @@ pub unsafe fn product<A: Element, B: Element, C: Element, R: Element>(
     });
 }
 
+/// Floats of a task's scratch in [`product`].
+pub fn product_len(m: usize, n: usize, k: usize) -> usize {
+    block_len(side(m), side(n), k)
+}
+
 /// Rows or columns of a tile: several tiles of a small result, of a depth that amortises their conversion.
 fn side(len: usize) -> usize {
     len.div_ceil(4).next_multiple_of(32).clamp(32, SIDE)

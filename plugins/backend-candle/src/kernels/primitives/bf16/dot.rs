@@ -36,13 +36,7 @@ unsafe fn multiply(a: Rows, b: *const u8, cols: usize, steps: usize, sums: &mut 
 
 /// Rows `row..row + GROUP` by `TILES` tiles of columns.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn group<const TILES: usize>(
-    a: &Rows,
-    row: usize,
-    b: *const u8,
-    steps: usize,
-    sums: &mut [f32; BLOCK * BLOCK],
-) {
+unsafe fn group<const TILES: usize>(a: &Rows, row: usize, b: *const u8, steps: usize, sums: &mut [f32; BLOCK * BLOCK]) {
     let half = row / (BLOCK / 2);
     let first = a.ptr.wrapping_add(half * a.second + (row - half * (BLOCK / 2)) * a.stride);
     let mut acc = [[_mm512_setzero_ps(); TILES]; GROUP];

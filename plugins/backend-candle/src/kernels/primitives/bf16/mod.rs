@@ -268,13 +268,18 @@ pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
 }
 
 /// Floats of memory for the packed factors of a product, and for sums that are cut by [`DEPTH`].
-pub fn shared_len(m: usize, n: usize, k: usize) -> usize {
+fn shared_len(m: usize, n: usize, k: usize) -> usize {
     let longest = m.max(n).next_multiple_of(BLOCK);
     let steps = k.min(DEPTH).div_ceil(STEP);
     let (high, wide) = (longest.min(HEIGHT), longest.min(WIDTH));
     let cut = if k > DEPTH { high * wide } else { 0 };
     // A step of a block is two tiles; floats have four bytes; the memory is aligned.
     (high + wide) / BLOCK * steps * 2 * TILE / 4 + cut + 16
+}
+
+/// Floats of memory that [`product`] needs.
+pub fn product_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    if isa.dot.is_some() { shared_len(m, n, k) } else { convert::product_len(m, n, k) }
 }
 
 /// Floats of scratch that [`block`] needs.

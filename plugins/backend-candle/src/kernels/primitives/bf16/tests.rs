@@ -177,7 +177,14 @@ fn products_larger_than_what_is_packed_at_a_time_are_whole() {
 #[ignore = "measures; it checks nothing"]
 fn speed_of_products() {
     each_set(|isa| {
-        for (m, n, k) in [(2048, 384, 384), (2048, 1024, 384), (2048, 4096, 384), (768, 3072, 1024), (768, 128, 128), (16, 4096, 1024)] {
+        for (m, n, k) in [
+            (2048, 384, 384),
+            (2048, 1024, 384),
+            (2048, 4096, 384),
+            (768, 3072, 1024),
+            (768, 128, 128),
+            (16, 4096, 1024),
+        ] {
             for (what, flips) in [("x w^T", (false, true)), ("dy w", (false, false)), ("dy^T x", (true, false))] {
                 let shape = |flip: bool, rows: usize, cols: usize| if flip { (cols, rows) } else { (rows, cols) };
                 let rng = &mut SplitMix64::new(1);
@@ -191,7 +198,10 @@ fn speed_of_products() {
                     let began = std::time::Instant::now();
                     while began.elapsed().as_millis() < 300 {
                         let start = std::time::Instant::now();
-                        let (a, b) = (Factor { mat: a.mat(), transposed: flips.0 }, Factor { mat: b.mat(), transposed: flips.1 });
+                        let (a, b) = (
+                            Factor { mat: a.mat(), transposed: flips.0 },
+                            Factor { mat: b.mat(), transposed: flips.1 },
+                        );
                         // SAFETY: matrices that do not overlap.
                         unsafe {
                             if flips.0 {
@@ -204,7 +214,10 @@ fn speed_of_products() {
                     }
                     2.0 * (m * n * k) as f64 / best / 1e9
                 });
-                println!("{:11} {m:5} x {n:5} x {k:5} {what:7} GFLOP/s with 1 thread {:6.0}, with 2 {:6.0}", isa.name, best[0], best[1]);
+                println!(
+                    "{:11} {m:5} x {n:5} x {k:5} {what:7} GFLOP/s with 1 thread {:6.0}, with 2 {:6.0}",
+                    isa.name, best[0], best[1]
+                );
             }
         }
     });
