@@ -164,7 +164,7 @@ fn wrong_requests_are_refused_with_the_available_choices() {
         (&["ce", "--option", "z_los=1"], &["--option z_los", "did you mean `z_loss`?"]),
         (&["ce", "--option", "label_smoothing=1.0"], &["`label_smoothing`", "--option KEY=VALUE"]),
         (&["world"], &["the reward scores no sample", "--prompt TEXT"]),
-        (&["candle", "--dtype", "bf16"], &["computes in f32, not in bf16"]),
+        (&["candle", "--dtype", "f64"], &["computes in f32, bf16, not in f64"]),
         (&["candle", "--device", "cuda:0"], &["cuda:0", "devices compiled in: cpu"]),
         (&["candle", "--device", "metals"], &["metals", "devices compiled in: cpu", "metal"]),
         (&["candle", "--option", "path=genric"], &["--option path", "did you mean \"generic\"?"]),

@@ -138,7 +138,7 @@ fn an_unavailable_device_or_dtype_is_refused() {
     let reference = Lab::tiny().run(&["backend.plugin=reference", "backend.device=cuda:0"]);
     reference.refuses(2, &["backend.device: reference: device `cuda:0` is not available"]);
     refused(&Lab::tiny(), &["backend.device=cuda:0"], &["backend.device", "cuda:0"]);
-    refused(&Lab::tiny(), &["backend.dtype=f64"], &["backend.dtype", "candle", "f32, not in f64"]);
+    refused(&Lab::tiny(), &["backend.dtype=f64"], &["backend.dtype", "candle", "f32, bf16, not in f64"]);
 }
 
 /// Catches a parameter group that silently matches nothing.

@@ -16,11 +16,11 @@ const WIDE: [&str; 7] = [
     "eval.tokens=4096",
 ];
 
-fn same_with_1_and_2_threads(path: &str) {
+fn same_with_1_and_2_threads(path: &str, dtype: &str) {
     let (one, two) = (Lab::tiny(), Lab::tiny());
     for (lab, threads) in [(&one, "backend.threads=1"), (&two, "backend.threads=2")] {
-        let path = format!("backend.path={path}");
-        let sets: Vec<&str> = WIDE.into_iter().chain([threads, path.as_str()]).collect();
+        let (path, dtype) = (format!("backend.path={path}"), format!("backend.dtype={dtype}"));
+        let sets: Vec<&str> = WIDE.into_iter().chain([threads, path.as_str(), dtype.as_str()]).collect();
         lab.run(&sets).succeeds();
     }
     one.tiny_run().equals(&two.tiny_run(), 5);
@@ -29,13 +29,19 @@ fn same_with_1_and_2_threads(path: &str) {
 /// Catches partial sums that are added in the order in which threads finish, or work cut by the number of threads.
 #[test]
 fn gotcha_40_kernels_give_the_same_bits_with_1_and_2_threads() {
-    same_with_1_and_2_threads("kernels");
+    same_with_1_and_2_threads("kernels", "f32");
+}
+
+/// The same for products of bf16, whose factors the threads pack together.
+#[test]
+fn gotcha_40_kernels_in_bf16_give_the_same_bits_with_1_and_2_threads() {
+    same_with_1_and_2_threads("kernels", "bf16");
 }
 
 /// The same for the path in candle's own operations.
 #[test]
 fn gotcha_40_the_generic_path_gives_the_same_bits_with_1_and_2_threads() {
-    same_with_1_and_2_threads("generic");
+    same_with_1_and_2_threads("generic", "f32");
 }
 
 /// Catches a comparison that compares nothing: another seed does change the bits.

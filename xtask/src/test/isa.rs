@@ -14,7 +14,7 @@ use std::{
 };
 
 /// The sets of candle's kernels, as values of `TELOS_CANDLE_ISA`.
-pub const CANDLE: &[&str] = &["avx512", "avx2", "baseline"];
+pub const CANDLE: &[&str] = &["amx", "avx512bf16", "avx512", "avx2", "baseline"];
 
 /// Part of candle's error for a set that this processor lacks.
 const LACKS: &str = "which this processor lacks";

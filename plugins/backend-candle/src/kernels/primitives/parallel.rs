@@ -135,6 +135,13 @@ impl Parallel {
         });
     }
 
+    /// Floats of scratch held: what the threads share, and the largest of their own.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        let len = |scratch: &Mutex<Vec<f32>>| scratch.lock().unwrap_or_else(PoisonError::into_inner).capacity();
+        len(&self.shared) + self.scratch.iter().map(len).max().unwrap_or(0)
+    }
+
     /// Frees scratch memory.
     pub fn trim(&mut self) {
         for scratch in self.scratch.iter_mut().chain([&mut self.shared]) {

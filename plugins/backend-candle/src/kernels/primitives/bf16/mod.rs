@@ -147,6 +147,19 @@ struct Target<C, R> {
 }
 
 impl<C: Element, R: Element> Target<C, R> {
+    /// Brings the lines of a block into the cache while its sums are computed: rows of a large result lie on different pages, which
+    /// the processor does not prefetch by itself.
+    #[inline(always)]
+    fn prefetch(&self, (i, j): (usize, usize), (rows, cols): (usize, usize)) {
+        let (i, j, rows, cols) = if self.flipped { (j, i, cols, rows) } else { (i, j, rows, cols) };
+        for r in i..i + rows {
+            let row = self.c.ptr().wrapping_add(r * self.c.stride + j).cast_const().cast::<u8>();
+            for line in (0..cols * size_of::<C>()).step_by(64) {
+                prefetch(row.wrapping_add(line));
+            }
+        }
+    }
+
     /// Writes the block at (`i`, `j`) of the product.
     ///
     /// # Safety
@@ -165,6 +178,17 @@ impl<C: Element, R: Element> Target<C, R> {
             unsafe { write_row(self.c, i + r, j, &sums[..cols], self.alpha, self.start) };
         }
     }
+}
+
+#[inline(always)]
+fn prefetch(ptr: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ptr.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = ptr;
 }
 
 /// `c = start + alpha sums` for the part of row `row` that starts at column `col`.
@@ -452,12 +476,13 @@ impl<A: Element, B: Element, C: Element, R: Element> Work<'_, A, B, C, R> {
                         for j in (left..n.min(left + broad * BLOCK)).step_by(BLOCK) {
                             let cols = BLOCK.min(n - j);
                             let right = packed.right.wrapping_add(j / BLOCK * steps * 2 * TILE);
+                            let at = (origin.0 + i, origin.1 + j);
+                            target.prefetch(at, (rows.rows, cols));
                             // SAFETY: the packed blocks are written; tiles of the target are disjoint.
                             unsafe {
                                 if steps > 0 {
                                     (dot.multiply)(rows, right, cols, steps, &mut sums.0);
                                 }
-                                let at = (origin.0 + i, origin.1 + j);
                                 target.write(dot, at, (rows.rows, cols), &mut sums);
                             }
                         }
