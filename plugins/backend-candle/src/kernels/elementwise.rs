@@ -67,24 +67,12 @@ pub fn cast(s: &mut Kernels<'_>, op: &Cast) -> Result<()> {
         (DType::BF16, DType::BF16) => copy::<bf16>(s, &Copy { x: op.x, y: op.y }),
         (DType::F32, _) => {
             let (x, y): (Mat, MatMut<bf16>) = (s.input(&op.x)?, s.output(&op.y)?);
-            convert(
-                &s.cx.par,
-                x,
-                y,
-                #[inline(always)]
-                |y, x| store_row(y, x),
-            );
+            convert(&s.cx.par, x, y, store_row);
             Ok(())
         }
         _ => {
             let (x, y): (Mat<bf16>, MatMut) = (s.input(&op.x)?, s.output(&op.y)?);
-            convert(
-                &s.cx.par,
-                x,
-                y,
-                #[inline(always)]
-                |y, x| load_row(y, x),
-            );
+            convert(&s.cx.par, x, y, load_row);
             Ok(())
         }
     }

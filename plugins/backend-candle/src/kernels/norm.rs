@@ -90,13 +90,13 @@ pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
 /// The row to normalise, written to `total` if that is given. A sum is rounded to the stored type in either case: the backward
 /// reads it from there.
 #[inline(always)]
-fn add_residual<'a, E: Element>(
+fn add_residual<E: Element>(
     n: usize,
     x: Mat<E>,
     residual: Option<Mat<E>>,
     total: Option<MatMut<E>>,
-    scratch: &'a mut [f32],
-) -> &'a [f32] {
+    scratch: &mut [f32],
+) -> &[f32] {
     // SAFETY: checked views; the output, which may be `x` or the residual, is written after both are read.
     unsafe {
         match residual {

@@ -51,8 +51,8 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &AttentionBackward) -> Resu
         let keys = |m: Mat<E>| m.block(task.start, task.len, task.head * d, d);
         let keys_mut = |m: MatMut<E>| m.block(task.start, task.len, task.head * d, d);
         let (stored_dk, stored_dv) = (keys_mut(dk), keys_mut(dv));
-        let dk = E::as_f32(stored_dk).unwrap_or_else(|| MatMut::over(of_keys, task.len, d));
-        let dv = E::as_f32(stored_dv).unwrap_or_else(|| MatMut::over(of_values, task.len, d));
+        let dk = stored_dk.as_f32().unwrap_or_else(|| MatMut::over(of_keys, task.len, d));
+        let dv = stored_dv.as_f32().unwrap_or_else(|| MatMut::over(of_values, task.len, d));
         // SAFETY: this task's own rows and columns.
         (0..task.len).for_each(|r| unsafe {
             dk.row(r).fill(0.0);
@@ -81,12 +81,14 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &AttentionBackward) -> Resu
         if !is_f32::<E>() {
             par.wide(
                 #[inline(always)]
-                // SAFETY: as above.
                 || {
-                    (0..task.len).for_each(|r| unsafe {
-                        store_row(stored_dk.row(r), dk.row(r));
-                        store_row(stored_dv.row(r), dv.row(r));
-                    });
+                    for r in 0..task.len {
+                        // SAFETY: this task's own rows and columns.
+                        unsafe {
+                            store_row(stored_dk.row(r), dk.row(r));
+                            store_row(stored_dv.row(r), dv.row(r));
+                        }
+                    }
                 },
             );
         }
@@ -137,7 +139,7 @@ fn query_block<E: Element>(
     let part = |m: Mat<E>| m.block(query, rows, 0, m.cols);
     let (q, y, dy, lse) = (part(h.q), part(h.y), part(h.dy), h.lse.block(query, rows, 0, 1));
     let stored = h.dq.block(query, rows, 0, h.dq.cols);
-    let dq = E::as_f32(stored).unwrap_or_else(|| MatMut::over(sums, rows, stored.cols));
+    let dq = stored.as_f32().unwrap_or_else(|| MatMut::over(sums, rows, stored.cols));
     for (r, delta) in delta[..rows].iter_mut().enumerate() {
         // SAFETY: inputs are only read.
         *delta = unsafe { dot(y.row(r), dy.row(r)) };

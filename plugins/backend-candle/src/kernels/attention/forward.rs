@@ -74,7 +74,7 @@ fn query_block<E: Element>(isa: &Isa, shape: &AttentionShape, task: &Task, heads
     let (largest, state) = state.split_at_mut(QUERIES);
     let (total, rest) = state.split_at_mut(QUERIES);
     let (sums, product) = rest.split_at_mut(if is_f32::<E>() { 0 } else { QUERIES * d });
-    let y = E::as_f32(heads.y).unwrap_or_else(|| MatMut::over(sums, rows, d));
+    let y = heads.y.as_f32().unwrap_or_else(|| MatMut::over(sums, rows, d));
     largest.fill(f32::NEG_INFINITY);
     total.fill(0.0);
     let (from, _) = shape.visible(task.query, task.len, task.prefix);
@@ -207,7 +207,7 @@ pub fn one_query<E: Element>(
     // SAFETY: as above.
     soften(unsafe { visible(scores, 0, 0, keys) }, &mut largest, &mut total);
     // SAFETY: only this task uses the query's columns of the result.
-    let sums = unsafe { E::as_f32(y).unwrap_or_else(|| MatMut::over(sums, 1, y.cols)).row(0) };
+    let sums = unsafe { y.as_f32().unwrap_or_else(|| MatMut::over(sums, 1, y.cols)).row(0) };
     sums.fill(0.0);
     // SAFETY: as above.
     for (j, p) in unsafe { scores.row(0) }.iter().enumerate() {

@@ -143,7 +143,7 @@ pub fn stats<E: Element>(s: &mut Kernels<'_>, op: &HeadStats) -> Result<()> {
     };
     let kept: Option<MatMut<E>> = s.output_opt(&op.logits)?;
     // The output serves as the buffer if it has the buffer's type.
-    let in_place = kept.and_then(E::as_f32);
+    let in_place = kept.and_then(MatMut::as_f32);
     if in_place.is_none() {
         reserve(&mut s.cx.logits, &head.logits, 1);
     }

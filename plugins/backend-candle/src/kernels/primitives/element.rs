@@ -1,6 +1,5 @@
 //! The numbers that buffers hold, f32 and bf16. Kernels compute in f32: they load, compute and store, so each is written once.
 
-use super::operand::MatMut;
 use half::bf16;
 use plugin_api::backend::DType;
 
@@ -20,9 +19,6 @@ pub trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
 
     /// A row as f32: the row itself, or a copy in `scratch`, which is at least as long.
     fn floats<'a>(row: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
-
-    /// The matrix, if its numbers are f32: then sums can be added up in it.
-    fn as_f32(mat: MatMut<Self>) -> Option<MatMut>;
 }
 
 /// Whether `E` is f32.
@@ -50,11 +46,6 @@ impl Element for f32 {
     #[inline(always)]
     fn floats<'a>(row: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
         row
-    }
-
-    #[inline(always)]
-    fn as_f32(mat: MatMut) -> Option<MatMut> {
-        Some(mat)
     }
 }
 
@@ -85,11 +76,6 @@ impl Element for bf16 {
         let scratch = &mut scratch[..row.len()];
         load_row(scratch, row);
         scratch
-    }
-
-    #[inline(always)]
-    fn as_f32(_: MatMut<bf16>) -> Option<MatMut> {
-        None
     }
 }
 

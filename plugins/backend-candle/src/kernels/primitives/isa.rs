@@ -11,9 +11,9 @@
 //! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks. That holds for
 //! bf16 too, where the sums of two sets may also be rounded to neighbouring numbers; the three sets above give the same f32.
 
-use super::{bf16::Dot, parallel::Wide};
+use super::bf16::block::Dot;
 use plugin_api::{Code, Error, Result};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Forces an instruction set for every session of the process whose option `isa` is `auto`.
 pub const VARIABLE: &str = "TELOS_CANDLE_ISA";
@@ -41,6 +41,19 @@ pub type Multiply = unsafe fn(
     (*const f32, isize, isize),
     [f32; 2],
 );
+
+/// A closure compiled for each vector width. Called by reference: a closure passed by value goes through an adapter that the
+/// compiler does not inline, and its code would stay at the narrowest width.
+struct Wide<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Wide<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
 
 /// An instruction set.
 #[derive(Clone, Copy)]

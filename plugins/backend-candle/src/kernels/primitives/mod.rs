@@ -2,8 +2,10 @@
 
 pub mod bf16;
 pub mod element;
+pub mod factor;
 pub mod gemm;
 pub mod isa;
 pub mod math;
 pub mod operand;
 pub mod parallel;
+mod single;

@@ -3,7 +3,7 @@
 //! They come from views that the pool has checked, so every row lies inside a live buffer. No type ensures that two of them do not
 //! overlap, or that two tasks write different rows: that is why row access is `unsafe`.
 
-use super::element::Element;
+use super::element::{Element, is_f32};
 
 /// A matrix to read.
 #[derive(Clone, Copy)]
@@ -113,6 +113,12 @@ impl<E: Element> MatMut<E> {
     /// Whether its elements are adjacent.
     pub fn is_dense(&self) -> bool {
         self.as_mat().is_dense()
+    }
+
+    /// The matrix, if its numbers are f32: then sums can be added up in it.
+    #[inline(always)]
+    pub fn as_f32(self) -> Option<MatMut> {
+        is_f32::<E>().then(|| MatMut { ptr: self.ptr.cast(), rows: self.rows, cols: self.cols, stride: self.stride })
     }
 
     /// Whether `other` is this same matrix (the catalogue allows no other overlap).

@@ -6,7 +6,6 @@
 
 use super::isa::Isa;
 use plugin_api::{Error, Result};
-use pulp::{Simd, WithSimd};
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -27,19 +26,6 @@ pub struct Parallel {
     /// For what a product packs for all its tasks.
     shared: Mutex<Vec<f32>>,
     isa: Isa,
-}
-
-/// A closure compiled for each vector width. Called by reference: a closure passed by value goes through an adapter that the
-/// compiler does not inline, and its code would stay at the narrowest width.
-pub struct Wide<F>(pub F);
-
-impl<R, F: FnMut() -> R> WithSimd for Wide<F> {
-    type Output = R;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, _: S) -> R {
-        (self.0)()
-    }
 }
 
 /// The elements of one elementwise task: `len` elements of row `row` that start at column `col`.

@@ -1,7 +1,10 @@
 //! The product of a block by AMX: `tdpbf16ps` on tiles of 16 x 16 sums. The instructions' functions are not stable in Rust, so they
 //! are written as assembly.
 
-use super::{BLOCK, Dot, Rows, TILE, pack};
+use super::{
+    block::{BLOCK, Dot, Rows, TILE},
+    pack,
+};
 use std::{arch::asm, sync::OnceLock};
 
 /// The products of the set `amx`.

@@ -1,12 +1,13 @@
 //! Products with a factor in bf16 on processors without instructions for them: parts of the factors are converted to f32.
 
-use super::write_row;
+use super::output::write_row;
 use crate::kernels::primitives::{
     element::{Element, load_row},
-    gemm::{self, Factor, Start},
+    factor::{Factor, Start},
     isa::Isa,
     operand::{Mat, MatMut},
     parallel::Parallel,
+    single,
 };
 
 /// Rows and columns of a tile.
@@ -17,7 +18,7 @@ const DEPTH: usize = 512;
 /// As [`super::product`].
 ///
 /// # Safety
-/// As [`gemm::product`].
+/// As [`super::product`].
 pub unsafe fn product<A: Element, B: Element, C: Element, R: Element>(
     par: &Parallel,
     c: MatMut<C>,
@@ -57,7 +58,7 @@ pub fn block_len(m: usize, n: usize, k: usize) -> usize {
 /// As [`super::block`].
 ///
 /// # Safety
-/// As [`gemm::product`].
+/// As [`super::product`].
 pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
     isa: &Isa,
     scratch: &mut [f32],
@@ -76,7 +77,7 @@ pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
         let (a, b) = (a.col_block(from, terms), b.row_block(from, terms));
         let start: Start = if from == 0 { Start::Zero } else { Start::Accumulate };
         // SAFETY: scratch of this call; the factors are only read.
-        unsafe { gemm::block(isa, &mut [], sums, converted(isa, a, left), converted(isa, b, right), alpha, start) };
+        unsafe { single::block(isa, sums, converted(isa, a, left), converted(isa, b, right), alpha, start) };
     }
     isa.wide(
         #[inline(always)]

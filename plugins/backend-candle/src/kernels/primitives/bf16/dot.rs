@@ -1,6 +1,9 @@
 //! The product of a block by AVX512-BF16: `vdpbf16ps` on vectors of 16 sums.
 
-use super::{BLOCK, Dot, Rows, TILE, pack};
+use super::{
+    block::{BLOCK, Dot, Rows, TILE},
+    pack,
+};
 use std::arch::x86_64::*;
 
 /// The products of the set `avx512bf16`.

@@ -4,7 +4,7 @@
 //! tiles of 16 x 64 bytes: rows of 32 adjacent terms on the left; on the right, row p holds terms 2p and 2p + 1 of each of 16
 //! columns. What lies outside the factor is 0.
 
-use super::{BLOCK, STEP, Side, TILE};
+use super::block::{BLOCK, Pack, STEP, Side, TILE};
 use crate::kernels::primitives::element::{Element, is_f32};
 use half::bf16;
 use std::arch::x86_64::*;
@@ -150,4 +150,4 @@ pub unsafe fn transpose_sums(sums: &mut [f32; BLOCK * BLOCK]) {
 }
 
 /// [`pack`] for each type.
-pub const PACK: super::Pack = super::Pack { f32: pack::<f32>, bf16: pack::<bf16> };
+pub const PACK: Pack = Pack { f32: pack::<f32>, bf16: pack::<bf16> };

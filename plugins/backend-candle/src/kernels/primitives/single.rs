@@ -1,0 +1,85 @@
+//! Products of f32: the `gemm` library on fixed tiles of the result, with the microkernels of the session's instruction set.
+//!
+//! The library is called single-threaded per tile, and tiles depend only on sizes, so every element is summed in the same order
+//! for any number of threads.
+
+use super::{
+    factor::{Factor, Start},
+    isa::Isa,
+    operand::MatMut,
+    parallel::Parallel,
+};
+
+/// Minimum work of a tile, in multiply-adds: about 20 microseconds, below which waking a thread for it does not pay.
+const TILE_WORK: usize = 1 << 20;
+/// Number of tiles of a large product: several per thread, so that threads finish together.
+const TILES: usize = 16;
+
+/// `c = start + alpha a b`, split into tiles that the threads share.
+///
+/// # Safety
+/// The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
+pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
+    let (m, n, k) = (c.rows, c.cols, a.cols());
+    if m == 0 || n == 0 {
+        return;
+    }
+    let (tm, tn) = tile(m, n, k);
+    let (across, down) = (n.div_ceil(tn), m.div_ceil(tm));
+    par.run(across * down, m * n * k / 50, |t| {
+        let (i, j) = (t / across * tm, t % across * tn);
+        let (h, w) = (tm.min(m - i), tn.min(n - j));
+        let c = c.block(i, h, j, w);
+        let start = start.columns(j, w);
+        // SAFETY: tiles are disjoint; the rest is guaranteed by the caller.
+        unsafe { block(par.isa(), c, a.row_block(i, h), b.col_block(j, w), alpha, start) };
+    });
+}
+
+/// Rows and columns of a tile. Depends only on sizes.
+fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
+    let (mut tm, mut tn) = (m, n);
+    let tiles = |tm: usize, tn: usize| m.div_ceil(tm) * n.div_ceil(tn);
+    while tiles(tm, tn) < TILES && tm * tn * k >= 2 * TILE_WORK {
+        // The library packs its left operand, here `b`, once per tile: fewer, taller tiles pack less.
+        if tn > 64 && (tn >= tm / 2 || tm <= 96) {
+            tn = tn.div_ceil(2).next_multiple_of(64);
+        } else if tm > 96 {
+            tm = tm.div_ceil(2).next_multiple_of(6);
+        } else {
+            break;
+        }
+    }
+    (tm, tn)
+}
+
+/// `c = start + alpha a b` on the calling thread.
+///
+/// # Safety
+/// As [`product`].
+#[inline]
+pub unsafe fn block(isa: &Isa, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
+    debug_assert!(a.rows() == c.rows && b.cols() == c.cols && a.cols() == b.rows());
+    let accumulate = match start {
+        Start::Zero => false,
+        Start::Accumulate => true,
+        Start::Row(row) => {
+            for r in 0..c.rows {
+                // SAFETY: guaranteed by the caller.
+                unsafe { c.row(r).copy_from_slice(row.row(0)) };
+            }
+            true
+        }
+    };
+    let ((a_rs, a_cs), (b_rs, b_cs)) = (a.strides(), b.strides());
+    // SAFETY: pointers and strides describe checked views; the caller guarantees that they live and do not overlap.
+    unsafe {
+        (isa.multiply)(
+            [c.rows, c.cols, a.cols()],
+            (c.ptr(), 1, c.stride as isize, accumulate),
+            (a.mat.ptr(), a_cs, a_rs),
+            (b.mat.ptr(), b_cs, b_rs),
+            [1.0, alpha],
+        );
+    }
+}
