@@ -89,7 +89,8 @@ fn floats<E: Element>(call: &Call<'_>, isa: &Isa) -> u64 {
     } else if let Some(op) = decoded::<NormBackward>(call) {
         (4 + 2 * 64) * op.x.cols
     } else if let Some(op) = decoded::<Sample>(call) {
-        2 * op.logits.cols + wide(op.logits.cols)
+        // Per token a weight and a key of eight bytes, and in bf16 the logit in f32.
+        3 * op.logits.cols + wide(op.logits.cols)
     } else if let Some(op) = decoded::<EmbeddingBackward>(call) {
         // The order of the rows, of eight bytes each, and as much to sort them.
         4 * op.ids.cols

@@ -250,7 +250,7 @@ mod tests {
         let mut random = SplitMix64::new(7);
         let mut ranked = Vec::new();
         for (tokens, levels) in [(1, 1), (3, 2), (64, 1), (65, 9), (1000, 1), (5000, 20), (5000, 1), (3000, 2)] {
-            let level: Vec<u64> = (0..tokens).map(|_| random.next_u64() % levels).collect();
+            let level: Vec<u64> = (0..tokens).map(|_| random.bits() % levels).collect();
             let z: Vec<f32> = level.iter().map(|level| -(*level as f32)).collect();
             let weights: Vec<f32> = level.iter().map(|level| 0.5f32.powi(*level as i32)).collect();
             let total = weights.iter().map(|w| f64::from(*w)).sum();
