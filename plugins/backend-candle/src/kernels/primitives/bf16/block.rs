@@ -11,6 +11,7 @@ pub const BLOCK: usize = 32;
 pub const STEP: usize = 32;
 /// Bytes of a packed tile: 16 rows of 64 bytes.
 pub const TILE: usize = 1024;
+
 /// The products of a set with instructions for bf16. `begin` and `end` surround the calls of `multiply` of a task.
 #[derive(Clone, Copy)]
 pub struct Dot {
