@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::tables::metric::usual_metric;
 use super::tables::roles::{context, critic, reference, reward, rollout, teacher};
 use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, train};
 use crate::data::sources as data;
@@ -143,13 +144,14 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
     let model = model::resolve(written.model, notes);
     let data = data::resolve(&written.data, notes);
     let rollout = written.rollout.and_then(|rollout| rollout::resolve(rollout, notes));
-    let eval = eval::resolve(written.eval, &data, rollout.as_ref(), notes);
+    let usual = usual_metric(rollout.is_some(), written.eval.generate, !written.reward.is_empty());
+    let eval = eval::resolve(written.eval, &data, rollout.as_ref(), usual, notes);
     let context = match &model {
         Model::Shape(shape) => Some(shape.context),
         Model::From { .. } => None,
     };
     let context = data::check_max_length(&data, context, notes);
-    let checkpoint = checkpoint::resolve(written.checkpoint, &eval, rollout.as_ref(), model.has_adapter(), notes);
+    let checkpoint = checkpoint::resolve(written.checkpoint, &eval, usual, model.has_adapter(), notes);
     let backend = backend::resolve(written.backend, notes);
     if checkpoint.merged && backend.dtype == Dtype::Bf16 {
         let why = "frozen weights are held in bf16 alone, which is too coarse for a merge; set backend.dtype = \"f32\"";

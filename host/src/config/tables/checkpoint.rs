@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use super::eval::Eval;
-use super::metric::{MetricRule, rule, usual_metric};
-use super::roles::rollout::Rollout;
+use super::metric::{MetricRule, rule};
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 use crate::model::files::save::{Storage, bytes, stored_type};
@@ -21,7 +20,7 @@ table! {
         merged: bool = false, Form::Bool, example true, may_change;
         /// metric that decides which checkpoint is the best, after min: or max: (a loss needs neither)
         best: String, Form::Text,
-            default "with eval.every: \"min:eval/loss\"; with rollouts and eval.generate: \"max:eval/reward\"",
+            default "with eval.every: \"min:eval/loss\"; with rollouts, eval.generate and [[reward]]: \"max:eval/reward\"",
             example "min:eval/loss";
         /// type in which the model's weights are stored, for other programs; with a type other than the master weights', those are
         /// stored in addition, so that a run resumes with the same bits
@@ -62,18 +61,18 @@ impl Checkpoint {
     }
 }
 
-/// Resolves `[checkpoint]`.
+/// Resolves `[checkpoint]`; `usual` is the default metric.
 pub fn resolve(
     written: Written,
     eval: &Eval,
-    rollout: Option<&Rollout>,
+    usual: Option<&'static str>,
     has_adapter: bool,
     notes: &mut Notes<'_>,
 ) -> Checkpoint {
     if written.merged() && !has_adapter {
         notes.refuse("checkpoint.merged", "unused: no adapter is trained (model.lora, model.adapter); leave it out");
     }
-    let usual = usual_metric(rollout, eval.generate).filter(|_| eval.every > 0);
+    let usual = usual.filter(|_| eval.every > 0);
     let best = written.best.as_deref().or(usual).map(|metric| rule(Some(metric), "checkpoint.best", notes));
     if let Some(rule) = &best
         && rule.metric.starts_with("eval/")

@@ -4,7 +4,7 @@ use std::ops::Bound::Included;
 
 use serde::Serialize;
 
-use super::metric::{MetricRule, rule, usual_metric};
+use super::metric::{MetricRule, rule};
 use super::roles::rollout::Rollout;
 use crate::data::rows::RowKind;
 use crate::data::sources::Data;
@@ -39,7 +39,7 @@ table! {
     /// stops the run when the metric no longer improves
     pub struct WrittenEarlyStop at "eval.early_stop": Form::Table, example { patience = 5 } {
         /// metric to watch, after min: or max: (a loss needs neither)
-        metric: String, Form::Text, default "\"min:eval/loss\"; with rollouts \"max:eval/reward\"",
+        metric: String, Form::Text, default "\"min:eval/loss\"; with rollouts, eval.generate and [[reward]] \"max:eval/reward\"",
             example "min:eval/loss";
         /// evaluations without improvement before the run stops
         patience: u64 = 3, Form::Int(1, 1_000_000), example 5;
@@ -90,8 +90,14 @@ pub struct EarlyStop {
     pub min_delta: f64,
 }
 
-/// Resolves `[eval]`.
-pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: &mut Notes<'_>) -> Eval {
+/// Resolves `[eval]`; `usual` is the default metric.
+pub fn resolve(
+    written: Written,
+    data: &Data,
+    rollout: Option<&Rollout>,
+    usual: Option<&'static str>,
+    notes: &mut Notes<'_>,
+) -> Eval {
     let every = written.every();
     let tokens = written.tokens();
     let nothing_held_out = !data.source().holds_out();
@@ -103,18 +109,21 @@ pub fn resolve(written: Written, data: &Data, rollout: Option<&Rollout>, notes: 
     }
     if nothing_held_out {
         notes.unused("eval.generate", &written.generate, "data.held_out = 0 leaves nothing to evaluate on");
-    } else if !data.source().has_rows(RowKind::PromptCompletion) {
+    } else if !data.source().has_rows(RowKind::PromptCompletion) && !notes.reported("data.source") {
         notes.unused("eval.generate", &written.generate, "running text has no completions to compare with");
     }
     if every == 0 && written.early_stop.is_some() && !notes.reported("eval.every") {
         notes.refuse("eval.early_stop", "unused without eval.every; for example every = 50");
     }
-    let usual = usual_metric(rollout, written.generate);
     if usual.is_none() && written.early_stop.as_ref().is_some_and(|stop| stop.metric.is_none()) {
-        notes.missing(
-            "eval.early_stop.metric",
-            "rollouts have no held-out loss; eval.generate = 200 measures \"max:eval/reward\"",
-        );
+        let why = match written.generate {
+            None => "rollouts have no held-out loss; with [[reward]], eval.generate = 200 measures \"max:eval/reward\"",
+            Some(_) => {
+                "rollouts have no held-out loss, and without [[reward]] there is no eval/reward; if the rows have answers, \
+                 \"max:eval/exact_match\" is measured"
+            }
+        };
+        notes.missing("eval.early_stop.metric", why);
     }
     let early_stop = written.early_stop.map(|stop| EarlyStop {
         metric: rule(stop.metric.as_deref().or(usual), "eval.early_stop.metric", notes),

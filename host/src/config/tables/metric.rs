@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::roles::rollout::Rollout;
 use crate::keys::notes::Notes;
 
 /// A metric, and whether larger or smaller is better; written `min:eval/loss`.
@@ -57,12 +56,12 @@ impl From<MetricRule> for String {
 }
 
 /// Returns the default metric: the held-out loss; with rollouts, which have none, the reward of held-out answers if
-/// `eval.generate` is set, else `None`.
-pub fn usual_metric(rollout: Option<&Rollout>, generate: Option<u64>) -> Option<&'static str> {
-    match (rollout, generate) {
-        (None, _) => Some("eval/loss"),
-        (Some(_), Some(_)) => Some("max:eval/reward"),
-        (Some(_), None) => None,
+/// `eval.generate` is set and there are rewards, else `None`.
+pub fn usual_metric(has_rollouts: bool, generate: Option<u64>, has_rewards: bool) -> Option<&'static str> {
+    match (has_rollouts, generate) {
+        (false, _) => Some("eval/loss"),
+        (true, Some(_)) if has_rewards => Some("max:eval/reward"),
+        (true, _) => None,
     }
 }
 
@@ -73,4 +72,20 @@ pub fn rule(written: Option<&str>, key: &str, notes: &mut Notes<'_>) -> MetricRu
         notes.refuse(key, message);
         MetricRule { metric: String::new(), larger_is_better: false }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a default that no evaluation reports: then a run is refused for a key that its author did not write.
+    #[test]
+    fn the_default_is_a_metric_that_is_reported() {
+        let with_rewards = |generate| usual_metric(true, generate, true);
+        assert_eq!((with_rewards(Some(8)), with_rewards(None)), (Some("max:eval/reward"), None));
+        assert_eq!((usual_metric(true, Some(8), false), usual_metric(true, None, false)), (None, None));
+        for (generate, has_rewards) in [(None, false), (None, true), (Some(8), false), (Some(8), true)] {
+            assert_eq!(usual_metric(false, generate, has_rewards), Some("eval/loss"));
+        }
+    }
 }
