@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::adapter::config::{AdapterConfig, is_adapter};
+use super::adapter::config::{AdapterConfig, check_base, is_adapter};
 use super::loaded::Model;
 use super::shape::config::{ModelConfig, Outputs};
 use crate::device::Device;
@@ -92,6 +92,7 @@ impl Bases {
             return Model::load(device, folder, outputs, false);
         }
         let base = AdapterConfig::read(folder)?.base.folder(folder)?;
+        check_base(folder, &base)?;
         let mut model = self.load(device, &base)?.adapted_from(folder, outputs)?;
         // Saved elsewhere, a relative path would name another folder, and a name of the hub another revision.
         model.name_base(&base);

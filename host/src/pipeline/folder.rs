@@ -21,7 +21,6 @@ use crate::{
         checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest},
         disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably},
         folder::{Existing, PIPELINE_FILE, is_empty, is_replaceable},
-        receipt::ModelSource,
     },
     setup::named::model_folder,
     train::run::{
@@ -286,7 +285,7 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
         for input in &stage.inputs {
             let from = input.which.path(&pipeline.stage_folder(input.stage));
             // A stage that is being rerun has no checkpoint yet; the note appears once it has one.
-            let (Ok(folder), Some(then)) = (model_folder(&from), model_of(&receipt, &input.key)) else { continue };
+            let (Ok(folder), Some(then)) = (model_folder(&from), receipt.model_of(&input.key)) else { continue };
             if then.sha256 != model_source(Some(&folder))?.sha256 {
                 let (name, source) = (&stage.name, &pipeline.stages()[input.stage].name);
                 let line = format!(
@@ -299,20 +298,6 @@ pub fn outdated(pipeline: &Pipeline) -> Result<Vec<String>> {
         }
     }
     Ok(found)
-}
-
-/// The model that a run used for this key, according to its receipt.
-fn model_of<'a>(receipt: &'a Receipt, key: &str) -> Option<&'a ModelSource> {
-    let mut words = key.split('.');
-    match words.next()? {
-        "model" if words.clone().next() == Some("adapter") => receipt.roles.get("adapter"),
-        "model" => Some(&receipt.model),
-        "reward" => {
-            let index: usize = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            receipt.roles.get(&format!("reward.{index}"))
-        }
-        role => receipt.roles.get(role),
-    }
 }
 
 fn move_aside(pipeline: &Pipeline, index: usize) -> Result<PathBuf> {

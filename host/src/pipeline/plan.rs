@@ -25,7 +25,7 @@ use crate::{
     setup::{
         Setup,
         loading::Plugins,
-        named::{AdapterStart, NamedModel, PendingModels},
+        named::{AdapterStart, NamedModel, PendingAdapter, PendingModels},
     },
     train::{
         auxiliary::AuxiliaryObjective,
@@ -58,7 +58,7 @@ pub fn read(pipeline: &Pipeline, folders: &[PathBuf], pinning: Pinning) -> Resul
             let (name, checkpoint) = (&pipeline.stages()[input.stage].name, &loaded[input.stage].experiment.checkpoint);
             let why = match input.which {
                 Which::Best if checkpoint.best.is_none() => {
-                    "keeps no best checkpoint; set eval.every in that stage, or leave /best out"
+                    "keeps no best checkpoint; set eval.every in that stage (and checkpoint.best, if it has no default), or leave /best out"
                 }
                 Which::Merged if !checkpoint.merged => {
                     "merges no adapter; set checkpoint.merged = true in that stage, or leave /merged out"
@@ -208,10 +208,14 @@ fn produced_model(setup: Setup, objectives: Option<&Objectives>) -> Result<Arc<N
     if let Some(objectives) = objectives {
         config.outputs = policy_outputs(&setup, objectives);
         // The model's score statistics are measured when it is evaluated; until then any values will do.
-        config.scores = config.outputs.scalar.then_some((0.0, 1.0));
+        if config.outputs.scalar && setup.experiment().data.source().holds_out() {
+            config.scores = Some((0.0, 1.0));
+        }
         describe(&mut config, &setup, objectives);
     }
-    let adapter = setup.adapter.as_ref().map(|start| start.settings(&setup.config)).transpose()?;
+    let settings = setup.adapter.as_ref().map(|start| start.settings(&setup.config)).transpose()?;
+    let adapter =
+        settings.map(|settings| PendingAdapter::of(&setup.experiment().model, setup.model_folder.as_deref(), settings));
     Ok(Arc::new(NamedModel { folder: None, tokenizer: setup.tokenizer, config, adapter }))
 }
 

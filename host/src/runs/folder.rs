@@ -17,7 +17,8 @@ const LOCK: &str = ".lock";
 pub const PLUGINS_LOCK: &str = "plugins.lock";
 /// How long to wait for a lock: one of a process that is just being killed is released in a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
-const CHECKPOINTS: &str = "checkpoints";
+/// The folder of checkpoints in that of a run.
+pub const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run besides its checkpoints.
 const FILES: [&str; 6] =
     ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];

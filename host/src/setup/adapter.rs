@@ -14,7 +14,7 @@ use crate::{
     error::{Result, refusal_text},
     model::{
         Model, ModelConfig, Outputs,
-        adapter::config::{AdapterConfig, base_of, is_adapter},
+        adapter::config::{AdapterConfig, base_of, check_base, is_adapter},
     },
 };
 
@@ -53,7 +53,10 @@ impl Setup {
         outputs: Outputs,
     ) -> Result<Model> {
         let base = self.frozen_weights(device)?;
-        let from = |folder: &Path| base.adapted_from(folder, outputs);
+        let from = |folder: &Path| {
+            self.model_folder.as_deref().map(|base| check_base(folder, base)).transpose()?;
+            base.adapted_from(folder, outputs)
+        };
         let mut model = match (checkpoint, start) {
             (Some(folder), _) => from(folder)?,
             (None, AdapterStart::Folder(folder)) => {
@@ -112,6 +115,7 @@ impl Setup {
                 Some(named.or_else(|_| config.base.folder(folder))?)
             }
         };
+        place.as_deref().map(|base| check_base(folder, base)).transpose()?;
         let base = match &place {
             Some(place) if ![SELF, POLICY].contains(&from) => self.bases.load(device, place)?,
             _ => self.frozen_weights(device)?,

@@ -72,7 +72,12 @@ impl Plugins {
     /// A lock that cannot be read; a plugin whose manifest cannot be read.
     pub fn load(draft: &mut Draft, folders: &[PathBuf], pinning: Pinning) -> Result<Plugins> {
         let registry = Registry::discover(folders);
-        let mut lock = Lock::open(&draft.runs_dir(), pinning)?;
+        let runs_dir = draft.runs_dir();
+        if let Some(file) = runs_dir.ancestors().find(|place| place.exists()).filter(|place| !place.is_dir()) {
+            let what = format!("runs_dir: {} is a file, and the folder of runs is expected there", file.display());
+            return Err(Error::request(what).with_hint("set runs_dir to a folder; it is created if it does not exist"));
+        }
+        let mut lock = Lock::open(&runs_dir, pinning)?;
         let (mut backend, mut objectives, mut rewards, mut plugins) = (None, Vec::new(), Vec::new(), Vec::new());
         let mut failed = Vec::new();
         for wanted in draft.plugins().to_vec() {

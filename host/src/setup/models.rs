@@ -137,7 +137,9 @@ impl Setup {
                 let fresh =
                     Model::init(device, ModelConfig { outputs, ..named.config.clone() }, self.experiment().seed)?;
                 match (&named.adapter, key == CRITIC_KEY) {
-                    (Some(settings), true) => fresh.adapted(outputs, settings.clone(), self.experiment().seed)?,
+                    (Some(adapter), true) => {
+                        fresh.adapted(outputs, adapter.settings.clone(), self.experiment().seed)?
+                    }
                     _ => fresh,
                 }
             }

@@ -43,7 +43,8 @@ impl Setup {
     pub fn objectives_or_mistakes(&self, mistakes: &mut Mistakes) -> Result<Option<Objectives>> {
         let wanted = &self.experiment().objective;
         let several = wanted.len() > 1;
-        let kind = self.data_kind();
+        // A source that is misspelt is the mistake, not the kind of its data.
+        let kind = mistakes.are_free(&["data.source"]).then(|| self.data_kind());
         let (mut all, mut complete) = (Vec::with_capacity(wanted.len()), true);
         for (index, ((library, manifest), own)) in self.objectives.iter().zip(wanted).enumerate() {
             if self.has_own_text(index, manifest) {
@@ -57,7 +58,14 @@ impl Setup {
             };
             let instance = breadcrumb::within(&own.plugin, "create", || library.objective(&own.options));
             let active = instance.map_err(Error::from).and_then(|instance| {
-                Active::new(&own.plugin, own.weight, prefix, manifest.clone(), Box::new(instance), &kind)
+                Active::new(
+                    &own.plugin,
+                    own.weight,
+                    prefix,
+                    manifest.clone(),
+                    Box::new(instance),
+                    kind.as_deref().unwrap_or(manifest.data.as_str()),
+                )
             });
             let key = match &active {
                 Ok(_) => String::new(),

@@ -22,7 +22,26 @@ fn adapted(objective: &str) -> Lab {
     lab
 }
 
+const BASE_FOLDER: &str = "runs/base/checkpoints/step-00000002";
 const BASE: &str = "runs/base/checkpoints/step-00000002/model.safetensors";
+
+/// Copies the files of a model's folder into a new folder.
+fn copied(lab: &Lab, from: &str, to: &str) {
+    fs::create_dir(lab.at(to)).expect("made");
+    for entry in fs::read_dir(lab.at(from)).expect("listed").flatten().filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), lab.at(to).join(entry.file_name())).expect("copied");
+    }
+}
+
+/// Changes the last number of a file of weights; returns the bytes that it had.
+fn changed(lab: &Lab, weights: &str) -> Vec<u8> {
+    let own = fs::read(lab.at(weights)).expect("weights");
+    let mut changed = own.clone();
+    // The last byte of a number, with the sign and the exponent.
+    *changed.last_mut().expect("bytes") ^= 0x80;
+    fs::write(lab.at(weights), &changed).expect("written");
+    own
+}
 
 /// Catches a reference that is guessed, weights of the base that a run changes or saves again, and an adapter that a command opens
 /// without its base.
@@ -243,24 +262,17 @@ fn moved_runs_of_adapters_are_resumed() {
 #[test]
 fn a_resumed_run_refuses_other_weights_under_a_role() {
     let lab = adapted(REWARD);
-    let folder = |path: &str| lab.at(path).parent().map(|parent| parent.to_owned()).expect("a folder");
-    fs::create_dir(lab.at("other")).expect("made");
-    for entry in fs::read_dir(folder(BASE)).expect("listed").flatten().filter(|entry| entry.path().is_file()) {
-        fs::copy(entry.path(), lab.at("other").join(entry.file_name())).expect("copied");
-    }
+    copied(&lab, BASE_FOLDER, "other");
     lab.run(&["model.from=other"]).succeeds();
     fs::rename(lab.at("runs/tiny"), lab.at("runs/rm")).expect("renamed");
     let reward = PPO.replace("plugin = \"length\"\nunit = \"characters\"\ntarget = 4", "model = \"runs/rm\"");
     let critic = "[critic]\nfrom = \"runs/rm\"\n[reference]\nadapter = \"off\"\n";
     lab.write("tiny.toml", format!("{ADAPTED}{LORA}{ROWS}{SHARED}{reward}{critic}"));
     lab.run(&["train.steps=4", "checkpoint.every=2"]).succeeds();
-    for (weights, role) in [(BASE, "model"), ("other/model.safetensors", "critic")] {
-        let own = fs::read(lab.at(weights)).expect("weights");
-        let mut changed = own.clone();
-        // The last byte of a number, with the sign and the exponent.
-        *changed.last_mut().expect("bytes") ^= 0x80;
-        fs::write(lab.at(weights), &changed).expect("written");
-        lab.resume(&["train.steps=6", "checkpoint.every=2"]).refuses(2, &[role, "base_sha256"]);
+    for (weights, place) in [(BASE, BASE_FOLDER), ("other/model.safetensors", "/critic")] {
+        let own = changed(&lab, weights);
+        let refused = [place, "are not those that the adapter", "was trained on"];
+        lab.resume(&["train.steps=6", "checkpoint.every=2"]).refuses(2, &refused);
         fs::write(lab.at(weights), &own).expect("written");
     }
     lab.resume(&["train.steps=6", "checkpoint.every=2"]).succeeds();
@@ -287,7 +299,7 @@ fn an_adapter_without_its_base_is_put_over_model_from() {
         assert!(answer.err.contains(part), "{answer:#?}");
     }
     lab.ask(&["generate", "peft", "--prompt", "3? "])
-        .refuses(2, &["base_model_name_or_path", "/nowhere/base", "set it to"]);
+        .refuses(2, &["base_model_name_or_path", "/nowhere/base", "set `base_model_name_or_path` to"]);
     let stage = "[[stage]]\nname = \"a\"\ntrain.steps = 2\n[[stage]]\nname = \"b\"\nmodel.adapter = \"stage:a\"\ntrain.steps = 2\n";
     let text = fs::read_to_string(lab.at("more.toml"))
         .expect("read")
@@ -296,6 +308,72 @@ fn an_adapter_without_its_base_is_put_over_model_from() {
     lab.write("pipe.toml", format!("{text}{}", stage.replacen("train", "model.adapter = \"peft\"\ntrain", 1)));
     lab.ask(&["check", "pipe.toml"]).succeeds();
     lab.ask(&["run", "pipe.toml"]).succeeds();
+}
+
+/// Catches an adapter over weights that replaced those that it was trained on in the same folder, and one whose copy forgets them.
+#[test]
+fn an_adapter_is_refused_over_weights_that_replaced_its_base() {
+    let lab = adapted(DPO);
+    copied(&lab, BASE_FOLDER, "other");
+    fs::remove_file(lab.at("other/manifest.json")).expect("removed");
+    lab.run(&["model.from=other", "reference.adapter=off", "train.steps=2"]).succeeds();
+    copied(&lab, "runs/tiny/checkpoints/step-00000002", "copy");
+    fs::remove_file(lab.at("copy/manifest.json")).expect("removed");
+    let more = format!("{}adapter = \"runs/tiny\"\n", ADAPTED.replace("runs/base", "other"));
+    lab.write("more.toml", format!("{more}{ROWS}{SHARED}{DPO}[reference]\nadapter = \"start\"\n"));
+    let own = changed(&lab, "other/model.safetensors");
+    let commands: [&[&str]; 4] = [
+        &["generate", "runs/tiny", "--prompt", "3? ", "--max-tokens", "2"],
+        &["generate", "copy", "--prompt", "3? ", "--max-tokens", "2"],
+        &["convert", "runs/tiny", "merged", "--merge-lora"],
+        &["run", "more.toml", "--set", "train.steps=2"],
+    ];
+    for command in commands {
+        lab.ask(command).refuses(2, &["other", "are not those that the adapter", "was trained on", "restore them"]);
+    }
+    fs::write(lab.at("other/model.safetensors"), own).expect("written");
+    commands.iter().for_each(|command| _ = lab.ask(command).succeeds());
+}
+
+/// Catches a moved base whose remedy makes the checkpoint unusable, and a run that cannot be resumed with the same bytes at another path.
+#[test]
+fn a_moved_base_is_named_by_its_new_path() {
+    let lab = adapted(DPO);
+    copied(&lab, BASE_FOLDER, "other");
+    fs::remove_file(lab.at("other/manifest.json")).expect("removed");
+    lab.run(&["model.from=other", "reference.adapter=off", "train.steps=2"]).succeeds();
+    fs::rename(lab.at("other"), lab.at("moved")).expect("renamed");
+    let generate = |model: &str| lab.ask(&["generate", model, "--prompt", "3? ", "--max-tokens", "2"]);
+    generate("runs/tiny").refuses(2, &["base_model_name_or_path", "move or link", "without manifest.json"]);
+    copied(&lab, "runs/tiny/checkpoints/step-00000002", "copy");
+    fs::remove_file(lab.at("copy/manifest.json")).expect("removed");
+    let config = fs::read_to_string(lab.at("copy/adapter_config.json")).expect("read");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["base_model_name_or_path"] = "../moved".into();
+    lab.write("copy/adapter_config.json", config.to_string());
+    generate("copy").succeeds();
+    let answer = lab.resume(&["model.from=moved", "reference.adapter=off", "train.steps=4"]);
+    answer.succeeds();
+    assert!(answer.err.contains("note: changed on resuming: model.from: \"other\" is now \"moved\""), "{answer:#?}");
+    generate("runs/tiny").succeeds();
+    _ = changed(&lab, "moved/model.safetensors");
+    copied(&lab, "moved", "again");
+    let refused = ["the experiment differs", "model.from = \"again\""];
+    lab.resume(&["model.from=again", "reference.adapter=off", "train.steps=6"]).refuses(2, &refused);
+}
+
+/// Catches a check that passes for a stage whose adapter belongs to other weights than those of its model.from.
+#[test]
+fn a_stage_puts_an_adapter_over_its_own_base() {
+    let lab = adapted(DPO);
+    let stages = "[[stage]]\nname = \"a\"\nmodel.lora.rank = 2\nreference.adapter = \"off\"\ntrain.steps = 2\n\
+                  checkpoint.merged = true\n[[stage]]\nname = \"b\"\nmodel.from = \"stage:a/merged\"\n\
+                  model.adapter = \"stage:a\"\nreference.adapter = \"off\"\ntrain.steps = 2\n";
+    lab.write("pipe.toml", format!("{ADAPTED}{ROWS}{SHARED}{}{stages}", DPO.replace("steps = 20\n", "")));
+    for command in ["check", "run"] {
+        lab.ask(&[command, "pipe.toml"]).refuses(2, &["model.adapter", "is trained on runs/base", "name its own base"]);
+    }
+    assert!(!lab.at("runs/pipe/a").exists());
 }
 
 /// Catches settings that are dropped in silence.

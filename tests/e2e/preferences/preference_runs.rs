@@ -258,6 +258,26 @@ fn gotcha_33_rewards_are_weighted_normalised_and_reported() {
     assert!(nothing.train("objective/scores").iter().all(|score| score.abs() < 1e-290));
 }
 
+/// Catches a check that passes although the reward model of an earlier stage will have no scores to normalise by: the later stage would
+/// be refused after the first one has trained.
+#[test]
+fn a_stage_that_holds_nothing_out_measures_no_scores() {
+    let lab = lab(PPO);
+    let check = |held_out: &str| {
+        let first = format!(
+            "[[stage]]\nname = \"rm\"\ndata.held_out = {held_out}\nobjective.plugin = \"reward\"\n\
+             train = {{ steps = 2, batch = {{ pairs = 8 }}, optimizer = {{ lr = 3e-3 }} }}\n"
+        );
+        let second = "[[stage]]\nname = \"ppo\"\nobjective.plugin = \"ppo\"\nreward = [{ model = \"stage:rm\", normalise = true }]\n\
+                      rollout = { prompts = 8, max_new_tokens = 8 }\n\
+                      train = { steps = 2, batch = { prompts = 4 }, optimizer = { lr = 3e-3 } }\n";
+        lab.write("pipe.toml", format!("{SMALL}{ROWS}{first}{second}"));
+        lab.ask(&["check", "pipe.toml"])
+    };
+    check("0").refuses(2, &["stage \"ppo\"", "no recorded mean and deviation of scores"]);
+    check("0.2").succeeds();
+}
+
 /// From pre-training to a tuned policy in one file.
 const PIPELINE: &str = r#"
 seed = 7

@@ -105,6 +105,13 @@ pub fn other_weights(folder: &Path) -> Option<(String, String)> {
     Some((format!("its weights are in another format ({name})"), "convert them to model.safetensors".into()))
 }
 
+/// If `folder` holds an adapter's weights in PyTorch's format instead of the file `expected`: what they are, and how to convert them.
+pub fn other_adapter_weights(folder: &Path, expected: &str) -> Option<(String, String)> {
+    let name = names(folder).into_iter().find(|name| name.starts_with("adapter_model.") && is_pickle(name))?;
+    let remedy = convert_pickle(&folder.join(&name), &folder.join(expected));
+    Some((format!("its weights are in PyTorch's format ({name}): {PICKLE}"), remedy))
+}
+
 /// Why PyTorch's files are not read.
 const PICKLE: &str = "a pickle, which runs code when it is read";
 

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::model::adapter::base::Base;
 use crate::model::adapter::{Adapter, Factors, Settings};
 use crate::model::compute::projection::{Branches, Outer, Projection};
+use crate::model::files::hash::SeenWeights;
 use crate::model::loaded::{Layer, Model};
 use crate::model::params::{LinearRef, Table};
 use crate::model::shape::config::Outputs;
@@ -90,6 +91,8 @@ impl Model {
     pub fn name_base(&mut self, base: &Path) {
         if let Some(adapter) = &mut self.adapter {
             adapter.base = Base::of(base);
+            // Not at the next save: the files may be others by then.
+            adapter.base_weights = SeenWeights::of(base).ok();
             adapter.base_folder = Some(base.to_owned());
         }
     }

@@ -2,10 +2,64 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::data::hub::id::{Id, Kind};
-use crate::data::{gguf, hub};
+use crate::data::{Inputs, gguf, hub};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::model::files::hash::weights_sha256;
 use crate::model::files::weights::ADAPTER_CONFIG;
+use crate::model::shape::config::CONFIG_FILE;
+use crate::model::shape::keys::read_text;
+use crate::runs::checkpoint::{find, manifest::MANIFEST};
+use crate::runs::folder::CHECKPOINTS;
+
+/// File name of the config of an adapted model. It is not `config.json`, because transformers searches whole weights beside that.
+pub const ADAPTED_CONFIG: &str = "telos_config.json";
+/// Its key with the sha256 of the frozen weights. It is not in `adapter_config.json`: older versions of PEFT refuse keys that they do
+/// not know.
+pub const BASE_SHA256: &str = "telos_base_sha256";
+
+/// Returns the sha256 of the weights that the adapter in `folder` was trained over; `None` if its files do not record it, as those that
+/// PEFT writes.
+///
+/// # Errors
+/// A request error for a file that cannot be read, or another type of the key.
+fn recorded_base(folder: &Path) -> Result<Option<String>> {
+    let mut inputs = Inputs::of(folder)?;
+    if !inputs.has(ADAPTED_CONFIG) {
+        return Ok(None);
+    }
+    let fail = |what: &str| Error::request(format!("{}: {what}", folder.join(ADAPTED_CONFIG).display()));
+    let config: Value = serde_json::from_str(&read_text(&mut inputs, ADAPTED_CONFIG)?)
+        .map_err(|cause| fail("not valid JSON").with_cause(cause))?;
+    match config.get(BASE_SHA256) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(sha256)) => Ok(Some(sha256.clone())),
+        Some(other) => Err(fail(&format!("`{BASE_SHA256}` is {other}, expected text"))),
+    }
+}
+
+/// Checks that the weights in `base` are those that the adapter in `folder` was trained over. Returns whether this is known.
+///
+/// # Errors
+/// A request error for other weights, or weights that cannot be read.
+pub fn check_base(folder: &Path, base: &Path) -> Result<bool> {
+    let Some(recorded) = recorded_base(folder)? else { return Ok(false) };
+    if weights_sha256(base)? == recorded {
+        return Ok(true);
+    }
+    let what =
+        format!("the weights in {} are not those that the adapter {} was trained on", base.display(), folder.display());
+    Err(Error::request(what).with_hint(format!(
+        "restore them; to use the adapter over other weights, copy its folder without {MANIFEST}, and remove `{BASE_SHA256}` from \
+         {ADAPTED_CONFIG} in the copy"
+    )))
+}
+
+/// The key of `adapter_config.json` with the place of the frozen weights.
+pub(super) const BASE_NAME: &str = "base_model_name_or_path";
 
 /// The place of an adapter's frozen weights.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,17 +98,18 @@ impl Base {
     /// # Errors
     /// A request error if it does not exist.
     pub fn folder(&self, adapter: &Path) -> Result<PathBuf> {
-        if let Some(base) = self.local(adapter) {
-            return Ok(base);
-        }
         let file = adapter.join(ADAPTER_CONFIG);
         let file = file.display();
+        if let Some(base) = self.local(adapter) {
+            let checkpoints = base.join(CHECKPOINTS);
+            let is_run = checkpoints.is_dir() && files::is_missing(&base.join(CONFIG_FILE));
+            return if is_run { Err(self.names_a_run(&checkpoints, &file.to_string())) } else { Ok(base) };
+        }
         let error = match self.name.as_str() {
-            "" => Error::request(format!("{file}: `base_model_name_or_path` names no base model")),
+            "" => Error::request(format!("{file}: `{BASE_NAME}` names no base model")),
             name => {
-                let there_is_none = format!(
-                    "{file}: `base_model_name_or_path` is \"{name}\", and there is no such folder or GGUF file"
-                );
+                let there_is_none =
+                    format!("{file}: `{BASE_NAME}` is \"{name}\", and there is no such folder or GGUF file");
                 match self.on_hub().map(|name| hub::model(&name)) {
                     Some(Ok(Some(found))) => return Ok(found),
                     Some(Err(cause)) => {
@@ -64,7 +119,24 @@ impl Base {
                 }
             }
         };
-        Err(error.with_hint("set it to the folder or GGUF file of the model that the adapter was trained on"))
+        let remedy = match find::is_verified(adapter) {
+            false => {
+                format!("set `{BASE_NAME}` to the folder or GGUF file of the model that the adapter was trained on")
+            }
+            true => format!(
+                "move or link that model back; or copy the folder {} without {MANIFEST}, set `{BASE_NAME}` in the copy to the model's \
+                 folder or GGUF file, and name the copy",
+                adapter.display()
+            ),
+        };
+        Err(error.with_hint(remedy))
+    }
+
+    fn names_a_run(&self, checkpoints: &Path, file: &str) -> Error {
+        let what = format!("{file}: `{BASE_NAME}` is \"{}\", which is a run and not a model", self.name);
+        let latest = find::latest(checkpoints).ok().flatten();
+        let example = latest.map_or_else(String::new, |found| format!(", such as {}", found.path.display()));
+        Error::request(what).with_hint(format!("name the checkpoint of it that the adapter was trained on{example}"))
     }
 
     /// Whether `path` is from the hub, with this name and this revision.
@@ -108,6 +180,36 @@ mod tests {
             assert!(report.contains("adapter_config.json: `base_model_name_or_path`"), "{report}");
         }
         assert_eq!(Base::of(&folder.path().join("base")).revision, None);
+        std::fs::create_dir_all(folder.path().join("run/checkpoints")).unwrap();
+        let report = base("run").folder(folder.path()).unwrap_err().report();
+        assert!(report.contains("is a run and not a model") && report.contains("name the checkpoint"), "{report}");
+    }
+
+    /// Catches weights that were replaced under an adapter, an adapter that is refused although nothing is recorded, and a remedy that
+    /// edits a file whose bytes are compared.
+    #[test]
+    fn the_weights_are_those_that_the_adapter_was_trained_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let [adapter, model] = ["peft", "base"].map(|name| folder.path().join(name));
+        [&adapter, &model].iter().for_each(|place| std::fs::create_dir(place).unwrap());
+        std::fs::write(model.join("model.safetensors"), "abc").unwrap();
+        assert!(!check_base(&adapter, &model).unwrap());
+        let record = |value: &str| {
+            std::fs::write(adapter.join(ADAPTED_CONFIG), format!("{{\"{BASE_SHA256}\": {value}}}")).unwrap();
+            check_base(&adapter, &model)
+        };
+        assert!(!record("null").unwrap());
+        assert!(record("5").unwrap_err().report().contains(BASE_SHA256));
+        assert!(record(&format!("{:?}", weights_sha256(&model).unwrap())).unwrap());
+        std::fs::write(model.join("new"), "abd").unwrap();
+        std::fs::rename(model.join("new"), model.join("model.safetensors")).unwrap();
+        let report = check_base(&adapter, &model).unwrap_err().report();
+        assert!(report.contains("are not those that the adapter"), "{report}");
+        let away = Base { name: "nowhere".to_owned(), revision: None };
+        let remedy = || away.folder(&adapter).unwrap_err().report();
+        assert!(remedy().contains("set `base_model_name_or_path`"), "{}", remedy());
+        std::fs::write(adapter.join(MANIFEST), r#"{"format": 1, "step": 2, "best": false, "files": []}"#).unwrap();
+        assert!(remedy().contains("without manifest.json"), "{}", remedy());
     }
 
     /// Catches a name of the hub that is taken as a path, and a path that is looked up there.

@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 
 use crate::data::Inputs;
 use crate::error::{Error, Result};
-use crate::model::adapter::base::Base;
+pub use crate::model::adapter::base::{ADAPTED_CONFIG, check_base};
+use crate::model::adapter::base::{BASE_NAME, Base};
 use crate::model::adapter::{ALL_LINEAR, Settings};
 pub use crate::model::files::weights::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};
 use crate::model::shape::config::{CONFIG_FILE, ModelConfig, Outputs};
 use crate::model::shape::keys::{Reader, read_text};
 
-/// File name of the config of an adapted model. It is not `config.json`, because transformers searches whole weights beside that.
-pub const ADAPTED_CONFIG: &str = "telos_config.json";
 /// PEFT's task of a language model.
 const LANGUAGE_MODEL: &str = "CAUSAL_LM";
 /// The module of a scalar head, in PEFT's list of modules that are saved whole.
@@ -137,20 +136,23 @@ fn read(file: &Reader<'_>) -> Result<AdapterConfig> {
     }
     let rank = file.get("r").and_then(Value::as_u64).filter(|rank| (1..=MOST_RANK).contains(rank));
     let rank = rank.ok_or_else(|| wrong(file, "r", "a rank from 1"))?;
-    let alpha = file.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
-    let alpha = alpha.ok_or_else(|| wrong(file, "lora_alpha", "a number"))?;
+    let alpha = file.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| *alpha > 0.0 && alpha.is_finite());
+    let alpha = alpha.ok_or_else(|| wrong(file, "lora_alpha", "a number above 0"))?;
     let given = |key: &str| file.get(key).is_some_and(|value| !is_off(value));
     let (targets, pattern) = targets(file)?;
     let notes = file
         .get("lora_dropout")
         .filter(|value| value.as_f64() != Some(0.0))
         .map(|value| format!("{}: `lora_dropout` = {value} has no effect: Telos trains without dropout", file.file));
-    let text = |key: &str| file.get(key).and_then(Value::as_str).map(str::to_owned);
-    let is_language_model = text("task_type").as_deref() == Some(LANGUAGE_MODEL);
+    let name_of = |key: &str| {
+        let name = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| wrong(file, key, "text, or null"));
+        file.get(key).map(name).transpose()
+    };
+    let is_language_model = name_of("task_type")?.as_deref() == Some(LANGUAGE_MODEL);
     Ok(AdapterConfig {
         settings: Settings { rank, alpha, targets, rslora: file.flag("use_rslora", false)? },
         partial: pattern || ["layers_to_transform", "exclude_modules", "layers_pattern"].into_iter().any(given),
-        base: Base { name: text("base_model_name_or_path").unwrap_or_default(), revision: text("revision") },
+        base: Base { name: name_of(BASE_NAME)?.unwrap_or_default(), revision: name_of("revision")? },
         outputs: saved_whole(file)?.then_some(if is_language_model { Outputs::BOTH } else { Outputs::SCALAR }),
         notes: notes.into_iter().collect(),
     })
@@ -159,7 +161,7 @@ fn read(file: &Reader<'_>) -> Result<AdapterConfig> {
 /// Refuses a key that changes the function and is not implemented.
 fn check(file: &Reader<'_>, key: &str, value: &Value) -> Result<()> {
     let known = match key {
-        "peft_type" | "r" | "lora_alpha" | "use_rslora" | "target_modules" | "base_model_name_or_path" => true,
+        "peft_type" | "r" | "lora_alpha" | "use_rslora" | "target_modules" | BASE_NAME => true,
         "modules_to_save" | "lora_dropout" => true,
         "bias" => value.is_null() || value.as_str() == Some("none"),
         "init_lora_weights" => {
@@ -232,7 +234,7 @@ pub(super) fn to_json(settings: &Settings, base: &Base, outputs: Outputs, transp
     json!({
         "alpha_pattern": {},
         "auto_mapping": null,
-        "base_model_name_or_path": base.name,
+        BASE_NAME: base.name,
         "bias": "none",
         "fan_in_fan_out": transposed,
         "inference_mode": true,
@@ -293,6 +295,11 @@ mod tests {
             ("r", json!(1u64 << 40)),
             ("r", json!("8")),
             ("lora_alpha", json!(null)),
+            ("lora_alpha", json!(0)),
+            ("lora_alpha", json!(-1)),
+            ("base_model_name_or_path", json!(5)),
+            ("revision", json!(5)),
+            ("task_type", json!(["CAUSAL_LM"])),
             ("target_modules", json!([])),
             ("target_modules", json!([3])),
             ("use_rslora", json!("yes")),

@@ -8,11 +8,13 @@ use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
 
 use crate::error::{Error, Result};
+use crate::model::adapter::base::BASE_SHA256;
 use crate::model::adapter::config::{ADAPTED_CONFIG, ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, to_json};
 use crate::model::adapter::{Adapter, PREFIX, Settings, Shape, module, target_names};
 use crate::model::files::refusal::refusal;
 use crate::model::files::save::{stored_tensor, write_text};
 use crate::model::files::tensor_file::{TensorFile, write_tensors};
+use crate::model::files::weights::adapter_weights;
 use crate::model::loaded::Model;
 use crate::model::params::{Layout, SCALAR_HEAD};
 use crate::model::shape::config::{ModelConfig, Outputs};
@@ -31,7 +33,7 @@ impl Model {
             let what = format!("{} is a reward model or critic: it has no language-model head", folder.display());
             return Err(Error::request(what).with_hint("name the language model that it was trained from"));
         }
-        let mut file = TensorFile::open(&folder.join(ADAPTER_WEIGHTS))?;
+        let mut file = TensorFile::open(&adapter_weights(folder)?)?;
         let stored = by_own_name(&file, self.layout(), &self.config);
         let settings = settings(config, &stored, self.layout())?;
         // Names and shapes are checked before anything is allocated.
@@ -91,7 +93,9 @@ impl Model {
         let text = serde_json::to_string_pretty(&json)
             .map_err(|cause| Error::run(format!("cannot write {ADAPTER_CONFIG}")).with_cause(cause))?;
         write_text(&folder.join(ADAPTER_CONFIG), text + "\n")?;
-        self.save_config(folder, ADAPTED_CONFIG, name)
+        // Weights that were replaced since they were loaded, and that nothing has read before, have no hash: the run continues.
+        let base = adapter.base_weights.as_ref().and_then(|seen| seen.sha256().ok());
+        self.save_config(folder, ADAPTED_CONFIG, name, base.map(|sha256| (BASE_SHA256, sha256)))
     }
 }
 
@@ -120,7 +124,7 @@ pub fn settings_of(folder: &Path, base: &ModelConfig) -> Result<Settings> {
         return Ok(config.settings);
     }
     let layout = Layout::new(base)?;
-    let file = TensorFile::open(&folder.join(ADAPTER_WEIGHTS))?;
+    let file = TensorFile::open(&adapter_weights(folder)?)?;
     settings(&config, &by_own_name(&file, &layout, base), &layout)
 }
 

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
+use crate::model::files::hash::SeenWeights;
 use crate::model::params::{Init, Layout, Parameter, Rows, SCALAR_HEAD, Table};
 
 /// What PEFT puts before the name of a module of the model that it wraps.
@@ -69,6 +70,8 @@ pub struct Adapter {
     pub(super) base: base::Base,
     /// Where it was loaded from, if that is known.
     pub(super) base_folder: Option<PathBuf>,
+    /// The files of its frozen weights when they were loaded.
+    pub(super) base_weights: Option<SeenWeights>,
     pub(super) table: Table,
     pub(super) factors: Vec<Factors>,
     scalar: Option<usize>,
@@ -201,8 +204,8 @@ impl Adapter {
         device.call(&plugin_api::backend::ops::Fill { x: params.view(), value: 0.0 })?;
         let mixed = device.compute() != device.accumulator();
         let shadow = mixed.then(|| device.buffer(device.compute(), table.flat_len())).transpose()?;
-        let (base, base_folder) = Default::default();
-        Ok(Adapter { settings, base, base_folder, table, factors, scalar, params, shadow })
+        let (base, base_folder, base_weights) = Default::default();
+        Ok(Adapter { settings, base, base_folder, base_weights, table, factors, scalar, params, shadow })
     }
 
     /// Its settings.

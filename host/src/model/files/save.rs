@@ -88,12 +88,18 @@ impl Model {
         }
         let dtype = storage.dtype.unwrap_or(master_type(self));
         self.write_weights(folder, dtype, storage.shard_size)?;
-        self.save_config(folder, CONFIG_FILE, python_name(dtype))
+        self.save_config(folder, CONFIG_FILE, python_name(dtype), None)
     }
 
-    /// Writes the config into `file`, with this dtype, and `generation_config.json`.
-    pub(in crate::model) fn save_config(&self, folder: &Path, file: &str, name: &str) -> Result<()> {
-        write_configs(self.config(), folder, file, name)
+    /// Writes the config into `file`, with this dtype and this further key, and `generation_config.json`.
+    pub(in crate::model) fn save_config(
+        &self,
+        folder: &Path,
+        file: &str,
+        name: &str,
+        further: Option<(&str, String)>,
+    ) -> Result<()> {
+        write_configs(self.config(), folder, file, name, further)
     }
 
     /// Writes the master weights into a checkpoint whose other weights are rounded, so that a run resumes with the same bits.
@@ -141,7 +147,7 @@ pub fn convert(from: &Path, to: &Path, storage: Storage) -> Result<()> {
         files.push(rounded_tensor(parameter, dtype, read))?;
     }
     files.finish()?;
-    write_configs(&config, to, CONFIG_FILE, python_name(dtype))
+    write_configs(&config, to, CONFIG_FILE, python_name(dtype), None)
 }
 
 /// The files of weights that are being written.
@@ -192,8 +198,18 @@ impl<'a> WeightFiles<'a> {
     }
 }
 
-fn write_configs(config: &ModelConfig, folder: &Path, file: &str, name: &str) -> Result<()> {
-    let text = serde_json::to_string_pretty(&config.to_json(name));
+fn write_configs(
+    config: &ModelConfig,
+    folder: &Path,
+    file: &str,
+    name: &str,
+    further: Option<(&str, String)>,
+) -> Result<()> {
+    let mut json = config.to_json(name);
+    if let Some((key, value)) = further {
+        json[key] = value.into();
+    }
+    let text = serde_json::to_string_pretty(&json);
     let text = text.map_err(|cause| Error::run(format!("cannot write {file}")).with_cause(cause))?;
     write_text(&folder.join(file), text + "\n")?;
     write_text(&folder.join(GENERATION_FILE), config.generation_json())

@@ -80,6 +80,29 @@ pub struct Safetensors {
     metadata: Metadata,
 }
 
+/// What to do about a file that was not downloaded.
+const AGAIN: &str = "download or copy the file again";
+
+/// How files of other kinds begin, in lower case.
+const OTHERS: [(&[u8], &str); 8] = [
+    (b"<!", "HTML, as the page of a website does"),
+    (b"<htm", "HTML, as the page of a website does"),
+    (b"<?xml", "XML, as the page of a website does"),
+    (b"{\"", "JSON"),
+    (b"{}", "JSON"),
+    (b"pk\x03\x04", "the bytes of a file of PyTorch"),
+    (b"\x80\x02", "the bytes of a file of PyTorch"),
+    (b"gguf", "the bytes of a GGUF file"),
+];
+
+/// Returns what a file is that begins with these bytes, if they are those of another format.
+fn other_content(begin: [u8; 8]) -> Option<&'static str> {
+    let lower = begin.trim_ascii_start().to_ascii_lowercase();
+    let known = OTHERS.iter().find(|(with, _)| lower.starts_with(with)).map(|(_, what)| *what);
+    let is_text = || begin.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    known.or_else(|| is_text().then_some("text"))
+}
+
 /// The largest header the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -93,15 +116,22 @@ impl Safetensors {
         let mut file = files::open(path).map_err(|cause| fail("cannot be opened").with_cause(cause))?;
         foreign::refuse_lfs_pointer(path)?;
         let length = file.metadata().map_err(|cause| fail("cannot be read").with_cause(cause))?.len();
-        let truncated = |cause| fail("is not a safetensors file, or is truncated").with_cause(cause);
+        if length < 8 {
+            let what = if length == 0 { "is empty".to_owned() } else { format!("has only {length} bytes") };
+            return Err(fail(&format!("{what}, so it is not a safetensors file")).with_hint(AGAIN));
+        }
         let mut size = [0_u8; 8];
-        file.read_exact(&mut size).map_err(truncated)?;
-        let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER || size > length.saturating_sub(8) {
-            return Err(fail(&format!("is not a safetensors file, or is truncated (a header of {size} bytes)")));
+        file.read_exact(&mut size).map_err(|cause| fail("cannot be read").with_cause(cause))?;
+        let (begin, size) = (size, u64::from_le_bytes(size));
+        if let Some(what) = other_content(begin).filter(|_| size > MAX_HEADER) {
+            return Err(fail(&format!("begins with {what}, so it is not a safetensors file")).with_hint(AGAIN));
+        }
+        if size > MAX_HEADER || size > length - 8 {
+            let what = format!("is not a safetensors file, or is truncated (a header of {size} bytes)");
+            return Err(fail(&what).with_hint(AGAIN));
         }
         let mut header = vec![0_u8; size as usize];
-        file.read_exact(&mut header).map_err(truncated)?;
+        file.read_exact(&mut header).map_err(|cause| fail("cannot be read").with_cause(cause))?;
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|cause| fail("has a header that is not valid").with_cause(cause))?;
         // The header may state any 64-bit size.
@@ -289,6 +319,31 @@ pub fn write_tensors(path: &Path, tensors: &[(String, TensorData<'_>)], mark: bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches a report in the words of a library for a file that was not downloaded.
+    #[test]
+    fn a_file_of_another_kind_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let pickle = b"\x80\x02\x8a\nl\xfc\x9cF\xf9".as_slice();
+        for (bytes, expected) in [
+            (b"".as_slice(), "is empty"),
+            (b"abc", "has only 3 bytes"),
+            (b"<!DOCTYPE html>", "begins with HTML"),
+            (b"\n <html><head>", "begins with HTML"),
+            (b"{\"error\": 1}", "begins with JSON"),
+            (b"Entry not found", "begins with text"),
+            (b"PK\x03\x04........", "a file of PyTorch"),
+            (pickle, "a file of PyTorch"),
+            (b"GGUF\x03\0\0\0\0\0", "a GGUF file"),
+            (b"\x40\0\0\0\0\0\0\0{}", "or is truncated (a header of 64 bytes)"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let report = Safetensors::open(&path).err().unwrap().report();
+            assert!(report.contains(expected) && report.contains("model.safetensors"), "{expected}: {report}");
+            assert!(report.contains("download or copy the file again") && !report.contains("buffer"), "{report}");
+        }
+    }
 
     /// Catches bytes that differ from the library's, pieces out of order or with a gap, and a tensor that is too short.
     #[test]

@@ -210,12 +210,31 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![file]);
     }
     if is_adapter(folder) {
-        return Ok(vec![folder.join(ADAPTER_WEIGHTS)]);
+        return Ok(vec![adapter_weights(folder)?]);
     }
     let shards = shards(folder)?;
     let names: BTreeSet<&str> =
         shards.as_ref().map_or([WEIGHTS_FILE].into(), |s| s.values().map(String::as_str).collect());
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Returns the file that contains an adapter's tensors.
+///
+/// # Errors
+/// A request error if it does not exist.
+pub fn adapter_weights(folder: &Path) -> Result<PathBuf> {
+    let file = folder.join(ADAPTER_WEIGHTS);
+    if !files::is_missing(&file) {
+        return Ok(file);
+    }
+    let (other, remedy) = match foreign::other_adapter_weights(folder, ADAPTER_WEIGHTS) {
+        Some((other, remedy)) => (format!("; {other}"), remedy),
+        None => {
+            (String::new(), "copy it from where the adapter was saved; PEFT's save_pretrained writes it".to_owned())
+        }
+    };
+    let message = format!("{}: the adapter has no {ADAPTER_WEIGHTS}{other}", folder.display());
+    Err(Error::request(message).with_hint(remedy))
 }
 
 /// Returns the map from tensor name to shard; `None` if one file contains all tensors.
@@ -276,4 +295,23 @@ fn read_index(folder: &Path, path: &Path) -> Result<BTreeMap<String, String>> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an adapter in PyTorch's format whose error is that of the system, and a whole model's command for it.
+    #[test]
+    fn an_adapter_in_another_format_is_named_with_the_command_that_converts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(ADAPTER_CONFIG), "{}").unwrap();
+        let report = || weight_files(folder.path()).unwrap_err().report();
+        assert!(report().contains("the adapter has no adapter_model.safetensors"), "{}", report());
+        std::fs::write(folder.path().join("adapter_model.bin"), "").unwrap();
+        let place = folder.path().join(ADAPTER_WEIGHTS).display().to_string();
+        for part in ["adapter_model.bin", "weights_only=True", "save_file(", &place] {
+            assert!(report().contains(part), "{part} in {}", report());
+        }
+    }
 }

@@ -71,10 +71,15 @@ pub fn verify_tokenizer(folder: &Path) -> Result<()> {
     verify_those(folder, |path| !path.ends_with(".safetensors"))
 }
 
-fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()> {
+/// Whether [`verify_named`] compares the files of `folder`, so that none of them can be edited.
+pub fn is_verified(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let is_checkpoint = parse_step(name.strip_prefix(REPLACED).unwrap_or(&name)).is_some();
-    if !is_checkpoint && !files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_telos(&bytes)) {
+    is_checkpoint || files::read(&folder.join(MANIFEST)).is_ok_and(|bytes| Manifest::is_telos(&bytes))
+}
+
+fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()> {
+    if !is_verified(folder) {
         return Ok(());
     }
     Manifest::verify_those(folder, is_included).map(|_| ()).map_err(|why| {
@@ -125,9 +130,11 @@ fn find(folder: &Path, pointer: &str) -> Result<Option<Checkpoint>> {
     if entries.is_empty() || (pointer == BEST && problems.is_empty()) {
         return Ok(None);
     }
-    Err(Error::run(format!("no checkpoint in {} is intact", shown(folder).display()))
+    Err(Error::request(format!("no checkpoint in {} is intact", shown(folder).display()))
         .with_details(problems)
-        .with_hint("start again under another name with --name"))
+        .with_hint(
+            "use another run or model; to train it again, start a run under another name: telos run FILE --name NAME",
+        ))
 }
 
 /// Whether `folder` needs no cleanup after a killed process, according to names and manifests: nothing is unfinished,

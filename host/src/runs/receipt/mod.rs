@@ -198,6 +198,21 @@ pub struct DataSource {
 }
 
 impl Receipt {
+    /// Returns the model that the run began with at this key of the experiment; `None` if the key names none.
+    pub fn model_of(&self, key: &str) -> Option<&ModelSource> {
+        let mut words = key.split('.');
+        match (words.next()?, words.next()) {
+            ("model", Some("adapter")) => self.roles.get("adapter"),
+            ("model", Some("from")) => Some(&self.model),
+            ("reward", index) => {
+                let index: usize = index.and_then(|word| word.parse().ok()).unwrap_or(0);
+                self.roles.get(&format!("reward.{index}")).filter(|_| key.ends_with("model"))
+            }
+            (role, Some("from")) => self.roles.get(role),
+            _ => None,
+        }
+    }
+
     /// Writes the file durably, by one rename.
     ///
     /// # Errors
@@ -216,7 +231,17 @@ impl Receipt {
     pub fn read(path: &Path) -> Result<Self> {
         let failed = || format!("cannot read the receipt {}", path.display());
         let text = files::read_to_string(path).map_err(|cause| Error::run(failed()).with_cause(cause))?;
-        serde_json::from_str(&text).map_err(|cause| Error::run(failed()).with_cause(cause))
+        let damaged = match text.trim().is_empty() {
+            true => Error::run(format!("the receipt {} is empty", path.display())),
+            false => match serde_json::from_str(&text) {
+                Ok(receipt) => return Ok(receipt),
+                Err(cause) => Error::run(format!("the receipt {} is damaged", path.display())).with_cause(cause),
+            },
+        };
+        Err(damaged.with_hint(
+            "restore the file from a copy; without one, delete it: the run can then be resumed, but whether its data, weights and \
+             programs are those that it began with is not checked",
+        ))
     }
 }
 

@@ -54,6 +54,35 @@ fn receipt() -> Receipt {
     }
 }
 
+/// Catches a damaged receipt without a way on, and the words of a library for an empty file.
+#[test]
+fn a_damaged_receipt_has_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("receipt.json");
+    for (text, expected) in [("", "is empty"), ("\n", "is empty"), ("{\"telos\"", "is damaged")] {
+        fs::write(&path, text).unwrap();
+        let report = Receipt::read(&path).unwrap_err().report();
+        assert!(report.contains(expected) && report.contains("delete it"), "{report}");
+    }
+}
+
+/// Catches a model that is looked up under another role than its key's.
+#[test]
+fn a_key_of_the_experiment_has_its_model() {
+    let mut receipt = receipt();
+    let named = |from: &str| ModelSource { from: Some(from.to_owned()), ..receipt.model.clone() };
+    let (model, adapter, reward) = (named("m"), named("a"), named("r"));
+    receipt.model = model;
+    receipt.roles.extend([("adapter".to_owned(), adapter), ("reward.1".to_owned(), reward)]);
+    let from = |key: &str| receipt.model_of(key).and_then(|model| model.from.as_deref());
+    assert_eq!(
+        (from("model.from"), from("model.adapter"), from("critic.from")),
+        (Some("m"), Some("a"), Some("runs/a"))
+    );
+    assert_eq!((from("reward.1.model"), from("reward.model"), from("reward.1.weight")), (Some("r"), None, None));
+    assert_eq!((from("model.layers"), from("teacher.from"), from("seed")), (None, None, None));
+}
+
 /// Catches a field that is written and not read, and a seed that goes through a float.
 #[test]
 fn a_receipt_reads_back_as_it_was_written() {

@@ -26,6 +26,7 @@ use crate::{
     model::{
         Model,
         adapter::config::{ADAPTER_CONFIG, base_of},
+        files::hash::file_sha256,
         shape::config::CONFIG_FILE,
     },
     objectives::{
@@ -35,7 +36,7 @@ use crate::{
         compose::rows_of,
         needs::Needs,
     },
-    runs::{Interrupt, Progress, breadcrumb, disk::sha256_file},
+    runs::{Interrupt, Progress, breadcrumb},
     setup::{Setup, named::AdapterStart},
     train::step::forward::logps,
 };
@@ -146,7 +147,7 @@ impl ReferencePass {
         let missing: usize = sides.iter().flat_map(Side::missing).map(|block| block.rows.len()).sum();
         if missing > 0 {
             progress.message(&format!(
-                "the reference scores {missing} of {} rows before the first step; {} are in the cache",
+                "the reference scores {missing} of {} rows before the first step, in whole blocks of neighbouring rows; {} are in the cache",
                 self.train.documents() + self.held_out.documents(),
                 rows - missing
             ));
@@ -343,8 +344,7 @@ fn starting_weights(setup: &Setup) -> Result<String> {
 /// Returns the hashes of a folder's weights and settings, or of the GGUF file that holds both.
 fn hash_of(folder: &Path) -> Result<String> {
     if let Some(file) = gguf::at(folder)? {
-        let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
-        return Ok(sha256_file(&file).map_err(failed)?.1);
+        return file_sha256(&file);
     }
     let failed = |e| Error::run(format!("cannot read {}", folder.display())).with_cause(e);
     let mut files: Vec<PathBuf> = fs::read_dir(folder).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
@@ -353,7 +353,7 @@ fn hash_of(folder: &Path) -> Result<String> {
     files.retain(|file| file.extension().is_some_and(|e| e == "safetensors") || settings(file));
     files.retain(|file| !file.ends_with(crate::optimizer::moments::OPTIMIZER));
     files.sort();
-    files.iter().map(|file| Ok(sha256_file(file).map_err(failed)?.1)).collect()
+    files.iter().map(|file| file_sha256(file)).collect()
 }
 
 /// Splits flat numbers by row and sequence.

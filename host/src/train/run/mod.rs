@@ -8,3 +8,7 @@ pub(crate) mod resume;
 mod row_hashes;
 pub mod state;
 pub mod summary;
+
+/// What to do instead of resuming a run.
+pub(in crate::train) const ANOTHER_RUN: &str = "start another run with --name; to begin with this run's weights, name this run in model.from, or in \
+                               model.adapter if it trains an adapter";

@@ -6,21 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
-
-use super::row_hashes::{FILE as ROWS, RowHashes};
+use super::{
+    ANOTHER_RUN,
+    row_hashes::{FILE as ROWS, RowHashes},
+};
 use crate::{
-    data::{Source, TrainingData, cache::hex, hub},
+    data::{Source, TrainingData, hub},
     device::open::{dtype, threads},
     error::{Error, Result},
     model::Model,
     model::adapter::config::{ADAPTER_CONFIG, base_of},
-    model::files::weights::weight_files,
+    model::files::hash::weights_sha256,
     plugins::Pinning,
-    runs::{
-        disk::sha256_file,
-        receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
-    },
+    runs::receipt::{BackendUse, Build, DataSource, ModelSource, RULES, Receipt, Replaced},
     setup::Setup,
     train::{learner::Learner, roles::reference_pass::reads_start},
 };
@@ -47,7 +45,7 @@ pub fn receipt(
                     epochs are counted or how evaluations are cut";
         return Err(Error::request(what)
             .with_details([format!("receipt.json has rules {}, this program has rules {RULES}", earlier.rules)])
-            .with_hint("finish the run with the version it began with, or start another run with --name (and model.from this one)"));
+            .with_hint(format!("finish the run with the version it began with, or {ANOTHER_RUN}")));
     }
     let mut receipt = current(setup, data, learner, earlier.as_ref())?;
     let (Some(earlier), mut notes) = (earlier, Vec::new()) else {
@@ -65,10 +63,14 @@ pub fn receipt(
     });
     if !others.is_empty() {
         let changed = "the run began with other data or weights, according to its receipt.json";
-        return Err(Error::request(changed).with_details([others, fixed].concat()).with_hint(
-            "restore them, or start another run with --name (and model.from this one); if rows of its files were fixed, and \
-             none was added, removed or moved, continue with --fixed-rows",
-        ));
+        let lines = [others, fixed].concat();
+        let of_rows = lines.iter().any(|line| line.starts_with("data[") || line.starts_with("rows."));
+        let rows =
+            "; if rows of its files were fixed, and none was added, removed or moved, continue with --fixed-rows";
+        let rows = if of_rows { rows } else { "" };
+        return Err(Error::request(changed)
+            .with_details(lines)
+            .with_hint(format!("restore them, or {ANOTHER_RUN}{rows}")));
     }
     if !fixed.is_empty() {
         notes.push(match (RowHashes::of(data), RowHashes::read(run)?) {
@@ -222,18 +224,12 @@ pub fn model_source(folder: Option<&Path>) -> Result<ModelSource> {
     let Some(folder) = folder else {
         return Ok(ModelSource { from: None, sha256: None, base_sha256: None, files: None });
     };
-    let mut lines = Vec::new();
-    for file in weight_files(folder)? {
-        let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
-        let name = file.file_name().unwrap_or_default().display();
-        let (_, hash) = sha256_file(&file).map_err(failed)?;
-        lines.push((format!("{hash}  {name}\n"), hash));
-    }
-    let hash = match &lines[..] {
-        [(_, only)] => only.clone(),
-        several => hex(&Sha256::digest(several.iter().map(|(line, _)| line.as_str()).collect::<String>())),
-    };
-    Ok(ModelSource { from: Some(hub::shown(folder)), sha256: Some(hash), base_sha256: None, files: None })
+    Ok(ModelSource {
+        from: Some(hub::shown(folder)),
+        sha256: Some(weights_sha256(folder)?),
+        base_sha256: None,
+        files: None,
+    })
 }
 
 #[cfg(test)]
@@ -241,23 +237,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    /// Catches sharded weights without a hash, a hash of only the first shard, and one that depends on the order of the folder.
-    #[test]
-    fn every_shard_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        let hash = || model_source(Some(folder.path())).unwrap().sha256.unwrap();
-        write("model.safetensors.index.json", r#"{"weight_map": {"b": "2.safetensors", "a": "1.safetensors"}}"#);
-        write("1.safetensors", "abc");
-        write("2.safetensors", "de");
-        // printf '%s' abc > 1.safetensors; printf '%s' de > 2.safetensors; sha256sum *.safetensors | sha256sum
-        assert_eq!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
-        write("2.safetensors", "df");
-        assert_ne!(hash(), "454c24c63aace23758313d508dbcd87bae41effbf651afb9d31910edcee0943f");
-        write("model.safetensors", "abc");
-        assert_eq!(hash(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
 
     /// Catches a teacher or reward that is an adapter and whose base was replaced, and the base that the run's own adapter names in its
     /// file, which the run does not read.

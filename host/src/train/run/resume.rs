@@ -7,7 +7,7 @@ use std::{
 
 use toml::Value;
 
-use super::state::TrainState;
+use super::{ANOTHER_RUN, state::TrainState};
 use crate::{
     config::{
         Experiment,
@@ -16,13 +16,17 @@ use crate::{
     },
     error::{Error, Result},
     files,
+    model::{adapter::config::base_of, files::hash::weights_sha256},
     optimizer::schedule::rate,
+    runs::receipt::{ModelSource, Receipt},
+    setup::named::model_folder,
 };
 
 /// A change that is not reported here: if it may change a result, the receipt records it.
 const SILENT: &str = "backend.threads";
 /// Keys whose values may be runs in the same runs folder.
-const MODELS: [&str; 6] = ["model.from", "reference.from", "teacher.from", "context.from", "critic.from", "reward"];
+const MODELS: [&str; 7] =
+    ["model.from", "model.adapter", "reference.from", "teacher.from", "context.from", "critic.from", "reward"];
 /// Keys that set a run's length.
 const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 
@@ -51,7 +55,7 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
             "{} is empty, so the experiment that the run began with is not known",
             path.display()
         ))
-        .with_hint("restore the file, or start another run with --name (and model.from this one)"));
+        .with_hint(format!("restore the file, or {ANOTHER_RUN}")));
     }
     if before == now {
         return Ok(Changed::default());
@@ -66,8 +70,20 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         let length = LENGTH.contains(&key) && old.contains_key(key) && new.contains_key(key);
         length || eval_may_change(key, &old, &new) || declared_free(key)
     };
-    if !keys.iter().all(|key| may_change(key)) {
-        let refused = keys.iter().copied().filter(|key| !may_change(key)).collect();
+    let receipt = Receipt::read(&folder.join("receipt.json")).ok();
+    let mut refused = BTreeSet::new();
+    for key in keys.iter().copied().filter(|key| !may_change(key)) {
+        let then = receipt.as_ref().and_then(|receipt| receipt.model_of(key));
+        let now = new.get(key).and_then(|value| value.strip_prefix('"')?.strip_suffix('"'));
+        let is_moved = match (then, now) {
+            (Some(then), Some(now)) if old.contains_key(key) => has_weights_of(Path::new(now), then)?,
+            _ => false,
+        };
+        if !is_moved {
+            refused.insert(key);
+        }
+    }
+    if !refused.is_empty() {
         return Err(refusal(folder, as_written(&refused, &old, &new)));
     }
     let shown = |value: Option<&String>| value.map_or("absent", String::as_str).to_owned();
@@ -77,6 +93,19 @@ pub fn changed(folder: &Path, now: &Experiment) -> Result<Changed> {
         as_written: as_written(&keys, &old, &new),
         length: keys.iter().any(|key| LENGTH.contains(&key.as_str())),
     })
+}
+
+/// Returns whether the model at `path` has the weights that a receipt records, and over the same base if it is an adapter: then it is
+/// the same model at another path. A path without a model has not.
+fn has_weights_of(path: &Path, then: &ModelSource) -> Result<bool> {
+    let Ok(folder) = model_folder(path) else { return Ok(false) };
+    if then.sha256.as_ref() != Some(&weights_sha256(&folder)?) {
+        return Ok(false);
+    }
+    match &then.base_sha256 {
+        Some(base) => Ok(*base == weights_sha256(&base_of(&folder)?)?),
+        None => Ok(true),
+    }
 }
 
 /// Returns whether the declaration of `key` or of a table that contains it allows it to change.
@@ -138,12 +167,11 @@ fn as_written(keys: &BTreeSet<&String>, old: &BTreeMap<String, String>, new: &BT
 fn refusal(folder: &Path, lines: Vec<String>) -> Error {
     Error::request(format!("the experiment differs from {0}/experiment.toml, with which run {0} began", folder.display()))
         .with_details(lines)
-        .with_hint(
-            "resume with the experiment as it was, or start another run with --name (and model.from this one, with \
-             empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every, checkpoint.keep, checkpoint.merged, checkpoint.dtype and checkpoint.shard_size, sample, backend.threads, runs_dir and name if the run was moved, and \
+        .with_hint(format!(
+            "resume with the experiment as it was, or {ANOTHER_RUN} (with empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
+             train.epochs, checkpoint.every, checkpoint.keep, checkpoint.merged, checkpoint.dtype and checkpoint.shard_size, sample, backend.threads, runs_dir and name if the run was moved, model.from and the paths of other models if the same weights are there, and \
              eval.every if there is no eval.early_stop",
-        )
+        ))
 }
 
 /// Sets the length of a run at `state` to `total`. Returns a note if this changes the learning rate.
@@ -162,8 +190,9 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
     }
     if state.stopped && total > done {
         let why = "eval.early_stop or an objective stopped it before its last step, so more steps have no effect";
-        return Err(Error::request(format!("{key}: the run ended after step {done} of {before}: {why}"))
-            .with_hint("start another run with --name and model.from this one"));
+        return Err(
+            Error::request(format!("{key}: the run ended after step {done} of {before}: {why}")).with_hint(ANOTHER_RUN)
+        );
     }
     state.total = total;
     state.ended &= done == total;
@@ -207,6 +236,33 @@ mod tests {
             assert!(hint.contains(key.path), "{} in {hint}", key.path);
         }
         assert!(hint.contains("eval.every if there is no eval.early_stop"), "{hint}");
+    }
+
+    /// Catches a model that was moved and refused, one that was replaced, and one whose base was.
+    #[test]
+    fn a_model_that_was_moved_has_the_weights_of_the_receipt() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        let weights = |place: &str| weights_sha256(&folder.path().join(place)).unwrap();
+        for (place, text) in [("base", "abc"), ("moved", "abc"), ("other", "abd")] {
+            write(&format!("{place}/config.json"), "{}");
+            write(&format!("{place}/model.safetensors"), text);
+        }
+        write("peft/adapter_model.safetensors", "e");
+        let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"], "base_model_name_or_path": "../base"}"#;
+        write("peft/adapter_config.json", config);
+        let has = |place: &str, sha256: String, base_sha256: Option<String>| {
+            let then = ModelSource { from: None, sha256: Some(sha256), base_sha256, files: None };
+            has_weights_of(&folder.path().join(place), &then).unwrap()
+        };
+        assert!(has("moved", weights("base"), None));
+        assert!(!has("other", weights("base"), None) && !has("nowhere", weights("base"), None));
+        assert!(has("peft", weights("peft"), Some(weights("moved"))));
+        assert!(!has("peft", weights("peft"), Some(weights("other"))));
     }
 
     /// Catches a runs folder that was moved and whose stages are treated as beginning from other models, a path that only

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::ANOTHER_RUN;
 use crate::{
     data::{Examples, TrainingData, cache::hex},
     error::{Error, Result},
@@ -107,7 +108,7 @@ fn hashes(examples: &dyn Examples) -> Vec<String> {
 fn fixed(side: &str, old: &[String], new: &[String]) -> Result<String> {
     let refused = |what: String| {
         Error::request(format!("{what}; --fixed-rows accepts only rows that were fixed in place"))
-            .with_hint("restore the order of the rows, or start another run with --name (and model.from this one)")
+            .with_hint(format!("restore the order of the rows, or {ANOTHER_RUN}"))
     };
     if old.len() != new.len() {
         return Err(refused(format!("there were {} {side} rows, and there are {} now", old.len(), new.len())));

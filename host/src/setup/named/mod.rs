@@ -1,11 +1,16 @@
 //! Models that an experiment names: their folders, tokenizers and shapes, and placeholders for models that an earlier stage of
 //! a pipeline will produce.
 
+mod pending;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+
+pub(in crate::setup) use pending::pending_model;
+pub use pending::{NamedModel, PendingAdapter, PendingModels};
 
 use crate::{
     config::{
@@ -15,49 +20,20 @@ use crate::{
     data::{DataError, Source, Tokenizer, foreign, gguf, hub},
     error::{Error, Result, refusal_text},
     files,
-    model::files::weights::weight_files,
+    model::files::hash::same_weights,
     model::{
         ModelConfig,
         adapter::{
             Settings,
-            config::{ADAPTER_CONFIG, AdapterConfig, base_of, is_adapter},
+            config::{ADAPTER_CONFIG, AdapterConfig, base_of, check_base, is_adapter},
             files::settings_of,
         },
     },
     runs::checkpoint::find::{self, Checkpoint, MERGED},
-    runs::disk::sha256_file,
 };
-
-/// A model that an experiment names.
-pub struct NamedModel {
-    /// Its folder; `None` if an earlier stage of a pipeline will produce it and has not run yet. Fresh weights are used in its
-    /// place.
-    pub folder: Option<PathBuf>,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Its shape.
-    pub config: ModelConfig,
-    /// Settings of its adapter, if it is one that does not exist yet.
-    pub adapter: Option<Settings>,
-}
 
 /// Models that have been read, by their names in the experiment.
 pub(crate) type Named = Mutex<BTreeMap<String, Arc<NamedModel>>>;
-
-/// Models that do not exist yet, by the folder of the run that will produce them.
-pub type PendingModels = BTreeMap<PathBuf, Arc<NamedModel>>;
-
-/// Returns the model in `from` if it does not exist yet.
-pub(super) fn pending_model(pending: &PendingModels, from: &str) -> Option<Arc<NamedModel>> {
-    let within = |folder: &PathBuf| Path::new(from).strip_prefix(folder).ok();
-    let (within, model) = pending.iter().find_map(|(folder, model)| Some((within(folder)?, model)))?;
-    // Only what follows the folder counts: a stage may be named so too.
-    if model.adapter.is_none() || !within.ends_with(MERGED) {
-        return Some(model.clone());
-    }
-    let (tokenizer, config) = (model.tokenizer.clone(), model.config.clone());
-    Some(Arc::new(NamedModel { folder: None, tokenizer, config, adapter: None }))
-}
 
 /// Checks that `loaded` was read from the same files as `checked`.
 ///
@@ -300,7 +276,7 @@ impl AdapterStart {
         config: &mut ModelConfig,
         pending: &PendingModels,
     ) -> Result<Option<AdapterStart>> {
-        let ModelSource::From { adapter, lora, .. } = &loaded.experiment.model else { return Ok(None) };
+        let ModelSource::From { from, adapter, lora, .. } = &loaded.experiment.model else { return Ok(None) };
         let Some(path) = adapter else { return Ok(lora.as_ref().map(|lora| AdapterStart::Fresh(lora.settings()))) };
         let refuse = |why: String| loaded.refuse("model.adapter", why);
         let none = || {
@@ -309,9 +285,15 @@ impl AdapterStart {
             ))
         };
         if let Some(model) = pending_model(pending, path) {
-            let settings = model.adapter.clone().ok_or_else(none)?;
+            let adapter = model.adapter.clone().ok_or_else(none)?;
+            if !adapter.is_over(from, base, pending).map_err(|e| refuse(refusal_text(&e)))? {
+                return Err(refuse(format!(
+                    "the adapter of {path} is trained on {}, and model.from is {from}: name its own base in model.from",
+                    adapter.base
+                )));
+            }
             *config = config.with_adapter(model.config.clone());
-            return Ok(Some(AdapterStart::Fresh(settings)));
+            return Ok(Some(AdapterStart::Fresh(adapter.settings)));
         }
         let folder = model_folder(Path::new(path)).map_err(|e| refuse(refusal_text(&e)))?;
         if !is_adapter(&folder) {
@@ -348,7 +330,12 @@ fn compared(
     refuse: &dyn Fn(String) -> Error,
 ) -> Result<Option<String>> {
     let (name, used) = (&adapter.base.name, hub::shown(base));
-    match adapter.base.local(folder) {
+    if check_base(folder, base).map_err(|e| refuse(refusal_text(&e)))? {
+        return Ok(None);
+    }
+    // Refuses a run in the place of a model.
+    let own = adapter.base.local(folder).map(|_| adapter.base.folder(folder)).transpose();
+    match own.map_err(|e| refuse(refusal_text(&e)))? {
         Some(own) if same_weights(&own, base)? => Ok(None),
         Some(own) => Err(refuse(format!(
             "{} was trained on {}, whose weights differ from those of model.from, {used}; name its own base in model.from",
@@ -373,46 +360,10 @@ fn compared(
     }
 }
 
-/// Whether two folders contain the same weights.
-fn same_weights(a: &Path, b: &Path) -> Result<bool> {
-    let canonical = |path: &Path| path.canonicalize().ok();
-    if canonical(a) == canonical(b) {
-        return Ok(true);
-    }
-    let hashes = |folder: &Path| -> Result<Vec<String>> {
-        let hash = |file: PathBuf| {
-            let failed = |e| Error::run(format!("cannot read {}", file.display())).with_cause(e);
-            Ok(sha256_file(&file).map_err(failed)?.1)
-        };
-        weight_files(folder)?.into_iter().map(hash).collect()
-    };
-    Ok(hashes(a)? == hashes(b)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Draft;
-
-    /// Catches a stage named "merged" whose adapter is taken for a merged model.
-    #[test]
-    fn a_stage_may_be_named_merged() {
-        let config = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 512}"#;
-        let adapter = Settings { rank: 1, alpha: 1.0, targets: vec!["q_proj".into()], rslora: false };
-        let model = NamedModel {
-            folder: None,
-            tokenizer: Tokenizer::bytes().unwrap(),
-            config: ModelConfig::parse(config, "config.json").unwrap(),
-            adapter: Some(adapter),
-        };
-        let pending = PendingModels::from([("runs/pipe/merged".into(), Arc::new(model))]);
-        let is_adapter = |from: &str| pending_model(&pending, from).map(|model| model.adapter.is_some());
-        assert_eq!(is_adapter("runs/pipe/merged"), Some(true));
-        assert_eq!(is_adapter("runs/pipe/merged/checkpoints/BEST"), Some(true));
-        assert_eq!(is_adapter("runs/pipe/merged/checkpoints/LATEST/merged"), Some(false));
-        assert_eq!(is_adapter("runs/pipe/other"), None);
-    }
 
     /// Catches an adapter of the hub that is taken for one that does not exist yet: the tokenizer in its folder would not be read.
     #[test]
