@@ -86,15 +86,20 @@ impl Rule {
     pub const FROZEN: Rule = Rule { lr_scale: 0.0, weight_decay: 0.0 };
 }
 
-/// Checks that every group matches a parameter of the trained models.
+/// Checks that every group matches a parameter of the trained models, and that they do not freeze all parameters.
 ///
 /// # Errors
-/// Request error naming a group that matches none.
+/// Request error naming a group that matches none, or the groups that freeze all.
 pub fn check_groups(layouts: &[&Table], groups: &[Group]) -> Result<()> {
     let patterns = patterns(groups)?;
     let group = |name: &str| patterns.iter().position(|pattern| pattern.matches(name));
     let names = || layouts.iter().flat_map(|layout| layout.parameters()).map(|parameter| parameter.name.as_str());
     let used: Vec<usize> = names().filter_map(group).collect();
+    let is_frozen = |name: &str| group(name).is_some_and(|index| groups[index].lr_scale == 0.0);
+    if names().all(is_frozen) {
+        let what = "train.optimizer.groups: lr_scale = 0 freezes every parameter, so nothing would be trained";
+        return Err(Error::request(what).with_hint("leave the parameters that are to be trained out of these groups"));
+    }
     let Some(index) = (0..patterns.len()).find(|index| !used.contains(index)) else { return Ok(()) };
     let some: Vec<&str> = names().take(5).collect();
     Err(Error::request(format!(
@@ -140,4 +145,31 @@ pub fn segments(layout: &Table, rules: &[Rule]) -> Vec<Segment> {
         }
     }
     segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Layout, ModelConfig};
+
+    /// Catches groups that freeze every parameter, a refusal of groups that leave one, and a group that matches none.
+    #[test]
+    fn at_least_one_parameter_is_trained() {
+        let config = r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 12, "vocab_size": 11, "max_position_embeddings": 8, "tie_word_embeddings": true}"#;
+        let layout = Layout::new(&ModelConfig::parse(config, "config.json").unwrap()).unwrap();
+        let check = |groups: &[(&str, f64)]| {
+            let group = |(pattern, lr_scale): &(&str, f64)| {
+                let pattern = (*pattern).to_owned();
+                Group { pattern, lr_scale: *lr_scale, weight_decay: None }
+            };
+            check_groups(&[&layout], &groups.iter().map(group).collect::<Vec<_>>())
+        };
+        check(&[]).unwrap();
+        check(&[("*embed*", 0.0)]).unwrap();
+        check(&[("*norm*", 1.0), ("*", 0.0)]).unwrap();
+        assert!(check(&[("*", 0.0)]).unwrap_err().report().contains("freezes every parameter"));
+        assert!(check(&[("*embed*", 0.0), ("*", 0.0)]).unwrap_err().report().contains("freezes every parameter"));
+        assert!(check(&[("nothing", 0.5)]).unwrap_err().report().contains("matches no parameter"));
+    }
 }

@@ -59,10 +59,22 @@ impl Notices {
     pub fn step(&mut self, step: u64, norm: f64) -> Option<String> {
         let due = self.without_gradient.add(norm == 0.0, STEPS);
         due.then(|| {
-            format!(
-                "the gradient was exactly 0 in {STEPS} steps in a row, the last of them step {step}: {NOTHING_LEARNED}"
-            )
+            let advice = self.advice();
+            format!("the gradient was exactly 0 in {STEPS} steps in a row, the last of them step {step}: {advice}")
         })
+    }
+
+    /// What to check after steps without a gradient.
+    fn advice(&self) -> &'static str {
+        if self.without_gradient.broken { VANISHED } else { NOTHING_LEARNED }
+    }
+
+    /// Returns the note to repeat at the end of a run whose last steps had no gradient.
+    pub fn at_last(&self) -> Option<String> {
+        let Streak { seen, printed, .. } = self.without_gradient;
+        let advice = self.advice();
+        (printed && seen >= STEPS)
+            .then(|| format!("the gradient was exactly 0 in the last {seen} steps of this process: {advice}"))
     }
 
     /// Returns the note that is due after a rollout with this smallest and largest reward, if any.
@@ -114,6 +126,8 @@ impl Notices {
 }
 
 const NOTHING_LEARNED: &str = "nothing is learned; check the objective's cotangents and which tokens are supervised";
+const VANISHED: &str = "nothing is learned any more. Earlier steps had a gradient, so training has probably diverged: lower \
+                        train.optimizer.lr, or raise train.schedule.warmup; with rewards, check whether all of them are equal";
 const EQUAL: &str = "they do not distinguish any answers; check the rewards and samples.jsonl";
 
 /// Returns whether a term or metric exists only under some options: its meaning then names one of them.
@@ -213,6 +227,12 @@ mod tests {
             norms.into_iter().zip(1..).filter_map(|(norm, step)| notices.step(step, norm).map(|_| step)).collect();
         assert_eq!(noted, [6]);
         assert!(notices.end([].into_iter()).is_empty());
+        assert!(
+            notices.at_last().is_some_and(|note| note.contains("last 3 steps") && note.contains("train.optimizer.lr"))
+        );
+        assert_eq!((notices.step(12, 1.0), notices.at_last()), (None, None));
+        let mut never = Notices::default();
+        assert!((1..=STEPS).filter_map(|step| never.step(step, 0.0)).all(|note| note.contains("cotangents")));
         let mut nan = Notices::default();
         assert!((1..9).all(|step| nan.step(step, f64::NAN).is_none()));
     }

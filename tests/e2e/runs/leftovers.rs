@@ -124,6 +124,12 @@ fn gotcha_61_a_single_run_continues_after_the_same_kills() {
     lab.resume(&[]).succeeds();
     lab.ask(&["generate", "runs/tiny", "--prompt", "a", "--max-tokens", "2"]).succeeds();
     run.equals(&whole.tiny_run(), 8);
+    fs::remove_dir_all(run.0.join("checkpoints")).expect("removed");
+    let answer = lab.resume(&[]);
+    answer.succeeds();
+    let note = "note: there is no checkpoint yet: the run begins again from its first step, and the metrics of its earlier steps are";
+    assert!(answer.err.contains(note), "{answer:#?}");
+    run.equals(&whole.tiny_run(), 8);
     fs::remove_dir_all(&run.0).expect("removed");
     fs::create_dir(&run.0).expect("made");
     fs::write(run.0.join(".tmp-experiment.toml-1"), "seed").expect("written");
@@ -131,6 +137,32 @@ fn gotcha_61_a_single_run_continues_after_the_same_kills() {
     lab.run(&[]).succeeds();
     run.equals(&whole.tiny_run(), 8);
     leaves_nothing_unfinished(&lab);
+}
+
+/// Catches a file in the place of the folder of runs whose error names another file and not the key.
+#[test]
+fn a_file_in_the_place_of_the_runs_is_named_with_its_key() {
+    let lab = Lab::tiny();
+    lab.write("file", "text");
+    for place in ["file", "file/below"] {
+        lab.run(&[&format!("runs_dir={place}")]).refuses(2, &["runs_dir: file is a file", "set runs_dir to a folder"]);
+    }
+}
+
+/// Catches a run without an intact checkpoint whose error, in a command that reads it, names an option that only `telos run` has.
+#[test]
+fn a_run_without_an_intact_checkpoint_is_refused_with_a_remedy() {
+    let lab = Lab::tiny();
+    lab.run(&["checkpoint.keep=1"]).succeeds();
+    let run = lab.tiny_run();
+    for entry in fs::read_dir(run.0.join("checkpoints")).expect("listed").flatten() {
+        let weights = entry.path().join("model.safetensors");
+        if weights.exists() {
+            fs::write(weights, "text").expect("written");
+        }
+    }
+    let parts = ["no checkpoint in runs/tiny/checkpoints is intact", "use another run or model"];
+    lab.ask(&["generate", "runs/tiny", "--prompt", "a"]).refuses(2, &parts);
 }
 
 /// Catches weights with a flipped byte that are used because they were named by their folder.

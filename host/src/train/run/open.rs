@@ -106,6 +106,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
             RunFolder::create(runs_dir, &experiment.name, if dev { Existing::ReplaceUnsaved } else { Existing::Keep })?
         }
     };
+    let discards = checkpoint.is_none() && fs::metadata(folder.metrics()).is_ok_and(|metrics| metrics.len() > 0);
     // Logs that do not belong to the checkpoint are refused before the run's own files change.
     let records = checkpoint.is_some().then(|| Records::open(&folder, Some(&state))).transpose()?;
     // A new run pins its plugins only after they have passed the checks before its first step.
@@ -175,7 +176,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         to_prove: ToProve::default(),
         setup,
     };
-    trainer.report_start(resume, checkpoint);
+    trainer.report_start(resume, checkpoint, discards);
     Ok(trainer)
 }
 
@@ -225,19 +226,21 @@ impl Drop for CleanupGuard {
 }
 
 impl Trainer {
-    /// Prints the model's notes and the step at which the run resumes.
-    fn report_start(&mut self, resume: bool, checkpoint: Option<Checkpoint>) {
+    /// Prints the model's notes and the step at which the run resumes; `discards` says that metrics without a checkpoint were removed.
+    fn report_start(&mut self, resume: bool, checkpoint: Option<Checkpoint>, discards: bool) {
         for note in self.learner.model.config().notes.iter().chain(&self.setup.tokenizer.notes()) {
             self.progress.message(&format!("note: {note}"));
         }
         let Some(checkpoint) = checkpoint else {
             if resume {
-                self.progress.message("there is no checkpoint yet: the run begins again from its first step");
+                let and = if discards { ", and the metrics of its earlier steps are discarded" } else { "" };
+                let why = "there is no checkpoint yet: the run begins again from its first step";
+                self.progress.message(&format!("note: {why}{and}"));
             }
             return;
         };
         if let Some(note) = checkpoint.stand_in() {
-            self.progress.message(&note);
+            self.progress.message(&format!("note: {note}"));
         }
         let (step, total) = (self.state.step, self.state.total);
         self.progress.message(&format!("continuing after step {step} of {total}"));

@@ -17,6 +17,9 @@ pub struct Summary {
     pub folder: PathBuf,
     /// Parameters of the model.
     pub parameters: u64,
+    /// How many of them are trained, if that is only an adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_parameters: Option<u64>,
     /// Steps done.
     pub steps: u64,
     /// Steps that were refused because something was not finite.
@@ -41,6 +44,9 @@ pub struct Summary {
     /// Notes that this process printed because something looks wrong: expectations that were missed, a gradient of 0.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What is wrong at the end of the run, which an earlier note has said.
+    #[serde(skip)]
+    pub at_last: Option<String>,
 }
 
 impl fmt::Display for Summary {
@@ -54,11 +60,15 @@ impl fmt::Display for Summary {
         if let (Some(before), Some(after)) = (self.loss_before, self.loss_after) {
             writeln!(f, "held-out loss {} -> {}{}", fixed(before, 4), fixed(after, 4), self.unit)?;
         }
+        let trained = self.trained_parameters.map_or_else(String::new, |trained| format!(" ({trained} trained)"));
         writeln!(
             f,
-            "{} steps, {} tokens, {} parameters, {:.1} s; {} refused steps",
+            "{} steps, {} tokens, {} parameters{trained}, {:.1} s; {} refused steps",
             self.steps, self.tokens, self.parameters, self.seconds, self.refused
         )?;
+        if let Some(note) = &self.at_last {
+            writeln!(f, "note: {note}")?;
+        }
         write!(f, "run {}, checkpoint {}", self.folder.display(), self.checkpoint)
     }
 }
@@ -75,6 +85,7 @@ impl Trainer {
             name: self.experiment().name.clone(),
             folder: self.moved_to.clone().unwrap_or_else(|| self.folder.path().to_owned()),
             parameters: self.learner.model.count().0,
+            trained_parameters: self.learner.model.adapter().map(|_| self.learner.model.count().1),
             steps: self.state.step,
             refused: self.state.refused,
             tokens: self.state.tokens,
@@ -87,6 +98,7 @@ impl Trainer {
             ended: self.state.ended,
             samples: self.texts.clone(),
             notes: self.notes.clone(),
+            at_last: self.notices.at_last(),
         }
     }
 }

@@ -69,7 +69,9 @@ pub fn resolve(written: Written, policy_has_adapter: bool, notes: &mut Notes<'_>
     let follow = written.copy_every.map(Follow::CopyEvery).or(written.average.map(Follow::Average));
     let from = written.from.unwrap_or_else(|| SELF.to_owned());
     if !policy_has_adapter {
-        notes.unused("reference.adapter", &written.adapter, "the policy is not an adapter (model.lora, model.adapter)");
+        let why = "the policy is not an adapter (model.lora, model.adapter); if model.from names an adapter, name the adapter in \
+                   model.adapter and its base in model.from";
+        notes.unused("reference.adapter", &written.adapter, why);
     } else if from != SELF {
         notes.unused("reference.adapter", &written.adapter, "reference.from names another model; remove one of them");
     }
