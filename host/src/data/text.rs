@@ -13,7 +13,7 @@ use super::corpus::Corpus;
 use super::document::Document;
 use super::error::{DataError, Result};
 use super::hub;
-use super::reading::described::describes;
+use super::reading::described::{describes, is_hidden};
 use super::reading::format;
 use super::reading::format::running_text::{check_learned_text, check_running_text};
 use super::source::Source;
@@ -193,11 +193,15 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     let found = glob::glob(pattern).map_err(|source| DataError::BadPattern { pattern: pattern.into(), source })?;
     let mut files = Vec::new();
     for path in found {
-        let path = path.map_err(|error| {
-            let path = error.path().to_owned();
-            DataError::io("list", &path)(error.into())
-        })?;
-        if kind(&path)?.is_some_and(|kind| kind.is_file()) {
+        let path = match path {
+            Err(error) if is_hidden(error.path(), pattern) => continue,
+            Err(error) => {
+                let path = error.path().to_owned();
+                return Err(DataError::io("list", &path)(error.into()));
+            }
+            Ok(path) => path,
+        };
+        if !is_hidden(&path, pattern) && kind(&path)?.is_some_and(|kind| kind.is_file()) {
             files.push(path);
         }
     }

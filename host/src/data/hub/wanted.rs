@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::id::is_inside;
-use crate::data::reading::described::describes;
+use crate::data::reading::described::{describes, is_hidden};
 
 /// The files of a model besides its weights.
 const SMALL: &[&str] = &[
@@ -166,9 +166,12 @@ pub(super) fn data(files: &[String], path: Option<&str>) -> Result<Vec<String>, 
     let folder = format!("{path}/");
     // A star stays within a folder, as in paths.
     let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-    let fits = |file: &&&String| match &pattern {
-        Some(pattern) => pattern.matches_with(file, options),
-        None => file.starts_with(&folder),
+    let fits = |file: &&&String| {
+        let is_meant = match &pattern {
+            Some(pattern) => pattern.matches_with(file, options),
+            None => file.starts_with(&folder),
+        };
+        is_meant && !is_hidden(Path::new(file), path)
     };
     let mut found: Vec<String> = data.iter().filter(fits).map(|file| (*file).clone()).collect();
     found.sort();

@@ -138,3 +138,31 @@ fn broken_links_in_a_folder_of_texts_are_skipped() {
     assert_eq!(texts(folder.path().to_owned()), 1);
     assert_eq!(texts(at("*.txt")), 1);
 }
+
+/// Catches copies that editors and systems make, in hidden folders or under hidden names, which a pattern would add to the data; and a
+/// hidden name that the pattern itself has.
+#[test]
+fn patterns_skip_hidden_names_that_they_do_not_name() {
+    let base = folder(&[
+        ("h/a.txt", b"a"),
+        ("h/.ipynb_checkpoints/a-checkpoint.txt", b"copy"),
+        ("h/._a.txt", b"of macOS"),
+        ("h/b/.c.txt", b"c"),
+        ("h/b/d.txt", b"d"),
+    ]);
+    for (pattern, expected) in [
+        ("h/**/*.txt", vec!["a", "d"]),
+        ("h/*.txt", vec!["a"]),
+        ("h/?_a.txt", vec![]),
+        ("h/._*.txt", vec!["of macOS"]),
+        ("h/**/.c.txt", vec!["c"]),
+        ("h/.ipynb_checkpoints/*.txt", vec!["copy"]),
+        ("h/.ipynb*/*.txt", vec!["copy"]),
+    ] {
+        let found = read(base.path(), &[pattern], 0.0);
+        match expected.as_slice() {
+            [] => assert!(matches!(found, Err(DataError::NoMatch(_))), "{pattern}"),
+            expected => assert_eq!(texts(&found.unwrap().train), expected, "{pattern}"),
+        }
+    }
+}
