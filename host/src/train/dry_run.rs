@@ -180,17 +180,9 @@ fn marked(packed: &PackedBatch, tokenizer: &Tokenizer) -> Result<String> {
 }
 
 fn marked_sequence(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<String> {
-    let mut text = String::new();
-    let mut tokens = sequence.ids.iter().zip(&sequence.supervised).peekable();
-    while let Some((id, supervised)) = tokens.next() {
-        let mut run = vec![*id];
-        while let Some((id, _)) = tokens.next_if(|(_, own)| *own == supervised) {
-            run.push(*id);
-        }
-        let piece = tokenizer.decode(&run, false)?;
-        text += &if *supervised { format!("⟦{piece}⟧") } else { piece };
-    }
-    Ok(text)
+    let pieces = tokenizer.decode_pieces(&sequence.ids, &sequence.supervised)?;
+    let shown = |(piece, supervised)| if supervised { format!("⟦{piece}⟧") } else { piece };
+    Ok(pieces.into_iter().map(shown).collect())
 }
 
 impl fmt::Display for Findings {
@@ -207,8 +199,13 @@ impl fmt::Display for Findings {
         writeln!(f, "held-out tokens   {}", self.held_out_tokens)?;
         writeln!(
             f,
-            "steps             {} of {} tokens in {} micro-batches",
-            self.steps, self.tokens_per_step, self.micro_batches
+            "steps             {} of {} tokens in {}",
+            self.steps,
+            self.tokens_per_step,
+            match self.micro_batches {
+                1 => "1 micro-batch".to_owned(),
+                count => format!("{count} micro-batches"),
+            }
         )?;
         let of = match self.tried_tokens < self.tokens_per_step {
             true => format!(", of its first {} tokens", self.tried_tokens),

@@ -173,3 +173,52 @@ fn truncation_and_padding_of_a_file_are_off() {
     let ids = Tokenizer::open(folder.path()).unwrap().encode("the harbour was quiet").unwrap();
     assert_eq!(ids.len(), 17);
 }
+
+/// Catches the space at a seam that a preview loses, so that an answer with a space before it looks like one without; and the space
+/// that a vocabulary of words puts before the text, shown as if the text had it.
+#[test]
+fn pieces_keep_the_space_where_they_meet() {
+    let special = |id: u32, text: &str| {
+        serde_json::json!({"id": id, "content": text, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false})
+    };
+    let words = ["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "▁b", "<0xC3>", "<0xA4>"];
+    let vocabulary: serde_json::Map<String, Value> =
+        words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), Value::from(id))).collect();
+    let file = serde_json::json!({
+        "version": "1.0", "added_tokens": [special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": ["▁ a", "▁ b"], "unk_token": "<unk>", "fuse_unk": true,
+                  "byte_fallback": true}
+    });
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+    let config = serde_json::json!({"bos_token": "<s>", "eos_token": "</s>"});
+    fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let tokenizer = Tokenizer::open(folder.path()).unwrap();
+    let shown = |prompt: usize, ids: &[u32]| {
+        let flags: Vec<bool> = (0..ids.len()).map(|at| at >= prompt).collect();
+        let pieces = tokenizer.decode_pieces(ids, &flags).unwrap();
+        pieces.iter().map(|(text, flag)| if *flag { format!("[{text}]") } else { text.clone() }).collect::<String>()
+    };
+    for (text, prompt, expected) in [
+        ("a b", 1, "a[ b]"),
+        ("a  b", 1, "a[  b]"),
+        ("ab", 1, "a[b]"),
+        ("b a", 0, "[b a]"),
+        (" b", 0, "[ b]"),
+        ("aä", 1, "a[ä]"),
+    ] {
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(shown(prompt, &ids), expected, "{text:?}");
+        let begun = [&[1], ids.as_slice(), &[2]].concat();
+        let (first, rest) = expected.split_once('[').unwrap();
+        let expected = format!("<s>{first}[{}</s>]", rest.trim_end_matches(']'));
+        assert_eq!(shown(prompt + 1, &begun), expected, "{text:?}");
+    }
+}

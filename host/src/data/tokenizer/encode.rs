@@ -88,4 +88,33 @@ impl Tokenizer {
         let kept: Vec<u32> = ids.iter().copied().filter(|id| !(skip_special && self.is_special(*id))).collect();
         library::run(&self.name, "it cannot decode", || self.inner.decode(&kept, false))
     }
+
+    /// The text of tokens in pieces, a new one wherever `flags` change, each with its flag. White space where two pieces meet is kept,
+    /// which decoding each of them alone would lose with vocabularies whose tokens begin with a space.
+    pub fn decode_pieces(&self, ids: &[u32], flags: &[bool]) -> Result<Vec<(String, bool)>> {
+        // What decoding removes at the beginning stands behind the tokens that begin a text.
+        let lead = ids.iter().take_while(|id| self.is_special(**id)).count();
+        let mut pieces: Vec<(String, bool)> = Vec::new();
+        for part in [0..lead, lead..ids.len()] {
+            let ids = ids.get(part.clone()).unwrap_or_default();
+            let (mut end, mut before) = (0, String::new());
+            for run in flags.get(part).unwrap_or_default().chunk_by(|a, b| a == b) {
+                let begin = end;
+                end += run.len();
+                let whole = self.decode(ids.get(..end).unwrap_or_default(), false)?;
+                // A character whose bytes are in two pieces is decoded differently in each.
+                let text = match whole.strip_prefix(before.as_str()) {
+                    Some(text) => text.to_owned(),
+                    None => self.decode(ids.get(begin..end).unwrap_or_default(), false)?,
+                };
+                before = whole;
+                let flag = run.first().copied().unwrap_or_default();
+                match pieces.last_mut().filter(|(_, last)| *last == flag) {
+                    Some((last, _)) => last.push_str(&text),
+                    None => pieces.push((text, flag)),
+                }
+            }
+        }
+        Ok(pieces)
+    }
 }
