@@ -16,6 +16,11 @@ pub fn percent(share: f64) -> String {
     format!("{rounded}%")
 }
 
+/// A number of things, with their noun in the singular for one: "1 row", "2 rows".
+pub fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,6 +32,12 @@ mod tests {
         assert_eq!(all, ["0.0000", "0.0000", "-0.0001", "0.0000", "-1.5000"]);
         assert_eq!((fixed(-0.2, 0).as_str(), fixed(f64::NAN, 4).as_str()), ("0", "NaN"));
         assert_eq!(fixed(f64::NEG_INFINITY, 4), "-inf");
+    }
+
+    /// Catches "1 rows".
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "row")), ["0 rows", "1 row", "2 rows"]);
     }
 
     /// Catches the rounding of a product that is printed.

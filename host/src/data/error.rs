@@ -198,12 +198,14 @@ pub enum DataError {
         counts: Box<super::rows::counts::RowCounts>,
     },
     /// One side of the data has no rows.
-    #[error("{what} has no row to {purpose} on")]
+    #[error("{what} has no row{}", if *is_of_command { String::new() } else { format!(" to {purpose} on") })]
     NoRow {
         /// Which data.
         what: String,
         /// "train" or "evaluate".
         purpose: &'static str,
+        /// Whether a command reads it, and no experiment.
+        is_of_command: bool,
     },
     /// A renamed column that no row has.
     #[error("no row of {what} has a column \"{written}\", which {key} names")]
@@ -271,6 +273,9 @@ impl DataError {
                 "raise data.max_length or model.context, cut prompts by data.truncation = \"left\", or split the answers into \
                  shorter segments"
             }
+            Self::NoRowLeft { counts, .. } if counts.filtered.values().sum::<usize>() > counts.dropped_too_long => {
+                "widen the limits of data.filter (of a command: --min-tokens and the like) that drop the rows, or remove them"
+            }
             Self::NoRowLeft { counts, .. } if counts.dropped_too_long == 0 && counts.dropped_unlearned > 0 => {
                 "give the answers to learn `weight`: 1, or remove the key"
             }
@@ -278,6 +283,9 @@ impl DataError {
                 "check the rows: their answers are empty, or both the same"
             }
             Self::NoRowLeft { .. } => "raise data.max_length, or cut prompts by data.truncation = \"left\"",
+            Self::NoRow { is_of_command: true, .. } => {
+                "name files with rows: a row in each line, or a list of rows: {\"prompt\": ..., \"completion\": ...}"
+            }
             Self::NoRow { .. } => "check data.path, data.eval_path and data.split_column",
             Self::NoColumn { .. } => "name an existing column, or remove the key",
             Self::Json { .. }

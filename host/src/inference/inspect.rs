@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,13 +11,16 @@ use sha2::{Digest, Sha256};
 use super::templates::layout;
 use crate::{
     data::{
-        DataError, Sequence, Tokenizer,
+        DataError, Tokenizer,
+        reading::format::record::Unreadable,
         rows::{
-            Columns, Filter, Format, Row, RowCounts, RowKind, RowOptions, Truncation, encode::Encoder,
-            read::jsonl::raw_rows,
+            Columns, Filter, Format, Row, RowCounts, RowKind, RowOptions, Truncation, columns::NamedBy,
+            encode::Encoder, read::jsonl::raw_rows, unread::beside,
         },
     },
+    decimals::counted,
     error::{Error, Result},
+    model::{ModelConfig, adapter::config::base_of},
 };
 
 /// Columns of the histogram of lengths.
@@ -30,6 +33,9 @@ pub struct RowsToInspect {
     pub paths: Vec<String>,
     /// A tokenizer's folder or file; without one, lengths are in characters only.
     pub tokenizer: Option<PathBuf>,
+    /// The folder of a model (of an adapter, its own), whose context is the default of `max_length`, and whose tokens that end an
+    /// answer count, as in a run.
+    pub model: Option<PathBuf>,
     /// What the rows are for; `None`: decided by the columns.
     pub kind: Option<RowKind>,
     /// As `data.format`.
@@ -38,7 +44,7 @@ pub struct RowsToInspect {
     pub columns: Columns,
     /// As `data.chat_template`.
     pub chat_template: Option<String>,
-    /// As `data.max_length`.
+    /// As `data.max_length`; `None`: the model's context, or no limit without a model.
     pub max_length: Option<usize>,
     /// As `data.truncation`.
     pub truncation: Option<Truncation>,
@@ -63,6 +69,8 @@ pub struct Inspection {
     pub duplicate_prompts: usize,
     /// Lengths of prompts and answers in characters, and of whole rows and their supervised part in tokens.
     pub lengths: Vec<Lengths>,
+    /// The most tokens of a row that a model reads: `max_length`, or the model's context; `None`: no limit.
+    pub limit: Option<usize>,
     /// How many rows are used, dropped and truncated.
     pub counts: RowCounts,
     /// The first rows as they are learned: pieces of text, each with whether it is supervised.
@@ -107,11 +115,15 @@ pub struct Lengths {
 /// Files that cannot be read, with the place; rows that fit no kind; a tokenizer or template that cannot be used.
 pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     let mut raw = Raw::default();
-    raw_rows(&wanted.paths, &wanted.columns, &mut |value| raw.add(value))?;
+    raw_rows(&wanted.paths, &wanted.columns, &mut |value, unreadable| raw.add(value, unreadable))?;
     for column in &mut raw.columns {
         column.nulls = raw.rows - column.types.values().sum::<usize>();
     }
-    let options = RowOptions { format: wanted.format, ..RowOptions::all(wanted.paths.clone(), wanted.columns.clone()) };
+    let options = RowOptions {
+        format: wanted.format,
+        named_by: Some(NamedBy::Flag { has_format: true }),
+        ..RowOptions::all(wanted.paths.clone(), wanted.columns.clone())
+    };
     let kind = wanted.kind.or_else(|| raw.kind(wanted.format, &wanted.columns)).unwrap_or_default();
     let corpus = options.read(kind).map_err(|error| match (&error, wanted.kind) {
         (DataError::Json { .. }, None) => {
@@ -120,10 +132,14 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         }
         _ => Error::from(error),
     })?;
-    let tokenizer = match &wanted.tokenizer {
+    let mut tokenizer = match &wanted.tokenizer {
         Some(path) => Tokenizer::open(path)?,
         None => Tokenizer::bytes()?,
     };
+    let model = wanted.model.as_deref().map(config_of).transpose()?;
+    if let Some(model) = &model {
+        tokenizer.fit_to_model(&model.eos, model.vocab)?;
+    }
     let (mut prompts, mut answers, mut questions, mut duplicate_prompts) = (Vec::new(), Vec::new(), BTreeSet::new(), 0);
     for row in corpus.train.iter() {
         let row: Row = row?;
@@ -133,7 +149,9 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         duplicate_prompts += usize::from(!questions.insert(digest(&text.prompt)));
     }
     let layout = layout(&tokenizer, wanted.chat_template.as_deref(), corpus.train.survey().with_messages > 0)?;
-    let longest = wanted.max_length.unwrap_or(i32::MAX as usize);
+    let context = model.map(|model| model.context as usize);
+    let limit = wanted.max_length.or(context);
+    let longest = limit.unwrap_or(i32::MAX as usize);
     let (truncation, filter) = (wanted.truncation, wanted.filter);
     let encoder = Encoder { truncation, filter, ..Encoder::new(&tokenizer, &layout, longest) };
     let data = encoder.encode(&corpus)?;
@@ -143,7 +161,7 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     for span in data.train.in_order(usize::MAX, false) {
         for sequence in data.train.sequences(span, None, 0) {
             if shown.len() < wanted.shown.saturating_mul(kind.texts().len()) {
-                shown.push(pieces(&sequence, &tokenizer)?);
+                shown.push(tokenizer.decode_pieces(&sequence.ids, &sequence.supervised)?);
             }
             whole.push(sequence.ids.len());
             supervised.push(sequence.supervised.iter().filter(|counts| **counts).count());
@@ -151,7 +169,9 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
     }
     if wanted.tokenizer.is_some() {
         lengths.push(("tokens", whole));
-        lengths.push(("supervised tokens", supervised));
+        if kind != RowKind::Prompt {
+            lengths.push(("supervised tokens", supervised));
+        }
     }
     Ok(Inspection {
         files: corpus.sources.iter().map(|source| source.path.clone()).collect(),
@@ -160,10 +180,16 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         duplicate_rows: raw.duplicates,
         duplicate_prompts,
         lengths: lengths.into_iter().filter_map(|(of, all)| Lengths::new(of, all)).collect(),
-        counts: data.rows.unwrap_or_default(),
+        limit,
+        counts: RowCounts { unread_columns: beside(corpus.train.survey(), kind), ..data.rows.unwrap_or_default() },
         shown,
         colours,
     })
+}
+
+/// The shape of the model in a folder; an adapter has that of its base.
+fn config_of(folder: &Path) -> Result<ModelConfig> {
+    ModelConfig::from_folder(&base_of(folder)?)
 }
 
 /// What the rows are before their columns are read.
@@ -176,32 +202,42 @@ struct Raw {
     seen: BTreeSet<[u8; 16]>,
     duplicates: usize,
     first: Option<Value>,
+    /// Columns of the first row whose values are not read.
+    first_unreadable: Vec<String>,
 }
 
 impl Raw {
-    fn add(&mut self, value: Value) {
+    fn add(&mut self, value: Value, unreadable: &[Unreadable]) {
         self.duplicates += usize::from(!self.seen.insert(digest(&value.to_string())));
-        for (name, value) in value.as_object().into_iter().flatten() {
+        let known = value.as_object().into_iter().flatten().map(|(name, value)| (name, type_of(value)));
+        let others = unreadable.iter().map(|value| (&value.column, Some("values that are not read")));
+        for (name, of) in known.chain(others) {
             let at = self.places.get(name).copied().unwrap_or_else(|| {
                 self.columns.push(ColumnFigures { name: name.clone(), types: BTreeMap::new(), nulls: 0 });
                 self.places.insert(name.clone(), self.columns.len() - 1);
                 self.columns.len() - 1
             });
             if let Some(column) = self.columns.get_mut(at)
-                && let Some(of) = type_of(value)
+                && let Some(of) = of
             {
                 *column.types.entry(of).or_default() += 1;
             }
         }
+        if self.rows == 0 {
+            self.first_unreadable = unreadable.iter().map(|value| value.column.clone()).collect();
+            self.first = Some(value);
+        }
         self.rows += 1;
-        self.first.get_or_insert(value);
     }
 
     /// What rows with the first row's columns are usually for.
     fn kind(&self, format: Option<Format>, names: &Columns) -> Option<RowKind> {
         let first = self.first.as_ref()?.as_object()?;
-        let value = |name: &str| first.get(names.get(name).map_or(name, String::as_str));
-        let has = |name: &str| value(name).is_some_and(|value| !value.is_null());
+        let written = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
+        let value = |name: &str| first.get(&written(name));
+        let has = |name: &str| {
+            value(name).is_some_and(|value| !value.is_null()) || self.first_unreadable.contains(&written(name))
+        };
         let all = [RowKind::Preference, RowKind::Unpaired, RowKind::PromptCompletion, RowKind::Prompt];
         let fits = |kind: &RowKind| match (kind, format) {
             (_, Some(format)) if !format.gives(*kind) => false,
@@ -255,16 +291,6 @@ fn name_of(kind: RowKind) -> &'static str {
     }
 }
 
-/// A sequence as pieces of text that are supervised or not.
-fn pieces(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Vec<(String, bool)>> {
-    let tokens: Vec<(u32, bool)> = sequence.ids.iter().copied().zip(sequence.supervised.iter().copied()).collect();
-    let piece = |run: &[(u32, bool)]| {
-        let ids: Vec<u32> = run.iter().map(|(id, _)| *id).collect();
-        Ok((tokenizer.decode(&ids, false)?, run.first().is_some_and(|(_, supervised)| *supervised)))
-    };
-    tokens.chunk_by(|a, b| a.1 == b.1).map(piece).collect()
-}
-
 impl Lengths {
     fn new(of: &'static str, mut all: Vec<usize>) -> Option<Lengths> {
         all.sort_unstable();
@@ -316,7 +342,8 @@ impl fmt::Display for Inspection {
                 if column.nulls == 0 { String::new() } else { format!(", null in {} ({share:.1} %)", column.nulls) };
             writeln!(f, "column            {:width$}  {types}{nulls}", self.visible(&column.name))?;
         }
-        writeln!(f, "duplicates        {} rows, {} prompts", self.duplicate_rows, self.duplicate_prompts)?;
+        let (rows, prompts) = (counted(self.duplicate_rows, "row"), counted(self.duplicate_prompts, "prompt"));
+        writeln!(f, "duplicates        {rows}, {prompts}")?;
         for lengths in &self.lengths {
             let Lengths { of, min, median, p90, p99, max, .. } = lengths;
             writeln!(
@@ -325,9 +352,14 @@ impl fmt::Display for Inspection {
                 lengths.bars()
             )?;
         }
+        if let Some(limit) = self.limit {
+            writeln!(f, "limit             {limit} tokens of a row are read (--max-length, or the model's context)")?;
+        }
         write!(f, "data              {}", self.visible(&self.counts.to_string()))?;
         for (number, row) in self.shown.iter().enumerate() {
-            write!(f, "\n\n{}", if number == 0 && !self.colours { "supervised text between ⟦ and ⟧:\n" } else { "" })?;
+            // Nothing of a prompt alone is learned.
+            let is_marked = number == 0 && !self.colours && self.counts.kind != RowKind::Prompt;
+            write!(f, "\n\n{}", if is_marked { "supervised text between ⟦ and ⟧:\n" } else { "" })?;
             for (text, supervised) in row {
                 let text = self.visible(text);
                 match (supervised, self.colours) {
@@ -344,6 +376,32 @@ impl fmt::Display for Inspection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches rows that a run with this model would drop, and are shown as rows to train on.
+    #[test]
+    fn a_models_context_is_the_default_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 60000,
+            "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": true
+        });
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let row = |words: usize| serde_json::json!({"prompt": "word ".repeat(words), "completion": "a"}).to_string();
+        let rows = folder.path().join("rows.jsonl");
+        std::fs::write(&rows, format!("{}\n{}\n", row(2), row(40))).unwrap();
+        let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/references/tokenizer/gpt2");
+        let found = |model, max_length| {
+            let (paths, tokenizer) = (vec![rows.display().to_string()], Some(tokenizer.into()));
+            let wanted = RowsToInspect { paths, tokenizer, model, max_length, ..RowsToInspect::default() };
+            let found = inspect(&wanted, false).unwrap();
+            (found.limit, found.counts.dropped_too_long)
+        };
+        let model = Some(folder.path().to_owned());
+        assert_eq!(found(model.clone(), None), (Some(16), 1));
+        assert_eq!(found(model, Some(512)), (Some(512), 0));
+        assert_eq!(found(None, None), (None, 0));
+    }
 
     /// Catches quantiles that are shifted by one, and a histogram that loses the longest.
     #[test]

@@ -14,6 +14,7 @@ use crate::{
         DataError,
         rows::{Every, Row, RowCorpus, number},
     },
+    decimals::counted,
     error::{Error, Result},
     runs::breadcrumb,
 };
@@ -128,10 +129,6 @@ fn wrong(row: &Row, column: &ObjectiveColumn) -> Option<(String, String)> {
     let (values, parts) = (counted(list.len(), "value"), counted(segments, "segment"));
     (list.len() != segments)
         .then(|| (name.clone(), format!("{values}, but the answer has {parts}; expected one value per segment")))
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// The allowed values in words.

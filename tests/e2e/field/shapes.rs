@@ -197,7 +197,7 @@ fn files_of_other_formats_are_refused_with_their_format() {
         ),
         (b"prompt\tcompletion\na\tb\tc\n", "rows.jsonl:2: 3 cells, and the first line has 2"),
         (b"\x28\xB5\x2F\xFDgarbage", "rows.jsonl is a damaged Zstandard file ("),
-        (b"ARROW1\0\0garbage", "rows.jsonl is an Arrow file that cannot be read ("),
+        (b"ARROW1\0\0garbage", "rows.jsonl is an Arrow file that is cut off "),
     ] {
         lab.write("rows.jsonl", bytes);
         lab.ask(&["check", "case.toml"]).refuses(2, &[expected]);

@@ -78,12 +78,21 @@ fn options_that_do_not_fit_pairs_are_refused_with_the_remedy() {
         &["data={path='rows.jsonl'}"],
         &["\"dpo\" learns from preference data, but [data] yields text data", "jsonl"],
     );
-    refused(&["data.columns={chosen='better'}"], &["rows.jsonl:1: needs `prompt` and `better` (data.columns.chosen)"]);
+    refused(
+        &["data.columns={chosen='better'}"],
+        &["rows.jsonl:1: needs `better` (data.columns.chosen) and `rejected`, and `prompt` unless both contain it"],
+    );
     let sft = "objective.plugin=sft";
     let equal = "data={source='synthetic',equal_length=true}";
     refused(&[sft, "train.batch={tokens=64}", equal], &["data.equal_length: unused"]);
     lab.write("rows.jsonl", json!({"chosen": "q yes", "margin": 1}).to_string());
-    refused(&[], &["rows.jsonl:1: needs `prompt` and `chosen` and `rejected`", "it has `chosen`, `margin`"]);
+    refused(
+        &[],
+        &[
+            "rows.jsonl:1: needs `chosen` and `rejected`, and `prompt` unless both contain it",
+            "it has `chosen`, `margin`",
+        ],
+    );
 }
 
 /// Catches a reference that computes all rows at a time, regardless of train.micro_batch_tokens. Also catches a trial of the worst

@@ -48,3 +48,35 @@ for name, rows, options in (
         stream.write_table(rows, max_chunksize=2)
 for codec in ("none", "gzip", "zstd", "lz4"):
     pq.write_table(table, f"chats.{codec}.parquet", compression=codec)
+
+# Columns of types that JSON has not, and texts in columns of bytes, as writers leave them that do not say what the bytes are.
+import datetime
+import decimal
+
+moment = datetime.datetime(2024, 2, 29, 12, 30, 15, 250000)
+unusual = pa.table(
+    {
+        "prompt": pa.array([b"q1", "ä".encode()], pa.binary()),
+        "completion": pa.array([b"a1", b"a2"], pa.large_binary()),
+        "image": pa.array([b"\x89PNG", b"\xff\xfe"], pa.binary()),
+        "day": pa.array([moment.date(), None], pa.date32()),
+        "millis": pa.array([moment, None], pa.timestamp("ms")),
+        "micros": pa.array([moment, None], pa.timestamp("us", "UTC")),
+        "time": pa.array([moment.time(), None], pa.time64("us")),
+        "price": pa.array([decimal.Decimal("-1.50"), None], pa.decimal128(9, 2)),
+        "took": pa.array([datetime.timedelta(seconds=3), None], pa.duration("ms")),
+        "bits": pa.array([b"ab", b"cd"], pa.binary(2)),
+    }
+)
+pq.write_table(unusual, "unusual.parquet")
+view = pa.array([[1, 2], None], pa.list_view(pa.int64()))
+with ipc.new_file("unusual.arrow", unusual.schema) as file:
+    file.write_table(unusual)
+with ipc.new_file("views.arrow", pa.schema([("prompt", pa.binary_view()), ("completion", pa.string()), ("view", view.type)])) as file:
+    file.write_table(pa.table([pa.array([b"q", b"r"], pa.binary_view()), ["a", "b"], view], names=["prompt", "completion", "view"]))
+
+# Two columns of one name.
+twice = pa.table([["q"], ["a"], ["b"]], names=["prompt", "completion", "completion"])
+pq.write_table(twice, "twice.parquet")
+with ipc.new_file("twice.arrow", twice.schema) as file:
+    file.write_table(twice)

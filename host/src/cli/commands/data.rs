@@ -28,7 +28,7 @@ pub struct Inspect {
     /// Files, folders or globs.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<String>,
-    /// A model, whose tokenizer and chat template are used: a run, a checkpoint, a folder, a GGUF file or hf:org/name.
+    /// A model, whose tokenizer, chat template and context are used: a run, a checkpoint, a folder, a GGUF file or hf:org/name.
     #[arg(long, value_name = "MODEL", conflicts_with = "tokenizer")]
     model: Option<PathBuf>,
     /// A tokenizer's folder or tokenizer.json.
@@ -49,7 +49,8 @@ pub struct Inspect {
     /// "plain", "tokenizer" or a Jinja file; default: the tokenizer's template for messages, none for strings.
     #[arg(long, value_name = "TEMPLATE")]
     chat_template: Option<String>,
-    /// The most tokens of a row that a model would read; longer rows are truncated or dropped as in a run.
+    /// The most tokens of a row that a model would read; longer rows are truncated or dropped as in a run. Default: the model's
+    /// context, or no limit with --tokenizer.
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
     /// Drop rows with fewer tokens, as data.filter.min_tokens does.
@@ -116,12 +117,14 @@ pub(in crate::cli) fn execute(args: Data) -> Result<()> {
         Kind::Prompts => RowKind::Prompt,
         Kind::Labelled => RowKind::Unpaired,
     });
+    let model = model.map(|model| model_folder(&model)).transpose()?;
     let wanted = RowsToInspect {
         paths,
-        tokenizer: match model {
-            Some(model) => Some(tokenizer_folder(&model_folder(&model)?)?),
+        tokenizer: match &model {
+            Some(model) => Some(tokenizer_folder(model)?),
             None => tokenizer,
         },
+        model,
         kind,
         format,
         columns: column.into_iter().collect(),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::out::check_new;
 use crate::cli::print;
 use crate::data::{self, text::read_documents};
+use crate::decimals::counted;
 use crate::error::{Error, Result};
 use crate::runs::disk::write_durably;
 
@@ -79,7 +80,11 @@ impl fmt::Display for Trained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Trained { out, vocab_size, files, bytes, tokens } = self;
         let ratio = *bytes as f64 / (*tokens).max(1) as f64;
-        writeln!(f, "{vocab_size} tokens, trained on {bytes} bytes in {files} files ({ratio:.2} bytes per token)")?;
+        writeln!(
+            f,
+            "{vocab_size} tokens, trained on {bytes} bytes in {} ({ratio:.2} bytes per token)",
+            counted(*files, "file")
+        )?;
         write!(f, "wrote {}", out.display())
     }
 }

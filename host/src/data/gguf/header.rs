@@ -2,6 +2,7 @@
 //! `docs/gguf.md` of ggml). Every length is compared with the file before memory is reserved for it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::quants::{self, TensorType};
 use crate::data::error::{DataError, Result};
 use crate::data::reading::foreign;
+use crate::decimals::counted;
 use crate::files;
 
 /// Longest header in bytes. The largest published ones, with 256 thousand tokens, have about 20 MB.
@@ -37,6 +39,19 @@ pub enum Value {
     Texts(Vec<String>),
     /// A list of numbers or flags.
     Numbers(Vec<f64>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Integer(value) => write!(f, "{value}"),
+            Value::Float(value) => write!(f, "{value}"),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Texts(texts) => write!(f, "a list of {}", counted(texts.len(), "text")),
+            Value::Numbers(numbers) => write!(f, "a list of {}", counted(numbers.len(), "number")),
+        }
+    }
 }
 
 /// An entry of the table of tensors.
@@ -119,9 +134,7 @@ impl Reader<'_> {
             None => 32,
             Some(Value::Integer(size)) if matches!(size, 8..=65_536) && size % 8 == 0 => *size as u64,
             Some(other) => {
-                return Err(
-                    self.fail(&format!("`general.alignment` is {other:?}, expected a multiple of 8 up to 65536"))
-                );
+                return Err(self.fail(&format!("`general.alignment` is {other}, expected a multiple of 8 up to 65536")));
             }
         };
         let start = self.at.next_multiple_of(alignment);

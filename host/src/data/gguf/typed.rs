@@ -9,8 +9,8 @@ impl Gguf {
         let what = match self.metadata.get(key) {
             None => format!("the key `{key}` is missing"),
             Some(value) => {
-                let mut found: String = format!("{value:?}").chars().take(80).collect();
-                if found.len() == 80 {
+                let mut found: String = value.to_string().chars().take(80).collect();
+                if found.chars().count() == 80 {
                     found += "...";
                 }
                 format!("`{key}` is {found}, expected {expected}")
@@ -93,6 +93,13 @@ fn shortest(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches values as Rust writes them: `Integer(0)`.
+    #[test]
+    fn values_are_written_as_the_user_reads_them() {
+        let shown = [Value::Integer(0), Value::Float(0.5), Value::Text("a".into()), Value::Numbers(vec![1.0])];
+        assert_eq!(shown.map(|value| value.to_string()), ["0", "0.5", "\"a\"", "a list of 1 number"]);
+    }
 
     /// Catches an epsilon that is not the one of the original model, and an f64 that is rounded.
     #[test]

@@ -12,6 +12,63 @@ pub type Columns = BTreeMap<String, String>;
 /// Begins the name of a file's own column whose name another column was given.
 const ORIGINAL: &str = "original_";
 
+/// Where a user says how columns are called and read, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// A table of an experiment, such as "data.columns".
+    Table(String),
+    /// `--column` of a command, and `--format` if it has that too.
+    Flag {
+        /// Whether it has `--format`.
+        has_format: bool,
+    },
+    /// Nothing: the columns of the file have their usual names.
+    File,
+}
+
+impl NamedBy {
+    /// The key or flag that gives this column its name.
+    pub fn key(&self, column: &str) -> String {
+        match self {
+            NamedBy::Table(table) => format!("{table}.{column}"),
+            NamedBy::Flag { .. } => format!("--column {column}"),
+            NamedBy::File => column.to_owned(),
+        }
+    }
+
+    /// How these columns, each with its name in the file, are renamed; without any, how columns are renamed.
+    pub fn rename(&self, names: &[(&str, &str)]) -> String {
+        let all = |one: fn(&(&str, &str)) -> String, between: &str| {
+            names.iter().map(one).collect::<Vec<String>>().join(between)
+        };
+        let (how, which) = match self {
+            NamedBy::Table(table) => {
+                let names = all(|(key, name)| format!("{key} = \"{name}\""), ", ");
+                (format!("{table} renames columns"), format!("{table} = {{ {names} }}"))
+            }
+            NamedBy::Flag { .. } => {
+                let names = all(|(key, name)| format!("--column {key}={name}"), " ");
+                ("--column KEY=NAME renames columns".to_owned(), names)
+            }
+            NamedBy::File => {
+                let names = all(|(key, name)| format!("`{name}` to `{key}`"), ", ");
+                ("rename the columns in the file".to_owned(), names)
+            }
+        };
+        if names.is_empty() { how } else { format!("{how}: {which}") }
+    }
+
+    /// The key or flag that decides between formats, with their names; `None` if there is none.
+    pub fn format(&self, names: &[&str]) -> Option<String> {
+        let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        match self {
+            NamedBy::Table(_) => Some(format!("data.format = {}", quoted.join(" or "))),
+            NamedBy::Flag { has_format: true } => Some(format!("--format {}", names.join(" or "))),
+            NamedBy::Flag { has_format: false } | NamedBy::File => None,
+        }
+    }
+}
+
 /// Which of the experiment's names of columns rows have.
 #[derive(Debug, Default)]
 pub struct Found(Vec<AtomicBool>);

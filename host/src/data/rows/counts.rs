@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::RowKind;
+use super::kind::{EXAMPLES, RowKind};
 use crate::data::batches::mixture::quotas;
+use crate::decimals::counted;
 
 /// How many rows were used, dropped and truncated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +121,14 @@ impl RowCounts {
         self.ragged_lists.iter().any(names)
     }
 
+    /// The unread columns that hold another example or a copy of this one, each in backquotes, and the others.
+    fn beside(&self) -> (Vec<String>, Vec<&str>) {
+        let unread = self.unread_columns.iter().map(String::as_str);
+        let (beside, others): (Vec<&str>, Vec<&str>) =
+            unread.partition(|name| !self.formats.is_empty() && EXAMPLES.contains(name));
+        (beside.into_iter().map(|name| format!("`{name}`")).collect(), others)
+    }
+
     /// These counts without the notes that are only shown to the user and follow from the plugins' descriptions and
     /// the template.
     #[must_use]
@@ -142,13 +151,20 @@ fn is_false(truth: &bool) -> bool {
 
 impl fmt::Display for RowCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} to train on, {} held out", self.train, self.kind.noun(), self.held_out)?;
+        let noun = self.kind.noun().trim_end_matches('s');
+        write!(f, "{} to train on, {} held out", counted(self.train, noun), self.held_out)?;
         if !self.formats.is_empty() {
             let all: Vec<String> = match self.formats.len() {
                 1 => self.formats.keys().cloned().collect(),
                 _ => self.formats.iter().map(|(format, rows)| format!("{format} ({rows})")).collect(),
             };
             write!(f, ", read as {}", all.join(" and "))?;
+            let (beside, _) = self.beside();
+            match beside.as_slice() {
+                [] => {}
+                [only] => write!(f, " ({only} is not read)")?,
+                several => write!(f, " ({} are not read)", several.join(", "))?,
+            }
         }
         if !self.mix.is_empty() {
             let weights: Vec<f64> = self.mix.iter().map(|source| source.weight).collect();
@@ -158,8 +174,11 @@ impl fmt::Display for RowCounts {
             write!(f, "; an epoch draws {}", all.join(", "))?;
         }
         let too_long = match self.kind {
-            RowKind::PromptCompletion => "dropped: nothing of the completion fits",
-            _ => "dropped: too long",
+            RowKind::PromptCompletion => {
+                "dropped: too long, the prompt alone fills what is read of a row (data.max_length, by default model.context; \
+                 data.truncation = \"left\" cuts prompts)"
+            }
+            _ => "dropped: too long (data.max_length, by default model.context)",
         };
         let notes = [
             (self.dropped_too_long, too_long),
@@ -230,8 +249,9 @@ impl fmt::Display for RowCounts {
                 "; columns with integers beyond 2^53, which a 64-bit float would round, and so not passed to the objective: {names}"
             )?;
         }
-        if !self.unread_columns.is_empty() {
-            let names = self.unread_columns.join(", ");
+        let (_, unread) = self.beside();
+        if !unread.is_empty() {
+            let names = unread.join(", ");
             write!(
                 f,
                 "; columns that nothing reads: {names} (what belongs to the prompt must be in the prompt's own column, or in \

@@ -60,6 +60,30 @@ pub const MARGIN: &str = "margin";
 /// The column of [`RowKind::Prompt`] with the right answer, or a list of right answers of which any counts.
 pub const ANSWER: &str = "answer";
 
+/// The columns that rows of any published form are read from.
+pub const OF_FORMATS: [&str; 16] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "prompt",
+    "completion",
+    "completions",
+    "chosen",
+    "rejected",
+    "text",
+    "instruction",
+    "input",
+    "output",
+    "question",
+    "response",
+    "system",
+    "system_prompt",
+];
+
+/// Columns with a whole example or its prompt: next to another example they are usually copies of it.
+pub const EXAMPLES: [&str; 7] =
+    ["messages", "conversations", "conversation", "prompt", "completion", "completions", "text"];
+
 impl RowKind {
     /// The kind of rows that an objective learns from; `None` if it learns from running text.
     pub fn of(data: &DataKind) -> Option<RowKind> {

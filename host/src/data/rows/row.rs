@@ -41,11 +41,6 @@ impl Row {
         self.parts.values().any(|content| matches!(content, Content::Messages(_)))
     }
 
-    /// Whether this part is a string without a character other than white space.
-    pub fn is_blank(&self, part: Part) -> bool {
-        matches!(self.parts.get(&part), Some(Content::Text(text)) if text.trim().is_empty())
-    }
-
     /// The question as one string, which is the same for the same question: the prompt, or the messages before the
     /// first answer. White space at the ends does not count. A row without a question, such as a text, stands for itself: its answer
     /// is returned.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::kind::{ANSWER, LABEL, RowKind};
+use super::kind::{ANSWER, EXAMPLES, LABEL, RowKind};
 use super::store::survey::Survey;
 use super::write::template::KWARGS;
 
@@ -17,6 +17,12 @@ pub fn unread(survey: &Survey, kind: RowKind, read: &BTreeSet<String>) -> Vec<St
         read.contains(name) || OWN.contains(&name) || kind == RowKind::Prompt && of_prompts.contains(&name)
     };
     survey.others().filter(|name| !known(name)).map(str::to_owned).collect()
+}
+
+/// Columns with another example or a copy of this one, which is not read: the prompt next to messages, for example.
+pub fn beside(survey: &Survey, kind: RowKind) -> Vec<String> {
+    let all = unread(survey, kind, &BTreeSet::new());
+    all.into_iter().filter(|name| EXAMPLES.contains(&name.as_str())).collect()
 }
 
 /// Scores that `telos pairs` adds to its pairs, for the user; no objective reads them.

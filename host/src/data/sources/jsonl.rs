@@ -264,7 +264,8 @@ impl DataSource for Jsonl {
             RowPart { paths: path, weight, format, columns }
         };
         let mix = self.mix.iter().map(part).collect();
-        RowOptions { paths, mix, eval_paths, split, columns, format: self.format, separator }.read(kind)
+        let format = self.format;
+        RowOptions { paths, mix, eval_paths, split, columns, format, separator, named_by: None }.read(kind)
     }
 
     fn writing(&self) -> Writing<'_> {

@@ -165,3 +165,126 @@ fn changed_files_end_with_rows_or_a_named_error() {
         }
     });
 }
+
+/// Catches rows that are lost where a file ends too early, without a word: only a cut between two messages of a stream, which needs
+/// no mark at its end, is its end.
+#[test]
+fn files_that_are_cut_off_are_refused() {
+    for name in ["chats.stream.arrow", "types.stream.arrow"] {
+        let whole = reference(name);
+        let mut read = Vec::new();
+        for length in 1..whole.len() {
+            match rows(name, &whole[..length]) {
+                Ok(rows) => read.push((length, rows.len())),
+                // Fewer bytes than the mark of a stream are no stream.
+                Err(_) if length < 4 => {}
+                Err(error) => {
+                    let shown = error.to_string();
+                    assert!(
+                        shown.starts_with(&format!("{name} is an Arrow file that is cut off ")),
+                        "{length}: {shown}"
+                    );
+                    assert_eq!(error.hint().as_deref(), Some("download or copy it again"));
+                }
+            }
+        }
+        let all = rows(name, &whole).unwrap().len();
+        assert_eq!(read.last(), Some(&(whole.len() - 8, all)), "{name}: {read:?}");
+        assert!(read.len() <= 6, "{name}: {read:?}");
+        let last = rows(name, &whole[..whole.len() - 16]).unwrap_err().to_string();
+        let expected = if all == 3 { "cut off after row 2" } else { "cut off before the end of its first rows" };
+        assert!(last.ends_with(expected), "{last}");
+        // A compressed stream that is cut off has an end of its own, which is not that of the stream.
+        for packed in [gzip(&whole), zstandard(&whole)] {
+            for length in (packed.len() / 3..packed.len()).step_by(3) {
+                assert!(rows("a.arrow.gz", &packed[..length]).is_err(), "{name}: {length} of {}", packed.len());
+            }
+        }
+    }
+    for name in ["chats.arrow", "types.arrow", "chats.parquet", "types.arrow"] {
+        let whole = reference(name);
+        for length in (8..whole.len()).step_by(7) {
+            let error = rows(name, &whole[..length]).unwrap_err();
+            assert!(error.to_string().contains(" file that is cut off"), "{name}: {length}: {error}");
+            assert!(error.hint().is_some_and(|hint| hint.starts_with("download or copy it again")), "{error}");
+        }
+    }
+    let line = "{\"prompt\": \"q\", \"completion\": \"a\"}\n";
+    for pack in [gzip, zstandard] {
+        let member = pack(line.as_bytes());
+        let two = [member.clone(), member.clone()].concat();
+        for length in member.len() - 8..two.len() {
+            let found = rows("r.jsonl.gz", &two[..length]);
+            match length == member.len() {
+                true => assert_eq!(found.unwrap().len(), 1),
+                false => assert!(found.is_err(), "{length} of {}", two.len()),
+            }
+        }
+    }
+    for list in
+        ["[{\"prompt\": \"q\", \"completion\": \"a\"}", "prompt,completion\nq,a\nr", "prompt,completion\nq,a\nr,\"b"]
+    {
+        assert!(rows("r.csv", list.as_bytes()).is_err(), "{list}");
+    }
+}
+
+/// Catches texts in columns of bytes that are learned as base64, values of other types that differ between formats, and a file
+/// that is refused for a column that nothing reads.
+#[test]
+fn columns_of_every_type_are_read_or_left_out() {
+    let columns = concat!(
+        r#"{"day":"2024-02-29","millis":"2024-02-29 12:30:15.250 +00:00","micros":"2024-02-29 12:30:15.250000 +00:00","#,
+        r#""time":"12:30:15.250000","price":"-1.50","took":3000,"bits":"ab"}"#,
+        r#"{"day":null,"millis":null,"micros":null,"time":null,"price":null,"took":null,"bits":"cd"}"#
+    );
+    for name in ["unusual.parquet", "unusual.arrow"] {
+        let found = rows(name, &reference(name)).unwrap();
+        let shown: String = found.iter().map(|row| Value::Object(row.columns.clone()).to_string()).collect();
+        assert_eq!(shown, columns, "{name}");
+        let texts: Vec<_> = found.iter().map(|row| (row.text().prompt, row.text().answer.unwrap())).collect();
+        assert_eq!(texts, [("q1".to_owned(), "a1".to_owned()), ("ä".to_owned(), "a2".to_owned())], "{name}");
+        // The same bytes, where they are read.
+        let names = Columns::from([("prompt".to_owned(), "image".to_owned())]);
+        let error = jsonl::parse_bytes(name.as_ref(), &reference(name), RowKind::PromptCompletion, &names, None);
+        let error = error.unwrap_err().to_string();
+        let expected = format!("{name}:1: `image`: bytes that are not UTF-8 text (from byte 0 on): decode them when");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let views = rows("views.arrow", &reference("views.arrow")).unwrap();
+    assert_eq!((views[0].text().prompt.as_str(), views[0].columns["view"].to_string().as_str()), ("q", "[1,2]"));
+}
+
+/// Catches a column that silently takes the place of another of its name.
+#[test]
+fn two_columns_of_one_name_are_refused() {
+    for (name, what) in [("twice.parquet", "a Parquet"), ("twice.arrow", "an Arrow")] {
+        let error = rows(name, &reference(name)).unwrap_err().to_string();
+        assert_eq!(error, format!("{name} is {what} file with two columns `completion`"));
+    }
+}
+
+/// Catches the zeros of a block that make a file damaged, and other bytes that are passed over.
+#[test]
+fn zeros_may_follow_gzip() {
+    let line = b"{\"prompt\": \"q\", \"completion\": \"a\"}\n".as_slice();
+    let packed = [gzip(line), gzip(line)].concat();
+    let followed = |rest: &[u8]| rows("r.jsonl.gz", &[packed.as_slice(), rest].concat());
+    for zeros in [0, 1, 512, 100_000] {
+        assert_eq!(followed(&vec![0; zeros]).unwrap().len(), 2, "{zeros}");
+    }
+    for rest in [b"x".as_slice(), b"\0\0x", &gzip(line)[..5], &[vec![0; 70_000].as_slice(), line].concat()] {
+        assert!(followed(rest).is_err(), "{rest:?}");
+    }
+}
+
+/// Catches a file with a long window that is called damaged.
+#[test]
+fn a_long_window_is_named() {
+    let header = |window: u8| [0x28, 0xB5, 0x2F, 0xFD, 0, window, 1, 0, 0];
+    let error = rows("r.jsonl.zst", &header(20 << 3)).unwrap_err();
+    let expected =
+        "r.jsonl.zst is a Zstandard file whose window needs 1024 MiB of memory, more than the limit of 128 MiB";
+    assert_eq!(error.to_string(), expected);
+    assert!(error.hint().is_some_and(|hint| hint.contains("without --long")), "{error}");
+    assert!(rows("r.jsonl.zst", &header(17 << 3)).is_ok_and(|rows| rows.is_empty()));
+}

@@ -94,7 +94,7 @@ fn parquet_is_read() {
     assert_eq!(running.to_string(), "chats.parquet is a Parquet file, which holds rows and not running text");
     for damaged in [&bytes[..bytes.len() / 2], b"PAR1".as_slice()] {
         let error = self::rows("a/b c.parquet", damaged).unwrap_err();
-        assert!(error.to_string().starts_with("a/b c.parquet is a Parquet file that cannot be read ("), "{error}");
+        assert!(error.to_string().starts_with("a/b c.parquet is a Parquet file that is cut off"), "{error}");
         assert!(!error.hint().unwrap().contains("iconv"), "{error}");
     }
 }
@@ -304,4 +304,31 @@ fn other_notations_are_named() {
         assert!(message(text).starts_with(what), "{text}: {}", message(text));
     }
     assert!(read("{\"prompt\": \"\\ud83d\\ude00\", \"completion\": \"b\"}").is_ok());
+}
+
+/// Catches a table with another separator whose whole lines become one cell, and a list of choices that stays text.
+#[test]
+fn separators_of_tables_are_named() {
+    for (name, file, what, remedy) in [
+        (
+            "r.csv",
+            "prompt;completion\na;b\n",
+            "separated by semicolons; commas are expected",
+            "read_csv('r.csv', sep=';')",
+        ),
+        ("r.csv", "prompt\tcompletion\na\tb\n", "separated by tabs; commas are expected", "name the file .tsv"),
+        ("r.tsv", "prompt,completion\na,b\n", "separated by commas; tabs are expected", "name the file .csv"),
+        ("r.csv", "sep=;\nprompt;completion\n", "whose first line names the separator", "remove that line"),
+    ] {
+        let error = rows(name, file.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(remedy)), "{error}");
+    }
+    let file = b"prompt,choices,note\nq,\"[\"\"a\"\", \"\"b\"\"]\",\"[\"\"a\"\"]\"\n";
+    let read = jsonl::parse_bytes("r.csv".as_ref(), file, RowKind::Prompt, &Columns::new(), None).unwrap().0;
+    assert_eq!(serde_json::to_string(&read[0].columns).unwrap(), r#"{"choices":["a","b"],"note":"[\"a\"]"}"#);
+    let table = utf16("\u{FEFF}prompt,completion\na,b\n", u16::to_le_bytes);
+    let error = rows("u16.csv", &table).unwrap_err();
+    assert_eq!(error.to_string(), "u16.csv is a table in UTF-16, separated by commas");
+    assert_eq!(error.hint().as_deref(), Some("convert it: iconv -f UTF-16 -t UTF-8 u16.csv > converted.csv"));
 }

@@ -58,10 +58,15 @@ impl fmt::Display for AnswerCounts {
             write!(f, ", {earlier} of them by an earlier command")?;
         }
         if *cut_off > 0 {
-            write!(f, "; {cut_off} were cut off at the length limit")?;
+            let were = if *cut_off == 1 { "was" } else { "were" };
+            write!(f, "; {cut_off} {were} cut off at the length limit")?;
         }
         if *too_long > 0 {
-            write!(f, "\ntoo long   {too_long} prompts leave no room for an answer: their completion is null")?;
+            let what = match too_long {
+                1 => "1 prompt leaves no room for an answer: its completion is null".to_owned(),
+                _ => format!("{too_long} prompts leave no room for an answer: their completion is null"),
+            };
+            write!(f, "\ntoo long   {what}")?;
         }
         write!(
             f,

@@ -12,6 +12,7 @@ use crate::{
         batches::{batcher::eval_sequences, pack::pack},
         rows::{
             Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions,
+            columns::NamedBy,
             encode::{Encoder, Reads},
             kind::LABEL,
         },
@@ -165,8 +166,9 @@ impl Opened {
 }
 
 fn read(path: &str) -> Result<Vec<Row>> {
-    let corpus =
-        RowOptions::all(vec![path.to_owned()], Columns::new()).read(RowKind::PromptCompletion).map_err(Error::from)?;
+    let options = RowOptions::all(vec![path.to_owned()], Columns::new());
+    let options = RowOptions { named_by: Some(NamedBy::File), ..options };
+    let corpus = options.read(RowKind::PromptCompletion).map_err(Error::from)?;
     let rows = corpus.train.iter().collect::<Result<Vec<_>, _>>()?;
     for row in &rows {
         if !matches!(row.parts.get(&Part::Completion), Some(Content::Text(_) | Content::Messages(_))) {

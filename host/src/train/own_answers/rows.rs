@@ -20,7 +20,8 @@ use crate::{
 const ANSWERS: u64 = 0xA25E;
 
 /// Keys that a row sets itself; a column of the prompt with such a name is dropped.
-const OWN: [&str; 5] = ["prompt", "completion", "messages", "completion_ended", "score"];
+const OWN: [&str; 7] =
+    ["prompt", "completion", "messages", "conversations", "conversation", "completion_ended", "score"];
 
 /// The rows that were built.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]

@@ -74,7 +74,8 @@ impl fmt::Display for WinFigures {
         writeln!(f, "difference      {}{}", fixed(self.difference, 4), error(self.difference_stderr, 4))?;
         write!(f, "prompts         {prompts}")?;
         if self.too_long > 0 {
-            write!(f, "; {} pairs of answers were left out as too long for the reward model", self.too_long)?;
+            let what = if self.too_long == 1 { "pair of answers was" } else { "pairs of answers were" };
+            write!(f, "; {} {what} left out as too long for the reward model", self.too_long)?;
         }
         Ok(())
     }

@@ -14,9 +14,20 @@ const MOST_RATIO: u64 = 1 << 16;
 /// A packed buffer begins with its unpacked length.
 const PREFIX: u64 = 8;
 const CONTINUATION: [u8; 4] = [0xFF; 4];
+/// What a file ends with.
+const LAST: &[u8] = b"ARROW1";
+
+/// The file ends before its content does.
+#[derive(Debug, thiserror::Error)]
+#[error("the file ends before its content does")]
+pub struct CutOff;
 
 fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, CutOff)
 }
 
 fn length(declared: i64) -> io::Result<u64> {
@@ -62,7 +73,10 @@ pub fn check_file(file: &File) -> io::Result<()> {
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         file.read_exact_at(&mut bytes, at).map(|()| bytes)
     };
-    let end = size.checked_sub(10).ok_or_else(|| damaged("a file that is cut off"))?;
+    let end = size.checked_sub(10).ok_or_else(cut_off)?;
+    if read(end + 4, 6)? != LAST {
+        return Err(cut_off());
+    }
     let footer = length(i32::from_le_bytes(first(&read(end, 4)?)).into())?;
     let footer = read(end.checked_sub(footer).ok_or_else(|| damaged("a footer longer than the file"))?, footer)?;
     let footer = root_as_footer(&footer).map_err(|error| damaged(&format!("the footer: {error}")))?;
@@ -105,16 +119,25 @@ impl<R: Read> Messages<R> {
         if length > most_unpacked() {
             return Err(damaged(&format!("a message of {length} bytes, more than memory can hold")));
         }
-        let read = self.bytes.by_ref().take(length).read_to_end(message)? as u64;
-        if read == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if self.read_up_to(length, message)? == length { Ok(()) } else { Err(cut_off()) }
     }
 
-    /// The bytes of the next message; empty at the end.
+    /// Appends `length` bytes, or as many as there are. The library takes the error of an unexpected end (of a compressed file) for
+    /// the end of the stream, so it becomes another one.
+    fn read_up_to(&mut self, length: u64, message: &mut Vec<u8>) -> io::Result<u64> {
+        match self.bytes.by_ref().take(length).read_to_end(message) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(cut_off()),
+            read => Ok(read? as u64),
+        }
+    }
+
+    /// The bytes of the next message; empty at the end. A stream may end between two messages, without a mark.
     fn next(&mut self) -> io::Result<Vec<u8>> {
         let mut message = Vec::new();
-        self.bytes.by_ref().take(4).read_to_end(&mut message)?;
-        if message.len() < 4 {
-            return Ok(message);
+        match self.read_up_to(4, &mut message)? {
+            0 => return Ok(message),
+            4 => {}
+            _ => return Err(cut_off()),
         }
         if message == CONTINUATION {
             self.append(&mut message, 4)?;

@@ -6,7 +6,8 @@
 //! | UTF-8, with or without a byte order mark | itself; the mark is not part of the data | |
 //! | UTF-16 with a byte order mark | its text | |
 //! | gzip, Zstandard | its content | [`packed`] |
-//! | Parquet, Arrow, CSV, TSV | rows | [`parquet`], [`arrow`] and `arrow_lengths`, [`table`] and `quotes` |
+//! | Parquet, Arrow | rows | [`parquet`], [`arrow`] and `arrow_lengths`, with [`record`] |
+//! | CSV, TSV | rows | [`table`] and `quotes` |
 //! | a Git LFS pointer, other archives, UTF-16 without a mark, binary data | refused, with the line that fetches or converts it | [`refusal`] |
 
 pub mod arrow;
@@ -15,6 +16,7 @@ pub mod limit;
 pub mod packed;
 pub mod parquet;
 mod quotes;
+pub mod record;
 pub mod refusal;
 pub mod running_text;
 pub mod table;
@@ -132,6 +134,7 @@ pub fn utf8(path: &Path, bytes: Vec<u8>, before: usize, lines: usize) -> Result<
 }
 
 fn unpack(path: &Path, packing: Packing, bytes: &[u8]) -> Result<Vec<u8>> {
+    packing.check_window(path, bytes)?;
     let (mut unpacked, most) = (Vec::new(), most_unpacked());
     let mut content = packing.unpacked(path, bytes)?.take(most);
     content.read_to_end(&mut unpacked).map_err(|error| packing.damaged(path, &error))?;

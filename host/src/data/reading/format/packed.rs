@@ -1,9 +1,9 @@
 //! Unpacks gzip and Zstandard while reading.
 
-use std::io::{BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::refusal::refuse;
 use crate::data::error::{DataError, Result};
@@ -44,7 +44,7 @@ impl Packing {
     /// A decoder that cannot be made.
     pub fn unpacked<'a>(self, path: &Path, bytes: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
         Ok(match self {
-            Packing::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(bytes))),
+            Packing::Gzip => Box::new(Members { member: Some(GzDecoder::new(BufReader::new(bytes))) }),
             Packing::Zstandard => {
                 let decoder = zstd::Decoder::new(bytes).and_then(|mut decoder| {
                     decoder.window_log_max(WINDOW)?;
@@ -53,6 +53,24 @@ impl Packing {
                 Box::new(decoder.map_err(|error| self.damaged(path, &error))?)
             }
         })
+    }
+
+    /// Refuses a file that begins with `head` and needs more memory to be unpacked than is granted.
+    ///
+    /// # Errors
+    /// A Zstandard frame with a long window.
+    pub fn check_window(self, path: &Path, head: &[u8]) -> Result<()> {
+        let most = 1 << WINDOW;
+        let window = if self == Packing::Zstandard { window(head).unwrap_or_default() } else { 0 };
+        if window <= most {
+            return Ok(());
+        }
+        let what = format!(
+            "a Zstandard file whose window needs {} MiB of memory, more than the limit of {} MiB",
+            window >> 20,
+            most >> 20
+        );
+        Err(refuse(path, &what, "unpack it (zstd -d --long=31 IN), or compress it again without --long"))
     }
 
     /// The error for content that cannot be unpacked.
@@ -73,5 +91,62 @@ impl Packing {
             return Err(refuse(path, &format!("a tar archive within {name}"), "unpack it: tar -xf IN"));
         }
         Ok(())
+    }
+}
+
+/// The bytes that the window of a Zstandard frame takes (RFC 8878, 3.1.1.1); `None` if its header is cut off.
+fn window(head: &[u8]) -> Option<u64> {
+    let descriptor = *head.get(4)?;
+    if descriptor & 0x20 == 0 {
+        let byte = u64::from(*head.get(5)?);
+        let base = 1_u64 << (10 + (byte >> 3));
+        return Some(base + base / 8 * (byte & 7));
+    }
+    // A single segment: the window is the content.
+    let at = 5 + [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let size = head.get(at..at + length)?.iter().rev().fold(0, |size, byte| (size << 8) | u64::from(*byte));
+    Some(if length == 2 { size + 256 } else { size })
+}
+
+/// The members of a gzip file, one after another. Zeros may follow the last one: tapes and disks fill their blocks with them.
+struct Members<R> {
+    /// The member that is read; `None` at the end.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut bytes) = self.member.take().map(GzDecoder::into_inner) else { break };
+            match bytes.fill_buf()?.first().copied() {
+                None => {}
+                Some(0) => zeros(bytes)?,
+                Some(_) => self.member = Some(GzDecoder::new(bytes)),
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Reads to the end.
+///
+/// # Errors
+/// Another byte than 0.
+fn zeros(mut bytes: impl BufRead) -> io::Result<()> {
+    loop {
+        let length = match bytes.fill_buf()? {
+            [] => return Ok(()),
+            zeros if zeros.iter().all(|byte| *byte == 0) => zeros.len(),
+            _ => {
+                let what = "other bytes follow the zeros behind its end";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+        };
+        bytes.consume(length);
     }
 }

@@ -17,6 +17,7 @@ use super::quotes::{Fault, Quotes};
 use super::refusal::refuse;
 use crate::data::error::{DataError, Result};
 use crate::data::place::Place;
+use crate::decimals::counted;
 
 /// A table's row: the line on which it begins, and its cells by column.
 pub type Row = (usize, Value);
@@ -96,6 +97,9 @@ pub fn rows(
     if !next(&mut record)? {
         return Ok(Vec::new());
     }
+    if let [only] = record.iter().collect::<Vec<_>>().as_slice() {
+        check_separator(path, &String::from_utf8_lossy(only), separator)?;
+    }
     if record.len() > MOST_COLUMNS {
         return refuse_row(&record, "", format!("{} columns; a table may have {MOST_COLUMNS}", record.len()));
     }
@@ -119,9 +123,9 @@ pub fn rows(
     while next(&mut record)? {
         if record.len() != columns.len() {
             let what = format!(
-                "{} cells, and the first line has {}: put cells that contain the separator, quotation marks or line breaks in \
+                "{}, and the first line has {}: put cells that contain the separator, quotation marks or line breaks in \
                  quotation marks",
-                record.len(),
+                counted(record.len(), "cell"),
                 columns.len()
             );
             return refuse_row(&record, "", what);
@@ -135,7 +139,11 @@ pub fn rows(
                     return refuse_row(&record, column, what);
                 }
             };
-            match cell(text, *is_text) {
+            let value = match list_of_texts(text).filter(|_| column == CHOICES) {
+                Some(list) => Ok(list),
+                None => cell(text, *is_text),
+            };
+            match value {
                 Ok(value) => drop(row.insert(column.clone(), value)),
                 Err(what) => return refuse_row(&record, column, what),
             }
@@ -147,6 +155,46 @@ pub fn rows(
     }
     take(block)?;
     Ok(columns)
+}
+
+/// Refuses a first line that other separators divide into columns.
+fn check_separator(path: &Path, line: &str, separator: char) -> Result<()> {
+    let line = line.trim_start_matches('\u{FEFF}').trim();
+    if line.to_lowercase().starts_with("sep=") {
+        let what = "a table whose first line names the separator, as Excel writes it, and not the columns";
+        return Err(refuse(
+            path,
+            what,
+            "remove that line, and separate the columns by commas (tabs: name the file .tsv)",
+        ));
+    }
+    let Some(other) = [';', '\t', ','].into_iter().find(|other| *other != separator && line.contains(*other)) else {
+        return Ok(());
+    };
+    let named = |separator: char| match separator {
+        ';' => "semicolons",
+        '\t' => "tabs",
+        _ => "commas",
+    };
+    let what = format!("a table whose columns are separated by {}; {} are expected", named(other), named(separator));
+    let remedy = match other {
+        ';' => {
+            "convert it to JSON lines: python3 -c \"import pandas; pandas.read_csv('IN', sep=';').to_json('OUT', \
+             orient='records', lines=True)\""
+        }
+        '\t' => "name the file .tsv",
+        _ => "name the file .csv",
+    };
+    Err(refuse(path, &what, remedy))
+}
+
+/// The column of `telos eval --choices` with the answers to choose from.
+const CHOICES: &str = "choices";
+
+/// A list of texts that is written as JSON.
+fn list_of_texts(text: &str) -> Option<Value> {
+    let list: Value = serde_json::from_str(text).ok().filter(|_| text.starts_with('['))?;
+    list.as_array().is_some_and(|list| list.iter().all(Value::is_string)).then_some(list)
 }
 
 /// The error for quotation marks that are not closed, or not where the cell ends.

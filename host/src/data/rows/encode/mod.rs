@@ -215,7 +215,6 @@ impl<'a> Encoder<'a> {
             }
             counts.ended_early += usize::from(early);
             let closed = ends.iter().map(|end| is_cut_off(row, *end).map(|cut| !cut)).collect::<Result<Vec<bool>>>()?;
-            counts.empty_answers += usize::from(kind != RowKind::Prompt && ends.iter().any(|end| row.is_blank(*end)));
             let any_cut = closed.first() == Some(&false);
             let tokens = both().zip(closed).map(|((laid, placed), closed)| {
                 let segment_ends = segment_ends(row, laid, placed)?;
@@ -225,6 +224,11 @@ impl<'a> Encoder<'a> {
             });
             let tokens: Vec<Tokens> = tokens.collect::<Result<_>>()?;
             let is_exact = both().all(|(laid, _)| laid.is_exact);
+            let only_ends = |tokens: &Tokens| {
+                let learned = tokens.ids.iter().zip(&tokens.supervised).filter(|(_, learned)| **learned);
+                tokens.supervised.contains(&true) && learned.into_iter().all(|(id, _)| is_end(*id))
+            };
+            let is_empty = tokens.iter().any(only_ends);
             for tokens in &tokens {
                 self.tokenizer.within_model(&tokens.ids).map_err(|error| DataError::Json {
                     place: row.place.clone(),
@@ -239,6 +243,7 @@ impl<'a> Encoder<'a> {
             match fitted {
                 Ok((tokens, truncated)) => {
                     counts.truncated += usize::from(truncated);
+                    counts.empty_answers += usize::from(is_empty);
                     let learned = tokens.iter().flat_map(|tokens| tokens.ids.iter().zip(&tokens.supervised));
                     with_ends += usize::from(learned.into_iter().any(|(id, learned)| *learned && is_end(*id)));
                     let cut = truncated && self.truncation.unwrap_or(kind.truncation()) == Truncation::Right;

@@ -17,12 +17,14 @@
 //! | `orca` | `question` and `system` or `system_prompt` (may be missing), with `response`, or with `chosen` and `rejected` |
 //! | `ultrafeedback` | `instruction`, `completions`: a list of `response` and `overall_score`; the best and the worst become a pair |
 //!
-//! Columns of the first ten forms come first: a row that has them is read by them, whatever else it has. A row without them
-//! that fits several of the others is refused, and `data.format` decides.
+//! Columns of the first ten forms come first: a row that has them is read by them, whatever else it has; a row with two examples
+//! (`messages`, `conversations`, a prompt with its completion) is refused. A row without them that fits several of the others is
+//! refused too, and `data.format` decides.
 
 use serde_json::{Map, Value, json};
 
 use super::messages::is_message;
+use crate::data::rows::columns::NamedBy;
 use crate::data::rows::kind::{Part, RowKind};
 use crate::data::rows::message::ASSISTANT;
 use crate::keys::words;
@@ -149,13 +151,15 @@ pub fn convert(
     columns: &mut Object,
     kind: RowKind,
     format: Option<Format>,
+    by: &NamedBy,
     is_own: impl Fn(&Object) -> Option<bool>,
 ) -> Result<Converted, String> {
     let format = match format {
         Some(format) if CONVERTED.contains(&format) || format == Format::AlpacaTemplate => {
             if !format.fits(columns, kind) {
                 let (name, expected) = (format.name(), format.columns(kind));
-                return Err(format!("data.format = \"{name}\" reads {expected}; the row has {}", names(columns)));
+                let given = by.format(&[name]).unwrap_or_else(|| format!("the format \"{name}\""));
+                return Err(format!("{given} reads {expected}; the row has {}", names(columns)));
             }
             format
         }
@@ -175,9 +179,11 @@ pub fn convert(
                     let way = |format: &Format| format!("as \"{}\" ({})", format.name(), format.columns(kind));
                     let ways = several.iter().map(way).collect::<Vec<_>>().join(" or ");
                     let first = several.last().map_or("", |format| format.name());
-                    return Err(format!(
-                        "the row can be read {ways}: decide with data.format, such as data.format = \"{first}\""
-                    ));
+                    let decide = match by.format(&[first]) {
+                        Some(how) => format!("decide with {how}, for example"),
+                        None => "drop or rename the columns that are not meant".to_owned(),
+                    };
+                    return Err(format!("the row can be read {ways}: {decide}"));
                 }
             }
         }

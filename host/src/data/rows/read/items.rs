@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::json::{Fault, value_at};
 use crate::data::error::{DataError, Result};
 use crate::data::place::Place;
+use crate::data::reading::format::record::Unreadable;
 use crate::data::reading::format::running_text::is_html;
 use crate::data::rows::columns::Columns;
 
@@ -18,6 +19,15 @@ pub struct Item {
     pub place: Place,
     /// Its parsed value.
     pub value: Value,
+    /// Values of its columns that have no JSON; only of files whose columns have types.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Item {
+    /// A value of JSON.
+    pub fn of(place: Place, value: Value) -> Item {
+        Item { place, value, unreadable: Vec::new() }
+    }
 }
 
 /// Returns the values in the whole text of a file.
@@ -121,7 +131,7 @@ impl<'a> Reader<'a> {
             while at < line.len() {
                 match value_at(line, at, self.names) {
                     Ok((value, end)) => {
-                        items.push(Item { place: self.place(index + 1), value });
+                        items.push(Item::of(self.place(index + 1), value));
                         at = skip_space(line, end);
                         if line[at..].trim_end() == "," {
                             let what = "a comma after the object: JSON lines have none; remove it (sed 's/,$//')";
@@ -154,7 +164,7 @@ impl<'a> Reader<'a> {
             counted = at;
             match value_at(self.text, at, self.names) {
                 Ok((value, end)) => {
-                    items.push(Item { place: self.place(line), value });
+                    items.push(Item::of(self.place(line), value));
                     at = skip_space(self.text, end);
                 }
                 Err(fault) => return Some(Err(self.refuse_at(fault))),
@@ -173,7 +183,7 @@ impl<'a> Reader<'a> {
                 line += newlines(&text[counted..at]);
                 counted = at;
                 let (value, end) = value_at(text, at, self.names).map_err(|fault| self.refuse_at(fault))?;
-                items.push(Item { place: self.place(line), value });
+                items.push(Item::of(self.place(line), value));
                 at = skip_space(text, end);
                 match text[at..].chars().next() {
                     Some(',') => at = skip_space(text, at + 1),

@@ -13,7 +13,8 @@ use super::row::{Names, row};
 use super::segments;
 use crate::data::error::{DataError, Result};
 use crate::data::progress;
-use crate::data::rows::columns::{Columns, Found};
+use crate::data::reading::format::record::Unreadable;
+use crate::data::rows::columns::{Columns, Found, NamedBy};
 use crate::data::rows::counts::MixedSource;
 use crate::data::rows::kind::{ANSWER, MARGIN, RowKind};
 use crate::data::rows::read::segments::SEPARATOR;
@@ -43,6 +44,8 @@ pub struct RowOptions {
     pub format: Option<Format>,
     /// What follows each segment of a completion that is a list of texts.
     pub separator: String,
+    /// Where a command takes names of columns, for messages; `None`: in the tables of an experiment.
+    pub named_by: Option<NamedBy>,
 }
 
 /// A source of a mixture: see [`RowOptions`].
@@ -58,6 +61,8 @@ pub struct RowPart {
     pub format: Option<Format>,
 }
 
+/// The experiment's table of names of columns.
+const COLUMNS: &str = "data.columns";
 /// Reading more bytes than these takes long enough to show how far it is.
 const LARGE: u64 = 64 << 20;
 
@@ -65,7 +70,7 @@ const LARGE: u64 = 64 << 20;
 type Read = Option<(Packed, Format)>;
 
 impl RowOptions {
-    /// All rows of these files on the training side, in a recognised format.
+    /// All rows of these files on the training side, in a recognised format, for a command with `--column`.
     pub fn all(paths: Vec<String>, columns: Columns) -> RowOptions {
         RowOptions {
             paths,
@@ -75,6 +80,7 @@ impl RowOptions {
             columns,
             format: None,
             separator: SEPARATOR.to_owned(),
+            named_by: Some(NamedBy::Flag { has_format: false }),
         }
     }
 
@@ -89,8 +95,8 @@ impl RowOptions {
         let parts = if self.mix.is_empty() { std::slice::from_ref(&whole) } else { self.mix.as_slice() };
         if let Some(format) = parts.iter().filter_map(|part| part.format).find(|format| !format.gives(kind)) {
             let what = format!(
-                "data.format = \"{}\" has no {} of the kind that the objective learns from; it reads {}",
-                format.name(),
+                "{} has no {} of the kind that the objective learns from; it reads {}",
+                self.by(&whole, 0).format(&[format.name()]).unwrap_or_default(),
                 kind.noun(),
                 format.columns(kind)
             );
@@ -127,7 +133,8 @@ impl RowOptions {
         let is_requested = !self.eval_paths.is_empty() || matches!(self.split, Split::Column(_));
         for (side, purpose) in [(&sides.train, "train"), (&sides.held_out, "evaluate")] {
             if side.is_empty() && (purpose == "train" || is_requested) {
-                return Err(DataError::NoRow { what: name, purpose });
+                let is_of_command = self.named_by.is_some();
+                return Err(DataError::NoRow { what: name, purpose, is_of_command });
             }
         }
         self.check_names(parts, &found, &in_eval)?;
@@ -138,16 +145,16 @@ impl RowOptions {
     /// Checks that every name of a column occurs in the rows that it is for: `found` in each source, `in_eval` in the files to
     /// evaluate on. A misspelt name would otherwise leave its column unread.
     fn check_names(&self, parts: &[RowPart], found: &[Found], in_eval: &Found) -> Result<()> {
-        let missing = |paths: &[String], table: String, key: &str, written: &str| DataError::NoColumn {
+        let missing = |paths: &[String], by: NamedBy, key: &str, written: &str| DataError::NoColumn {
             what: paths.join(", "),
             written: written.to_owned(),
-            key: format!("{table}.{key}"),
+            key: by.key(key),
         };
         for ((part, found), number) in parts.iter().zip(found).zip(0..) {
             let is_common = part.columns == self.columns;
             let has = |key: &str| found.has(&part.columns, key) || (is_common && in_eval.has(&self.columns, key));
             if let Some((key, written)) = part.columns.iter().find(|(key, _)| !has(key)) {
-                return Err(missing(&part.paths, self.table(part, number), key, written));
+                return Err(missing(&part.paths, self.by(part, number), key, written));
             }
         }
         if self.eval_paths.is_empty() {
@@ -161,14 +168,17 @@ impl RowOptions {
         };
         let has = |key: &str| in_eval.has(&self.columns, key) || is_additional(key);
         match self.columns.iter().find(|(key, _)| !has(key)) {
-            Some((key, written)) => Err(missing(&self.eval_paths, "data.columns".to_owned(), key, written)),
+            Some((key, written)) => Err(missing(&self.eval_paths, NamedBy::Table(COLUMNS.to_owned()), key, written)),
             None => Ok(()),
         }
     }
 
-    /// The table of the experiment that names the columns of this source.
-    fn table(&self, part: &RowPart, number: u16) -> String {
-        if part.columns == self.columns { "data.columns".to_owned() } else { format!("data.mix.{number}.columns") }
+    /// Where the columns of this source are named.
+    fn by(&self, part: &RowPart, number: u16) -> NamedBy {
+        self.named_by.clone().unwrap_or_else(|| {
+            let is_common = part.columns == self.columns;
+            NamedBy::Table(if is_common { COLUMNS.to_owned() } else { format!("data.mix.{number}.columns") })
+        })
     }
 
     /// Hands on the rows of files in order, and adds what was read to `corpus`. Returns which names of columns the rows have.
@@ -180,7 +190,7 @@ impl RowOptions {
         corpus: &mut RowCorpus,
         take: &mut dyn FnMut(&Packed) -> Result<()>,
     ) -> Result<Found> {
-        let (kind, found, names) = (corpus.kind, Found::none(&part.columns), self.table(part, number));
+        let (kind, found, by) = (corpus.kind, Found::none(&part.columns), self.by(part, number));
         let mut table: Option<(PathBuf, Vec<String>)> = None;
         // Small files are read before a bar could be seen.
         let is_large = files.iter().map(|file| file.source.bytes).sum::<u64>() > LARGE;
@@ -189,7 +199,7 @@ impl RowOptions {
             let source = &hashed.source;
             let mut take = |items: Vec<Item>| {
                 bar.iter().for_each(|bar| bar.inc(items.len() as u64));
-                let pack = |item| self.pack(item, kind, part, &names, &found);
+                let pack = |item| self.pack(item, kind, part, &by, &found);
                 let read: Vec<Result<Read>> = items.into_par_iter().map(pack).collect();
                 for read in read {
                     match read? {
@@ -217,23 +227,23 @@ impl RowOptions {
         Ok(found)
     }
 
-    fn pack(&self, item: Item, kind: RowKind, part: &RowPart, table: &str, found: &Found) -> Result<Read> {
-        let names = Names { columns: &part.columns, table };
+    fn pack(&self, item: Item, kind: RowKind, part: &RowPart, by: &NamedBy, found: &Found) -> Result<Read> {
+        let names = Names { columns: &part.columns, by };
         let Some((mut row, format)) = row(item, kind, names, found, part.format)? else { return Ok(None) };
         segments::separate(&mut row, &self.separator)?;
         Ok(Some((Packed::of(row)?, format)))
     }
 }
 
-/// Hands on every row of files as it is written, in order. `columns`: as in [`RowOptions`].
+/// Hands on every row of files as it is written, in order, and its values that have no JSON. `columns`: as in [`RowOptions`].
 ///
 /// # Errors
 /// Those of finding and reading files.
-pub fn raw_rows(paths: &[String], columns: &Columns, take: &mut dyn FnMut(Value)) -> Result<()> {
+pub fn raw_rows(paths: &[String], columns: &Columns, take: &mut dyn FnMut(Value, &[Unreadable])) -> Result<()> {
     for path in find_files(paths, true)? {
         let file = files::open(&path).map_err(DataError::io("read", &path))?;
         records(&path, file, columns, &mut |items| {
-            items.into_iter().for_each(|item| take(item.value));
+            items.into_iter().for_each(|item| take(item.value, &item.unreadable));
             Ok(())
         })?;
     }
@@ -317,10 +327,10 @@ pub fn parse_bytes(
     use std::io::{Seek, Write};
     let mut file = tempfile::tempfile().map_err(DataError::io("write", path))?;
     file.write_all(bytes).and_then(|()| file.rewind()).map_err(DataError::io("write", path))?;
-    let (mut read, found) = (Vec::new(), Found::none(columns));
+    let (mut read, found, by) = (Vec::new(), Found::none(columns), NamedBy::Table(COLUMNS.to_owned()));
     records(path, file, columns, &mut |items| {
         for item in items {
-            read.extend(row(item, kind, Names { columns, table: "data.columns" }, &found, format)?);
+            read.extend(row(item, kind, Names { columns, by: &by }, &found, format)?);
         }
         Ok(())
     })?;

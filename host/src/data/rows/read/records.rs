@@ -21,6 +21,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::place::Place;
 use crate::data::reading::format::limit::{most_unpacked, too_large_whole};
 use crate::data::reading::format::packed::Packing;
+use crate::data::reading::format::record::Record;
 use crate::data::reading::format::refusal::refuse;
 use crate::data::reading::format::{arrow, check_head, is_utf16, parquet, table, utf8, utf16};
 use crate::data::rows::columns::Columns;
@@ -70,6 +71,7 @@ pub fn records(path: &Path, file: File, names: &Columns, take: &mut Take<'_>) ->
     let Some(packing) = Packing::of(&head) else {
         return Reader { path, packing: None, names, take }.content(&head, Bytes::File(file));
     };
+    packing.check_window(path, &head)?;
     let mut bytes = packing.unpacked(path, file)?;
     let mut head = Vec::new();
     bytes.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(|error| packing.damaged(path, &error))?;
@@ -104,7 +106,7 @@ impl Reader<'_, '_> {
         let mut before = 0;
         let rows = |columns| Ok(Contents { columns: Some(columns), is_empty: false });
         if head.starts_with(arrow::STREAM) {
-            let mut take = |values| (self.take)(numbered(&file, &mut before, values));
+            let mut take = |rows| (self.take)(numbered(&file, &mut before, rows));
             return match bytes {
                 Bytes::File(bytes) => arrow::stream(path, bytes, &mut take),
                 Bytes::Unpacked(bytes) => arrow::stream(path, bytes, &mut take),
@@ -113,7 +115,7 @@ impl Reader<'_, '_> {
         }
         let is_parquet = head.starts_with(parquet::MAGIC);
         if is_parquet || head.starts_with(arrow::FILE) {
-            let mut take = |values| (self.take)(numbered(&file, &mut before, values));
+            let mut take = |rows| (self.take)(numbered(&file, &mut before, rows));
             return match (bytes, self.packing) {
                 (Bytes::File(file), _) if is_parquet => parquet::rows(path, file, &mut take).and_then(rows),
                 (Bytes::File(file), _) => arrow::file(path, file, &mut take).and_then(rows),
@@ -162,8 +164,10 @@ impl Reader<'_, '_> {
             return Err(refuse(self.path, what, remedy));
         }
         if let Some(separator) = table::separator(self.path, text) {
-            let what = format!("a table in UTF-16, separated by {separator:?}");
-            return Err(refuse(self.path, &what, "convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"));
+            let named = if separator == '\t' { "tabs" } else { "commas" };
+            let what = format!("a table in UTF-16, separated by {named}");
+            let name = if separator == '\t' { "converted.tsv" } else { "converted.csv" };
+            return Err(refuse(self.path, &what, &format!("convert it: iconv -f UTF-16 -t UTF-8 IN > {name}")));
         }
         (self.take)(items(self.path, text, self.names)?)?;
         Ok(Contents { columns: None, is_empty: text.is_empty() })
@@ -179,7 +183,7 @@ impl Reader<'_, '_> {
         let bytes = Cursor::new(first.into_bytes()).chain(Cursor::new(blocks.rest)).chain(blocks.bytes);
         let take = &mut self.take;
         let mut take = |rows: Vec<table::Row>| {
-            let item = |(line, value)| Item { place: Place { file: file.clone(), line }, value };
+            let item = |(line, value)| Item::of(Place { file: file.clone(), line }, value);
             take(rows.into_iter().map(item).collect())
         };
         let columns = table::rows(self.path, bytes, separator, has_carriage_returns, is_text, &mut take)?;
@@ -187,11 +191,12 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Values with their numbers in the file, of which `before` precede.
-fn numbered(file: &Arc<str>, before: &mut usize, values: Vec<Value>) -> Vec<Item> {
+/// Rows with their numbers in the file, of which `before` precede.
+fn numbered(file: &Arc<str>, before: &mut usize, rows: Vec<Record>) -> Vec<Item> {
     let place = |line| Place { file: file.clone(), line };
-    let items = values.into_iter().zip(*before + 1..).map(|(value, line)| Item { place: place(line), value });
-    let items: Vec<Item> = items.collect();
+    let item =
+        |(Record { columns, unreadable }, line)| Item { place: place(line), value: Value::Object(columns), unreadable };
+    let items: Vec<Item> = rows.into_iter().zip(*before + 1..).map(item).collect();
     *before += items.len();
     items
 }
@@ -239,7 +244,7 @@ impl Blocks<'_> {
             }
             searched = block.len();
             if block.len() as u64 > most {
-                let what = format!("a file with a line, after line {},", self.lines);
+                let what = format!("a file whose line {} has a length", self.lines + 1);
                 return Err(too_large_whole(self.path, &what, most, "write one row per line"));
             }
         }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::refusal::{refuse, what};
 use crate::data::error::Result;
 use crate::data::place::Place;
+use crate::data::rows::columns::NamedBy;
 use crate::data::rows::kind::{Part, RowKind};
 use crate::data::rows::row::{Content, Row};
 
@@ -21,7 +22,7 @@ const COMPLETIONS: &str = "completions";
 ///
 /// # Errors
 /// A list with a text and something else; `completions` that is not a list of texts although the row has no other answer.
-pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKind, table: &str) -> Result<Vec<usize>> {
+pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKind, by: &NamedBy) -> Result<Vec<usize>> {
     if kind != RowKind::PromptCompletion {
         return Ok(Vec::new());
     }
@@ -40,8 +41,8 @@ pub(super) fn take(place: &Place, columns: &mut Map<String, Value>, kind: RowKin
                     other => what(other).to_owned(),
                 };
                 let why = format!(
-                    "{found}, expected a list of texts, the answer's segments; if it is the whole answer, set {table}.completion = \
-                     \"{COMPLETIONS}\""
+                    "{found}, expected a list of texts, the answer's segments; if it is the whole answer, {}",
+                    by.rename(&[(completion, COMPLETIONS)])
                 );
                 Err(refuse(place, key, why))
             }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::data::rows::columns::NamedBy;
 use crate::data::rows::kind::RowKind;
 
 /// Other names of a prompt and of its answer.
@@ -9,7 +10,7 @@ const PROMPTS: [&str; 6] = ["instruction", "question", "query", "problem", "inpu
 const COMPLETIONS: [&str; 6] = ["output", "response", "answer", "solution", "target", "label"];
 
 /// The advice for a row that has these keys and none of the shapes of `kind`.
-pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
+pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind, by: &NamedBy) -> String {
     let has = |name: &str| columns.get(name).is_some_and(|value| !value.is_null());
     let only = |name: &str| has(name) && columns.values().filter(|value| !value.is_null()).count() == 1;
     if has("role") && (has("content") || has("tool_calls")) {
@@ -19,14 +20,15 @@ pub(super) fn remedy(columns: &Map<String, Value>, kind: RowKind) -> String {
     if let Some((name, _)) = columns.iter().find(|(name, value)| only(name) && lists(value)) {
         return format!("; if `{name}` contains the rows: jq -c '.{name}[]' IN > OUT");
     }
-    let names = "; data.columns renames columns";
-    let guess = |part: &str, names: &[&str]| -> Option<String> {
-        let name = names.iter().find(|name| has(name) && !has(part))?;
-        Some(format!("{part} = \"{name}\""))
+    if columns.values().all(Value::is_null) {
+        return String::new();
+    }
+    let guess = |part: &'static str, names: &[&'static str]| {
+        names.iter().find(|name| has(name) && !has(part)).map(|name| (part, *name))
     };
-    let mut guesses: Vec<String> = guess("prompt", &PROMPTS).into_iter().collect();
+    let mut guesses: Vec<(&str, &str)> = guess("prompt", &PROMPTS).into_iter().collect();
     if matches!(kind, RowKind::PromptCompletion | RowKind::Unpaired) {
         guesses.extend(guess("completion", &COMPLETIONS));
     }
-    if guesses.is_empty() { names.to_owned() } else { format!("{names}: data.columns = {{ {} }}", guesses.join(", ")) }
+    format!("; {}", by.rename(&guesses))
 }

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::encoding::{Case, bytes};
+use crate::data::error::DataError;
 use crate::data::rows::read::jsonl;
 use crate::data::rows::store::survey::Survey;
 use crate::data::rows::unread::undeclared;
-use crate::data::rows::{Columns, Filter, Row, RowCounts, RowKind};
+use crate::data::rows::{Columns, Filter, Row, RowCounts, RowKind, RowOptions};
 use crate::data::tokenizer::Tokenizer;
 
 const TURNS: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
@@ -153,4 +154,61 @@ fn rows_of_other_lengths_are_dropped_and_counted() {
         ..bytes(&tokenizer)
     };
     assert_eq!(case.encode(&pairs).1.filtered.values().sum::<usize>(), 1);
+}
+
+/// Catches advice about answers where the filter drops every row, and a limit without the key that changes it.
+#[test]
+fn rows_that_a_limit_drops_are_named_with_it() {
+    let filtered = [("min_tokens = 5".to_owned(), 3)].into();
+    let counts = RowCounts { filtered, dropped_empty: 1, ..RowCounts::default() };
+    let error = DataError::NoRowLeft { what: "r".into(), purpose: "train", longest: 8, counts: Box::new(counts) };
+    assert!(error.hint().is_some_and(|hint| hint.contains("data.filter") && !hint.contains("empty")), "{error}");
+    let long = RowCounts { dropped_too_long: 2, ..RowCounts::default() }.to_string();
+    assert!(long.contains("the prompt alone fills what is read of a row (data.max_length"), "{long}");
+}
+
+/// Catches a remedy that names a table of an experiment in a command that has none.
+#[test]
+fn remedies_name_what_the_command_has() {
+    use crate::data::rows::columns::NamedBy;
+    let names = [("prompt", "q"), ("completion", "a")];
+    for (by, expected, format) in [
+        (
+            NamedBy::Table("data.columns".into()),
+            "data.columns renames columns: data.columns = { prompt = \"q\", completion = \"a\" }",
+            Some("data.format = \"alpaca\""),
+        ),
+        (
+            NamedBy::Flag { has_format: true },
+            "--column KEY=NAME renames columns: --column prompt=q --column completion=a",
+            Some("--format alpaca"),
+        ),
+        (
+            NamedBy::Flag { has_format: false },
+            "--column KEY=NAME renames columns: --column prompt=q --column completion=a",
+            None,
+        ),
+        (NamedBy::File, "rename the columns in the file: `q` to `prompt`, `a` to `completion`", None),
+    ] {
+        assert_eq!((by.rename(&names).as_str(), by.format(&["alpaca"]).as_deref()), (expected, format));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.jsonl");
+    std::fs::write(&path, json!({"question": "q", "answer": "a"}).to_string()).unwrap();
+    let read = |named_by| {
+        let all = RowOptions::all(vec![path.display().to_string()], Columns::new());
+        RowOptions { named_by, ..all }.read(RowKind::PromptCompletion).map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(
+        read(Some(NamedBy::Flag { has_format: false }))
+            .ends_with("--column prompt=question --column completion=answer")
+    );
+    assert!(read(None).contains("data.columns = { prompt"));
+    std::fs::write(&path, "[]").unwrap();
+    let all = RowOptions::all(vec![path.display().to_string()], Columns::new());
+    let error = all.read(RowKind::PromptCompletion).map(|_| ()).unwrap_err();
+    assert!(
+        error.to_string().ends_with(" has no row") && !error.hint().unwrap_or_default().contains("data."),
+        "{error}"
+    );
 }

@@ -340,10 +340,7 @@ fn answers_without_a_common_prompt_are_refused_with_a_remedy() {
             json!({"prompt": "c?", "chosen": [ask], "rejected": [yes]}),
             "`chosen`: no message has the role \"assistant\"",
         ),
-        (
-            json!({"prompt": "a", "chosen": "b"}),
-            "needs `prompt` and `chosen` and `rejected`, or `chosen` and `rejected`",
-        ),
+        (json!({"prompt": "a", "chosen": "b"}), "needs `chosen` and `rejected`, and `prompt` unless both contain it"),
         (
             json!({"prompt": "a", "chosen": 1, "rejected": "b"}),
             "`chosen`: expected a string or a list of messages, found a number",

@@ -197,9 +197,11 @@ fn one_label_and_empty_answers_are_reported() {
     );
     let text = of([false, false]).to_string();
     assert!(text.contains("the label of every row is false: all answers are undesirable"), "{text}");
-    let empty = json!({"prompt": "a", "completion": " \n"});
-    let found = counts(RowKind::PromptCompletion, &[empty.clone(), empty, json!({"prompt": "a", "completion": "b"})]);
-    assert_eq!((found.empty_answers, found.only_label), (2, None));
+    let line = |completion: &str| json!({"prompt": "a", "completion": completion});
+    // White space is learned, and a text without a token is dropped.
+    let rows = [line(""), line(""), line(" \n"), line("b"), json!({"text": ""})];
+    let found = counts(RowKind::PromptCompletion, &rows);
+    assert_eq!((found.empty_answers, found.dropped_empty, found.only_label), (2, 1, None));
     assert!(found.to_string().contains("2 with an empty answer"), "{found}");
     let pair = |chosen: &str| json!({"prompt": "a", "chosen": chosen, "rejected": "c"});
     assert_eq!(counts(RowKind::Preference, &[pair(""), pair("b")]).empty_answers, 1);
@@ -252,6 +254,7 @@ fn no_kind_of_row_has_a_prompt_on_both_sides() {
                 columns: Columns::new(),
                 format: None,
                 separator: String::new(),
+                named_by: None,
             }
             .read(kind)
             .unwrap();

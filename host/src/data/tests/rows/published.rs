@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::data::rows::read::jsonl;
-use crate::data::rows::{Columns, Content, Format, Part, Row, RowKind};
+use crate::data::rows::store::survey::Survey;
+use crate::data::rows::unread::beside;
+use crate::data::rows::{Columns, Content, Format, Part, Row, RowCounts, RowKind};
 
 fn read(line: &Value, kind: RowKind, format: Option<Format>) -> Result<(Row, Format), String> {
     let read = jsonl::parse_bytes("r.jsonl".as_ref(), line.to_string().as_bytes(), kind, &Columns::new(), format);
@@ -172,7 +174,15 @@ fn ambiguous_rows_are_refused_with_the_key_that_decides() {
     let template = shown(read(&alpaca, kind, Some(Format::AlpacaTemplate)).unwrap());
     assert!(template.contains("context. Write a response that appropriately completes the request.\\n\\n### Instruction:\\ni\\n\\n### Input:\\nn\\n\\n### Response:\" completion=\"o\""), "{template}");
     let both = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "prompt": "p", "completion": "c", "text": "t"});
-    assert!(shown(read(&both, kind, None).unwrap()).starts_with("messages: "));
+    let error = read(&both, kind, None).unwrap_err();
+    assert!(
+        error.ends_with(
+            "the row can be read from `messages` or `prompt` with `completion`: drop or rename the columns that are not meant, \
+             or decide with data.format = \"messages\" or \"prompt-completion\""
+        ),
+        "{error}"
+    );
+    assert!(shown(read(&both, kind, Some(Format::Messages)).unwrap()).starts_with("messages: "));
     assert!(
         shown(read(&both, kind, Some(Format::PromptCompletion)).unwrap())
             .starts_with("prompt-completion: prompt=\"p\"")
@@ -186,4 +196,57 @@ fn ambiguous_rows_are_refused_with_the_key_that_decides() {
     );
     let error = read(&json!({"prompt": "p", "completion": "c"}), kind, Some(Format::Messages)).unwrap_err();
     assert!(error.contains("needs `messages`; it has `prompt`, `completion`"), "{error}");
+}
+
+/// Catches one of two whole conversations that is trained on without a word.
+#[test]
+fn rows_with_two_examples_are_refused() {
+    let turns = |answer: &str| json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]);
+    let kind = RowKind::PromptCompletion;
+    let both = json!({"messages": turns("a"), "conversations": turns("b")});
+    let error = read(&both, kind, None).unwrap_err();
+    assert!(error.contains("from `messages` or `conversations`: drop") && error.contains("\"sharegpt\""), "{error}");
+    for (format, answer) in [(Format::Messages, "a"), (Format::ShareGpt, "b")] {
+        let found = shown(read(&both, kind, Some(format)).unwrap());
+        assert!(found.contains(&format!("assistant: \"{answer}\"")), "{found}");
+    }
+    let prompts =
+        json!({"messages": [{"role": "user", "content": "p"}], "conversations": [{"role": "user", "content": "q"}]});
+    assert!(read(&prompts, RowKind::Prompt, None).is_err());
+    let mixed = json!({"prompt": "p", "completion": "c", "conversations": turns("b")});
+    assert!(read(&mixed, kind, None).unwrap_err().contains("from `conversations` or `prompt` with `completion`"));
+}
+
+/// Catches published sets that are refused because they repeat a part of the row, and the copy that is read or not reported. The rows
+/// have the columns of HuggingFaceH4/ultrachat_200k and HuggingFaceH4/ultrafeedback_binarized.
+#[test]
+fn copies_of_the_prompt_beside_a_row_are_reported() {
+    use RowKind::{Preference, PromptCompletion};
+    let turns = |answer: &str| json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]);
+    let ultrachat = json!({"prompt": "q", "prompt_id": "f0e3", "messages": turns("a")});
+    let ultrafeedback = json!({
+        "prompt": "q", "prompt_id": "f0e3", "chosen": turns("a"), "rejected": turns("b"), "messages": turns("a"),
+        "score_chosen": 8.5, "score_rejected": 7.0
+    });
+    for (line, kind, expected, line_of_counts) in [
+        (
+            &ultrachat,
+            PromptCompletion,
+            r#"messages: messages=[user: "q", assistant: "a"] +prompt +prompt_id"#,
+            "1 row to train on, 0 held out, read as messages (`prompt` is not read)",
+        ),
+        (
+            &ultrafeedback,
+            Preference,
+            r#"preference: prompt="q" chosen=[assistant: "a"] rejected=[assistant: "b"] +prompt_id +messages +score_chosen +score_rejected"#,
+            "1 pair to train on, 0 held out, read as preference (`messages` is not read)",
+        ),
+    ] {
+        let (row, format) = read(line, kind, None).unwrap();
+        let unread_columns = beside(&Survey::of(&row), kind);
+        assert_eq!(shown((row, format)), expected);
+        let formats = [(format.name().to_owned(), 1)].into();
+        let counts = RowCounts { kind, train: 1, formats, unread_columns, ..RowCounts::default() };
+        assert_eq!(counts.to_string(), line_of_counts);
+    }
 }

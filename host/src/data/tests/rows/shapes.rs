@@ -107,7 +107,7 @@ fn conversations_of_sharegpt_are_messages() {
     let pairs = Case { kind: RowKind::Preference, ..bytes(&tokenizer) };
     assert_eq!(pairs.all_shown(pair), [format!("q\n[a{END}]"), format!("q\n[b{END}]")]);
     let both = json!({"messages": [turn("user", "m"), turn("assistant", "n")], "conversations": talk});
-    assert_eq!(row(RowKind::PromptCompletion, &both).unwrap().question(), "user: m\n");
+    assert!(row(RowKind::PromptCompletion, &both).is_err_and(|error| error.contains("`messages` or `conversations`")));
 }
 
 fn pair(line: &Value) -> Result<[Value; 3], String> {
@@ -117,6 +117,22 @@ fn pair(line: &Value) -> Result<[Value; 3], String> {
         Content::Text(text) => json!(text),
         Content::Messages(messages) => json!(messages),
     }))
+}
+
+/// Catches a null that is not named, advice to rename what is not there, and an empty list under another name than the file's.
+#[test]
+fn rows_without_a_value_say_what_is_missing() {
+    let null = "; it has no value; `text` is null, which counts as missing: give it a value, \"\" for an empty one, or remove the row";
+    for (line, expected) in [
+        (json!({"text": null}), null),
+        (json!({}), "or `prompt` and `completion`; it has no column"),
+        (json!({"conversations": null}), "it has no value; `conversations` is null, which counts as missing"),
+        (json!({"conversations": []}), "rows.jsonl:1: `conversations`: no message in the list"),
+        (json!({"messages": []}), "rows.jsonl:1: `messages`: no message in the list"),
+    ] {
+        let error = row(RowKind::PromptCompletion, &line).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("renames"), "{line}: {error}");
+    }
 }
 
 /// The cases with strings are examples from TRL's documentation of implicit prompts and of `extract_prompt`.

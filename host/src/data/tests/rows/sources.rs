@@ -20,7 +20,7 @@ fn part(folder: &Path, file: &str, names: &[(&str, &str)]) -> RowPart {
 }
 
 fn read(mix: Vec<RowPart>, eval_paths: Vec<String>, common: Columns, kind: RowKind) -> Result<RowCorpus> {
-    RowOptions { mix, eval_paths, ..RowOptions::all(Vec::new(), common) }.read(kind)
+    RowOptions { mix, eval_paths, named_by: None, ..RowOptions::all(Vec::new(), common) }.read(kind)
 }
 
 fn refused(mix: Vec<RowPart>, eval: Option<&Path>, common: Columns, kind: RowKind) -> String {

@@ -147,6 +147,7 @@ fn prompts_of_evaluation_files_are_not_trained_on() {
             columns: Columns::new(),
             format: None,
             separator: String::new(),
+            named_by: None,
         }
         .read(RowKind::PromptCompletion)
     };
@@ -177,6 +178,7 @@ fn requested_sides_and_columns_that_do_not_exist_are_refused() {
             columns,
             format: None,
             separator: String::new(),
+            named_by: None,
         }
         .read(RowKind::PromptCompletion)
     };

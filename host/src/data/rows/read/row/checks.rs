@@ -4,13 +4,55 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::data::rows::kind::{ANSWER, Part};
+use crate::data::reading::format::record::Unreadable;
+use crate::data::rows::columns::Columns;
+use crate::data::rows::kind::{ANSWER, LABEL, MARGIN, OF_FORMATS, Part, RowKind, Shape};
 use crate::data::rows::message::{ASSISTANT, role};
 use crate::data::rows::read::refusal::what;
 use crate::data::rows::row::Content;
 use crate::data::rows::text::number;
+use crate::data::rows::write::template::KWARGS;
 
 type Object = serde_json::Map<String, Value>;
+
+/// Checks that every value that a row is read from could be read. `columns` are the others, already renamed by `names`.
+///
+/// # Errors
+/// The first such value that could not.
+pub fn check_readable(
+    columns: &Object,
+    unreadable: &[Unreadable],
+    kind: RowKind,
+    shapes: &[Shape],
+    names: &Columns,
+) -> Result<(), Unreadable> {
+    let key = |column: &str| match names.iter().find(|(_, written)| *written == column) {
+        Some((key, _)) => Some(key.clone()),
+        // Another column has its name.
+        None => (!names.contains_key(column)).then(|| column.to_owned()),
+    };
+    let keys: Vec<(Option<String>, &Unreadable)> = unreadable.iter().map(|value| (key(&value.column), value)).collect();
+    let is_unreadable = |name: &str| keys.iter().any(|(key, _)| key.as_deref() == Some(name));
+    let there = |name: &str| columns.get(name).is_some_and(|value| !value.is_null()) || is_unreadable(name);
+    let shape = shapes.iter().find(|shape| shape.iter().all(|part| there(part.name())));
+    let additional: &[&str] = match kind {
+        RowKind::PromptCompletion => &["completion_ended"],
+        RowKind::Preference => &[MARGIN, "chosen_ended", "rejected_ended"],
+        RowKind::Unpaired => &[LABEL, "completion_ended"],
+        RowKind::Prompt => &[ANSWER],
+    };
+    let is_read = |name: &str| {
+        let is_part = match shape {
+            Some(shape) => shape.iter().any(|part| part.name() == name),
+            None => OF_FORMATS.contains(&name),
+        };
+        is_part || additional.contains(&name) || ["tools", "documents", KWARGS].contains(&name)
+    };
+    match keys.into_iter().find(|(key, _)| key.as_deref().is_some_and(is_read)) {
+        Some((_, value)) => Err(value.clone()),
+        None => Ok(()),
+    }
+}
 
 /// Checks that a prompt ends before the answer.
 pub fn check_open(parts: &BTreeMap<Part, Content>) -> Result<(), String> {
