@@ -266,11 +266,6 @@ impl Tokenizer {
         special::NAMED.into_iter().filter_map(|key| Some((key, text(key)?))).collect()
     }
 
-    /// The library's tokenizer, for calls through [`library::run`].
-    fn inner(&self) -> &tokenizers::Tokenizer {
-        &self.inner
-    }
-
     /// Identifies how texts are tokenised, in hexadecimal: the sha256 of `tokenizer.json` and of what the other
     /// files change.
     pub fn hash(&self) -> String {

@@ -74,7 +74,7 @@ impl Policy<'_> {
             Some(row) => (row.prompt, row.columns),
             None => (self.tokenizer.decode(&prompt.ids, true)?, Vec::new()),
         };
-        let (completion, mut ends) = text_of(self.tokenizer, &prompt.ids, words)?;
+        let (completion, mut ends) = self.tokenizer.continuation_with_ends(&prompt.ids, words)?;
         ends.resize(tokens.len(), ends.last().copied().unwrap_or(0));
         let mut numbers = prompt.per_sequence.clone();
         numbers.insert(names::ENDED.to_owned(), f64::from(u8::from(ended)));
@@ -97,30 +97,6 @@ impl Policy<'_> {
             ends,
         })
     }
-}
-
-/// Returns the text of `words` after `prompt`, without special tokens, and for each word the number of characters up to its end.
-/// The decoder reads the prompt too: at the beginning of a text some tokenizers drop a word's leading space, which would make
-/// prompt and completion together a different text.
-fn text_of(tokenizer: &Tokenizer, prompt: &[u32], words: &[u32]) -> Result<(String, Vec<usize>)> {
-    let mut decoder = tokenizer.stream(false);
-    for id in prompt {
-        decoder.push(*id)?;
-    }
-    let (mut text, mut characters, mut ends) = (String::new(), 0, Vec::with_capacity(words.len()));
-    for id in words {
-        if !tokenizer.is_special(*id) {
-            let piece = decoder.push(*id)?;
-            characters += piece.chars().count();
-            text += &piece;
-        }
-        ends.push(characters);
-    }
-    // What is held back to the end belongs to the last token that has text.
-    let rest = decoder.finish()?;
-    let last = words.iter().rposition(|id| !tokenizer.is_special(*id)).unwrap_or(0);
-    ends.iter_mut().skip(last).for_each(|end| *end += rest.chars().count());
-    Ok((text + &rest, ends))
 }
 
 /// An answer as recorded for the user.
@@ -153,7 +129,7 @@ mod tests {
     fn every_token_has_the_end_of_its_text() {
         let tokenizer = Tokenizer::bytes().unwrap();
         let (prompt, words) = (tokenizer.encode("a: ").unwrap(), tokenizer.encode("xé!").unwrap());
-        let of = |words: &[u32]| text_of(&tokenizer, &prompt, words).unwrap();
+        let of = |words: &[u32]| tokenizer.continuation_with_ends(&prompt, words).unwrap();
         assert_eq!(of(&words), ("xé!".to_owned(), vec![1, 1, 2, 3]));
         // A token without text, and the beginning of a character that never ends.
         let eos = tokenizer.eos().unwrap();
