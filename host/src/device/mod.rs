@@ -7,6 +7,7 @@
 mod dtype;
 pub mod open;
 pub mod profile;
+pub mod rounding;
 mod session;
 pub mod sizes;
 mod tensor;

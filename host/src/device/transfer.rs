@@ -3,7 +3,7 @@
 use half::bf16;
 use plugin_api::abi::DType;
 
-use super::tensor::Buffer;
+use super::{rounding::nearest_bf16, tensor::Buffer};
 use crate::error::{Error, Result};
 
 // Elements are transferred as little-endian bytes and reinterpreted here without swapping.
@@ -21,7 +21,7 @@ impl Buffer {
         match self.dtype() {
             DType::F64 => self.upload_bytes(offset, bytemuck::cast_slice(values)),
             DType::F32 => self.upload_converted(offset, values, |v| v as f32),
-            DType::BF16 => self.upload_converted(offset, values, bf16::from_f64),
+            DType::BF16 => self.upload_converted(offset, values, nearest_bf16),
             _ => Err(self.not_float()),
         }
     }

@@ -37,8 +37,8 @@ fn saved(family: &str) -> (TempDir, Tensors) {
 fn write(path: &Path, dtype: Dtype, tensors: &Tensors) {
     let encode = |value: &f64| match dtype {
         Dtype::F64 => value.to_le_bytes().to_vec(),
-        Dtype::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
-        Dtype::BF16 => half::bf16::from_f64(*value).to_le_bytes().to_vec(),
+        Dtype::F16 => half::f16::from_f32(*value as f32).to_le_bytes().to_vec(),
+        Dtype::BF16 => half::bf16::from_f32(*value as f32).to_le_bytes().to_vec(),
         Dtype::I32 => (*value as i32).to_le_bytes().to_vec(),
         _ => (*value as f32).to_le_bytes().to_vec(),
     };
@@ -371,7 +371,7 @@ fn weights_are_stored_as_asked() {
         flat(&open(&device, folder.path(), outputs).unwrap())
     };
     assert_eq!(read(true), flat(&model));
-    let rounded = |bits: &u64| half::bf16::from_f64(f64::from_bits(*bits)).to_f64().to_bits();
+    let rounded = |bits: &u64| half::bf16::from_f32(f64::from_bits(*bits) as f32).to_f64().to_bits();
     assert_eq!(read(false), flat(&model).iter().map(rounded).collect::<Vec<_>>());
     let whole = tempfile::tempdir().unwrap();
     model.save_masters(whole.path(), Storage::default()).unwrap();

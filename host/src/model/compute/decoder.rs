@@ -133,7 +133,8 @@ impl Model {
         let root = (self.config.dim as f64).sqrt();
         match self.device.compute() {
             _ if !self.config.family.scaled_embedding => 1.0,
-            DType::BF16 => half::bf16::from_f64(root).to_f64(),
+            // By way of f32, as torch converts a number.
+            DType::BF16 => half::bf16::from_f32(root as f32).to_f64(),
             _ => f64::from(root as f32),
         }
     }

@@ -4,14 +4,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use half::{bf16, f16};
 use plugin_api::abi::DType;
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use super::tensor_file::{Content, TensorData, write_tensors};
 use super::weights::{INDEX_FILE, MASTER_FILE, StoredWeights, WEIGHTS_FILE};
-use crate::device::Buffer;
+use crate::device::{
+    Buffer,
+    rounding::{nearest_bf16, nearest_f16},
+};
 use crate::error::{Error, Result};
 use crate::model::loaded::Model;
 use crate::model::params::{Layout, Parameter};
@@ -217,7 +219,12 @@ fn write_configs(
 
 fn too_large(parameter: &Parameter, value: f64, dtype: Dtype) -> Error {
     let message = format!("`{}` holds {value}, which is too large for {}", parameter.name, python_name(dtype));
-    Error::run(message).with_hint("store it as bf16 or f32")
+    let fits_f32 = (value as f32).is_finite();
+    Error::run(message).with_hint(match dtype {
+        Dtype::F16 if nearest_bf16(value).is_finite() => "store it as bf16 or f32",
+        Dtype::F16 | Dtype::BF16 if fits_f32 => "store it as f32",
+        _ => "store it without naming a type: the weights then keep their own",
+    })
 }
 
 /// Cuts parameters into files of at most `limit` bytes each, in order; a larger parameter is alone in its file.
@@ -284,8 +291,8 @@ fn rounded(values: &[f64], dtype: Dtype) -> Result<Vec<u8>, f64> {
         Ok(bytes)
     }
     match dtype {
-        Dtype::BF16 => each(values, |v| (bf16::from_f64(v).is_finite(), bf16::from_f64(v).to_le_bytes())),
-        Dtype::F16 => each(values, |v| (f16::from_f64(v).is_finite(), f16::from_f64(v).to_le_bytes())),
+        Dtype::BF16 => each(values, |v| (nearest_bf16(v).is_finite(), nearest_bf16(v).to_le_bytes())),
+        Dtype::F16 => each(values, |v| (nearest_f16(v).is_finite(), nearest_f16(v).to_le_bytes())),
         Dtype::F64 => each(values, |v| (v.is_finite(), v.to_le_bytes())),
         _ => each(values, |v| ((v as f32).is_finite(), (v as f32).to_le_bytes())),
     }
@@ -321,8 +328,23 @@ pub(in crate::model) fn write_text(path: &Path, text: String) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::model::params::Init;
+
+    fn parameter(cols: u64) -> Parameter {
+        Parameter {
+            name: String::new(),
+            offset: 0,
+            rows: 1,
+            cols,
+            matrix: false,
+            stored_transposed: false,
+            stored_heads: 0,
+            init: Init::Zero,
+        }
+    }
 
     /// Catches units of 1000 and 1024 that are exchanged, and sizes that overflow or are no sizes.
     #[test]
@@ -338,16 +360,6 @@ mod tests {
     /// Catches a file that exceeds the limit although it has several tensors, a tensor that is lost, and an empty file.
     #[test]
     fn files_are_cut_at_the_limit() {
-        let parameter = |cols: u64| Parameter {
-            name: String::new(),
-            offset: 0,
-            rows: 1,
-            cols,
-            matrix: false,
-            stored_transposed: false,
-            stored_heads: 0,
-            init: Init::Zero,
-        };
         let parameters = [3, 3, 4, 20, 1, 9, 1].map(parameter);
         let parameters: Vec<&Parameter> = parameters.iter().collect();
         let sizes = |limit: u64| -> Vec<Vec<u64>> {
@@ -358,6 +370,20 @@ mod tests {
         assert_eq!(sizes(u64::MAX), [vec![3, 3, 4, 20, 1, 9, 1]]);
     }
 
+    /// Catches a remedy that names the type which is too small.
+    #[test]
+    fn a_value_that_is_too_large_names_a_type_that_has_it() {
+        let parameter = parameter(1);
+        let hint = |value, dtype| too_large(&parameter, value, dtype).hint().unwrap_or_default().to_owned();
+        assert_eq!(hint(70_000.0, Dtype::F16), "store it as bf16 or f32");
+        let beyond_bf16 = f64::from(f32::MAX);
+        assert_eq!(hint(beyond_bf16, Dtype::F16), "store it as f32");
+        assert_eq!(hint(beyond_bf16, Dtype::BF16), "store it as f32");
+        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32] {
+            assert!(hint(1e300, dtype).contains("without naming a type"));
+        }
+    }
+
     /// Catches rounding towards zero, ties that go away from even, and an infinity that is written without an error.
     #[test]
     fn values_are_rounded_to_the_nearest() {
@@ -366,6 +392,9 @@ mod tests {
         assert_eq!(word(1.0 + 1.0 / 256.0, Dtype::BF16), Ok(bf16::from_f32(1.0).to_le_bytes()));
         assert_eq!(word(1.0 + 3.0 / 256.0, Dtype::BF16), Ok(bf16::from_f32(1.015_625).to_le_bytes()));
         assert_eq!(word(1.0 + 1.01 / 256.0, Dtype::BF16), Ok(bf16::from_f32(1.007_812_5).to_le_bytes()));
+        // Just above a tie, in bits that are all in the lower half of an f64.
+        assert_eq!(word(1.0 + 1.0 / 256.0 + 1e-12, Dtype::BF16), Ok(bf16::from_f32(1.007_812_5).to_le_bytes()));
+        assert_eq!(word(1.0 + 1.0 / 2048.0 + 1e-12, Dtype::F16), Ok(0x3c01_u16.to_le_bytes()));
         assert_eq!(word(70_000.0, Dtype::F16), Err(70_000.0));
         assert_eq!(word(65_504.0, Dtype::F16), Ok(f16::from_f32(65_504.0).to_le_bytes()));
     }
