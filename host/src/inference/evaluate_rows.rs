@@ -14,6 +14,7 @@ use crate::{
     inference::{
         saved_model::Opened,
         tasks::{
+            answer_rows::{Answered, answered},
             checked::{Check, CheckedFigures, Checker},
             spread::{mean, ratio},
         },
@@ -75,6 +76,8 @@ pub struct RowFigures {
     pub checked: Option<CheckedFigures>,
     /// How many rows were kept and dropped.
     pub rows: RowCounts,
+    /// Rows of `telos generate` that were skipped: their prompt was too long to be answered.
+    pub unanswered: usize,
     /// Every compared answer.
     #[serde(skip)]
     pub compared: Vec<ComparedAnswer>,
@@ -103,7 +106,10 @@ impl Opened {
         if let Some(separator) = &wanted.separator {
             options.separator.clone_from(separator);
         }
-        let corpus = read(&options)?;
+        let (corpus, unanswered) = read(&options)?;
+        if corpus.kind == RowKind::Prompt && wanted.check.is_none() {
+            check_answers_known(&corpus)?;
+        }
         let layout = layout(&self.tokenizer, wanted.chat_template.as_deref(), corpus.train.survey().with_messages > 0)?;
         let context = self.model.config().context as usize;
         let longest = match corpus.kind {
@@ -138,6 +144,7 @@ impl Opened {
             answers: 0,
             checked: None,
             rows: data.rows.clone().unwrap_or_default(),
+            unanswered,
             compared: Vec::new(),
         };
         if corpus.kind == RowKind::PromptCompletion {
@@ -165,7 +172,9 @@ impl Opened {
                     return Err(Error::request(what)
                         .with_hint("add a column `prompt`, or name it: --column prompt=NAME; without --reward, the loss is measured"));
                 }
-                let checked = self.check_answers(&*data.train, &prompts, check, checker)?;
+                let checked = self.check_answers(&*data.train, &prompts, check, checker, &|row| {
+                    corpus.train.again(usize::try_from(row).ok()?).map(|row| row.place)
+                })?;
                 figures.answers = checked.lines.len();
                 figures.checked = Some(checked);
             } else {
@@ -199,18 +208,38 @@ impl Opened {
     }
 }
 
-/// Reads rows with completions, or prompts with an answer in a column.
+/// Refuses prompts of which only some have an answer to compare with.
+fn check_answers_known(corpus: &RowCorpus) -> Result<()> {
+    let (mut known, mut without) = (false, None);
+    for row in corpus.train.iter() {
+        let row = row?;
+        let has_answer = row.text().answer.is_some();
+        known |= has_answer;
+        if !has_answer && without.is_none() {
+            without = Some(row.place);
+        }
+        if let (true, Some(place)) = (known, &without) {
+            let what = "missing, and other rows have one: a greedy answer is compared with it".to_owned();
+            return Err(Error::from(DataError::Json { place: place.clone(), key: ANSWER.into(), what })
+                .with_hint("give every row an answer, or remove the rows without one"));
+        }
+    }
+    Ok(())
+}
+
+/// Reads rows with completions, or prompts with an answer in a column. Also returns how many rows were skipped, because they say
+/// that their prompt was too long to be answered.
 ///
 /// # Errors
 /// Rows that are neither, with file and line; pairs; no row at all.
-fn read(options: &RowOptions) -> Result<RowCorpus> {
+fn read(options: &RowOptions) -> Result<(RowCorpus, usize)> {
     let paths = options.paths.join(", ");
     let none = || {
         Error::request(format!("{paths}: there is no row to evaluate"))
             .with_hint("give a file with a row in each line, or a list of rows: {\"prompt\": ..., \"completion\": ...}")
     };
     let error = match options.read(RowKind::PromptCompletion) {
-        Ok(corpus) => return Ok(corpus),
+        Ok(corpus) => return Ok((corpus, 0)),
         Err(DataError::Empty(_) | DataError::NoRow { .. }) => return Err(none()),
         Err(error @ DataError::Json { .. }) => error,
         Err(error) => return Err(error.into()),
@@ -227,13 +256,33 @@ fn read(options: &RowOptions) -> Result<RowCorpus> {
     // reported, unless the second one is about the answers themselves.
     match options.read(RowKind::Prompt) {
         // Some rows have a completion, or null for one: the others lack theirs.
-        Ok(corpus) if corpus.train.survey().has(Part::Completion.name()) => Err(error.into()),
-        Ok(corpus) => Ok(corpus),
+        Ok(corpus) if corpus.train.survey().has(Part::Completion.name()) => {
+            answered_rows(&corpus)?.ok_or_else(|| error.into())
+        }
+        Ok(corpus) => Ok((corpus, 0)),
         Err(of_prompts @ DataError::Json { .. }) if matches!(&of_prompts, DataError::Json { key, .. } if key == ANSWER) => {
             Err(of_prompts.into())
         }
         Err(_) => Err(error.into()),
     }
+}
+
+/// Returns the rows with a completion of a file that `telos generate --prompts` wrote, and how many have none; `None` if it did not
+/// write the file, or if no row has a completion.
+fn answered_rows(corpus: &RowCorpus) -> Result<Option<(RowCorpus, usize)>> {
+    let (mut rows, mut skipped) = (Vec::new(), 0);
+    for row in corpus.train.iter() {
+        match answered(row?) {
+            Answered::With(row) => rows.push(row),
+            Answered::TooLong => skipped += 1,
+            Answered::Without => return Ok(None),
+        }
+    }
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let of = RowCorpus::of(corpus.name.clone(), RowKind::PromptCompletion, rows)?;
+    Ok(Some((RowCorpus { sources: corpus.sources.clone(), ..of }, skipped)))
 }
 
 /// Returns the error if every row is dropped: training's message does not apply here.
@@ -251,4 +300,44 @@ fn nothing_left(error: DataError, paths: &[String], longest: usize) -> Error {
     let notes = counts.split_once("; ").map_or(String::new(), |(_, notes)| format!(": {notes}"));
     Error::request(format!("{paths}: no row has anything to evaluate{notes}"))
         .with_hint("look at the rows: their answers are empty or marked as not learned")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_lines(lines: &[Value]) -> Result<(RowCorpus, usize)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.jsonl");
+        std::fs::write(&path, lines.iter().map(|line| line.to_string() + "\n").collect::<String>()).unwrap();
+        read(&RowOptions::all(vec![path.display().to_string()], Columns::new()))
+    }
+
+    /// Catches rows that `telos generate` left without an answer and that are refused, and a null that hides a forgotten answer.
+    #[test]
+    fn prompts_that_were_too_long_are_skipped_and_counted() {
+        let answered = json!({"prompt": "p", "completion": "c", "completion_ended": true, "finish": "end of sequence"});
+        let long = json!({"prompt": "q", "completion": null, "completion_ended": false, "finish": "prompt too long"});
+        let (corpus, skipped) = read_lines(&[answered.clone(), long]).unwrap();
+        assert_eq!((corpus.kind, corpus.train.len(), skipped), (RowKind::PromptCompletion, 1, 1));
+        assert_eq!(corpus.train.iter().next().unwrap().unwrap().text().answer.as_deref(), Some("c"));
+        let error = read_lines(&[answered, json!({"prompt": "q", "completion": null})]).unwrap_err();
+        assert!(error.report().contains("r.jsonl:2"), "{error:?}");
+    }
+
+    /// Catches a prompt without an answer that is left out of exact match without a word.
+    #[test]
+    fn either_all_prompts_have_an_answer_or_none() {
+        let row = |answer: Value| json!({"prompt": "p", "answer": answer});
+        let check = |rows: &[Value]| check_answers_known(&read_lines(rows).unwrap().0);
+        for rows in [[row(json!("a")), row(Value::Null)], [row(Value::Null), row(json!(["a", "b"]))]] {
+            let at = 1 + rows.iter().position(|row| row["answer"].is_null()).unwrap();
+            let report = check(&rows).unwrap_err().report();
+            assert!(report.contains(&format!("r.jsonl:{at}")) && report.contains("answer"), "{report}");
+        }
+        assert!(check(&[row(json!("a")), row(json!(1))]).is_ok());
+        assert!(check(&[json!({"prompt": "p"}), json!({"prompt": "q"})]).is_ok());
+    }
 }

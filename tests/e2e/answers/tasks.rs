@@ -91,7 +91,11 @@ fn a_reward_checks_answers() {
     close(number(&drawn, "score"), one, 1e-12, "pass@1 is the share of right answers");
     // A completion counts as the answer if the row has no column of this name.
     lab.ask(&["eval", "runs/tiny", "--rows", "rows.jsonl", "--reward", "exact", "--json"]).succeeds();
-    ask(&[]).refuses(2, &["column", "`answer`"]);
+    ask(&[]).refuses(2, &["asked.jsonl:1", "column", "`answer`"]);
+    lab.write("some.jsonl", row(1, "a") + "{\"prompt\": \"2? \"}\n");
+    let some = ["eval", "runs/tiny", "--rows", "some.jsonl", "--column", "answer=solution"];
+    lab.ask(&some).refuses(2, &["some.jsonl:2", "missing"]);
+    lab.ask(&[&some[..], &["--reward", "exact"]].concat()).refuses(2, &["some.jsonl:2", "cannot be checked"]);
     ask(&[&of[..], &["--pass-at", "2"]].concat()).refuses(2, &["--pass-at 2", "--samples"]);
     ask(&[&of[..], &["--option", "patern=x"]].concat()).refuses(2, &["patern", "pattern"]);
     lab.ask(&["eval", "runs/tiny", "--data", "rows.jsonl", "--reward", "exact"])
@@ -124,6 +128,27 @@ fn a_reward_model_compares_two_files_of_answers() {
     lab.write("mixed.jsonl", mixed.join("\n"));
     let mixed = compare("good.jsonl", "mixed.jsonl");
     close(number(&mixed, "win_rate"), 8.5 / 9.0, 1e-12, "a tie counts half");
+    // Prompts that were too long, and empty answers that were cut off, are neither compared nor called too long; answers of
+    // `telos eval` have other names.
+    let line = |number: usize, of: Value| {
+        let mut row = json!({"prompt": format!("{number}? ")});
+        row.as_object_mut().expect("a row").extend(of.as_object().expect("columns").clone());
+        row.to_string() + "\n"
+    };
+    let long =
+        json!({"completion": null, "completion_ended": false, "completion_tokens": 0, "finish": "prompt too long"});
+    let empty = json!({"completion": "", "completion_ended": false, "completion_tokens": 3, "finish": "max tokens"});
+    let rest: Vec<String> = answers("yes").lines().skip(2).map(|line| line.to_owned() + "\n").collect();
+    lab.write("partly.jsonl", line(0, long) + &line(1, empty) + &rest.concat());
+    let partly = compare("partly.jsonl", "bad.jsonl");
+    assert_eq!(
+        ["unanswered", "empty", "too_long", "wins"].map(|key| number(&partly, key)),
+        [1.0, 1.0, 0.0, 7.0],
+        "{partly}"
+    );
+    let evaluated = |number| line(number, json!({"answer": "yes", "expected": "no", "finish": "end of sequence"}));
+    lab.write("evaluated.jsonl", (0..9).map(evaluated).collect::<String>());
+    assert_eq!(number(&compare("evaluated.jsonl", "good.jsonl"), "ties"), 9.0);
     lab.write("fewer.jsonl", answers("yes").lines().take(4).collect::<Vec<_>>().join("\n"));
     lab.write("other.jsonl", answers("yes").replace("\"3? \"", "\"33? \""));
     let refused = |model: &str, second: &str, parts: &[&str]| {

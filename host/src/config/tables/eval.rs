@@ -19,7 +19,9 @@ table! {
         /// held-out tokens used; 0: all
         tokens: u64 = 0, Form::ANY_INT, example 100000;
         /// rows: number of held-out prompts to answer, always with the most probable token; eval/exact_match is the share of
-        /// answers that equal the expected one (the completion; for pairs the chosen answer; for prompts alone the column `answer`)
+        /// answers that equal the expected one (the completion; for pairs the chosen answer; for prompts alone the column `answer`).
+        /// The whole answer is compared, without surrounding white space; it is generated up to the length of the longest expected
+        /// answer, and samples.jsonl says if it is longer
         generate: u64, Form::POSITIVE_INT, default "none", example 200;
         /// rows: answers sampled for each of these prompts to measure eval/pass@k, at eval.temperature, with the top_p and top_k
         /// of [rollout], if there is one

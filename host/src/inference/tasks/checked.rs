@@ -15,7 +15,7 @@ use super::spread::mean;
 use crate::{
     capacity,
     config::{Override, options::from_command_line},
-    data::{Examples, Sequence, rows::kind::ANSWER},
+    data::{Examples, Sequence, place::Place, rows::kind::ANSWER},
     error::{Error, Result},
     generate::GenerateOptions,
     inference::saved_model::{BackendChoice, Opened},
@@ -121,7 +121,7 @@ impl Checker {
 }
 
 impl Opened {
-    /// Answers the prompts and has the answers checked.
+    /// Answers the prompts and has the answers checked. `place_of` returns the place of a row, for errors.
     ///
     /// # Errors
     /// Columns that the reward lacks; errors of the plugin and of the backend.
@@ -131,6 +131,7 @@ impl Opened {
         prompts: &[EvalPrompt],
         check: &Check,
         checker: &Checker,
+        place_of: &dyn Fn(u64) -> Option<Place>,
     ) -> Result<CheckedFigures> {
         let sample = |prompt: &EvalPrompt| Sample {
             prompt: String::new(),
@@ -141,10 +142,24 @@ impl Opened {
         // An empty answer to every prompt finds rows that the reward cannot read, before any answer is generated.
         let empty: Vec<Sample> = prompts.iter().map(sample).collect();
         if let Err(error) = checker.raw_scores(&empty) {
-            let (refusal, hint) = (Error::request("the rows cannot be checked"), error.hint());
-            let refusal =
-                hint.map_or_else(|| Error::request("the rows cannot be checked"), |hint| refusal.with_hint(hint));
-            return Err(refusal.with_cause(error));
+            // One by one, the row that it is about is found.
+            let mut each = prompts.iter().zip(&empty);
+            let found = each.find_map(|(prompt, sample)| {
+                let error = checker.raw_scores(std::slice::from_ref(sample)).err()?;
+                Some((place_of(prompt.prompt().row), error))
+            });
+            let (place, error) = found.unwrap_or((None, error));
+            let what = place.map_or_else(
+                || "the rows cannot be checked".to_owned(),
+                |place| format!("{place}: the row cannot be checked"),
+            );
+            let refusal = Error::request(what);
+            let hint = error.hint().map(str::to_owned);
+            return Err(match hint {
+                Some(hint) => refusal.with_hint(hint),
+                None => refusal,
+            }
+            .with_cause(error));
         }
         let of_prompt = |prompt: &EvalPrompt| {
             (check.samples as u64).saturating_mul(4 * prompt.prompt().ids.len() as u64 + ANSWER_BYTES)

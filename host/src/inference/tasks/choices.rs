@@ -1,6 +1,7 @@
 //! Multiple choice: which of several texts is the most probable continuation of a prompt.
 //!
-//! The log-probability of a choice is the sum over its tokens, without the token that would end the answer. Long choices have
+//! The log-probability of a choice is the sum over its own tokens, without what ends the answer; see
+//! [`rows`](written_choices::rows) for where a choice begins. Long choices have
 //! lower sums, so three rules are usual, and all are reported:
 //!
 //! ```text
@@ -14,14 +15,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::spread::mean;
+use super::{spread::mean, written_choices};
 use crate::{
     data::{
         DataError,
-        rows::{
-            ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, Truncation, encode::Encoder,
-            kind::ANSWER,
-        },
+        rows::{Columns, Part, Row, RowCorpus, RowKind, RowOptions, Truncation, encode::Encoder, kind::ANSWER},
     },
     error::{Error, Result},
     inference::{saved_model::Opened, templates::layout},
@@ -105,12 +103,11 @@ impl Opened {
             })
             .with_hint("move the words that all choices begin with to the prompt"));
         }
-        let spaced =
-            |row: &Row, choice: &str| if layout.templates(row) { choice.to_owned() } else { joined(row, choice) };
-        let choices = rows
-            .iter()
-            .zip(&questions)
-            .flat_map(|(row, question)| question.choices.iter().map(|choice| with_choice(row, spaced(row, choice))));
+        let mut choices = Vec::new();
+        for (row, question) in rows.iter().zip(&questions) {
+            choices.extend(written_choices::rows(row, &question.choices, &layout)?);
+        }
+        let layout = written_choices::layout(&self.tokenizer)?;
         let corpus = RowCorpus::of(wanted.paths.join(", "), RowKind::PromptCompletion, choices)?;
         let context = self.model.config().context as usize;
         let encoder = Encoder { truncation: Some(Truncation::Left), ..Encoder::new(&self.tokenizer, &layout, context) };
@@ -118,7 +115,7 @@ impl Opened {
         let mut scores: BTreeMap<u64, Score> = BTreeMap::new();
         self.score_all(&*data.train, &mut |found| {
             let score = scores.entry(found.row).or_default();
-            // The token that ends the answer was added, or written by the template, which may write more behind it.
+            // A choice may contain the token that ends answers.
             score.ended |= self.tokenizer.is_end(found.target);
             if !score.ended {
                 score.logp += found.logp;
@@ -288,32 +285,6 @@ fn right(answer: &Value, choices: &[String], labels: Option<&[String]>) -> Optio
         _ => None,
     };
     of_text().or_else(letter).or_else(|| within(text.parse().ok()?))
-}
-
-/// Joins a choice to a prompt without a template: with a space, unless one of them has white space there.
-fn joined(row: &Row, choice: &str) -> String {
-    let Some(Content::Text(prompt)) = row.parts.get(&Part::Prompt) else { return choice.to_owned() };
-    let has_space =
-        prompt.is_empty() || prompt.ends_with(char::is_whitespace) || choice.starts_with(char::is_whitespace);
-    if has_space { choice.to_owned() } else { format!(" {choice}") }
-}
-
-/// The row of a question with one of its choices as completion.
-fn with_choice(row: &Row, choice: String) -> Row {
-    let mut parts = row.parts.clone();
-    let completion = match row.has_messages() {
-        true => {
-            let message = [("role", ASSISTANT.to_owned()), ("content", choice)];
-            Content::Messages(vec![
-                message.map(|(key, value)| (key.to_owned(), Value::from(value))).into_iter().collect(),
-            ])
-        }
-        false => Content::Text(choice),
-    };
-    parts.insert(Part::Completion, completion);
-    let mut columns = row.columns.clone();
-    columns.retain(|name, _| name == "tools" || name == "documents" || name == "chat_template_kwargs");
-    Row { place: row.place.clone(), parts, columns, segments: Vec::new() }
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::spread::mean;
+use super::{
+    answer_rows::{Answered, ENDED, answered},
+    spread::mean,
+};
 use crate::{
     data::{
         DataError,
@@ -63,6 +66,10 @@ pub struct WinFigures {
     pub prompts: usize,
     /// Pairs of answers that were left out, because one of them is too long for the reward model.
     pub too_long: usize,
+    /// Pairs of answers that were left out, because one of them is empty and was cut off: it has no token to score.
+    pub empty: usize,
+    /// Pairs that were left out, because a prompt was too long to be answered.
+    pub unanswered: usize,
     /// A line for each pair of answers.
     #[serde(skip)]
     pub lines: Vec<Value>,
@@ -76,6 +83,9 @@ impl Opened {
     pub fn compare_answers(&self, wanted: &AnswersToCompare) -> Result<WinFigures> {
         let (first, second) = (read(&wanted.first)?, read(&wanted.second)?);
         check_prompts(wanted, &first, &second)?;
+        let read = first.len();
+        let answered = first.into_iter().zip(second).filter(|(row, other)| row.is_answered && other.is_answered);
+        let (first, second): (Vec<Row>, Vec<Row>) = answered.map(|(row, other)| (row.row, other.row)).unzip();
         let scores = self.answer_scores(&wanted.first, first.clone(), wanted)?;
         let others = self.answer_scores(&wanted.second, second.clone(), wanted)?;
         let mut figures = WinFigures {
@@ -90,13 +100,20 @@ impl Opened {
             difference_stderr: None,
             prompts: 0,
             too_long: 0,
+            empty: 0,
+            unanswered: 0,
             lines: Vec::new(),
         };
+        figures.unanswered = read - first.len();
         // By prompt: wins, scores and other scores of its answers.
         let mut by_prompt: BTreeMap<String, [Vec<f64>; 3]> = BTreeMap::new();
         for (number, (row, other_row)) in (0..).zip(first.iter().zip(&second)) {
             let (Some(score), Some(other)) = (scores.get(&number), others.get(&number)) else {
-                figures.too_long += 1;
+                let empty = [(&scores, row), (&others, other_row)]
+                    .iter()
+                    .any(|(scores, row)| !scores.contains_key(&number) && is_empty(row));
+                figures.empty += usize::from(empty);
+                figures.too_long += usize::from(!empty);
                 continue;
             };
             let win = match score.total_cmp(other) {
@@ -120,7 +137,12 @@ impl Opened {
             }));
         }
         if by_prompt.is_empty() {
-            let what = format!("every pair of answers is too long for {}", self.folder.display());
+            let WinFigures { too_long, empty, unanswered, .. } = figures;
+            let what = format!(
+                "no pair of answers can be compared by {}: {too_long} are too long for it, {empty} have an answer that is empty and \
+                 was cut off, {unanswered} have a prompt that was too long to be answered",
+                self.folder.display()
+            );
             return Err(Error::request(what).with_hint("shorten the answers: telos generate --max-tokens"));
         }
         let of = |what: usize| by_prompt.values().map(|all| mean(&all[what]).0).collect::<Vec<_>>();
@@ -138,7 +160,7 @@ impl Opened {
         let layout = layout(&self.tokenizer, wanted.chat_template.as_deref(), rows.iter().any(Row::has_messages))?;
         for row in &mut rows {
             // Only the mark of an answer that was cut off counts here. The label belongs to this kind of rows.
-            row.columns.retain(|column, _| column == "completion_ended");
+            row.columns.retain(|column, _| column == ENDED);
             row.columns.insert(LABEL.to_owned(), 1.into());
         }
         let corpus = RowCorpus::of(name.to_owned(), RowKind::Unpaired, rows)?;
@@ -165,24 +187,68 @@ impl Opened {
     }
 }
 
-fn read(path: &str) -> Result<Vec<Row>> {
-    let options = RowOptions::all(vec![path.to_owned()], Columns::new());
-    let options = RowOptions { named_by: Some(NamedBy::File), ..options };
-    let corpus = options.read(RowKind::PromptCompletion).map_err(Error::from)?;
-    let rows = corpus.train.iter().collect::<Result<Vec<_>, _>>()?;
-    for row in &rows {
-        if !matches!(row.parts.get(&Part::Completion), Some(Content::Text(_) | Content::Messages(_))) {
-            let what = "expected a prompt with a completion, as `telos generate --prompts` writes them".to_owned();
-            return Err(DataError::Json { place: row.place.clone(), key: "completion".into(), what }.into());
+/// A row of a file of answers.
+struct AnswerRow {
+    row: Row,
+    /// Whether it has an answer: a prompt may have been too long for one.
+    is_answered: bool,
+}
+
+/// Whether an answer is empty and was cut off, so that it adds no token to its prompt.
+fn is_empty(row: &Row) -> bool {
+    let text = row.text().answer.unwrap_or_default();
+    let ended = row.columns.get(ENDED);
+    let is_cut = ended.is_some_and(|ended| ended == &Value::Bool(false) || ended.as_f64() == Some(0.0));
+    text.trim().is_empty() && is_cut
+}
+
+fn read(path: &str) -> Result<Vec<AnswerRow>> {
+    let read = |kind| {
+        let options = RowOptions::all(vec![path.to_owned()], Columns::new());
+        RowOptions { named_by: Some(NamedBy::File), ..options }.read(kind)
+    };
+    let error = match read(RowKind::PromptCompletion) {
+        Ok(corpus) => return with_completions(corpus),
+        Err(error) => error,
+    };
+    // Rows without a completion are prompts with columns.
+    let Ok(corpus) = read(RowKind::Prompt) else { return Err(error.into()) };
+    let rows = corpus.train.iter().map(|row| {
+        let row = row?;
+        match answered(row.clone()) {
+            Answered::With(row) => Ok(AnswerRow { row, is_answered: true }),
+            Answered::TooLong => Ok(AnswerRow { row, is_answered: false }),
+            Answered::Without => Err(no_answer(&row)),
         }
-    }
-    Ok(rows)
+    });
+    let rows: Vec<AnswerRow> = rows.collect::<Result<_>>()?;
+    // Only a prompt that was too long for an answer excuses that the file is not prompts with completions.
+    if rows.iter().all(|row| row.is_answered) { Err(error.into()) } else { Ok(rows) }
+}
+
+fn with_completions(corpus: RowCorpus) -> Result<Vec<AnswerRow>> {
+    let rows = corpus.train.iter().map(|row| {
+        let row = row?;
+        match row.parts.get(&Part::Completion) {
+            Some(Content::Text(_) | Content::Messages(_)) => Ok(AnswerRow { row, is_answered: true }),
+            None => Err(no_answer(&row)),
+        }
+    });
+    rows.collect()
+}
+
+fn no_answer(row: &Row) -> Error {
+    let what = "expected a prompt with a completion, as `telos generate --prompts` writes them, or with an answer and what was \
+                expected, as `telos eval --rows --out` does"
+        .to_owned();
+    DataError::Json { place: row.place.clone(), key: "completion".into(), what }.into()
 }
 
 /// Checks that both files answer the same prompts in the same order.
-fn check_prompts(wanted: &AnswersToCompare, first: &[Row], second: &[Row]) -> Result<()> {
+fn check_prompts(wanted: &AnswersToCompare, first: &[AnswerRow], second: &[AnswerRow]) -> Result<()> {
     let hint = "answer the same prompts with both models: telos generate MODEL --prompts FILE --out ANSWERS";
-    if let Some((row, other)) = first.iter().zip(second).find(|(row, other)| row.text().prompt != other.text().prompt) {
+    let mut both = first.iter().zip(second).map(|(one, other)| (&one.row, &other.row));
+    if let Some((row, other)) = both.find(|(row, other)| row.text().prompt != other.text().prompt) {
         let what = format!("{} and {}: the answers are to different prompts", row.place, other.place);
         return Err(Error::request(what).with_hint(hint));
     }
@@ -191,4 +257,44 @@ fn check_prompts(wanted: &AnswersToCompare, first: &[Row], second: &[Row]) -> Re
         return Err(Error::request(what).with_hint(hint));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches prompts without an answer that are refused or compared, and an evaluated answer that is not read.
+    #[test]
+    fn a_file_of_answers_is_one_of_generate_or_of_eval() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let answers = |lines: &[Value]| {
+            std::fs::write(&path, lines.iter().map(|line| line.to_string() + "\n").collect::<String>()).unwrap();
+            read(path.to_str().unwrap())
+        };
+        let answer = |row: &AnswerRow| row.is_answered.then(|| row.row.text().answer.unwrap());
+        let long = json!({"prompt": "q", "completion": null, "completion_ended": false, "finish": "prompt too long"});
+        let short = json!({"prompt": "p", "completion": "c", "completion_ended": true, "finish": "end of sequence"});
+        let found = answers(&[short.clone(), long]).unwrap();
+        assert_eq!(found.iter().map(answer).collect::<Vec<_>>(), [Some("c".to_owned()), None]);
+        let evaluated = json!({"prompt": "p", "answer": "a", "expected": "e", "finish": "end of sequence"});
+        assert_eq!(answers(&[evaluated]).unwrap().iter().map(answer).collect::<Vec<_>>(), [Some("a".to_owned())]);
+        let error = answers(&[short, json!({"prompt": "p", "answer": "gold"})]).err().unwrap();
+        assert!(error.message().contains("a.jsonl:2") || error.report().contains("a.jsonl:2"), "{error:?}");
+    }
+
+    /// Catches an empty answer that is called too long, and one that ended: its end has a score.
+    #[test]
+    fn an_empty_answer_that_was_cut_off_has_nothing_to_score() {
+        let row = |completion: &str, ended: bool| {
+            let line = json!({"prompt": "p", "completion": completion, "completion_ended": ended}).to_string();
+            let kind = RowKind::PromptCompletion;
+            let rows = crate::data::rows::jsonl::parse("r.jsonl".as_ref(), &line, kind, &Columns::default());
+            rows.unwrap().remove(0)
+        };
+        assert_eq!(
+            [row("", false), row(" \n", false), row("", true), row("x", false)].map(|row| is_empty(&row)),
+            [true, true, false, false]
+        );
+    }
 }

@@ -77,6 +77,12 @@ impl fmt::Display for WinFigures {
             let what = if self.too_long == 1 { "pair of answers was" } else { "pairs of answers were" };
             write!(f, "; {} {what} left out as too long for the reward model", self.too_long)?;
         }
+        if self.empty > 0 {
+            write!(f, "; {} were left out, because an answer is empty and was cut off", self.empty)?;
+        }
+        if self.unanswered > 0 {
+            write!(f, "; {} were left out, because a prompt was too long to be answered", self.unanswered)?;
+        }
         Ok(())
     }
 }
@@ -108,7 +114,11 @@ impl fmt::Display for RowFigures {
         // All rows are evaluated, so the notes about some of them follow after that number.
         let rows = self.rows.to_string();
         let notes = rows.split_once("; ").map_or(String::new(), |(_, notes)| format!("; {notes}"));
-        write!(f, "rows            {}{notes}", self.rows.train)
+        write!(f, "rows            {}{notes}", self.rows.train)?;
+        if self.unanswered > 0 {
+            write!(f, "; {} skipped: their prompt was too long to be answered", self.unanswered)?;
+        }
+        Ok(())
     }
 }
 

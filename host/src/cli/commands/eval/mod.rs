@@ -34,13 +34,17 @@ use crate::{
 /// Figures have standard errors. --out FILE keeps what they are made of.
 ///
 /// --data: nats per token, perplexity, bits per byte and token accuracy of running text, in
-/// total and for each document, with and without the end-of-text token.
+/// total and for each document, with and without the end-of-text token. A document that is
+/// longer than the context is cut into windows; each begins with the beginning-of-text token
+/// if the tokenizer begins inputs with one.
 ///
 ///     telos eval MODEL --data wiki.txt
 ///
 /// --rows: the loss of rows' completions (of conversations: of the tokens that training
 /// learns), and exact match of greedy answers. With --reward, a reward plugin checks the
-/// answers instead. `exact` extracts them with a regular expression, of which the last match
+/// answers instead. Rows that `telos generate` left without an answer are skipped and counted.
+/// Exact match compares whole answers, without surrounding white space; they are generated up
+/// to the length of the longest expected answer. `exact` extracts them with a regular expression, of which the last match
 /// counts: the last number, for example, or what follows ####. An answer passes if its score
 /// is at least 1; pass@K is the unbiased estimate of Chen et al. (2021).
 ///
@@ -54,12 +58,16 @@ use crate::{
 /// `choices` (a list of texts, or an object with the lists `text` and `label`) and `answer`:
 /// an index from 0, a label, a choice's text or a letter; where labels are integers, an integer
 /// is a label. Three accuracies are reported: by the sum of the choice's log-probabilities (acc of lm-evaluation-harness), by their sum per
-/// token, and by their sum per character (acc_norm).
+/// token, and by their sum per character (acc_norm). Without a template a space is put between
+/// prompt and choice, unless one of them has white space there. Only a choice's own tokens
+/// count: not what a template writes behind it, but white space that it writes before it.
 ///
 ///     telos eval MODEL --choices arc.jsonl --column answer=answerKey
 ///
 /// --answers: how often a reward model prefers the first of two files of answers to the same
-/// prompts, as `telos generate --prompts` writes them.
+/// prompts: rows with `completion`, as `telos generate --prompts` writes them, or with `answer`
+/// and `expected`, as `telos eval --rows --out` does. Pairs without an answer that can be scored
+/// are left out and counted.
 ///
 ///     telos eval REWARD_MODEL --answers new.jsonl old.jsonl
 #[derive(Debug, Args)]
@@ -83,7 +91,8 @@ pub struct Eval {
     /// Two files of answers to the same prompts; MODEL is a reward model.
     #[arg(long, value_names = ["FILE", "FILE"], num_args = 2)]
     answers: Vec<String>,
-    /// "plain", "tokenizer" or a Jinja file; default: the tokenizer's template for messages, none for strings.
+    /// "plain", "tokenizer", "tokenizer:NAME" (one of several) or a Jinja file; default: the tokenizer's template for messages,
+    /// none for strings.
     #[arg(long, value_name = "TEMPLATE")]
     chat_template: Option<String>,
     /// With --rows or --choices: a column that has another name in the file, as data.columns does: --column answer=solution.
