@@ -1,9 +1,10 @@
 //! Printing that survives a closed pipe: once the reader has closed it, output is discarded and the command
-//! continues. Standard output is reserved for telos: what a plugin prints goes to standard error.
+//! continues; one that only prints what it generates can stop instead ([`stream`]). Standard output is reserved for telos: what a plugin prints goes to standard error.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
@@ -30,6 +31,11 @@ pub fn is_terminal() -> bool {
 
 /// Writes `text` to standard output.
 pub fn out(text: &str) -> Result<()> {
+    stream(text).map(drop)
+}
+
+/// As [`out`]; breaks if the reader has closed the pipe.
+pub fn stream(text: &str) -> Result<ControlFlow<()>> {
     let written = match KEPT.get() {
         Some(mut kept) => kept.write_all(text.as_bytes()),
         None => {
@@ -38,10 +44,9 @@ pub fn out(text: &str) -> Result<()> {
         }
     };
     match written {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::run("cannot write to standard output").with_cause(cause))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(cause) => Err(Error::run("cannot write to standard output").with_cause(cause)),
     }
 }
 

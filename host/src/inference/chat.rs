@@ -39,7 +39,8 @@ pub struct Turn {
     pub dropped: usize,
 }
 
-/// Returns the template of a model's conversations: `wanted` (see [`templates::layout`]), or the tokenizer's.
+/// Returns the template of a model's conversations: `wanted` (see [`templates::layout`]), or the tokenizer's. A date that it prints is
+/// today's.
 ///
 /// # Errors
 /// A model without a template; a template that cannot be read.
@@ -54,7 +55,8 @@ pub fn template(opened: &Opened, wanted: Option<&str>) -> Result<ChatTemplate> {
              conversations continues texts: telos generate MODEL --prompt TEXT",
         ));
     }
-    Ok(templates::layout(&opened.tokenizer, wanted.or(Some("tokenizer")), true)?.template)
+    let template = templates::layout(&opened.tokenizer, wanted.or(Some("tokenizer")), true)?.template;
+    Ok(template.at(chrono::Local::now().naive_local()))
 }
 
 impl<'a> Chat<'a> {

@@ -92,6 +92,21 @@ fn answers_depend_neither_on_the_batch_nor_on_an_interruption() {
     counts.succeeds();
     assert_eq!((&counts.json()["earlier"], &counts.json()["answers"]), (&json!(40), &json!(90)));
     assert_eq!(fs::read_to_string(lab.at("whole.jsonl")).expect("answers"), whole);
+    // Counts are those of the file, whoever wrote its rows.
+    let tokens: u64 = lines.iter().filter_map(|line| line["completion_tokens"].as_u64()).sum();
+    assert_eq!(counts.json()["tokens"], json!(tokens));
+    let summary: Value =
+        serde_json::from_slice(&fs::read(lab.at("whole.summary.json")).expect("a summary")).expect("JSON");
+    assert_eq!((&summary["figures"]["answers"], &summary["figures"]["tokens"]), (&json!(90), &json!(tokens)));
+    // A file that was edited has as many lines as another part of the answers.
+    let without_third: Vec<&str> =
+        whole.lines().take(9).enumerate().filter(|(at, _)| *at != 2).map(|(_, l)| l).collect();
+    for (edited, line) in [(without_third.join("\n") + "\n", 3), ("{\"garbage\":1}\n".to_owned(), 1)] {
+        lab.write("whole.jsonl", &edited);
+        ask("whole.jsonl", &[]).refuses(2, &[&format!("whole.jsonl:{line}: "), "cannot be continued", "remove line"]);
+        assert_eq!(fs::read_to_string(lab.at("whole.jsonl")).expect("answers"), edited);
+    }
+    lab.write("whole.jsonl", &whole);
     let other = ["--seed", "4", "--temperature", "0.5"];
     ask("whole.jsonl", &other).refuses(2, &["whole.jsonl", "other settings", "seed: 0 there, 4 now", "temperature"]);
     ask("in.jsonl", &[]).refuses(2, &["in.jsonl exists already", "in.summary.json"]);
@@ -122,4 +137,8 @@ fn a_prompt_that_is_too_long_has_a_row_without_a_completion() {
     let (short, long) = (json_lines(lab.at("short.out.jsonl")), json_lines(lab.at("long.out.jsonl")));
     assert_eq!((&long[0], &long[2]), (&short[0], &short[2]));
     assert_eq!((&long[1]["completion"], &long[1]["finish"]), (&Value::Null, &json!("prompt too long")));
+    // An evaluation of the file skips the row and counts it.
+    let figures = lab.ask(&["eval", "runs/tiny", "--rows", "long.out.jsonl", "--generate", "0", "--json"]);
+    figures.succeeds();
+    assert_eq!((&figures.json()["rows"]["train"], &figures.json()["unanswered"]), (&json!(2), &json!(1)));
 }

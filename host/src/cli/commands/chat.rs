@@ -41,7 +41,8 @@ pub struct Chat {
     /// The system message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// A Jinja file, or "plain" for lines without roles; default: the model's own template.
+    /// A Jinja file, "tokenizer:NAME" for one of the model's several templates, or "plain" for lines without roles; default: the
+    /// model's own template. If it prints the date, that is today's.
     #[arg(long, value_name = "TEMPLATE")]
     chat_template: Option<String>,
     /// Longest answer in tokens.
@@ -154,21 +155,24 @@ impl Talk<'_> {
                     Error::request(what).with_hint("/help lists the commands; a message may begin with a space")
                 );
             }
-            _ => self.answer(line.trim())?,
+            _ => return self.answer(line.trim()),
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn answer(&mut self, text: &str) -> Result<()> {
+    /// Answers a message; breaks if the reader of standard output has closed the pipe.
+    fn answer(&mut self, text: &str) -> Result<ControlFlow<()>> {
         self.interrupt.answer_begins();
         let interrupt = self.interrupt.clone();
         let said = self.chat.say(text, &mut |piece| {
-            print::out(piece)?;
-            Ok(if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            let stops = print::stream(piece)?.is_break() || interrupt.requested();
+            Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
         self.interrupt.answer_ended();
         let Turn { tokens, seconds, finish, dropped } = said?;
-        print::out("\n")?;
+        if print::stream("\n")?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         if dropped > 0 {
             print::err(&format!(
                 "the context was full: the oldest {dropped} messages were dropped from the conversation\n"
@@ -185,6 +189,6 @@ impl Talk<'_> {
         if self.shown {
             print::err("\n");
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }

@@ -278,6 +278,7 @@ impl Renderer {
             Callable::Macro { node, scope, caller } => renderer.call_macro(node, scope, *caller, args),
             Callable::Method(value, name) => renderer.method(value, name, args),
             Callable::Function(name) => renderer.function(name, args),
+            Callable::Date(now) => renderer.date(now, args),
             Callable::Cycler { items, index } => {
                 let item = items.get(index.get()).cloned().unwrap_or(Value::None);
                 index.set((index.get() + 1) % items.len().max(1));

@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use json::{INTEGER, from_json};
+pub use library::functions::clock;
 pub use meter::Limits;
 use render::MARKS;
 pub use render::{BEGIN, END, NUMBER_END};

@@ -104,6 +104,8 @@ pub enum Callable {
     /// A method of a value, by name.
     Method(Value, Arc<str>),
     Function(&'static str),
+    /// `strftime_now` where a date is given: writes this time.
+    Date(chrono::NaiveDateTime),
     Cycler {
         items: Rc<Nested<Vec<Value>>>,
         index: Cell<usize>,
@@ -124,7 +126,7 @@ pub struct Scope {
 /// Why using the date is an error, and what to do.
 pub const NO_CLOCK: &str = "the template prints today's date (strftime_now), which must not be part of the data: the same rows would \
     become other tokens on another day; copy the template to a file, write a fixed date in place of the call, and name the file \
-    in data.chat_template";
+    in data.chat_template, or in --chat-template of a command";
 
 impl Value {
     pub fn str(text: impl Into<Arc<str>>) -> Value {
@@ -167,7 +169,7 @@ impl Value {
                 }
                 Callable::Cycler { items, .. } => (items.depth + 1, items.size),
                 Callable::Macro { .. } => (HOLDER, 1),
-                Callable::Function(_) => (0, 1),
+                Callable::Function(_) | Callable::Date(_) => (0, 1),
             },
             Value::Str(text) | Value::BigInt(text) => (0, 1 + text.len() / TEXT),
             _ => (0, 1),
@@ -204,7 +206,7 @@ impl Value {
             Value::Callable(callable) => match &**callable {
                 Callable::Macro { .. } => "Macro",
                 Callable::Method(..) => "method",
-                Callable::Function(_) => "function",
+                Callable::Function(_) | Callable::Date(_) => "function",
                 Callable::Cycler { .. } => "Cycler",
                 Callable::Joiner { .. } => "Joiner",
             },

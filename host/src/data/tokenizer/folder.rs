@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -138,6 +138,14 @@ pub(super) fn text(tokenizer: &str, other_files: &BTreeMap<String, Vec<u8>>, nam
     }
 }
 
+/// The path of the file `name` in the tokenizer's folder. A GGUF file has all of them within it.
+pub(super) fn place(tokenizer: &str, name: &str) -> PathBuf {
+    match Path::new(tokenizer).parent() {
+        Some(gguf) if gguf.is_file() => gguf.to_owned(),
+        _ => Path::new(tokenizer).with_file_name(name),
+    }
+}
+
 /// The error for the file `name` in the tokenizer's folder.
 pub(super) fn unusable(
     tokenizer: &str,
@@ -145,7 +153,7 @@ pub(super) fn unusable(
     what: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 ) -> DataError {
-    let path = Path::new(tokenizer).with_file_name(name);
+    let path = place(tokenizer, name);
     let remedy = "transformers does not read it either: restore the file from where the tokenizer came from".into();
     DataError::Unusable { path, what, remedy, source }
 }

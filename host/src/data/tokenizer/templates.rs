@@ -2,11 +2,10 @@
 //! take precedence over `tokenizer_config.json`, whose templates are not used if there are files.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::folder::{CONFIG, TEMPLATE, TEMPLATE_JSON, TEMPLATES, object, text, unusable};
+use super::folder::{CONFIG, TEMPLATE, TEMPLATE_JSON, TEMPLATES, object, place, text, unusable};
 use crate::data::error::Result;
 
 /// The name of the template that is used if none is chosen; a single template without a name gets it.
@@ -28,7 +27,7 @@ pub(super) fn read(
     other_files: &BTreeMap<String, Vec<u8>>,
     config: &Map<String, Value>,
 ) -> Result<BTreeMap<String, Found>> {
-    let path = |file: &str| Path::new(tokenizer).with_file_name(file).display().to_string();
+    let path = |file: &str| place(tokenizer, file).display().to_string();
     let found_in = |file: &str, text: String| Found { text, origin: path(file) };
     let mut found = BTreeMap::new();
     found.extend(text(tokenizer, other_files, TEMPLATE)?.map(|text| (DEFAULT.to_owned(), found_in(TEMPLATE, text))));

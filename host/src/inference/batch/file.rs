@@ -3,10 +3,11 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{Read, Seek, SeekFrom, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
+use chrono::NaiveDate;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -32,10 +33,16 @@ pub(super) struct AnswersFile {
 
 impl AnswersFile {
     /// Opens a new file, or one that an earlier command with the same settings began. A last line that was cut off is removed.
+    /// `check` gets the number of every row that is there, from 0, and its line; it returns what is wrong with it.
     ///
     /// # Errors
-    /// A file with rows of other settings, with more than `total` rows, or in use by another process.
-    pub(super) fn open(path: &Path, settings: Map<String, Value>, total: usize) -> Result<AnswersFile> {
+    /// A file with rows of other settings, with more than `total` rows, with a row that `check` refuses, or in use by another process.
+    pub(super) fn open(
+        path: &Path,
+        settings: Map<String, Value>,
+        total: usize,
+        check: &mut dyn FnMut(usize, &str) -> Result<(), String>,
+    ) -> Result<AnswersFile> {
         let summary = summary_path(path);
         let exists = fs::symlink_metadata(path).is_ok();
         if exists && !path.is_file() {
@@ -59,6 +66,7 @@ impl AnswersFile {
         if rows > total {
             return Err(refused(path, &format!("it has {rows} rows, and there are only {total} answers")));
         }
+        check_rows(&mut file, path, rows, check)?;
         let shortened = file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length)));
         shortened.map_err(|cause| cannot("write", path, cause))?;
         if !exists {
@@ -112,6 +120,31 @@ fn refused(path: &Path, why: &str) -> Error {
         .with_hint("name a new file, or remove this one first")
 }
 
+/// Checks the first `rows` lines one by one: a file that was edited cannot be continued by its number of lines.
+fn check_rows(
+    file: &mut File,
+    path: &Path,
+    rows: usize,
+    check: &mut dyn FnMut(usize, &str) -> Result<(), String>,
+) -> Result<()> {
+    let failed = |cause| cannot("read", path, cause);
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let (mut reader, mut line) = (BufReader::new(file), Vec::new());
+    for row in 0..rows {
+        line.clear();
+        reader.read_until(b'\n', &mut line).map_err(failed)?;
+        let text = std::str::from_utf8(&line).map_err(|_| "it is not UTF-8 text".to_owned());
+        text.and_then(|text| check(row, text.trim_end_matches('\n'))).map_err(|why| {
+            let place = format!("{}:{}", path.display(), row + 1);
+            Error::request(format!("--out: {place}: {why}; the file cannot be continued")).with_hint(format!(
+                "remove line {} and all lines after it, and the command continues there; or name a new file",
+                row + 1
+            ))
+        })?;
+    }
+    Ok(())
+}
+
 /// Refuses to continue rows of other settings, and names the settings that differ.
 fn check_settings(
     path: &Path,
@@ -140,6 +173,16 @@ fn check_settings(
     Err(refused(path, "its rows were made with other settings").with_details(differing))
 }
 
+/// The setting for the date that a chat template prints.
+pub(super) const DATE: &str = "date";
+
+/// Returns the date that the rows of a file of answers were made with, if they have one.
+pub(super) fn recorded_date(path: &Path) -> Option<NaiveDate> {
+    fs::symlink_metadata(path).ok()?;
+    let (settings, _) = read_summary(&summary_path(path))?;
+    settings.get(DATE)?.as_str()?.parse().ok()
+}
+
 /// Returns the settings and the figures in a summary that an earlier command wrote.
 fn read_summary(summary: &Path) -> Option<(Map<String, Value>, Value)> {
     let mut summary: Value = serde_json::from_slice(&files::read(summary).ok()?).ok()?;
@@ -166,5 +209,41 @@ fn whole_lines(file: &mut File) -> std::io::Result<(usize, u64)> {
             }
         }
         at += read as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches lines that are not checked, or checked under another number, and a refusal without the line and the remedy.
+    #[test]
+    fn the_first_wrong_line_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let settings =
+            Map::from_iter([("seed".to_owned(), Value::from(1)), (DATE.to_owned(), Value::from("2026-02-03"))]);
+        let open = |check: &mut dyn FnMut(usize, &str) -> Result<(), String>| {
+            AnswersFile::open(&path, settings.clone(), 3, check)
+        };
+        assert_eq!(recorded_date(&path), None);
+        let mut file = open(&mut |_, _| panic!("a new file has no row")).unwrap();
+        ["a\n", "b\n"].iter().for_each(|line| file.append(line).unwrap());
+        drop(file);
+        fs::write(&path, "a\nb\nto").unwrap();
+        assert_eq!(recorded_date(&path), NaiveDate::from_ymd_opt(2026, 2, 3));
+        let mut seen = Vec::new();
+        let error = open(&mut |row, line| {
+            seen.push((row, line.to_owned()));
+            if line == "b" { Err("it is b".to_owned()) } else { Ok(()) }
+        });
+        let error = error.err().unwrap();
+        assert_eq!((error.exit_code(), &seen[..]), (2, &[(0, "a".to_owned()), (1, "b".to_owned())][..]));
+        assert!(error.message().contains("a.jsonl:2: it is b"), "{error:?}");
+        assert!(error.hint().unwrap().contains("remove line 2"), "{error:?}");
+        // Nothing was removed, not even the torn line.
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\nto");
+        assert_eq!(open(&mut |_, _| Ok(())).unwrap().rows(), 2);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\n");
     }
 }

@@ -6,6 +6,7 @@ mod request;
 
 use std::{collections::BTreeMap, time::Instant};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -13,13 +14,13 @@ use crate::{
     data::rows::{ASSISTANT, integers, write::template},
     error::{Error, Result},
     generate::{Completion, Extent, Finish, GenerateOptions, Generation},
-    inference::{saved_model::Opened, settings::of_model},
+    inference::{saved_model::Opened, settings::of_model, tasks::answer_rows::PROMPT_TOO_LONG},
     runs::{
         Interrupt,
         progress::{Progress, Show},
     },
 };
-use file::AnswersFile;
+use file::{AnswersFile, DATE, recorded_date};
 use prompts::{Prompt, read};
 use request::REFERENCE;
 pub use request::{AnswerCounts, PromptsToAnswer};
@@ -40,7 +41,9 @@ impl Opened {
         settings: Map<String, Value>,
         interrupt: &Interrupt,
     ) -> Result<AnswerCounts> {
-        let prompts::Read { prompts, sources, template } = read(self, wanted)?;
+        // Rows that are continued on another day keep the date of the first ones.
+        let date = recorded_date(&wanted.out).unwrap_or_else(|| chrono::Local::now().date_naive());
+        let prompts::Read { prompts, sources, template, date } = read(self, wanted, date)?;
         check_answers(&prompts, wanted)?;
         check_names(&prompts)?;
         let mut settings = settings;
@@ -49,6 +52,7 @@ impl Opened {
         settings.insert("prompts".into(), sources);
         settings
             .insert("chat_template_sha256".into(), template.map_or(Value::Null, |text| template::sha256(&text).into()));
+        settings.extend(date.map(|date| (DATE.to_owned(), date.to_string().into())));
         settings.insert("columns".into(), json!(wanted.columns));
         settings.insert("samples".into(), wanted.samples.into());
         let GenerateOptions { max_tokens, temperature, top_p, top_k, seed } = wanted.options;
@@ -58,9 +62,13 @@ impl Opened {
         settings.insert("top_k".into(), top_k.into());
         settings.insert("seed".into(), seed.into());
         let total = prompts.len().saturating_mul(wanted.samples);
-        let mut file = AnswersFile::open(&wanted.out, settings, total)?;
+        let mut counts = AnswerCounts { prompts: prompts.len(), ..AnswerCounts::default() };
+        let mut file = AnswersFile::open(&wanted.out, settings, total, &mut |row, line| {
+            counts.add(&written(line, &prompts[row / wanted.samples], wanted.sample(row))?);
+            Ok(())
+        })?;
         let earlier = file.rows();
-        let mut counts = AnswerCounts { prompts: prompts.len(), earlier, ..AnswerCounts::default() };
+        counts.earlier = earlier;
         let start = Instant::now();
         let done = self.answer(&prompts, wanted, &mut file, interrupt, &mut counts);
         counts.seconds = start.elapsed().as_secs_f64();
@@ -102,7 +110,7 @@ impl Opened {
                 progress.finish();
                 return Err(file.interrupted(total));
             }
-            let (prompt, sample) = (prompt_of(file.rows()), file.rows() % wanted.samples);
+            let prompt = prompt_of(file.rows());
             let completion = match finished.remove(&file.rows()) {
                 Some(completion) => Some(completion),
                 None if !fits(prompt) => None,
@@ -110,13 +118,14 @@ impl Opened {
                 None => {
                     for (sample, completion) in generation.advance()? {
                         counts.new_tokens += completion.tokens.len();
-                        counts.cut_off += usize::from(completion.finish != Finish::EndOfSequence);
                         finished.insert(sample, completion);
                     }
                     continue;
                 }
             };
-            file.append(&self.row(prompt, completion.as_ref(), (wanted.samples > 1).then_some(sample))?)?;
+            let answer = self.answer_of(prompt, completion.as_ref())?;
+            file.append(&line(prompt, wanted.sample(file.rows()), &answer)?)?;
+            counts.add(&answer);
             let speed = counts.new_tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
             task.note(&format!("{speed:.0} tokens/s"));
             task.done(file.rows() as u64);
@@ -137,42 +146,91 @@ impl Opened {
         })
     }
 
-    /// Returns the row of an answer: the prompt's columns, the answer, whether it ended, and its number of tokens. `None`: the
-    /// prompt has no room for an answer.
-    fn row(&self, prompt: &Prompt, completion: Option<&Completion>, sample: Option<usize>) -> Result<String> {
-        let mut row = Map::new();
-        for (name, value) in &prompt.row {
-            match name.as_str() {
-                "completion" => _ = row.insert(REFERENCE.into(), value.clone()),
-                name if OWN.contains(&name) => {}
-                _ => _ = row.insert(name.clone(), value.clone()),
-            }
-        }
-        if let Some(sample) = sample {
-            row.insert("sample".into(), sample.into());
-        }
-        let (answer, ended, tokens, finish) = match completion {
-            None => (Value::Null, false, 0, "prompt too long"),
-            Some(completion) => {
-                let ended = completion.finish == Finish::EndOfSequence;
-                let words = &completion.tokens[..completion.tokens.len() - usize::from(ended)];
-                let ids = |tokens: &[i32]| tokens.iter().map(|id| *id as u32).collect::<Vec<u32>>();
-                let before = if prompt.is_templated { Vec::new() } else { ids(&prompt.ids) };
-                let text = self.tokenizer.continuation(&before, &ids(words))?;
-                let answer = match prompt.is_chat {
-                    true => json!([{"role": ASSISTANT, "content": text}]),
-                    false => text.into(),
-                };
-                (answer, ended, completion.tokens.len(), completion.finish.as_str())
-            }
+    /// Returns a completion as its row has it. `None`: the prompt has no room for an answer.
+    fn answer_of(&self, prompt: &Prompt, completion: Option<&Completion>) -> Result<Answer> {
+        let Some(completion) = completion else {
+            let finish = PROMPT_TOO_LONG.to_owned();
+            return Ok(Answer { completion: Value::Null, completion_ended: false, completion_tokens: 0, finish });
         };
-        row.insert("completion".into(), answer);
-        row.insert("completion_ended".into(), ended.into());
-        row.insert("completion_tokens".into(), tokens.into());
-        row.insert("finish".into(), finish.into());
-        let line = serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
-        Ok(integers::written(&line).into_owned() + "\n")
+        let ended = completion.finish == Finish::EndOfSequence;
+        let words = &completion.tokens[..completion.tokens.len() - usize::from(ended)];
+        let ids = |tokens: &[i32]| tokens.iter().map(|id| *id as u32).collect::<Vec<u32>>();
+        let before = if prompt.is_templated { Vec::new() } else { ids(&prompt.ids) };
+        let text = self.tokenizer.continuation(&before, &ids(words))?;
+        Ok(Answer {
+            completion: match prompt.is_chat {
+                true => json!([{"role": ASSISTANT, "content": text}]),
+                false => text.into(),
+            },
+            completion_ended: ended,
+            completion_tokens: completion.tokens.len(),
+            finish: completion.finish.as_str().to_owned(),
+        })
     }
+}
+
+/// The columns of an answer in its row.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    completion: Value,
+    completion_ended: bool,
+    completion_tokens: usize,
+    finish: String,
+}
+
+impl AnswerCounts {
+    /// Counts an answer that is in the file.
+    fn add(&mut self, answer: &Answer) {
+        self.tokens += answer.completion_tokens;
+        self.cut_off += usize::from(!answer.completion_ended && !answer.completion.is_null());
+    }
+}
+
+/// What stands before an answer in its row: all of the prompt's columns, and `sample`, its number among the answers to the prompt.
+fn head(prompt: &Prompt, sample: Option<usize>) -> Result<String> {
+    let mut row = Map::new();
+    for (name, value) in &prompt.row {
+        match name.as_str() {
+            "completion" => _ = row.insert(REFERENCE.into(), value.clone()),
+            name if OWN.contains(&name) => {}
+            _ => _ = row.insert(name.clone(), value.clone()),
+        }
+    }
+    if let Some(sample) = sample {
+        row.insert("sample".into(), sample.into());
+    }
+    let text = json_text(&row)?;
+    Ok(integers::written(text.strip_suffix('}').unwrap_or(&text)).into_owned())
+}
+
+/// Returns the line of an answer: the prompt's columns, the answer, whether it ended, and its number of tokens.
+fn line(prompt: &Prompt, sample: Option<usize>, answer: &Answer) -> Result<String> {
+    let Answer { completion, completion_ended, completion_tokens, finish } = answer;
+    let [completion, finish] = [json_text(completion)?, json_text(finish)?];
+    Ok(format!(
+        "{},{ANSWER_BEGINS}{completion},\"completion_ended\":{completion_ended},\"completion_tokens\":{completion_tokens},\"finish\":{finish}}}\n",
+        head(prompt, sample)?
+    ))
+}
+
+/// Separates the columns of a prompt from an answer.
+const ANSWER_BEGINS: &str = "\"completion\":";
+
+/// Returns the answer in a line that an earlier command wrote.
+///
+/// # Errors
+/// What is wrong with the line: it does not answer this prompt, or has no answer.
+fn written(line: &str, prompt: &Prompt, sample: Option<usize>) -> Result<Answer, String> {
+    let head = head(prompt, sample).map_err(|error| error.message().to_owned())?;
+    let other = || "its prompt and columns are not those of the prompt that has this place in --prompts".to_owned();
+    let answer = line.strip_prefix(&head).and_then(|rest| rest.strip_prefix(','));
+    let answer = answer.filter(|rest| rest.starts_with(ANSWER_BEGINS)).ok_or_else(other)?;
+    serde_json::from_str(&format!("{{{answer}")).map_err(|error| format!("it has no whole answer: {error}"))
+}
+
+fn json_text(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))
 }
 
 /// Refuses rows with columns of their own that have the names of ours, unless they are answers of an earlier command.
@@ -201,4 +259,82 @@ fn check_answers(prompts: &[Prompt], wanted: &PromptsToAnswer) -> Result<()> {
         let answers = (prompts.len() as u64).saturating_mul(wanted.samples as u64);
         Error::request(format!("{answers} answers: {why}")).with_hint("lower --samples, or split the file of prompts")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(row: Value) -> Prompt {
+        let Value::Object(row) = row else { panic!("{row}") };
+        Prompt { row, is_chat: false, is_templated: false, ids: vec![1] }
+    }
+
+    fn answer(text: &str) -> Answer {
+        Answer {
+            completion: text.into(),
+            completion_ended: false,
+            completion_tokens: 3,
+            finish: "max tokens".to_owned(),
+        }
+    }
+
+    /// Catches columns that are lost, an answer that replaces the row's own, and a row that ends with an object and loses its brace.
+    #[test]
+    fn a_line_has_the_columns_of_the_prompt_and_the_answer() {
+        let row = json!({"prompt": "p", "completion": "gold", "finish": "old", "tags": {"a": {"b": 1}}});
+        let line = line(&prompt(row), Some(2), &answer("x\n}")).unwrap();
+        let expected = json!({"prompt": "p", "reference": "gold", "tags": {"a": {"b": 1}}, "sample": 2, "completion": "x\n}",
+            "completion_ended": false, "completion_tokens": 3, "finish": "max tokens"});
+        assert_eq!(line, expected.to_string() + "\n");
+    }
+
+    /// Catches a file that is continued by its number of lines alone: one that was filtered, a row that is not an answer, and one
+    /// that was written to by something else.
+    #[test]
+    fn a_line_belongs_to_the_prompt_and_sample_of_its_place() {
+        let (first, second) = (prompt(json!({"prompt": "a", "o": {}})), prompt(json!({"prompt": "b", "o": {}})));
+        let written_line = line(&first, Some(1), &answer("x")).unwrap();
+        let text = written_line.trim_end();
+        let found = written(text, &first, Some(1)).unwrap();
+        assert_eq!((found.completion, found.completion_tokens), (json!("x"), 3));
+        let wrong = |text: &str, prompt, sample| written(text, prompt, sample).unwrap_err();
+        for error in [
+            wrong(text, &second, Some(1)),
+            wrong(text, &first, Some(0)),
+            wrong(text, &first, None),
+            wrong("{\"garbage\":1}", &first, Some(1)),
+            wrong("", &first, Some(1)),
+        ] {
+            assert!(error.contains("not those of the prompt that has this place"), "{error}");
+        }
+        for cut in [&text[..text.len() - 1], &text.replace(",\"finish\":\"max tokens\"", ""), &text.replace("3", "-3")]
+        {
+            assert!(wrong(cut, &first, Some(1)).contains("no whole answer"), "{cut}");
+        }
+    }
+
+    /// Catches counts that begin again where a file is continued, and a prompt without room that counts as cut off.
+    #[test]
+    fn counts_are_those_of_all_rows() {
+        let mut counts = AnswerCounts::default();
+        counts.add(&answer("x"));
+        counts.add(&Answer { completion_ended: true, ..answer("y") });
+        counts.add(&Answer { completion: Value::Null, completion_tokens: 0, ..answer("") });
+        assert_eq!((counts.tokens, counts.cut_off), (6, 1));
+        let resumed = AnswerCounts {
+            prompts: 3,
+            answers: 3,
+            earlier: 1,
+            new_tokens: 4,
+            seconds: 2.0,
+            tokens_per_s: 2.0,
+            ..counts
+        };
+        let text = resumed.to_string();
+        assert!(text.contains("answers    3 of 6 tokens, 1 of them by an earlier command; 1 were cut off"), "{text}");
+        assert!(text.contains("4 new tokens by this command in 2.00 s"), "{text}");
+        // Nothing was generated.
+        assert!(!AnswerCounts { earlier: 3, ..resumed }.to_string().contains("speed"));
+    }
 }

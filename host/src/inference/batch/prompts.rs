@@ -1,12 +1,16 @@
 //! Reads the prompts of a file: rows with a prompt, or conversations up to their last answer; and turns them into tokens.
 
+use chrono::{NaiveDate, NaiveTime};
 use serde_json::{Map, Value, json};
 
 use super::request::{PromptsToAnswer, REFERENCE};
 use crate::{
     data::{
         DataError, Source,
-        rows::{ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, role},
+        rows::{
+            ASSISTANT, Columns, Content, Part, Row, RowCorpus, RowKind, RowOptions, role,
+            write::{layout::RowLayout, template::NOW},
+        },
     },
     error::{Error, Result},
     inference::{saved_model::Opened, templates::layout},
@@ -29,15 +33,19 @@ pub(super) struct Read {
     pub(super) prompts: Vec<Prompt>,
     pub(super) sources: Value,
     pub(super) template: Option<String>,
+    /// The date that the template prints, if it does.
+    pub(super) date: Option<NaiveDate>,
 }
 
-/// Reads and tokenises the prompts. If a template writes them, generation ends where it ends a turn.
+/// Reads and tokenises the prompts. If a template writes them, generation ends where it ends a turn, and a date that it prints is
+/// `date`.
 ///
 /// # Errors
 /// Files that cannot be read; a row without a prompt, with file and line; a template that fails.
-pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer) -> Result<Read> {
+pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer, date: NaiveDate) -> Result<Read> {
     let (rows, sources) = read_rows(&wanted.paths, &wanted.columns)?;
     let layout = layout(&opened.tokenizer, wanted.chat_template.as_deref(), rows.iter().any(Row::has_messages))?;
+    let layout = RowLayout { template: layout.template.at(date.and_time(NaiveTime::MIN)), ..layout };
     let is_templated = rows.iter().any(|row| layout.templates(row));
     if is_templated {
         opened.end_turns_of(&layout.template)?;
@@ -66,8 +74,12 @@ pub(super) fn read(opened: &mut Opened, wanted: &PromptsToAnswer) -> Result<Read
     }
     let source = |source: &Source| json!({"bytes": source.bytes, "sha256": source.sha256});
     let sources = sources.iter().map(source).collect();
-    Ok(Read { prompts, sources, template: is_templated.then(|| layout.template.source().to_owned()) })
+    let date = Some(date).filter(|_| is_templated && layout.template.mentions(NOW));
+    Ok(Read { prompts, sources, date, template: is_templated.then(|| layout.template.source().to_owned()) })
 }
+
+/// How the refusal of a prompt that ends with an answer begins.
+const ENDS: &str = "ends with the role";
 
 /// Reads rows as prompts: those with a prompt, and those with whole conversations, whose last answer becomes the column
 /// [`REFERENCE`].
@@ -86,16 +98,30 @@ fn read_rows(paths: &[String], columns: &Columns) -> Result<(Vec<Row>, Vec<Sourc
         Err(error @ DataError::Json { .. }) => error,
         Err(error) => return Err(error.into()),
     };
-    if let Ok(corpus) = options(columns.clone()).read(RowKind::PromptCompletion) {
-        let (mut rows, sources) = taken(corpus)?;
-        rows.iter_mut().try_for_each(open_conversation)?;
-        return Ok((rows, sources));
-    }
+    let without_answer = match options(columns.clone()).read(RowKind::PromptCompletion) {
+        Ok(corpus) => {
+            let (mut rows, sources) = taken(corpus)?;
+            rows.iter_mut().try_for_each(open_conversation)?;
+            return Ok((rows, sources));
+        }
+        Err(error) => error,
+    };
     let mut columns = columns.clone();
     let has_messages = columns.values().all(|written| written != Part::Messages.name());
     if has_messages && columns.insert(Part::Prompt.name().to_owned(), Part::Messages.name().to_owned()).is_none() {
         match options(columns).read(RowKind::Prompt) {
             Ok(corpus) => return taken(corpus),
+            // One conversation has no answer, and another one ends with one.
+            Err(DataError::Json { place, key, what }) if key == Part::Prompt.name() && what.starts_with(ENDS) => {
+                if let DataError::Json { place: other, key, .. } = &without_answer
+                    && key == Part::Messages.name()
+                {
+                    let what = format!("this conversation ends with an answer, and that of {other} has none");
+                    return Err(Error::from(DataError::Json { place, key: key.clone(), what })
+                        .with_hint("give all conversations an answer or none: split the file in two"));
+                }
+                return Err(DataError::Json { place, key: Part::Messages.name().to_owned(), what }.into());
+            }
             // An error about a message itself, whose key is `prompt[0].role`, for example.
             Err(DataError::Json { place, key, what }) if key.starts_with(Part::Prompt.name()) => {
                 let key = key.replacen(Part::Prompt.name(), Part::Messages.name(), 1);

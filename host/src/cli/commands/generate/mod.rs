@@ -2,7 +2,9 @@
 
 mod prompts;
 
+use std::cell::RefCell;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -17,7 +19,7 @@ use crate::{
         print,
     },
     error::{Error, Result},
-    generate::{Completion, GenerateOptions, SLOTS, generate},
+    generate::{Completion, Drawn, Extent, GenerateOptions, Generation, SLOTS, generate},
     inference::{batch::PromptsToAnswer, saved_model::Opened},
 };
 
@@ -29,9 +31,11 @@ use crate::{
 /// prompt's row, and `completion`, `completion_ended`, `completion_tokens` and `finish`. A
 /// `completion` that the row had, or the last answer of its conversation, becomes `reference`.
 /// OUT can be trained on and evaluated. Rows of prompts that are too long have null as
-/// completion; remove them before: jq -c 'select(.completion != null)'. An interrupted command
-/// continues where OUT ends; answers.summary.json has the settings, counts and speed of
-/// answers.jsonl.
+/// completion: evaluations skip them; remove them before training:
+/// jq -c 'select(.completion != null)'. An interrupted command continues where OUT ends, if its
+/// rows answer the same prompts; answers.summary.json has the settings, the counts of all rows
+/// of answers.jsonl, and the speed of the last command. A chat template that prints the date
+/// prints today's; rows that are continued keep the date of the first ones.
 ///
 ///     telos generate MODEL --prompts questions.jsonl --out answers.jsonl --samples 4
 #[derive(Debug, Args)]
@@ -48,7 +52,8 @@ pub struct Generate {
     /// With --prompts: the file of answers. If an interrupted command with the same options left it, it is continued.
     #[arg(long, value_name = "FILE.jsonl", requires = "prompts")]
     out: Option<PathBuf>,
-    /// With --prompts: "plain", "tokenizer" or a Jinja file; default: the tokenizer's template for messages, none for strings.
+    /// With --prompts: "plain", "tokenizer", "tokenizer:NAME" (one of several) or a Jinja file; default: the tokenizer's template
+    /// for messages, none for strings.
     #[arg(long, value_name = "TEMPLATE", requires = "prompts")]
     chat_template: Option<String>,
     /// With --prompts: a column that has another name in the file, as data.columns does: --column prompt=question.
@@ -68,7 +73,8 @@ pub struct Generate {
     samples: usize,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Print prompt, text, tokens, log-probabilities and speed as JSON; with --prompts, the counts.
+    /// Print prompt, text, tokens, log-probabilities and speed as JSON; with --prompts, the counts. Log-probabilities are those of
+    /// the softmax after --temperature (at 1 if it is 0), before --top-k and --top-p.
     #[arg(long)]
     json: bool,
     /// With --json: also the logits after the prompt, one for each token of the vocabulary.
@@ -153,7 +159,9 @@ fn perform(request: GenerateRequest) -> Result<()> {
         return print::json(&to_json(&request, &opened, &ids, &prompt)?);
     }
     if request.samples == 1 {
-        print::err(&stream(&request, &opened, &ids, prompt)?.to_string());
+        if let Some(speed) = stream(&request, &opened, &ids, prompt)? {
+            print::err(&speed.to_string());
+        }
         return Ok(());
     }
     let (completions, speed) = timed(|| continue_prompt(&request, &opened, &prompt))?;
@@ -210,36 +218,41 @@ fn continue_prompt(request: &GenerateRequest, opened: &Opened, prompt: &[i32]) -
 
 /// A continuation's text. The prompt is decoded too, because a token's text depends on what precedes it.
 fn text_of(opened: &Opened, prompt: &[u32], completion: &Completion) -> Result<String> {
-    let mut decoder = opened.tokenizer.stream(true);
-    for id in prompt {
-        decoder.push(*id)?;
-    }
-    let mut text = String::new();
-    for token in &completion.tokens {
-        text += &decoder.push(*token as u32)?;
-    }
-    Ok(text + &decoder.finish()?)
+    let ids: Vec<u32> = completion.tokens.iter().map(|id| *id as u32).collect();
+    Ok(opened.tokenizer.continuation(prompt, &ids)?)
 }
 
-/// Prints prompt and continuation while they are generated.
-fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<Speed> {
-    let mut decoder = opened.tokenizer.stream(true);
+/// Prints prompt and continuation while they are generated. `None`: the reader has closed the pipe, so that the rest was not
+/// generated.
+fn stream(request: &GenerateRequest, opened: &Opened, ids: &[u32], prompt: Vec<i32>) -> Result<Option<Speed>> {
+    let decoder = RefCell::new(opened.tokenizer.stream(true));
+    // Prints the text that a token completes.
+    let show = |id: u32| -> Result<ControlFlow<()>> { print::stream(&decoder.borrow_mut().push(id)?) };
     for id in ids {
-        print::out(&decoder.push(*id)?)?;
+        if show(*id)?.is_break() {
+            return Ok(None);
+        }
     }
-    let mut failure = None;
-    let draw = || {
-        generate(&opened.model, &[prompt], &request.options, &mut |drawn| {
-            let printed = decoder.push(drawn.token as u32).map_err(Error::from).and_then(|piece| print::out(&piece));
-            failure = failure.take().or(printed.err());
-        })
+    let printed = RefCell::new(Ok(ControlFlow::Continue(())));
+    let mut on_token = |drawn: Drawn| {
+        let mut printed = printed.borrow_mut();
+        if matches!(*printed, Ok(ControlFlow::Continue(()))) {
+            *printed = show(drawn.token as u32);
+        }
     };
-    let (_, speed) = timed(draw)?;
-    if let Some(error) = failure {
-        return Err(error);
+    let (_, speed) = timed(|| {
+        let (prompts, mut completions) = ([prompt], Vec::new());
+        let mut generation = Generation::new(&opened.model, &prompts, &request.options, Extent::all(1), &mut on_token)?;
+        while !generation.is_done() && matches!(*printed.borrow(), Ok(ControlFlow::Continue(()))) {
+            completions.extend(generation.advance()?.into_iter().map(|(_, completion)| completion));
+        }
+        Ok(completions)
+    })?;
+    if printed.into_inner()?.is_break() {
+        return Ok(None);
     }
-    print::out(&(decoder.finish()? + "\n"))?;
-    Ok(speed)
+    let rest = decoder.into_inner().finish()? + "\n";
+    Ok(print::stream(&rest)?.is_continue().then_some(speed))
 }
 
 /// Prompt and continuations as JSON: a single continuation next to the prompt, several as `samples`.

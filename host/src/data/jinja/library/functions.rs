@@ -1,6 +1,7 @@
 //! The functions that every template can call: jinja2's globals as transformers restricts them.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write;
 use std::rc::Rc;
 
 use super::args::Args;
@@ -90,6 +91,26 @@ impl Renderer {
                 Ok(Value::Callable(Rc::new(Callable::Joiner { separator, used: Cell::new(false) })))
             }
         }
+    }
+}
+
+/// `strftime_now`, which writes `now`.
+pub fn clock(now: chrono::NaiveDateTime) -> Value {
+    Value::Callable(Rc::new(Callable::Date(now)))
+}
+
+impl Renderer {
+    /// `strftime_now(format)`: as Python's `datetime.strftime` writes a time without a zone.
+    pub fn date(&mut self, now: &chrono::NaiveDateTime, args: Args) -> Evaluated<Value> {
+        let [format] = args.bind("strftime_now", ["format"])?;
+        let Some(Value::Str(format)) = format else { return Err("strftime_now needs a format, a text".into()) };
+        let mut text = String::new();
+        // A placeholder of two characters writes less than 64.
+        self.spend(format.len())?;
+        self.meter.fits(format.len().saturating_mul(32))?;
+        write!(text, "{}", now.format(&format))
+            .map_err(|_| format!("strftime_now: '{format}' is not a format of dates"))?;
+        Ok(Value::str(text))
     }
 }
 

@@ -2,11 +2,12 @@
 //! that `{% generation %} ... {% endgeneration %}` marks.
 //!
 //! `strftime_now`, which some templates use, counts as not defined, and calling it is an error: the date of a run
-//! must not affect its data.
+//! must not affect its data. Only answers to a user have a date: [`ChatTemplate::at`].
 
 use std::ops::Range;
 use std::path::Path;
 
+use chrono::NaiveDateTime;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +39,8 @@ pub struct ChatTemplate {
     /// Where it comes from, for error messages.
     origin: String,
     special: Vec<(&'static str, String)>,
+    /// The time that `strftime_now` writes, if it is defined.
+    now: Option<NaiveDateTime>,
 }
 
 /// A rendered conversation.
@@ -75,6 +78,9 @@ pub const KWARGS: &str = "chat_template_kwargs";
 /// The column of documents for the template to write.
 pub const DOCUMENTS: &str = "documents";
 
+/// The function that writes the date, as transformers names it.
+pub const NOW: &str = "strftime_now";
+
 /// Variables that every template is given.
 const GIVEN: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 /// Names of the key for a message's reasoning, the standard one first.
@@ -97,7 +103,12 @@ impl ChatTemplate {
         let template =
             guarded(origin, "cannot be read", || jinja::Template::new(source)).map_err(DataError::Template)?;
         let special = tokenizer.special_texts();
-        Ok(ChatTemplate { template, source: source.to_owned(), origin: origin.to_owned(), special })
+        Ok(ChatTemplate { template, source: source.to_owned(), origin: origin.to_owned(), special, now: None })
+    }
+
+    /// Defines `strftime_now`, which writes this time.
+    pub fn at(self, now: NaiveDateTime) -> ChatTemplate {
+        ChatTemplate { now: Some(now), ..self }
     }
 
     /// The template's text.
@@ -132,6 +143,7 @@ impl ChatTemplate {
             ("documents".to_owned(), json(&variables.documents)),
             ("add_generation_prompt".to_owned(), jinja::Value::Bool(open)),
         ];
+        all.extend(self.now.map(|now| (NOW.to_owned(), jinja::clock(now))));
         all.extend(self.special.iter().map(|(name, text)| ((*name).to_owned(), jinja::Value::str(text.as_str()))));
         all.extend(variables.more.iter().map(|(name, value)| (name.clone(), from_json(value))));
         let text = guarded(&self.origin, "cannot be rendered", || self.template.render(all))?;
