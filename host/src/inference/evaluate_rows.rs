@@ -268,7 +268,7 @@ fn read(options: &RowOptions) -> Result<(RowCorpus, usize)> {
 }
 
 /// Returns the rows with a completion of a file that `telos generate --prompts` wrote, and how many have none; `None` if it did not
-/// write the file, or if no row has a completion.
+/// write the file, if no row has a completion, or if all have one: then they are read as such, or refused.
 fn answered_rows(corpus: &RowCorpus) -> Result<Option<(RowCorpus, usize)>> {
     let (mut rows, mut skipped) = (Vec::new(), 0);
     for row in corpus.train.iter() {
@@ -278,7 +278,7 @@ fn answered_rows(corpus: &RowCorpus) -> Result<Option<(RowCorpus, usize)>> {
             Answered::Without => return Ok(None),
         }
     }
-    if rows.is_empty() {
+    if rows.is_empty() || skipped == 0 {
         return Ok(None);
     }
     let of = RowCorpus::of(corpus.name.clone(), RowKind::PromptCompletion, rows)?;

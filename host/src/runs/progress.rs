@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// The least time between two lines about work before a step.
+const PAUSE: Duration = Duration::from_secs(3);
+
 /// Number of lines that a whole run prints without a terminal, besides messages.
 const LINES: u64 = 20;
 
@@ -95,6 +98,7 @@ impl Progress {
             shown: Cell::new(0),
             note: RefCell::default(),
             started: Instant::now(),
+            last: Cell::new(Instant::now()),
         }
     }
 
@@ -129,6 +133,8 @@ pub struct Task {
     /// What is shown behind the unit.
     note: RefCell<String>,
     started: Instant,
+    /// When the last line was printed, or the work began.
+    last: Cell<Instant>,
 }
 
 impl Task {
@@ -137,10 +143,9 @@ impl Task {
         let (before, total) = (self.shown.get(), self.total);
         match &self.progress.display {
             Display::Bar(bar) => bar.set_position(done),
-            Display::Lines { steps: true, .. }
-                if before == 0 || done >= total || part(done, total) != part(before, total) =>
-            {
+            Display::Lines { steps: true, .. } if is_due(before, done, total, self.last.get().elapsed()) => {
                 self.shown.set(done);
+                self.last.set(Instant::now());
                 let left = left(self.started.elapsed(), done, total.saturating_sub(done));
                 let note = self.note.borrow();
                 let gap = if note.is_empty() { "" } else { "  " };
@@ -190,6 +195,12 @@ fn style() -> ProgressStyle {
 /// whenever another twentieth of the run is done.
 fn is_shown(step: u64, first: u64, total: u64) -> bool {
     step == first + 1 || step >= total || part(step, total) != part(step.saturating_sub(1), total)
+}
+
+/// Whether a plain line is printed when `done` of the total are done: at the end, and whenever another twentieth is done, unless the
+/// line before, at `before`, is only `since` old.
+fn is_due(before: u64, done: u64, total: u64, since: Duration) -> bool {
+    done >= total || since >= PAUSE && (before == 0 || part(done, total) != part(before, total))
 }
 
 /// The number of twentieths that are done.
@@ -242,6 +253,15 @@ mod tests {
         assert_eq!(shown(0, 2000)[..3], [1, 100, 200]);
         assert_eq!(shown(0, 2003).last(), Some(&2003));
         assert!(shown(0, 0).is_empty());
+    }
+
+    /// Catches twenty lines about work that takes a moment, and long work without a line.
+    #[test]
+    fn short_work_prints_only_its_last_line() {
+        let lines =
+            |since: u64| (1..=60).filter(|done| is_due(done - 1, *done, 60, Duration::from_secs(since))).count();
+        assert_eq!((lines(0), lines(10)), (1, 21));
+        assert!(is_due(0, 1, 60, PAUSE) && !is_due(1, 2, 60, PAUSE));
     }
 
     /// Catches a schedule that counts from the resume and so shows different steps from an uninterrupted run.

@@ -213,6 +213,7 @@ fn read(path: &str) -> Result<Vec<AnswerRow>> {
     };
     // Rows without a completion are prompts with columns.
     let Ok(corpus) = read(RowKind::Prompt) else { return Err(error.into()) };
+    let has_completions = corpus.train.survey().has(Part::Completion.name());
     let rows = corpus.train.iter().map(|row| {
         let row = row?;
         match answered(row.clone()) {
@@ -222,8 +223,8 @@ fn read(path: &str) -> Result<Vec<AnswerRow>> {
         }
     });
     let rows: Vec<AnswerRow> = rows.collect::<Result<_>>()?;
-    // Only a prompt that was too long for an answer excuses that the file is not prompts with completions.
-    if rows.iter().all(|row| row.is_answered) { Err(error.into()) } else { Ok(rows) }
+    // Rows with a completion each are read as such, or refused.
+    if has_completions && rows.iter().all(|row| row.is_answered) { Err(error.into()) } else { Ok(rows) }
 }
 
 fn with_completions(corpus: RowCorpus) -> Result<Vec<AnswerRow>> {

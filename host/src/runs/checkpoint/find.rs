@@ -213,6 +213,15 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Returns the stages in the folder of a pipeline, sorted by name: the runs in it that have checkpoints. `None` if there are none.
+pub fn stages(folder: &Path) -> Option<Vec<String>> {
+    let entries = fs::read_dir(folder).ok()?.filter_map(std::result::Result::ok).map(|entry| entry.path());
+    let runs = entries.filter(|stage| stage.join("checkpoints").is_dir());
+    let mut stages: Vec<String> = runs.map(|stage| stage.display().to_string()).collect();
+    stages.sort();
+    (!stages.is_empty()).then_some(stages)
+}
+
 /// The step that a pointer file names; `None` if the file is missing, and a reason if it is damaged.
 pub(super) fn read_pointer(folder: &Path, pointer: &str) -> Result<Option<u64>, String> {
     match files::read_to_string(&folder.join(pointer)) {

@@ -83,6 +83,13 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if let Some(checkpoint) = find::latest(&checkpoints)? {
         return as_named(path, checkpoint);
     }
+    if let Some(stages) = find::stages(path) {
+        let place = path.display();
+        return Err(Error::request(format!(
+            "{place} holds the runs of a pipeline's stages, each with a model of its own"
+        ))
+        .with_hint(format!("name a stage: {}", stages.join(" or "))));
+    }
     let (other, remedy) = match foreign::other_weights(path) {
         Some((other, remedy)) => (format!("; {other}"), remedy),
         None => (String::new(), "name a run, a checkpoint, a Hugging Face folder or a GGUF file".to_owned()),
@@ -364,6 +371,20 @@ fn compared(
 mod tests {
     use super::*;
     use crate::config::Draft;
+
+    /// Catches the folder of a pipeline that is only called no model, although its stages have models.
+    #[test]
+    fn the_folder_of_a_pipeline_names_its_stages() {
+        let folder = tempfile::tempdir().unwrap();
+        let hint = || model_folder(folder.path()).unwrap_err().hint().unwrap_or_default().to_owned();
+        assert!(hint().starts_with("name a run"), "{}", hint());
+        for stage in ["sft", "ppo"] {
+            std::fs::create_dir_all(folder.path().join(stage).join("checkpoints")).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("other")).unwrap();
+        let stage = |name: &str| folder.path().join(name).display().to_string();
+        assert_eq!(hint(), format!("name a stage: {} or {}", stage("ppo"), stage("sft")));
+    }
 
     /// Catches an adapter of the hub that is taken for one that does not exist yet: the tokenizer in its folder would not be read.
     #[test]
