@@ -71,6 +71,8 @@ pub struct Inspection {
     pub lengths: Vec<Lengths>,
     /// The most tokens of a row that a model reads: `max_length`, or the model's context; `None`: no limit.
     pub limit: Option<usize>,
+    /// Why the model's context is not known, so that it is no limit.
+    pub unknown_context: Option<String>,
     /// How many rows are used, dropped and truncated.
     pub counts: RowCounts,
     /// The first rows as they are learned: pieces of text, each with whether it is supervised.
@@ -136,7 +138,12 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         Some(path) => Tokenizer::open(path)?,
         None => Tokenizer::bytes()?,
     };
-    let model = wanted.model.as_deref().map(config_of).transpose()?;
+    let (model, unknown_context) = match wanted.model.as_deref().map(config_of) {
+        Some(Ok(config)) => (Some(config), None),
+        // The tokenizer and the template can be looked at without the rest of the model.
+        Some(Err(error)) => (None, Some(error.message().to_owned())),
+        None => (None, None),
+    };
     if let Some(model) = &model {
         tokenizer.fit_to_model(&model.eos, model.vocab)?;
     }
@@ -181,6 +188,7 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         duplicate_prompts,
         lengths: lengths.into_iter().filter_map(|(of, all)| Lengths::new(of, all)).collect(),
         limit,
+        unknown_context,
         counts: RowCounts { unread_columns: beside(corpus.train.survey(), kind), ..data.rows.unwrap_or_default() },
         shown,
         colours,
@@ -354,6 +362,9 @@ impl fmt::Display for Inspection {
         }
         if let Some(limit) = self.limit {
             writeln!(f, "limit             {limit} tokens of a row are read (--max-length, or the model's context)")?;
+        }
+        if let Some(why) = &self.unknown_context {
+            writeln!(f, "context           not known: {}", self.visible(why))?;
         }
         write!(f, "data              {}", self.visible(&self.counts.to_string()))?;
         for (number, row) in self.shown.iter().enumerate() {

@@ -129,12 +129,12 @@ impl RowCounts {
         (beside.into_iter().map(|name| format!("`{name}`")).collect(), others)
     }
 
-    /// These counts without the notes that are only shown to the user and follow from the plugins' descriptions and
-    /// the template.
+    /// These counts without the notes that are only shown to the user and follow from the plugins' descriptions, the template and
+    /// the rows themselves.
     #[must_use]
     pub fn without_notes(self) -> Self {
         let (unread_columns, undeclared_columns, unwritten_keys, other_opening) = Default::default();
-        Self { unread_columns, undeclared_columns, unwritten_keys, other_opening, ..self }
+        Self { unread_columns, undeclared_columns, unwritten_keys, other_opening, empty_answers: 0, ..self }
     }
 }
 
@@ -175,7 +175,7 @@ impl fmt::Display for RowCounts {
         }
         let too_long = match self.kind {
             RowKind::PromptCompletion => {
-                "dropped: too long, the prompt alone fills what is read of a row (data.max_length, by default model.context; \
+                "dropped: too long, nothing of the answer is within what is read of a row (data.max_length, by default model.context; \
                  data.truncation = \"left\" cuts prompts)"
             }
             _ => "dropped: too long (data.max_length, by default model.context)",

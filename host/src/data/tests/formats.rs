@@ -319,6 +319,7 @@ fn separators_of_tables_are_named() {
         ("r.csv", "prompt\tcompletion\na\tb\n", "separated by tabs; commas are expected", "name the file .tsv"),
         ("r.tsv", "prompt,completion\na,b\n", "separated by commas; tabs are expected", "name the file .csv"),
         ("r.csv", "sep=;\nprompt;completion\n", "whose first line names the separator", "remove that line"),
+        ("r.csv", "sep=,\nprompt,completion\nq,a\n", "whose first line names the separator", "remove that line"),
     ] {
         let error = rows(name, file.as_bytes()).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");

@@ -28,6 +28,9 @@ pub use request::{AnswerCounts, PromptsToAnswer};
 /// Keys that are added to a row.
 const OWN: [&str; 5] = ["completion", "completion_ended", "completion_tokens", "finish", "sample"];
 
+/// Columns with a whole example of their own; a row with `prompt` is written without them.
+const EXAMPLES: [&str; 4] = ["messages", "conversations", "conversation", "completions"];
+
 impl Opened {
     /// Answers every prompt and writes a row for each answer, in the order of the prompts. If the file of answers exists, it is
     /// continued.
@@ -194,6 +197,8 @@ fn head(prompt: &Prompt, sample: Option<usize>) -> Result<String> {
         match name.as_str() {
             "completion" => _ = row.insert(REFERENCE.into(), value.clone()),
             name if OWN.contains(&name) => {}
+            // Beside a prompt with its answer, the row could be read from a second example.
+            name if prompt.row.contains_key("prompt") && EXAMPLES.contains(&name) => {}
             _ => _ = row.insert(name.clone(), value.clone()),
         }
     }
@@ -287,6 +292,12 @@ mod tests {
         let expected = json!({"prompt": "p", "reference": "gold", "tags": {"a": {"b": 1}}, "sample": 2, "completion": "x\n}",
             "completion_ended": false, "completion_tokens": 3, "finish": "max tokens"});
         assert_eq!(line, expected.to_string() + "\n");
+        // The row is an example for training: a second one beside it would have to be refused.
+        let both = json!({"prompt": "p", "messages": [{"role": "user", "content": "p"}], "id": 7});
+        let line = super::line(&prompt(both), None, &answer("x")).unwrap();
+        assert!(line.starts_with(r#"{"prompt":"p","id":7,"completion":"x""#), "{line}");
+        let chat = json!({"messages": [{"role": "user", "content": "p"}]});
+        assert!(super::line(&prompt(chat), None, &answer("x")).unwrap().contains("messages"));
     }
 
     /// Catches a file that is continued by its number of lines alone: one that was filtered, a row that is not an answer, and one

@@ -53,8 +53,8 @@ pub fn check_base(folder: &Path, base: &Path) -> Result<bool> {
     let what =
         format!("the weights in {} are not those that the adapter {} was trained on", base.display(), folder.display());
     Err(Error::request(what).with_hint(format!(
-        "restore them; to use the adapter over other weights, copy its folder without {MANIFEST}, and remove `{BASE_SHA256}` from \
-         {ADAPTED_CONFIG} in the copy"
+        "restore them; to use the adapter over other weights, copy its folder under another name without {MANIFEST}, remove \
+         `{BASE_SHA256}` from {ADAPTED_CONFIG} in the copy, and set `{BASE_NAME}` in its adapter_config.json to their folder"
     )))
 }
 
@@ -124,7 +124,7 @@ impl Base {
                 format!("set `{BASE_NAME}` to the folder or GGUF file of the model that the adapter was trained on")
             }
             true => format!(
-                "move or link that model back; or copy the folder {} without {MANIFEST}, set `{BASE_NAME}` in the copy to the model's \
+                "move or link that model back; or copy the folder {} under another name without {MANIFEST}, set `{BASE_NAME}` in the copy to the model's \
                  folder or GGUF file, and name the copy",
                 adapter.display()
             ),

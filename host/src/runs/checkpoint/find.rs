@@ -8,6 +8,7 @@ use super::manifest::{MANIFEST, Manifest};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::runs::disk::shown;
+use crate::runs::folder::PIPELINE_FILE;
 
 /// Names the checkpoint to resume from.
 pub const LATEST: &str = "LATEST";
@@ -85,8 +86,8 @@ fn verify_those(folder: &Path, is_included: impl Fn(&str) -> bool) -> Result<()>
     Manifest::verify_those(folder, is_included).map(|_| ()).map_err(|why| {
         let message = format!("the checkpoint {} differs from what was saved: {why}", folder.display());
         Error::request(message).with_hint(format!(
-            "use another checkpoint; if you changed it yourself, copy it to a folder of your own without {MANIFEST} and name \
-             that folder"
+            "use another checkpoint; if you changed it yourself, copy it under another name without {MANIFEST} and name the \
+             copy"
         ))
     })
 }
@@ -213,8 +214,12 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the stages in the folder of a pipeline, sorted by name: the runs in it that have checkpoints. `None` if there are none.
+/// Returns the stages in the folder of a pipeline, sorted by name: the runs in it that have checkpoints. `None` if there are none, or
+/// if the folder is not a pipeline's.
 pub fn stages(folder: &Path) -> Option<Vec<String>> {
+    if !folder.join(PIPELINE_FILE).is_file() {
+        return None;
+    }
     let entries = fs::read_dir(folder).ok()?.filter_map(std::result::Result::ok).map(|entry| entry.path());
     let runs = entries.filter(|stage| stage.join("checkpoints").is_dir());
     let mut stages: Vec<String> = runs.map(|stage| stage.display().to_string()).collect();

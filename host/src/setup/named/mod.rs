@@ -337,8 +337,16 @@ fn compared(
     refuse: &dyn Fn(String) -> Error,
 ) -> Result<Option<String>> {
     let (name, used) = (&adapter.base.name, hub::shown(base));
-    if check_base(folder, base).map_err(|e| refuse(refusal_text(&e)))? {
-        return Ok(None);
+    match check_base(folder, base) {
+        Ok(true) => return Ok(None),
+        Ok(false) => {}
+        Err(error) if error.hint().is_some() && !name.is_empty() => {
+            let message = error.message();
+            return Err(refuse(format!(
+                "{message}; name its own base, {name}, in model.from, or restore them if they were replaced"
+            )));
+        }
+        Err(error) => return Err(refuse(refusal_text(&error))),
     }
     // Refuses a run in the place of a model.
     let own = adapter.base.local(folder).map(|_| adapter.base.folder(folder)).transpose();
@@ -371,6 +379,7 @@ fn compared(
 mod tests {
     use super::*;
     use crate::config::Draft;
+    use crate::runs::folder::PIPELINE_FILE;
 
     /// Catches the folder of a pipeline that is only called no model, although its stages have models.
     #[test]
@@ -382,6 +391,8 @@ mod tests {
             std::fs::create_dir_all(folder.path().join(stage).join("checkpoints")).unwrap();
         }
         std::fs::create_dir(folder.path().join("other")).unwrap();
+        assert!(hint().starts_with("name a run"), "a folder of runs is no pipeline: {}", hint());
+        std::fs::write(folder.path().join(PIPELINE_FILE), "").unwrap();
         let stage = |name: &str| folder.path().join(name).display().to_string();
         assert_eq!(hint(), format!("name a stage: {} or {}", stage("ppo"), stage("sft")));
     }

@@ -49,8 +49,8 @@ impl ops::Fault for Fault {
 pub type Outcome<T = ()> = std::result::Result<T, Fault>;
 
 impl Generic<'_> {
-    /// A float operand as a contiguous `[rows, cols]` tensor of f32, in which everything is computed. It may share the buffer's memory. Results of candle's operations
-    /// never do, so code that writes the tensor itself elsewhere copies it first.
+    /// A float operand as a contiguous `[rows, cols]` tensor of f32, in which everything is computed. If the operand is f32, it may share
+    /// the buffer's memory. Results of candle's operations never do, so code that writes the tensor itself elsewhere copies it first.
     pub(super) fn input(&self, view: &View) -> Outcome<Tensor> {
         check::float(view)?;
         Ok(self.floats(view)?.to_dtype(DType::F32)?)

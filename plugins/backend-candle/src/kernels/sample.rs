@@ -177,7 +177,7 @@ fn pick(
 /// The first place of the ranking at which the sum of the weights so far `passes`, and that sum; `None` if there is none. Moves the
 /// better tokens before it.
 fn reach(keys: &mut [u64], weight: impl Fn(&u64) -> f64, passes: impl Fn(f64) -> bool) -> Option<(usize, f64)> {
-    let (mut low, mut high, mut sum) = (0, keys.len(), 0.0);
+    let (mut low, mut high, mut sum, mut found) = (0, keys.len(), 0.0, false);
     while high - low > FEW {
         let half = (high - low) / 2;
         let count = if low == 0 && high == keys.len() { half.min(FIRST) } else { half };
@@ -185,7 +185,7 @@ fn reach(keys: &mut [u64], weight: impl Fn(&u64) -> f64, passes: impl Fn(f64) ->
         part.select_nth_unstable_by(count, |a, b| b.cmp(a));
         let more: f64 = part[..count].iter().map(&weight).sum();
         if passes(sum + more) {
-            high = low + count;
+            (high, found) = (low + count, true);
         } else {
             (low, sum) = (low + count, sum + more);
         }
@@ -196,7 +196,8 @@ fn reach(keys: &mut [u64], weight: impl Fn(&u64) -> f64, passes: impl Fn(f64) ->
         sum += weight(key);
         passes(sum)
     });
-    place.map(|place| (low + place, sum))
+    // A sum in another order may round to the other side of the limit: the place is then the last one of the part that passed.
+    place.map(|place| low + place).or(found.then(|| high - 1)).map(|place| (place, sum))
 }
 
 #[cfg(test)]

@@ -97,8 +97,11 @@ pub fn rows(
     if !next(&mut record)? {
         return Ok(Vec::new());
     }
-    if let [only] = record.iter().collect::<Vec<_>>().as_slice() {
-        check_separator(path, &String::from_utf8_lossy(only), separator)?;
+    match record.iter().collect::<Vec<_>>().as_slice() {
+        [only] => check_separator(path, &String::from_utf8_lossy(only), separator)?,
+        // The separator that it names is that of the file.
+        [first, b""] => check_separator_line(path, &String::from_utf8_lossy(first))?,
+        _ => {}
     }
     if record.len() > MOST_COLUMNS {
         return refuse_row(&record, "", format!("{} columns; a table may have {MOST_COLUMNS}", record.len()));
@@ -157,17 +160,18 @@ pub fn rows(
     Ok(columns)
 }
 
+/// Refuses a first line that names the separator.
+fn check_separator_line(path: &Path, line: &str) -> Result<()> {
+    if !line.trim_start_matches('\u{FEFF}').trim().to_lowercase().starts_with("sep=") {
+        return Ok(());
+    }
+    let what = "a table whose first line names the separator, as Excel writes it, and not the columns";
+    Err(refuse(path, what, "remove that line, and separate the columns by commas (tabs: name the file .tsv)"))
+}
+
 /// Refuses a first line that other separators divide into columns.
 fn check_separator(path: &Path, line: &str, separator: char) -> Result<()> {
-    let line = line.trim_start_matches('\u{FEFF}').trim();
-    if line.to_lowercase().starts_with("sep=") {
-        let what = "a table whose first line names the separator, as Excel writes it, and not the columns";
-        return Err(refuse(
-            path,
-            what,
-            "remove that line, and separate the columns by commas (tabs: name the file .tsv)",
-        ));
-    }
+    check_separator_line(path, line)?;
     let Some(other) = [';', '\t', ','].into_iter().find(|other| *other != separator && line.contains(*other)) else {
         return Ok(());
     };

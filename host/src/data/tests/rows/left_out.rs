@@ -164,7 +164,7 @@ fn rows_that_a_limit_drops_are_named_with_it() {
     let error = DataError::NoRowLeft { what: "r".into(), purpose: "train", longest: 8, counts: Box::new(counts) };
     assert!(error.hint().is_some_and(|hint| hint.contains("data.filter") && !hint.contains("empty")), "{error}");
     let long = RowCounts { dropped_too_long: 2, ..RowCounts::default() }.to_string();
-    assert!(long.contains("the prompt alone fills what is read of a row (data.max_length"), "{long}");
+    assert!(long.contains("is within what is read of a row (data.max_length"), "{long}");
 }
 
 /// Catches a remedy that names a table of an experiment in a command that has none.

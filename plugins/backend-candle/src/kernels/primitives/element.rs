@@ -67,8 +67,14 @@ impl Element for bf16 {
         bf16::from_bits(word as u16)
     }
 
+    /// By way of f32 rounded to odd, so that a value just above a tie is not rounded down.
     fn of_f64(x: f64) -> bf16 {
-        bf16::from_f64(x)
+        let near = x as f32;
+        if f64::from(near) == x || x.is_nan() {
+            return Self::store(near);
+        }
+        let below = near.to_bits() - u32::from(f64::from(near).abs() > x.abs());
+        Self::store(f32::from_bits(below | 1))
     }
 
     #[inline(always)]
@@ -98,6 +104,18 @@ pub fn store_row<E: Element>(to: &mut [E], from: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches a number of 64 bits whose lower half is dropped before it is rounded, and one that is rounded twice.
+    #[test]
+    fn numbers_of_64_bits_are_rounded_once() {
+        let tie = 1.0 + 1.0 / 256.0;
+        for (x, expected) in
+            [(tie, 0x3f80), (tie + 1e-9, 0x3f81), (tie - 1e-9, 0x3f80), (-tie - 1e-9, 0xbf81), (1e300, 0x7f80)]
+        {
+            assert_eq!(<bf16 as Element>::of_f64(x).to_bits(), expected, "{x}");
+        }
+        assert!(<bf16 as Element>::of_f64(f64::NAN).is_nan());
+    }
 
     /// Catches rounding half up, a carry into the wrong bits, and a NaN that becomes infinite.
     #[test]

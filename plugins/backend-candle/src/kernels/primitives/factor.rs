@@ -1,6 +1,9 @@
 //! What a product is made of: its factors, and what it starts from.
 
-use super::{element::Element, operand::Mat};
+use super::{
+    element::{Element, is_f32},
+    operand::Mat,
+};
 
 /// One factor of a product: a matrix, or its transpose.
 #[derive(Clone, Copy)]
@@ -60,6 +63,7 @@ impl<E: Element> Factor<E> {
 
     /// The factor of f32 that it is, for code that has compared the types.
     pub fn as_f32(&self) -> Factor {
+        assert!(is_f32::<E>(), "a factor of another type");
         Factor { mat: self.mat.cast(), transposed: self.transposed }
     }
 }
@@ -84,11 +88,15 @@ impl<E: Element> Start<E> {
         }
     }
 
+    /// The initial value of a product in f32, for code that has compared the types of the factors. Only a row has a type of its own.
     pub fn as_f32(self) -> Start {
         match self {
             Start::Zero => Start::Zero,
             Start::Accumulate => Start::Accumulate,
-            Start::Row(row) => Start::Row(row.cast()),
+            Start::Row(row) => {
+                assert!(is_f32::<E>(), "a row of another type");
+                Start::Row(row.cast())
+            }
         }
     }
 }

@@ -4,12 +4,12 @@
 //! `gemm` library chooses its microkernels itself and has no option for it, so for a lower set they are called by name, with the
 //! library's own blocking around them.
 //!
-//! Two sets have instructions for bf16, `amx` and `avx512bf16`; their kernels for f32 are those of `avx512`. Products of bf16 are
-//! converted to f32 elsewhere.
+//! Two sets have instructions for bf16, `amx` and `avx512bf16`; their kernels for f32 are those of `avx512`. The other sets convert
+//! bf16 factors to f32. These instructions take subnormal numbers as 0 and write none.
 //!
 //! Each set gives the same bits at every call and with every number of threads. Different sets may give different last
 //! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks. That holds for
-//! bf16 too, where the sums of two sets may also be rounded to neighbouring numbers; the three sets above give the same f32.
+//! bf16 too, where the sums of two sets may also be rounded to neighbouring numbers; `amx`, `avx512bf16` and `avx512` give the same f32.
 
 use super::bf16::block::Dot;
 use plugin_api::{Code, Error, Result};

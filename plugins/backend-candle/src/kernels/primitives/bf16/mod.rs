@@ -4,7 +4,8 @@
 //! blocks of 32 x 32 sums are computed from them and written to the result. A factor on the left whose terms are adjacent is read
 //! in place. Elsewhere parts of the factors are converted to f32 for the present product (`convert`).
 //!
-//! A sum runs over its terms in ascending order, cut only where [`packed::DEPTH`] says, so blocks, tiles and threads do not show in it.
+//! The order of a sum depends only on the number of its terms and on the set: it is cut only where [`packed::DEPTH`] says. Blocks,
+//! tiles and threads do not change it.
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;

@@ -57,7 +57,7 @@ pub fn shared_len(m: usize, n: usize, k: usize) -> usize {
     (high + wide) / BLOCK * steps * 2 * TILE / 4 + cut + 16
 }
 
-/// Computes the product or its transpose, whichever has less to pack.
+/// Computes the product or its transpose, whichever is estimated to be cheaper.
 ///
 /// # Safety
 /// As [`super::product`].
@@ -126,7 +126,7 @@ impl<A: Element, B: Element, C: Element, R: Element> Work<'_, A, B, C, R> {
         let bytes = |len: usize| len.div_ceil(BLOCK) * k.min(DEPTH).div_ceil(STEP) * 2 * TILE;
         let aligned = memory.as_ptr().align_offset(64);
         let (right, rest) = memory[aligned..].split_at_mut(bytes(wide) / 4);
-        // In place, only a last block with fewer than 16 or 32 rows is packed.
+        // If the left factor is read in place, only its last block is packed, and only if that has neither 16 nor 32 rows.
         let (left, rest) = rest.split_at_mut(bytes(if in_place { BLOCK } else { high }) / 4);
         let packed = Packed { left: left.as_mut_ptr().cast(), right: right.as_mut_ptr().cast() };
         for j in (0..n).step_by(wide) {
