@@ -282,9 +282,11 @@ fn zeros_may_follow_gzip() {
 fn a_long_window_is_named() {
     let header = |window: u8| [0x28, 0xB5, 0x2F, 0xFD, 0, window, 1, 0, 0];
     let error = rows("r.jsonl.zst", &header(20 << 3)).unwrap_err();
-    let expected =
-        "r.jsonl.zst is a Zstandard file whose window needs 1024 MiB of memory, more than the limit of 128 MiB";
+    let expected = "r.jsonl.zst is a Zstandard file whose window needs 1024 MiB of memory; the limit is 128 MiB";
     assert_eq!(error.to_string(), expected);
     assert!(error.hint().is_some_and(|hint| hint.contains("without --long")), "{error}");
+    let after = [zstandard(b"{\"prompt\": \"q\", \"completion\": \"a\"}\n").as_slice(), &header(20 << 3)].concat();
+    let error = rows("r.jsonl.zst", &after).unwrap_err().to_string();
+    assert!(error.contains("whose window of a later frame needs more memory; the limit"), "{error}");
     assert!(rows("r.jsonl.zst", &header(17 << 3)).is_ok_and(|rows| rows.is_empty()));
 }

@@ -65,16 +65,15 @@ impl Packing {
         if window <= most {
             return Ok(());
         }
-        let what = format!(
-            "a Zstandard file whose window needs {} MiB of memory, more than the limit of {} MiB",
-            window >> 20,
-            most >> 20
-        );
-        Err(refuse(path, &what, "unpack it (zstd -d --long=31 IN), or compress it again without --long"))
+        Err(long_window(path, &format!("needs {} MiB of memory", window >> 20)))
     }
 
     /// The error for content that cannot be unpacked.
     pub fn damaged(self, path: &Path, error: &std::io::Error) -> DataError {
+        // The library's words for a long window, here of a frame after the first one.
+        if error.to_string().contains("too much memory") {
+            return long_window(path, "of a later frame needs more memory");
+        }
         let (name, _, test) = self.names();
         let remedy = format!("download it again; {test} tests whether it is complete");
         refuse(path, &format!("a damaged {name} file ({error})"), &remedy)
@@ -92,6 +91,12 @@ impl Packing {
         }
         Ok(())
     }
+}
+
+/// The error for a window that needs more memory than is granted.
+fn long_window(path: &Path, needs: &str) -> DataError {
+    let what = format!("a Zstandard file whose window {needs}; the limit is {} MiB", (1_u64 << WINDOW) >> 20);
+    refuse(path, &what, "unpack it (zstd -d --long=31 IN), or compress it again without --long")
 }
 
 /// The bytes that the window of a Zstandard frame takes (RFC 8878, 3.1.1.1); `None` if its header is cut off.
