@@ -23,7 +23,7 @@ pub struct Cuts {
     pub most: usize,
     /// The results, by rising number of micro-batches.
     pub cuts: Vec<Cut>,
-    /// The largest relative difference of a loss from the first one; for the gradient norm likewise.
+    /// The largest differences from the first cut.
     pub difference: Difference,
     /// The differences that rounding explains.
     pub tolerance: Tolerance,
@@ -42,12 +42,13 @@ pub struct Cut {
     pub grad_norm: f64,
 }
 
-/// Relative differences.
+/// Differences.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Difference {
-    /// Of the loss.
+    /// Of the loss: relative if it is above 1, else absolute. A loss whose parts cancel, as that of policy gradients at the first
+    /// step, is known only up to the rounding of its parts.
     pub loss: f64,
-    /// Of the gradient norm.
+    /// Of the gradient norm, relative.
     pub grad_norm: f64,
 }
 
@@ -127,8 +128,11 @@ fn smallest_limit(sequences: &[Sequence], count: usize, whole_groups: bool) -> u
 
 fn difference(cuts: &[Cut]) -> Difference {
     let Some(first) = cuts.first() else { return Difference::default() };
-    let largest = |of: fn(&Cut) -> f64| cuts.iter().map(|cut| relative(of(cut), of(first))).fold(0.0, f64::max);
-    Difference { loss: largest(|cut| cut.loss), grad_norm: largest(|cut| cut.grad_norm) }
+    let largest = |of: &dyn Fn(&Cut) -> f64| cuts.iter().map(of).fold(0.0, f64::max);
+    Difference {
+        loss: largest(&|cut| relative(cut.loss, first.loss) * cut.loss.abs().max(first.loss.abs()).min(1.0)),
+        grad_norm: largest(&|cut| relative(cut.grad_norm, first.grad_norm)),
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +174,7 @@ mod tests {
         let found = difference(&[cut(1, 2.0, 4.0), cut(2, 2.5, 4.0), cut(4, 1.0, 5.0)]);
         assert_eq!((found.loss, (found.grad_norm * 10.0).round()), (0.5, 2.0));
         assert_eq!(difference(&[cut(1, 0.0, 0.0), cut(2, 0.0, 0.0)]), Difference::default());
+        assert!(difference(&[cut(1, 1e-12, 1.0), cut(2, -3e-12, 1.0)]).loss < 1e-11, "the parts of the loss cancel");
         let agree = |cuts: Vec<Cut>| {
             let tolerance = Tolerance { loss: 1e-6, grad_norm: 1e-5 };
             Cuts { most: 3, difference: difference(&cuts), cuts, tolerance, failure: None }.agree()

@@ -86,7 +86,7 @@ fn sigint_reference() {
     let done = number(stopped.err.split("scored rows: ").nth(1).expect("how many"));
     let of = scored(&stopped.err);
     assert!(done > 0 && done < of, "{stopped:#?}");
-    assert!(stopped.err.contains(&format!("/{of} rows scored by the reference")), "{stopped:#?}");
+    assert!(stopped.err.contains(&format!("{done} of {of} are done")), "{stopped:#?}");
     assert!(Run(lab.at("runs/st-pref")).train("loss").is_empty(), "a step was taken");
     let resumed = lab.resume(&sets);
     resumed.succeeds();

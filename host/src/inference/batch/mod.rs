@@ -343,7 +343,7 @@ mod tests {
             ..counts
         };
         let text = resumed.to_string();
-        assert!(text.contains("answers    3 of 6 tokens, 1 of them by an earlier command; 1 were cut off"), "{text}");
+        assert!(text.contains("answers    3 of 6 tokens, 1 of them by an earlier command; 1 was cut off"), "{text}");
         assert!(text.contains("4 new tokens by this command in 2.00 s"), "{text}");
         // Nothing was generated.
         assert!(!AnswerCounts { earlier: 3, ..resumed }.to_string().contains("speed"));
