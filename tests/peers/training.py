@@ -13,16 +13,15 @@ largest resident memory of the process, and the ratios. Telos' memory includes s
 before the first step by both programs, and TRL's gradient checkpointing is off. TRL computes all sequences of a step at once,
 as its batch size says; Telos cuts them into micro-batches whose activations take at most 512 MiB, as it does by default.
 
-SmolLM2-135M-Instruct on 2 cores of an Intel Xeon with AMX, 2026-11-27, backend candle, one run of 3 steps (dpo, grpo: 2). Other
-programs used both cores (load 6 to 14), so the times are several times those of an idle machine, and their ratios may be others
-there. The memory does not depend on the load.
+SmolLM2-135M-Instruct on 2 cores of an Intel Xeon (Sapphire Rapids, AMX), 2026-11-28, commit dee7463, nothing else running, backend
+candle in f32, one run of 3 steps:
 
-| task | tokens of a step | TRL: s a step, tokens/s, peak GB | Telos: s a step, tokens/s, peak GB |
-|---|---|---|---|
-| sft | 2,048 | 107.9, 19.4, 8.94 | 58.1, 35.2, 2.76 |
-| dpo | 1,421 | 163.3, 8.7, 8.84 | 47.7, 29.6, 3.12 |
-| lora-dpo | 1,421 | 170.1, 8.4, 8.84 | 34.2, 41.3, 1.37 |
-| grpo | about 1,840 by TRL, 1,750 by Telos | 529.7, 3.5, 9.08 | 47.3, 37.0, 3.16 |
+| task | tokens of a step | TRL: s a step, tokens/s, peak GB | Telos: s a step, tokens/s, peak GB | TRL / Telos: time, memory |
+|---|---|---|---|---|
+| sft | 2,048 | 9.89, 207, 8.43 | 8.21, 249, 2.76 | 1.21, 3.06 |
+| dpo | 1,421 | 9.41, 151, 8.79 | 5.58, 253, 2.85 | 1.69, 3.08 |
+| lora-dpo, rank 16 | 1,421 | 8.31, 171, 9.05 | 4.54, 311, 1.30 | 1.83, 6.97 |
+| grpo | about 1,810 | 17.75, 104, 8.81 | 14.69, 121, 2.89 | 1.21, 3.05 |
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys, tempfile
 
