@@ -28,6 +28,7 @@ const TORCH: &str = "backend-torch";
 /// distribution too.
 const TEXTS: &[&str] = &[
     "experiments",
+    "benches/LOG.md",
     "benches/gpu.sh",
     "benches/gpu.py",
     "benches/peers",
