@@ -53,12 +53,18 @@ pub struct Difference {
 }
 
 impl Cuts {
-    /// Whether the results are equal up to rounding; `None` if a loss or norm is not finite, so that nothing is compared.
-    pub fn agree(&self) -> Option<bool> {
-        let finite = self.cuts.iter().all(|cut| cut.loss.is_finite() && cut.grad_norm.is_finite());
-        let within =
-            self.difference.loss <= self.tolerance.loss && self.difference.grad_norm <= self.tolerance.grad_norm;
-        finite.then_some(within)
+    /// Whether the results are equal up to rounding.
+    ///
+    /// # Errors
+    /// Why nothing is compared.
+    pub fn agree(&self) -> Result<bool, &'static str> {
+        if self.cuts.len() < 2 {
+            return Err("the window was cut in one way only");
+        }
+        if !self.cuts.iter().all(|cut| cut.loss.is_finite() && cut.grad_norm.is_finite()) {
+            return Err("a loss or norm is not finite");
+        }
+        Ok(self.difference.loss <= self.tolerance.loss && self.difference.grad_norm <= self.tolerance.grad_norm)
     }
 }
 
@@ -179,9 +185,10 @@ mod tests {
             let tolerance = Tolerance { loss: 1e-6, grad_norm: 1e-5 };
             Cuts { most: 3, difference: difference(&cuts), cuts, tolerance, failure: None }.agree()
         };
-        assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-6)]), Some(true));
-        assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-4)]), Some(false));
-        assert_eq!(agree(vec![cut(1, f64::NAN, 1.0), cut(2, f64::NAN, 1.0)]), None);
+        assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-6)]), Ok(true));
+        assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-4)]), Ok(false));
+        assert_eq!(agree(vec![cut(1, f64::NAN, 1.0), cut(2, f64::NAN, 1.0)]), Err("a loss or norm is not finite"));
+        assert_eq!(agree(vec![cut(3, 1.0, 1.0)]), Err("the window was cut in one way only"));
         assert!(difference(&[cut(1, 1.0, 1.0), cut(2, f64::NAN, 1.0), cut(3, 1.0, 1.0)]).loss == f64::INFINITY);
     }
 }

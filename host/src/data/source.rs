@@ -1,15 +1,14 @@
 //! Where data comes from: the files that were read.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::cache::hex;
 use super::error::{DataError, Result};
-use crate::files;
+use crate::files::{self, Stamp};
 
 /// A file that data came from, for the receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,22 +26,11 @@ pub struct Source {
 pub struct Hashed {
     /// The file.
     pub source: Source,
-    version: Version,
+    stamp: Stamp,
 }
 
-/// What the system changes with every write to a file: device, inode, size, and the times of the last changes.
-type Version = [i128; 7];
-
-fn version(file: &Metadata) -> Version {
-    let own = [i128::from(file.dev()), i128::from(file.ino()), i128::from(file.size())];
-    let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()].map(i128::from);
-    let mut version = Version::default();
-    version.iter_mut().zip(own.into_iter().chain(times)).for_each(|(place, value)| *place = value);
-    version
-}
-
-fn version_of(file: &File, path: &Path) -> Result<Version> {
-    Ok(version(&file.metadata().map_err(DataError::io("read", path))?))
+fn stamp(file: &File, path: &Path) -> Result<Stamp> {
+    Ok(Stamp::of(&file.metadata().map_err(DataError::io("read", path))?))
 }
 
 impl Hashed {
@@ -52,10 +40,10 @@ impl Hashed {
     /// A file that cannot be read.
     pub fn of_file(path: PathBuf) -> Result<Hashed> {
         let mut file = files::open(&path).map_err(DataError::io("read", &path))?;
-        let version = version_of(&file, &path)?;
+        let stamp = stamp(&file, &path)?;
         let mut hash = Sha256::new();
         let bytes = io::copy(&mut file, &mut hash).map_err(DataError::io("read", &path))?;
-        Ok(Hashed { source: Source { path, bytes, sha256: hex(&hash.finalize()) }, version })
+        Ok(Hashed { source: Source { path, bytes, sha256: hex(&hash.finalize()) }, stamp })
     }
 
     /// Reads the file again, for its content: `read` gets it open.
@@ -74,10 +62,10 @@ impl Hashed {
     }
 
     fn check(&self, file: &File) -> Result<()> {
-        if version_of(file, &self.source.path)? == self.version {
+        if stamp(file, &self.source.path)? == self.stamp {
             return Ok(());
         }
-        // Some file systems of networks change these numbers by themselves, and a file may be linked or touched: the hash decides.
+        // Some network file systems change these numbers without a write, and a file may be linked or touched: the hash decides.
         if Hashed::of_file(self.source.path.clone())?.source == self.source {
             return Ok(());
         }

@@ -28,7 +28,7 @@ use crate::{
 pub struct RowsToEvaluate {
     /// Files, folders or globs; at least one.
     pub paths: Vec<String>,
-    /// `plain`, `tokenizer` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
+    /// `plain`, `tokenizer`, `tokenizer:NAME` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
     pub chat_template: Option<String>,
     /// Names of the columns in the files, if they differ.
     pub columns: Columns,

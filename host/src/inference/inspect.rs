@@ -15,7 +15,7 @@ use crate::{
         reading::format::record::Unreadable,
         rows::{
             Columns, Filter, Format, Row, RowCounts, RowKind, RowOptions, Truncation, columns::NamedBy,
-            encode::Encoder, read::jsonl::raw_rows, unread::beside,
+            encode::Encoder, read::jsonl::raw_rows, unread::copies,
         },
     },
     decimals::counted,
@@ -71,6 +71,8 @@ pub struct Inspection {
     pub lengths: Vec<Lengths>,
     /// The most tokens of a row that a model reads: `max_length`, or the model's context; `None`: no limit.
     pub limit: Option<usize>,
+    /// Whether `max_length` gives it.
+    pub is_own_limit: bool,
     /// Why the model's context is not known, so that it is no limit.
     pub unknown_context: Option<String>,
     /// How many rows are used, dropped and truncated.
@@ -188,8 +190,9 @@ pub fn inspect(wanted: &RowsToInspect, colours: bool) -> Result<Inspection> {
         duplicate_prompts,
         lengths: lengths.into_iter().filter_map(|(of, all)| Lengths::new(of, all)).collect(),
         limit,
+        is_own_limit: wanted.max_length.is_some(),
         unknown_context,
-        counts: RowCounts { unread_columns: beside(corpus.train.survey(), kind), ..data.rows.unwrap_or_default() },
+        counts: RowCounts { unread_columns: copies(corpus.train.survey(), kind), ..data.rows.unwrap_or_default() },
         shown,
         colours,
     })
@@ -361,7 +364,8 @@ impl fmt::Display for Inspection {
             )?;
         }
         if let Some(limit) = self.limit {
-            writeln!(f, "limit             {limit} tokens of a row are read (--max-length, or the model's context)")?;
+            let from = if self.is_own_limit { "--max-length" } else { "the model's context" };
+            writeln!(f, "limit             {limit} tokens of a row are read ({from})")?;
         }
         if let Some(why) = &self.unknown_context {
             writeln!(f, "context           not known: {}", self.visible(why))?;

@@ -20,7 +20,7 @@ use crate::{
         Receipt, RunFolder,
         checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest},
         disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably},
-        folder::{Existing, PIPELINE_FILE, is_empty, is_replaceable},
+        folder::{CHECKPOINTS, Existing, PIPELINE_FILE, is_empty, is_replaceable},
     },
     setup::named::model_folder,
     train::run::{
@@ -68,7 +68,7 @@ fn state(folder: &Path) -> Result<State> {
     if !folder.join("experiment.toml").is_file() {
         return Ok(State::Absent);
     }
-    match latest(&folder.join("checkpoints"))? {
+    match latest(&folder.join(CHECKPOINTS))? {
         Some(checkpoint) if TrainState::read(&checkpoint.path)?.ended => Ok(State::Ended),
         _ => Ok(State::Begun),
     }
@@ -93,7 +93,7 @@ pub fn tidy(pipeline: &Pipeline, selection: &Selection, resume: bool) -> Result<
     for index in (0..pipeline.stages().len()).filter(|index| needed.contains(index) || resume && wanted.contains(index))
     {
         let own = pipeline.stage_folder(index);
-        let checkpoints = own.join("checkpoints");
+        let checkpoints = own.join(CHECKPOINTS);
         if !own.join("experiment.toml").is_file() || is_tidy(&checkpoints) && !holds_unfinished(&own) {
             continue;
         }

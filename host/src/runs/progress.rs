@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// The least time between two lines about work before a step.
+/// The least time between two lines of a task.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// Number of lines that a whole run prints without a terminal, besides messages.

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGI
 use signal_hook::iterator::Signals;
 
 use super::breadcrumb::{self, Trace};
-use super::folder::RunFolder;
+use super::folder::{CHECKPOINTS, RunFolder};
 use super::{checkpoint, signals};
 use crate::error::{Error, Result};
 
@@ -217,7 +217,7 @@ pub fn name(signal: Option<i32>) -> String {
 
 /// Adds which checkpoint is intact and the command that resumes from it.
 fn with_resume_command(error: Error, run: &Path, args: &[OsString]) -> Error {
-    match checkpoint::latest(&run.join("checkpoints")) {
+    match checkpoint::latest(&run.join(CHECKPOINTS)) {
         Ok(Some(found)) => error
             .with_details(found.stand_in())
             .with_details([format!("the last checkpoint is {}", found.path.display())])

@@ -46,7 +46,7 @@ pub struct Inspect {
     /// A column that has another name in the file, as data.columns does: --column answer=solution.
     #[arg(long, value_name = "KEY=NAME", value_parser = column)]
     column: Vec<(String, String)>,
-    /// "plain", "tokenizer" or a Jinja file; default: the tokenizer's template for messages, none for strings.
+    /// "plain", "tokenizer", "tokenizer:NAME" (one of several) or a Jinja file; default: the tokenizer's template for messages, none for strings.
     #[arg(long, value_name = "TEMPLATE")]
     chat_template: Option<String>,
     /// The most tokens of a row that a model would read; longer rows are truncated or dropped as in a run. Default: the model's

@@ -183,13 +183,13 @@ fn cuts(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     grid(f, &rows)?;
     for (backend, own) in cut {
         if let Some(failure) = &own.failure {
-            writeln!(f, "{backend}: the window cannot be cut: {failure}")?;
+            writeln!(f, "{backend}: cutting the window failed: {failure}")?;
             continue;
         }
         let verdict = match own.agree() {
-            Some(true) => "equal up to rounding",
-            Some(false) => "THEY DEPEND ON THE CUT",
-            None => "not compared, because they are not finite",
+            Ok(true) => "equal up to rounding".to_owned(),
+            Ok(false) => "THEY DEPEND ON THE CUT".to_owned(),
+            Err(why) => format!("not compared, because {why}"),
         };
         writeln!(
             f,

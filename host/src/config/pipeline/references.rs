@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::keys::mistake::suggestion;
 use crate::runs::checkpoint::find::{BEST, LATEST, MERGED};
+use crate::runs::folder::CHECKPOINTS;
 
 /// Which model of an earlier stage is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,8 @@ impl Which {
     pub fn path(self, folder: &Path) -> PathBuf {
         match self {
             Which::Last => folder.to_owned(),
-            Which::Best => folder.join("checkpoints").join(BEST),
-            Which::Merged => folder.join("checkpoints").join(LATEST).join(MERGED),
+            Which::Best => folder.join(CHECKPOINTS).join(BEST),
+            Which::Merged => folder.join(CHECKPOINTS).join(LATEST).join(MERGED),
         }
     }
 

@@ -62,7 +62,10 @@ impl NamedBy {
     pub fn format(&self, names: &[&str]) -> Option<String> {
         let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         match self {
-            NamedBy::Table(_) => Some(format!("data.format = {}", quoted.join(" or "))),
+            NamedBy::Table(table) => {
+                let of_source = table.strip_suffix("columns").unwrap_or("data.");
+                Some(format!("{of_source}format = {}", quoted.join(" or ")))
+            }
             NamedBy::Flag { has_format: true } => Some(format!("--format {}", names.join(" or "))),
             NamedBy::Flag { has_format: false } | NamedBy::File => None,
         }

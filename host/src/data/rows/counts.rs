@@ -122,15 +122,15 @@ impl RowCounts {
     }
 
     /// The unread columns that hold another example or a copy of this one, each in backquotes, and the others.
-    fn beside(&self) -> (Vec<String>, Vec<&str>) {
+    fn copies(&self) -> (Vec<String>, Vec<&str>) {
         let unread = self.unread_columns.iter().map(String::as_str);
-        let (beside, others): (Vec<&str>, Vec<&str>) =
+        let (copies, others): (Vec<&str>, Vec<&str>) =
             unread.partition(|name| !self.formats.is_empty() && EXAMPLES.contains(name));
-        (beside.into_iter().map(|name| format!("`{name}`")).collect(), others)
+        (copies.into_iter().map(|name| format!("`{name}`")).collect(), others)
     }
 
-    /// These counts without the notes that are only shown to the user and follow from the plugins' descriptions, the template and
-    /// the rows themselves.
+    /// These counts without those that a resumed run does not compare: notes that follow from the plugins' descriptions and the
+    /// template, and the empty answers, which earlier versions counted by another rule.
     #[must_use]
     pub fn without_notes(self) -> Self {
         let (unread_columns, undeclared_columns, unwritten_keys, other_opening) = Default::default();
@@ -159,8 +159,8 @@ impl fmt::Display for RowCounts {
                 _ => self.formats.iter().map(|(format, rows)| format!("{format} ({rows})")).collect(),
             };
             write!(f, ", read as {}", all.join(" and "))?;
-            let (beside, _) = self.beside();
-            match beside.as_slice() {
+            let (copies, _) = self.copies();
+            match copies.as_slice() {
                 [] => {}
                 [only] => write!(f, " ({only} is not read)")?,
                 several => write!(f, " ({} are not read)", several.join(", "))?,
@@ -175,7 +175,7 @@ impl fmt::Display for RowCounts {
         }
         let too_long = match self.kind {
             RowKind::PromptCompletion => {
-                "dropped: too long, nothing of the answer is within what is read of a row (data.max_length, by default model.context; \
+                "dropped: too long, so that no token of the answer fits (data.max_length, by default model.context; \
                  data.truncation = \"left\" cuts prompts)"
             }
             _ => "dropped: too long (data.max_length, by default model.context)",
@@ -249,7 +249,7 @@ impl fmt::Display for RowCounts {
                 "; columns with integers beyond 2^53, which a 64-bit float would round, and so not passed to the objective: {names}"
             )?;
         }
-        let (_, unread) = self.beside();
+        let (_, unread) = self.copies();
         if !unread.is_empty() {
             let names = unread.join(", ");
             write!(

@@ -60,6 +60,9 @@ pub const MARGIN: &str = "margin";
 /// The column of [`RowKind::Prompt`] with the right answer, or a list of right answers of which any counts.
 pub const ANSWER: &str = "answer";
 
+/// The column of a multiple-choice question with its choices.
+pub const CHOICES: &str = "choices";
+
 /// The columns that rows of any published form are read from.
 pub const OF_FORMATS: [&str; 16] = [
     "messages",
@@ -83,6 +86,11 @@ pub const OF_FORMATS: [&str; 16] = [
 /// Columns with a whole example or its prompt: next to another example they are usually copies of it.
 pub const EXAMPLES: [&str; 7] =
     ["messages", "conversations", "conversation", "prompt", "completion", "completions", "text"];
+
+/// Whether a column of this name holds an example that could be read instead of a row's prompt and completion.
+pub fn is_other_example(name: &str) -> bool {
+    !["prompt", "completion", "text"].contains(&name) && EXAMPLES.contains(&name)
+}
 
 impl RowKind {
     /// The kind of rows that an objective learns from; `None` if it learns from running text.

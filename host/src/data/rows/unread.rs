@@ -20,7 +20,7 @@ pub fn unread(survey: &Survey, kind: RowKind, read: &BTreeSet<String>) -> Vec<St
 }
 
 /// Columns with another example or a copy of this one, which is not read: the prompt next to messages, for example.
-pub fn beside(survey: &Survey, kind: RowKind) -> Vec<String> {
+pub fn copies(survey: &Survey, kind: RowKind) -> Vec<String> {
     let all = unread(survey, kind, &BTreeSet::new());
     all.into_iter().filter(|name| EXAMPLES.contains(&name.as_str())).collect()
 }

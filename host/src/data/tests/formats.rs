@@ -328,6 +328,10 @@ fn separators_of_tables_are_named() {
     let file = b"prompt,choices,note\nq,\"[\"\"a\"\", \"\"b\"\"]\",\"[\"\"a\"\"]\"\n";
     let read = jsonl::parse_bytes("r.csv".as_ref(), file, RowKind::Prompt, &Columns::new(), None).unwrap().0;
     assert_eq!(serde_json::to_string(&read[0].columns).unwrap(), r#"{"choices":["a","b"],"note":"[\"a\"]"}"#);
+    let file = b"prompt,options\nq,\"[\"\"a\"\", \"\"b\"\"]\"\n";
+    let names = Columns::from([("choices".to_owned(), "options".to_owned())]);
+    let read = jsonl::parse_bytes("r.csv".as_ref(), file, RowKind::Prompt, &names, None).unwrap().0;
+    assert_eq!(serde_json::to_string(&read[0].columns).unwrap(), r#"{"choices":["a","b"]}"#);
     let table = utf16("\u{FEFF}prompt,completion\na,b\n", u16::to_le_bytes);
     let error = rows("u16.csv", &table).unwrap_err();
     assert_eq!(error.to_string(), "u16.csv is a table in UTF-16, separated by commas");

@@ -12,7 +12,7 @@ use crate::data::error::Result;
 const REPLACEMENT: char = '\u{fffd}';
 
 /// Turns ids into text as they are generated. A character whose bytes are spread over several tokens appears when
-/// it is complete, one of byte-fallback tokens (`<0xE2>`) when another token follows.
+/// it is complete. A character made of byte-fallback tokens (`<0xE2>`) appears when a token of another kind follows.
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
@@ -43,7 +43,7 @@ impl<'a> StreamDecoder<'a> {
 
     /// Adds an id. Returns the ids that are complete with it, if their text cannot change any more.
     fn released(&mut self, id: u32) -> Result<Option<Released>> {
-        // Decoding at once leaves an id without a token out.
+        // Decoding at once skips ids without a token.
         let Some(token) = self.tokenizer.token(id) else { return Ok(None) };
         if self.skip_special && self.tokenizer.is_special(id) {
             return Ok(None);
@@ -93,7 +93,7 @@ impl Released {
         for length in self.shown_ids + 1..self.ids.len() {
             let text = tokenizer.decode(&self.ids[..length], false)?;
             let end = shared(&text, &self.text).max(begin);
-            // Bytes that are a character by themselves, but not in a run with an invalid one, would end before those before them.
+            // Bytes that are a character, but not in a run with an invalid byte, would end before the bytes that precede them.
             last = self.text[begin..end].chars().count().max(last);
             ends.push(last);
         }
@@ -107,8 +107,7 @@ fn shared(one: &str, other: &str) -> usize {
     one.chars().zip(other.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }
 
-/// Whether a token is a byte of byte fallback. An ordinary token that looks like one is shown later, and not
-/// differently.
+/// Whether a token is a byte of byte fallback. An ordinary token that looks like one is shown later, with the same text.
 fn is_byte(token: &str) -> bool {
     token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
 }
@@ -129,9 +128,7 @@ impl Tokenizer {
         let mut ids: Vec<u32> = before.iter().copied().filter(kept).collect();
         // Bytes at its end are whole characters. An invalid byte that follows must not change them.
         let word = |id: &u32| self.token(*id).is_some_and(|token| !is_byte(&token));
-        if let Some(last) = ids.iter().rposition(word) {
-            ids.truncate(last + 1);
-        }
+        ids.truncate(ids.iter().rposition(word).map_or(0, |last| last + 1));
         let shown = self.decode(&ids, false)?;
         Ok(StreamDecoder { tokenizer: self, skip_special, shown_ids: ids.len(), ids, shown })
     }
@@ -248,6 +245,7 @@ mod tests {
             }
         }
     }
+
     /// Catches an answer that changes the prompt's last bytes, a leading space that is lost, and the prompt's text in the answer.
     #[test]
     fn an_answer_is_the_text_after_its_prompt() {
@@ -260,6 +258,8 @@ mod tests {
         assert_eq!(of(&[&dash[..], &[a]].concat()), "–a");
         assert_eq!(of(&[&dash[..2], &[a]].concat()), "\u{fffd}\u{fffd}a");
         assert_eq!(of(&[]), "");
+        let of = |ids: &[u32]| tokenizer.continuation(&bytes("–"), ids).unwrap();
+        assert_eq!(of(&[BYTES + 0xff, a]), "\u{fffd}a", "a prompt of bytes alone");
         // Half a character at the end of a prompt of bytes.
         let tokenizer = Tokenizer::bytes().unwrap();
         assert_eq!(tokenizer.continuation(&[0xc3], &[0xa9, 97]).unwrap(), "éa");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     capacity,
-    data::rows::{ASSISTANT, integers, write::template},
+    data::rows::{ASSISTANT, integers, kind::is_other_example, write::template},
     error::{Error, Result},
     generate::{Completion, Extent, Finish, GenerateOptions, Generation},
     inference::{saved_model::Opened, settings::of_model, tasks::answer_rows::PROMPT_TOO_LONG},
@@ -27,9 +27,6 @@ pub use request::{AnswerCounts, PromptsToAnswer};
 
 /// Keys that are added to a row.
 const OWN: [&str; 5] = ["completion", "completion_ended", "completion_tokens", "finish", "sample"];
-
-/// Columns with a whole example of their own; a row with `prompt` is written without them.
-const EXAMPLES: [&str; 4] = ["messages", "conversations", "conversation", "completions"];
 
 impl Opened {
     /// Answers every prompt and writes a row for each answer, in the order of the prompts. If the file of answers exists, it is
@@ -197,8 +194,8 @@ fn head(prompt: &Prompt, sample: Option<usize>) -> Result<String> {
         match name.as_str() {
             "completion" => _ = row.insert(REFERENCE.into(), value.clone()),
             name if OWN.contains(&name) => {}
-            // Beside a prompt with its answer, the row could be read from a second example.
-            name if prompt.row.contains_key("prompt") && EXAMPLES.contains(&name) => {}
+            // The row has a prompt with its answer, and must not have a second example.
+            name if is_other_example(name) => {}
             _ => _ = row.insert(name.clone(), value.clone()),
         }
     }
@@ -228,7 +225,7 @@ const ANSWER_BEGINS: &str = "\"completion\":";
 /// What is wrong with the line: it does not answer this prompt, or has no answer.
 fn written(line: &str, prompt: &Prompt, sample: Option<usize>) -> Result<Answer, String> {
     let head = head(prompt, sample).map_err(|error| error.message().to_owned())?;
-    let other = || "its prompt and columns are not those of the prompt that has this place in --prompts".to_owned();
+    let other = || "it does not answer the prompt at this place of --prompts, or its columns differ".to_owned();
     let answer = line.strip_prefix(&head).and_then(|rest| rest.strip_prefix(','));
     let answer = answer.filter(|rest| rest.starts_with(ANSWER_BEGINS)).ok_or_else(other)?;
     serde_json::from_str(&format!("{{{answer}")).map_err(|error| format!("it has no whole answer: {error}"))
@@ -292,12 +289,10 @@ mod tests {
         let expected = json!({"prompt": "p", "reference": "gold", "tags": {"a": {"b": 1}}, "sample": 2, "completion": "x\n}",
             "completion_ended": false, "completion_tokens": 3, "finish": "max tokens"});
         assert_eq!(line, expected.to_string() + "\n");
-        // The row is an example for training: a second one beside it would have to be refused.
+        // A row with two examples would be refused.
         let both = json!({"prompt": "p", "messages": [{"role": "user", "content": "p"}], "id": 7});
         let line = super::line(&prompt(both), None, &answer("x")).unwrap();
         assert!(line.starts_with(r#"{"prompt":"p","id":7,"completion":"x""#), "{line}");
-        let chat = json!({"messages": [{"role": "user", "content": "p"}]});
-        assert!(super::line(&prompt(chat), None, &answer("x")).unwrap().contains("messages"));
     }
 
     /// Catches a file that is continued by its number of lines alone: one that was filtered, a row that is not an answer, and one

@@ -13,7 +13,7 @@ pub struct PromptsToAnswer {
     pub paths: Vec<String>,
     /// The file of answers.
     pub out: PathBuf,
-    /// `plain`, `tokenizer` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
+    /// `plain`, `tokenizer`, `tokenizer:NAME` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
     pub chat_template: Option<String>,
     /// Names of the columns in the files, if they differ.
     pub columns: Columns,

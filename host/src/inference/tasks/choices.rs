@@ -19,21 +19,22 @@ use super::{spread::mean, written_choices};
 use crate::{
     data::{
         DataError,
-        rows::{Columns, Part, Row, RowCorpus, RowKind, RowOptions, Truncation, encode::Encoder, kind::ANSWER},
+        rows::{
+            Columns, Part, Row, RowCorpus, RowKind, RowOptions, Truncation,
+            encode::Encoder,
+            kind::{ANSWER, CHOICES},
+        },
     },
     error::{Error, Result},
     inference::{saved_model::Opened, templates::layout},
 };
-
-/// The column with the texts to choose from.
-pub const CHOICES: &str = "choices";
 
 /// Which questions to ask, and how they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChoicesToEvaluate {
     /// Files, folders or globs; at least one.
     pub paths: Vec<String>,
-    /// `plain`, `tokenizer` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
+    /// `plain`, `tokenizer`, `tokenizer:NAME` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
     pub chat_template: Option<String>,
     /// Names of the columns in the files, if they differ.
     pub columns: Columns,

@@ -20,6 +20,7 @@ use crate::{
             kind::LABEL,
         },
     },
+    decimals::counted,
     error::{Error, Result},
     inference::{
         saved_model::{EVAL_TOKENS, Opened},
@@ -36,7 +37,7 @@ pub struct AnswersToCompare {
     pub first: String,
     /// The answers that they are compared with.
     pub second: String,
-    /// `plain`, `tokenizer` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
+    /// `plain`, `tokenizer`, `tokenizer:NAME` or a template's file; `None`: messages use the tokenizer's template, plain texts none.
     pub chat_template: Option<String>,
 }
 
@@ -138,12 +139,21 @@ impl Opened {
         }
         if by_prompt.is_empty() {
             let WinFigures { too_long, empty, unanswered, .. } = figures;
+            let pairs = |count| counted(count, "pair");
             let what = format!(
-                "no pair of answers can be compared by {}: {too_long} are too long for it, {empty} have an answer that is empty and \
-                 was cut off, {unanswered} have a prompt that was too long to be answered",
-                self.folder.display()
+                "no pair of answers can be compared by {}: left out are {} that are too long for it, {} with an answer that is empty \
+                 and was cut off, and {} with a prompt that was too long to be answered",
+                self.folder.display(),
+                pairs(too_long),
+                pairs(empty),
+                pairs(unanswered)
             );
-            return Err(Error::request(what).with_hint("shorten the answers: telos generate --max-tokens"));
+            let hint = match too_long.max(empty).max(unanswered) {
+                most if most == unanswered => "shorten the prompts",
+                most if most == empty => "allow longer answers: telos generate --max-tokens",
+                _ => "allow only shorter answers: telos generate --max-tokens",
+            };
+            return Err(Error::request(what).with_hint(hint));
         }
         let of = |what: usize| by_prompt.values().map(|all| mean(&all[what]).0).collect::<Vec<_>>();
         let (scores, others) = (of(1), of(2));
@@ -214,15 +224,16 @@ fn read(path: &str) -> Result<Vec<AnswerRow>> {
     // Rows without a completion are prompts with columns.
     let Ok(corpus) = read(RowKind::Prompt) else { return Err(error.into()) };
     let has_completions = corpus.train.survey().has(Part::Completion.name());
-    let rows = corpus.train.iter().map(|row| {
+    let mut rows = Vec::new();
+    for row in corpus.train.iter() {
         let row = row?;
-        match answered(row.clone()) {
-            Answered::With(row) => Ok(AnswerRow { row, is_answered: true }),
-            Answered::TooLong => Ok(AnswerRow { row, is_answered: false }),
-            Answered::Without => Err(no_answer(&row)),
-        }
-    });
-    let rows: Vec<AnswerRow> = rows.collect::<Result<_>>()?;
+        rows.push(match answered(row.clone()) {
+            Answered::With(row) => AnswerRow { row, is_answered: true },
+            Answered::TooLong => AnswerRow { row, is_answered: false },
+            Answered::Without if has_completions => return Err(error.into()),
+            Answered::Without => return Err(no_answer(&row)),
+        });
+    }
     // Rows with a completion each are read as such, or refused.
     if has_completions && rows.iter().all(|row| row.is_answered) { Err(error.into()) } else { Ok(rows) }
 }

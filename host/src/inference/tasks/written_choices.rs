@@ -3,10 +3,14 @@
 
 use serde_json::{Value, json};
 
+use super::answer_rows::ENDED;
 use crate::{
     data::{
         Tokenizer,
-        rows::{ASSISTANT, ChatTemplate, Content, Message, Part, Row, write::layout::RowLayout},
+        rows::{
+            ASSISTANT, ChatTemplate, Content, Message, Part, Row,
+            write::{layout::RowLayout, places::STAND_IN},
+        },
     },
     error::Result,
 };
@@ -14,11 +18,8 @@ use crate::{
 /// Writes the contents of messages one after the other and nothing else.
 const CONTENTS: &str = "{% for message in messages %}{{ message.content }}{% endfor %}";
 
-/// Stands in for a choice: private-use characters, which no template changes.
-const STAND_IN: &str = "\u{E0F0}\u{E0F1}\u{E0F2}\u{E0F3}";
-
 /// The mark of an answer that has no end: nothing is added to it.
-const NO_END: (&str, Value) = ("completion_ended", Value::Bool(false));
+const NO_END: (&str, Value) = (ENDED, Value::Bool(false));
 
 /// The layout of rows of [`rows`] that a template wrote; texts without a template are joined unchanged.
 ///
@@ -114,14 +115,11 @@ mod tests {
         let written = RowLayout { template: ChatTemplate::new(template, &tokenizer).unwrap(), strings: false };
         let read = parse("q.jsonl".as_ref(), &format!("{line}\n"), RowKind::Prompt, &Columns::default()).unwrap();
         let rows = rows(&read[0], &["no".to_owned(), "d".to_owned()], &written).unwrap();
-        let text = |row: &Row, part| {
-            let laid = layout(&tokenizer).unwrap().lay_out(row, part).unwrap();
-            assert!(part == Part::Prompt || laid.supervised.len() == 1);
-            laid.text
-        };
+        let laid = |row: &Row, part| layout(&tokenizer).unwrap().lay_out(row, part).unwrap();
         let both = |row: &Row| {
-            let (prompt, whole) = (text(row, Part::Prompt), text(row, Part::Completion));
-            (prompt.clone(), whole.strip_prefix(&prompt).unwrap().to_owned())
+            let (prompt, whole) = (laid(row, Part::Prompt).text, laid(row, Part::Completion));
+            assert_eq!(whole.supervised, vec![prompt.chars().count()..whole.text.chars().count()]);
+            (prompt.clone(), whole.text.strip_prefix(&prompt).unwrap().to_owned())
         };
         rows.iter().map(both).collect()
     }

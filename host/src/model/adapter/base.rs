@@ -41,17 +41,28 @@ fn recorded_base(folder: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Checks that the weights in `base` are those that the adapter in `folder` was trained over. Returns whether this is known.
+/// Whether the weights in `base` are those that the adapter in `folder` was trained over; `None` if its files do not say.
 ///
 /// # Errors
-/// A request error for other weights, or weights that cannot be read.
-pub fn check_base(folder: &Path, base: &Path) -> Result<bool> {
-    let Some(recorded) = recorded_base(folder)? else { return Ok(false) };
-    if weights_sha256(base)? == recorded {
-        return Ok(true);
+/// Files that cannot be read.
+pub fn is_base_of(folder: &Path, base: &Path) -> Result<Option<bool>> {
+    recorded_base(folder)?.map(|recorded| Ok(weights_sha256(base)? == recorded)).transpose()
+}
+
+/// What is wrong with the weights in `base` for the adapter in `folder`.
+pub fn other_base(folder: &Path, base: &Path) -> String {
+    format!("the weights in {} are not those that the adapter {} was trained on", base.display(), folder.display())
+}
+
+/// Checks that the weights in `base` are those that the adapter in `folder` was trained over, if its files say.
+///
+/// # Errors
+/// A request error for other weights; files that cannot be read.
+pub fn check_base(folder: &Path, base: &Path) -> Result<()> {
+    if is_base_of(folder, base)? != Some(false) {
+        return Ok(());
     }
-    let what =
-        format!("the weights in {} are not those that the adapter {} was trained on", base.display(), folder.display());
+    let what = other_base(folder, base);
     Err(Error::request(what).with_hint(format!(
         "restore them; to use the adapter over other weights, copy its folder under another name without {MANIFEST}, remove \
          `{BASE_SHA256}` from {ADAPTED_CONFIG} in the copy, and set `{BASE_NAME}` in its adapter_config.json to their folder"
@@ -193,14 +204,16 @@ mod tests {
         let [adapter, model] = ["peft", "base"].map(|name| folder.path().join(name));
         [&adapter, &model].iter().for_each(|place| std::fs::create_dir(place).unwrap());
         std::fs::write(model.join("model.safetensors"), "abc").unwrap();
-        assert!(!check_base(&adapter, &model).unwrap());
+        assert_eq!(is_base_of(&adapter, &model).unwrap(), None);
         let record = |value: &str| {
             std::fs::write(adapter.join(ADAPTED_CONFIG), format!("{{\"{BASE_SHA256}\": {value}}}")).unwrap();
-            check_base(&adapter, &model)
+            is_base_of(&adapter, &model)
         };
-        assert!(!record("null").unwrap());
+        assert_eq!(record("null").unwrap(), None);
+        check_base(&adapter, &model).unwrap();
         assert!(record("5").unwrap_err().report().contains(BASE_SHA256));
-        assert!(record(&format!("{:?}", weights_sha256(&model).unwrap())).unwrap());
+        assert_eq!(record(&format!("{:?}", weights_sha256(&model).unwrap())).unwrap(), Some(true));
+        check_base(&adapter, &model).unwrap();
         std::fs::write(model.join("new"), "abd").unwrap();
         std::fs::rename(model.join("new"), model.join("model.safetensors")).unwrap();
         let report = check_base(&adapter, &model).unwrap_err().report();

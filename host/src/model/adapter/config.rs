@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::data::Inputs;
 use crate::error::{Error, Result};
-pub use crate::model::adapter::base::{ADAPTED_CONFIG, check_base};
+pub use crate::model::adapter::base::{ADAPTED_CONFIG, check_base, is_base_of, other_base};
 use crate::model::adapter::base::{BASE_NAME, Base};
 use crate::model::adapter::{ALL_LINEAR, Settings};
 pub use crate::model::files::weights::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};

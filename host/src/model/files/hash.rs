@@ -1,8 +1,7 @@
 //! The sha256 of a model's weights. A process reads each file for it once, as long as the file does not change.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,16 +11,14 @@ use sha2::{Digest, Sha256};
 use super::weights::weight_files;
 use crate::data::cache::hex;
 use crate::error::{Error, Result};
+use crate::files::Stamp;
 use crate::runs::disk::sha256_file;
-
-/// What changes with a file's bytes: device, inode, length, and the times of the last write and of the last change of the inode.
-type Stamp = (u64, u64, u64, [i64; 4]);
 
 /// A file of weights at the time at which it was looked at.
 type Seen = (PathBuf, Stamp);
 
 /// The hashes of the files that this process has read.
-static READ: Mutex<Option<HashMap<Seen, String>>> = Mutex::new(None);
+static READ: Mutex<BTreeMap<Seen, String>> = Mutex::new(BTreeMap::new());
 
 /// The files of a model's weights as they were at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,14 +76,12 @@ pub fn same_weights(a: &Path, b: &Path) -> Result<bool> {
     if canonical(a) == canonical(b) {
         return Ok(true);
     }
-    let hashes =
-        |folder: &Path| -> Result<Vec<String>> { weight_files(folder)?.iter().map(|file| file_sha256(file)).collect() };
-    Ok(hashes(a)? == hashes(b)?)
+    Ok(weights_sha256(a)? == weights_sha256(b)?)
 }
 
 fn hash(seen: &Seen) -> Result<String> {
     let (file, then) = seen;
-    let known = |seen: &Seen| READ.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(seen).cloned();
+    let known = |seen: &Seen| READ.lock().unwrap_or_else(PoisonError::into_inner).get(seen).cloned();
     if let Some(known) = known(seen) {
         return Ok(known);
     }
@@ -95,24 +90,22 @@ fn hash(seen: &Seen) -> Result<String> {
         return Err(Error::run(format!("{} changed while it was in use", file.display()))
             .with_hint("start again once nothing writes there"));
     }
-    if is_settled(*then) {
-        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-        read.get_or_insert_default().insert(seen.clone(), sha256.clone());
+    if is_settled(then.changed) {
+        READ.lock().unwrap_or_else(PoisonError::into_inner).insert(seen.clone(), sha256.clone());
     }
     Ok(sha256)
 }
 
-/// Whether a later write gives another stamp: the clock of a file system has steps of some milliseconds.
-fn is_settled((_, _, _, [.., changed, nanoseconds]): Stamp) -> bool {
-    let changed = Duration::new(changed.try_into().unwrap_or(0), nanoseconds.try_into().unwrap_or(0));
+/// Whether a write now gives another time than this one, in seconds and nanoseconds: the clock of a file system has steps of some
+/// milliseconds.
+fn is_settled((seconds, nanoseconds): (i64, i64)) -> bool {
+    let changed = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds.try_into().unwrap_or(0));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(changed) > Duration::from_secs(1)
 }
 
 fn stamp(file: &Path) -> Result<Stamp> {
-    let data = fs::metadata(file).map_err(unreadable(file))?;
-    let times = [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()];
-    Ok((data.dev(), data.ino(), data.len(), times))
+    fs::metadata(file).map(|file| Stamp::of(&file)).map_err(unreadable(file))
 }
 
 fn unreadable(file: &Path) -> impl Fn(std::io::Error) -> Error {
@@ -140,30 +133,36 @@ mod tests {
         assert_eq!(hash(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
-    /// Catches a hash of the weights that are in the folder now, for a model that was loaded before they were replaced.
+    /// Catches a hash of the weights that are in the folder now, for a model that was loaded before they were replaced, and one that is
+    /// lost with the file although it was read.
     #[test]
     fn weights_that_were_looked_at_are_not_those_that_replaced_them() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("model.safetensors");
+        let replaced = || {
+            fs::write(folder.path().join("new"), "abd").unwrap();
+            fs::rename(folder.path().join("new"), &file).unwrap();
+        };
         fs::write(&file, "abc").unwrap();
         let seen = SeenWeights::of(folder.path()).unwrap();
-        let first = seen.sha256().unwrap();
-        fs::write(folder.path().join("new"), "abd").unwrap();
-        fs::rename(folder.path().join("new"), &file).unwrap();
-        assert_ne!(weights_sha256(folder.path()).unwrap(), first);
-        match seen.sha256() {
-            Ok(kept) => assert_eq!(kept, first),
-            Err(error) => assert!(error.report().contains("changed while it was in use")),
-        }
+        replaced();
+        assert!(seen.sha256().unwrap_err().report().contains("changed while it was in use"));
+        fs::write(&file, "abc").unwrap();
+        let seen = SeenWeights::of(folder.path()).unwrap();
+        // As if the file had been old when it was read.
+        READ.lock().unwrap().insert(seen.0[0].clone(), "known".to_owned());
+        replaced();
+        assert_eq!(seen.sha256().unwrap(), "known");
+        assert_ne!(weights_sha256(folder.path()).unwrap(), "known");
     }
 
-    /// Catches a file whose hash is kept although the next write may leave its times as they are.
+    /// Catches a hash that is kept although the next write may leave the file's times as they are.
     #[test]
-    fn a_file_that_was_just_written_is_read_again() {
-        let seconds = |age: u64| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-            (1, 2, 3, [0, 0, (now - age) as i64, 0])
-        };
-        assert!(is_settled(seconds(10)) && !is_settled(seconds(0)));
+    fn a_file_that_was_just_written_is_not_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        fs::write(&file, "abc").unwrap();
+        let (seconds, nanoseconds) = stamp(&file).unwrap().changed;
+        assert!(!is_settled((seconds, nanoseconds)) && is_settled((seconds - 10, nanoseconds)));
     }
 }

@@ -8,7 +8,7 @@ use super::manifest::{MANIFEST, Manifest};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::runs::disk::shown;
-use crate::runs::folder::PIPELINE_FILE;
+use crate::runs::folder::{CHECKPOINTS, PIPELINE_FILE};
 
 /// Names the checkpoint to resume from.
 pub const LATEST: &str = "LATEST";
@@ -221,7 +221,7 @@ pub fn stages(folder: &Path) -> Option<Vec<String>> {
         return None;
     }
     let entries = fs::read_dir(folder).ok()?.filter_map(std::result::Result::ok).map(|entry| entry.path());
-    let runs = entries.filter(|stage| stage.join("checkpoints").is_dir());
+    let runs = entries.filter(|stage| stage.join(CHECKPOINTS).is_dir());
     let mut stages: Vec<String> = runs.map(|stage| stage.display().to_string()).collect();
     stages.sort();
     (!stages.is_empty()).then_some(stages)

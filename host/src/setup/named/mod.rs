@@ -25,11 +25,12 @@ use crate::{
         ModelConfig,
         adapter::{
             Settings,
-            config::{ADAPTER_CONFIG, AdapterConfig, base_of, check_base, is_adapter},
+            config::{ADAPTER_CONFIG, AdapterConfig, base_of, is_adapter, is_base_of, other_base},
             files::settings_of,
         },
     },
     runs::checkpoint::find::{self, Checkpoint, MERGED},
+    runs::folder::CHECKPOINTS,
 };
 
 /// Models that have been read, by their names in the experiment.
@@ -79,7 +80,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if !files::is_missing(&path.join("config.json")) || !files::is_missing(&path.join(ADAPTER_CONFIG)) {
         return Ok(path.to_owned());
     }
-    let checkpoints = if path.join("checkpoints").is_dir() { path.join("checkpoints") } else { path.to_owned() };
+    let checkpoints = if path.join(CHECKPOINTS).is_dir() { path.join(CHECKPOINTS) } else { path.to_owned() };
     if let Some(checkpoint) = find::latest(&checkpoints)? {
         return as_named(path, checkpoint);
     }
@@ -337,16 +338,16 @@ fn compared(
     refuse: &dyn Fn(String) -> Error,
 ) -> Result<Option<String>> {
     let (name, used) = (&adapter.base.name, hub::shown(base));
-    match check_base(folder, base) {
-        Ok(true) => return Ok(None),
-        Ok(false) => {}
-        Err(error) if error.hint().is_some() && !name.is_empty() => {
-            let message = error.message();
+    match is_base_of(folder, base).map_err(|e| refuse(refusal_text(&e)))? {
+        Some(true) => return Ok(None),
+        Some(false) => {
+            let own = if name.is_empty() { String::new() } else { format!(", {name}") };
+            let what = other_base(folder, base);
             return Err(refuse(format!(
-                "{message}; name its own base, {name}, in model.from, or restore them if they were replaced"
+                "{what}; name its own base{own} in model.from, or restore them if they were replaced"
             )));
         }
-        Err(error) => return Err(refuse(refusal_text(&error))),
+        None => {}
     }
     // Refuses a run in the place of a model.
     let own = adapter.base.local(folder).map(|_| adapter.base.folder(folder)).transpose();
@@ -381,7 +382,7 @@ mod tests {
     use crate::config::Draft;
     use crate::runs::folder::PIPELINE_FILE;
 
-    /// Catches the folder of a pipeline that is only called no model, although its stages have models.
+    /// Catches the folder of a pipeline that is refused without naming its stages.
     #[test]
     fn the_folder_of_a_pipeline_names_its_stages() {
         let folder = tempfile::tempdir().unwrap();

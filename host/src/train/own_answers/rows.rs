@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::draw::{Collect, Drawing, Prompt, Wanted, is_text, mean};
 use super::rows_file::RowsFile;
 use crate::{
-    data::rows::integers,
+    data::rows::{integers, kind::is_other_example},
     decimals::fixed,
     error::{Error, Result},
     runs::Interrupt,
@@ -20,8 +20,7 @@ use crate::{
 const ANSWERS: u64 = 0xA25E;
 
 /// Keys that a row sets itself; a column of the prompt with such a name is dropped.
-const OWN: [&str; 7] =
-    ["prompt", "completion", "messages", "conversations", "conversation", "completion_ended", "score"];
+const OWN: [&str; 4] = ["prompt", "completion", "completion_ended", "score"];
 
 /// The rows that were built.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -88,7 +87,8 @@ impl Answers {
             if let Some(score) = scores.and_then(|scores| scores.get(index)) {
                 row.insert("score".into(), (*score).into());
             }
-            row.extend(prompt.row.clone().into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())));
+            let is_kept = |name: &str| !OWN.contains(&name) && !is_other_example(name);
+            row.extend(prompt.row.clone().into_iter().filter(|(name, _)| is_kept(name)));
             let line =
                 serde_json::to_string(&row).map_err(|e| Error::run("cannot write a row as JSON").with_cause(e))?;
             // Writing to a string cannot fail.

@@ -10,5 +10,5 @@ pub mod state;
 pub mod summary;
 
 /// What to do instead of resuming a run.
-pub(in crate::train) const ANOTHER_RUN: &str = "start another run with --name; to begin with this run's weights, name this run in model.from, or in \
-                               model.adapter if it trains an adapter";
+pub(in crate::train) const ANOTHER_RUN: &str =
+    "start another run with --name (model.from, or model.adapter for an adapter, can name this run)";

@@ -23,7 +23,7 @@ use crate::{
         breadcrumb::CrashMarker,
         checkpoint::{Checkpoint, Checkpoints, latest},
         disk::write_durably,
-        folder::{Existing, RunFolder},
+        folder::{CHECKPOINTS, Existing, RunFolder},
         progress::{Progress, Show},
         receipt::Replaced,
     },
@@ -55,7 +55,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         mistakes.finish()?;
         let folder = RunFolder::open(runs_dir, &experiment.name)?;
         changes = resume::changed(folder.path(), &experiment)?;
-        let checkpoint = latest(&folder.path().join("checkpoints"))?;
+        let checkpoint = latest(&folder.path().join(CHECKPOINTS))?;
         (Some(folder), checkpoint)
     } else {
         (None, None)

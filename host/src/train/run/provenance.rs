@@ -66,7 +66,7 @@ pub fn receipt(
         let lines = [others, fixed].concat();
         let of_rows = lines.iter().any(|line| line.starts_with("data[") || line.starts_with("rows."));
         let rows =
-            "; if rows of its files were fixed, and none was added, removed or moved, continue with --fixed-rows";
+            "; if rows of the data files were fixed, and none was added, removed or moved, continue with --fixed-rows";
         let rows = if of_rows { rows } else { "" };
         return Err(Error::request(changed)
             .with_details(lines)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    decimals::fixed,
+    decimals::{counted, fixed},
     inference::{
         evaluate_rows::RowFigures,
         saved_model::TextFigures,
@@ -73,15 +73,14 @@ impl fmt::Display for WinFigures {
         writeln!(f, "score           {}, the second answers {}", fixed(self.score, 4), fixed(self.other_score, 4))?;
         writeln!(f, "difference      {}{}", fixed(self.difference, 4), error(self.difference_stderr, 4))?;
         write!(f, "prompts         {prompts}")?;
-        if self.too_long > 0 {
-            let what = if self.too_long == 1 { "pair of answers was" } else { "pairs of answers were" };
-            write!(f, "; {} {what} left out as too long for the reward model", self.too_long)?;
-        }
-        if self.empty > 0 {
-            write!(f, "; {} were left out, because an answer is empty and was cut off", self.empty)?;
-        }
-        if self.unanswered > 0 {
-            write!(f, "; {} were left out, because a prompt was too long to be answered", self.unanswered)?;
+        for (count, why) in [
+            (self.too_long, "it is too long for the reward model"),
+            (self.empty, "an answer is empty and was cut off"),
+            (self.unanswered, "a prompt was too long to be answered"),
+        ] {
+            if count > 0 {
+                write!(f, "; {} left out, because {why}", counted(count, "pair"))?;
+            }
         }
         Ok(())
     }

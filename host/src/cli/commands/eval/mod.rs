@@ -15,6 +15,7 @@ use crate::{
         print,
     },
     config::Override,
+    data::rows::kind::CHOICES,
     error::{Error, Result},
     inference::{
         evaluate_rows::RowsToEvaluate,
@@ -22,7 +23,7 @@ use crate::{
         settings::{of_model, summary_path, write_summary},
         tasks::{
             checked::{Check, Checker},
-            choices::{CHOICES, ChoicesToEvaluate},
+            choices::ChoicesToEvaluate,
             win_rate::AnswersToCompare,
         },
     },

@@ -100,7 +100,7 @@ pub fn clock(now: chrono::NaiveDateTime) -> Value {
 }
 
 impl Renderer {
-    /// `strftime_now(format)`: as Python's `datetime.strftime` writes a time without a zone.
+    /// `strftime_now(format)`: as Python's `datetime.strftime` for a time without a zone; `%z` and `%Z`, for which Python writes nothing, are errors.
     pub fn date(&mut self, now: &chrono::NaiveDateTime, args: Args) -> Evaluated<Value> {
         let [format] = args.bind("strftime_now", ["format"])?;
         let Some(Value::Str(format)) = format else { return Err("strftime_now needs a format, a text".into()) };

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// A row. Values without JSON are left out of its object, and refused where their column is read.
+/// A row. Values without JSON are left out of its object. They are refused where a row's form reads their column, and count as
+/// missing for rewards and objectives.
 #[derive(Debug, Default)]
 pub struct Record {
     /// The columns whose values have JSON.

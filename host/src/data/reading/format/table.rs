@@ -1,6 +1,6 @@
 //! Reads tables of values separated by commas or tabs (CSV, TSV) as rows of JSON. The first line names the columns.
 //!
-//! A table has no types: a cell is text in the columns that hold text (`is_text`), a list of messages or tools where it
+//! A table has no types: a cell is text in the columns that hold text ([`Cells`]), a list of messages or tools where it
 //! is written as JSON, and otherwise null if it is empty, a number or true or false if it is written as one, or else
 //! text.
 
@@ -61,7 +61,7 @@ pub fn rows(
     bytes: impl Read,
     separator: char,
     has_carriage_returns: bool,
-    is_text: impl Fn(&str) -> bool,
+    cells_of: impl Fn(&str) -> Cells,
     take: &mut dyn FnMut(Vec<Row>) -> Result<()>,
 ) -> Result<Vec<String>> {
     let most = most_unpacked();
@@ -121,7 +121,7 @@ pub fn rows(
         columns.push(column);
     }
     before.set(u64::from(has_carriage_returns));
-    let texts: Vec<bool> = columns.iter().map(|column| is_text(column)).collect();
+    let cells: Vec<Cells> = columns.iter().map(|column| cells_of(column)).collect();
     let mut block = Vec::new();
     while next(&mut record)? {
         if record.len() != columns.len() {
@@ -134,7 +134,7 @@ pub fn rows(
             return refuse_row(&record, "", what);
         }
         let mut row = Map::new();
-        for ((column, is_text), bytes) in columns.iter().zip(&texts).zip(&record) {
+        for ((column, cells), bytes) in columns.iter().zip(&cells).zip(&record) {
             let text = match std::str::from_utf8(bytes) {
                 Ok(text) => text,
                 Err(error) => {
@@ -142,11 +142,7 @@ pub fn rows(
                     return refuse_row(&record, column, what);
                 }
             };
-            let value = match list_of_texts(text).filter(|_| column == CHOICES) {
-                Some(list) => Ok(list),
-                None => cell(text, *is_text),
-            };
-            match value {
+            match cell(text, *cells) {
                 Ok(value) => drop(row.insert(column.clone(), value)),
                 Err(what) => return refuse_row(&record, column, what),
             }
@@ -192,12 +188,20 @@ fn check_separator(path: &Path, line: &str, separator: char) -> Result<()> {
     Err(refuse(path, &what, remedy))
 }
 
-/// The column of `telos eval --choices` with the answers to choose from.
-const CHOICES: &str = "choices";
+/// What the cells of a column hold. A table does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cells {
+    /// Text, or messages as JSON.
+    Text,
+    /// A list of texts as JSON.
+    List,
+    /// Numbers, truth values, text or objects: what a cell looks like.
+    Any,
+}
 
 /// A list of texts that is written as JSON.
 fn list_of_texts(text: &str) -> Option<Value> {
-    let list: Value = serde_json::from_str(text).ok().filter(|_| text.starts_with('['))?;
+    let list: Value = text.starts_with('[').then(|| serde_json::from_str(text).ok())??;
     list.as_array().is_some_and(|list| list.iter().all(Value::is_string)).then_some(list)
 }
 
@@ -220,7 +224,12 @@ fn unbalanced(path: &Path, fault: Fault) -> DataError {
     }
 }
 
-fn cell(text: &str, is_text: bool) -> Result<Value, String> {
+fn cell(text: &str, cells: Cells) -> Result<Value, String> {
+    if cells == Cells::List
+        && let Some(list) = list_of_texts(text)
+    {
+        return Ok(list);
+    }
     if text.starts_with("[{'") || text.starts_with("[{\\'") {
         return Err("a list in Python's notation; write it as JSON: frame[column].map(json.dumps)".to_owned());
     }
@@ -230,7 +239,7 @@ fn cell(text: &str, is_text: bool) -> Result<Value, String> {
             return Ok(value);
         }
     }
-    if is_text {
+    if cells == Cells::Text {
         return Ok(text.into());
     }
     Ok(match text {

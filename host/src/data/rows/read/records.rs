@@ -23,8 +23,10 @@ use crate::data::reading::format::limit::{most_unpacked, too_large_whole};
 use crate::data::reading::format::packed::Packing;
 use crate::data::reading::format::record::Record;
 use crate::data::reading::format::refusal::refuse;
-use crate::data::reading::format::{arrow, check_head, is_utf16, parquet, table, utf8, utf16};
+use crate::data::reading::format::table::{self, Cells};
+use crate::data::reading::format::{arrow, check_head, is_utf16, parquet, utf8, utf16};
 use crate::data::rows::columns::Columns;
+use crate::data::rows::kind::CHOICES;
 
 /// About this much text is parsed at once.
 const BLOCK_BYTES: usize = 1 << 22;
@@ -175,9 +177,13 @@ impl Reader<'_, '_> {
 
     fn table(&mut self, separator: char, first: String, blocks: Blocks<'_>) -> Result<Contents> {
         let file: Arc<str> = self.path.display().to_string().into();
-        let is_text = |column: &str| {
+        let cells_of = |column: &str| {
             let renamed = self.names.iter().find(|(_, name)| *name == column);
-            TEXTS.contains(&renamed.map_or(column, |(key, _)| key.as_str()))
+            match renamed.map_or(column, |(key, _)| key.as_str()) {
+                CHOICES => Cells::List,
+                key if TEXTS.contains(&key) => Cells::Text,
+                _ => Cells::Any,
+            }
         };
         let has_carriage_returns = first.split_once('\n').is_some_and(|(line, _)| line.ends_with('\r'));
         let bytes = Cursor::new(first.into_bytes()).chain(Cursor::new(blocks.rest)).chain(blocks.bytes);
@@ -186,7 +192,7 @@ impl Reader<'_, '_> {
             let item = |(line, value)| Item::of(Place { file: file.clone(), line }, value);
             take(rows.into_iter().map(item).collect())
         };
-        let columns = table::rows(self.path, bytes, separator, has_carriage_returns, is_text, &mut take)?;
+        let columns = table::rows(self.path, bytes, separator, has_carriage_returns, cells_of, &mut take)?;
         Ok(Contents { columns: Some(columns), is_empty: false })
     }
 }

@@ -18,7 +18,7 @@ use crate::data::rows::message::{ASSISTANT, Message, role};
 
 /// Words that stand in for an answer: private-use characters, which belong to no script, so that no template
 /// changes them.
-const STAND_IN: &str = "\u{E0F0}\u{E0F1}\u{E0F2}\u{E0F3}";
+pub const STAND_IN: &str = "\u{E0F0}\u{E0F1}\u{E0F2}\u{E0F3}";
 
 /// A conversation with its text.
 pub struct Conversation<'a> {

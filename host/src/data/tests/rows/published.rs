@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::data::rows::read::jsonl;
 use crate::data::rows::store::survey::Survey;
-use crate::data::rows::unread::beside;
+use crate::data::rows::unread::copies;
 use crate::data::rows::{Columns, Content, Format, Part, Row, RowCounts, RowKind};
 
 fn read(line: &Value, kind: RowKind, format: Option<Format>) -> Result<(Row, Format), String> {
@@ -243,7 +243,7 @@ fn copies_of_the_prompt_beside_a_row_are_reported() {
         ),
     ] {
         let (row, format) = read(line, kind, None).unwrap();
-        let unread_columns = beside(&Survey::of(&row), kind);
+        let unread_columns = copies(&Survey::of(&row), kind);
         assert_eq!(shown((row, format)), expected);
         let formats = [(format.name().to_owned(), 1)].into();
         let counts = RowCounts { kind, train: 1, formats, unread_columns, ..RowCounts::default() };
