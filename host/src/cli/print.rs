@@ -1,5 +1,6 @@
 //! Printing that survives a closed pipe: once the reader has closed it, output is discarded and the command
-//! continues; one that only prints what it generates can stop instead ([`stream`]). Standard output is reserved for telos: what a plugin prints goes to standard error.
+//! continues; one that only prints what it generates can stop instead ([`stream`]). Standard output is reserved for telos: what a
+//! plugin prints goes to standard error.
 
 use std::fmt::Display;
 use std::fs::File;

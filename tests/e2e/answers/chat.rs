@@ -54,6 +54,24 @@ fn every_line_is_a_turn_and_standard_output_has_only_answers() {
     chat(&lab, &greedy, "/systm 7\n").refuses(2, &["/systm is not a command", "/help"]);
 }
 
+/// Catches a model that continues to generate although nobody reads it, and a closed pipe that is reported as a failure.
+#[test]
+fn a_closed_pipe_ends_what_is_only_printed() {
+    let lab = fruits();
+    let chat = ["chat", "runs/case", "--max-tokens", "9"];
+    let generate = ["generate", "runs/case", "--prompt", "red?", "--max-tokens", "9"];
+    for args in [&chat[..], &generate] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command: Command = lab.command(args);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped()).spawn().expect("telos starts");
+        _ = child.stdin.take().expect("a pipe").write_all(b"red?\nblue?\n");
+        let answer = Answer::from_output(child.wait_with_output().expect("telos ends"));
+        assert!(answer.code == Some(0) && !answer.err.contains("tokens/s"), "{args:?}: {answer:#?}");
+    }
+}
+
 /// Catches an answer that runs past its turn because only the chat template shows how a turn ends.
 #[test]
 fn a_turn_ends_where_the_template_ends_it() {

@@ -20,7 +20,7 @@ use crate::{
 
 /// Run an experiment or a pipeline.
 ///
-/// Writes into runs/NAME, which must not exist yet. Ctrl-C and SIGTERM finish the step, saves and exits with code 130; --resume
+/// Writes into runs/NAME, which must not exist yet. Ctrl-C and SIGTERM finish the step, save and exit with code 130; --resume
 /// continues from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE.
 #[derive(Debug, Args)]
 pub struct Run {

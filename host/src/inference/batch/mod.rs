@@ -312,7 +312,7 @@ mod tests {
             wrong("{\"garbage\":1}", &first, Some(1)),
             wrong("", &first, Some(1)),
         ] {
-            assert!(error.contains("not those of the prompt that has this place"), "{error}");
+            assert!(error.contains("does not answer the prompt at this place"), "{error}");
         }
         for cut in [&text[..text.len() - 1], &text.replace(",\"finish\":\"max tokens\"", ""), &text.replace("3", "-3")]
         {
