@@ -24,7 +24,10 @@ pub fn float(view: &View) -> Result<()> {
 /// # Errors
 /// [`Code::UNSUPPORTED`].
 pub fn is<E: Element>(view: &View) -> Result<()> {
-    if view.dtype == E::DTYPE { Ok(()) } else { Err(unsupported(view)) }
+    if view.dtype == E::DTYPE {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("candle expected an operand of {}, one is {}", E::DTYPE, view.dtype)))
 }
 
 /// Refuses an index outside `0..table`.

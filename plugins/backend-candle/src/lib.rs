@@ -1,8 +1,9 @@
 //! The default backend: candle-core's tensors, with our own kernels for the processor.
 //!
 //! Two paths compute the same operations and pass the same conformance suite:
-//! * **kernels** (the processor): forward and backward kernels over the memory of candle's tensors, matrix products by
-//!   the `gemm` library, work cut into fixed pieces so that the number of threads never shows in a result;
+//! * **kernels** (the processor): forward and backward kernels over the memory of candle's tensors, matrix products by the `gemm`
+//!   library, or by own blocks where the processor multiplies bf16, work split into fixed tasks so that the number of threads never
+//!   changes a result;
 //! * **generic**: only candle's tensor operations, with explicit backward formulas, on any device candle supports. It is
 //!   what Metal runs (feature `metal`), and `path = "generic"` selects it on the processor.
 //!
@@ -36,6 +37,11 @@ const KERNELS: &str = "kernels";
 const GENERIC: &str = "generic";
 const AUTO: &str = "auto";
 
+/// Whether Metal is compiled in.
+const METAL: bool = cfg!(all(feature = "metal", target_os = "macos"));
+/// The devices of this build, for messages.
+const DEVICES: &str = if METAL { "cpu or metal" } else { "cpu" };
+
 impl Backend for Candle {
     type Session = CandleSession;
 
@@ -54,7 +60,7 @@ impl Backend for Candle {
             summary: "candle-core tensors with own kernels on the processor; f32 and bf16".into(),
             devices: vec![
                 device("cpu", true, true, &isa_note()),
-                device("metal", cfg!(feature = "metal"), false, "has not been run by its makers"),
+                device("metal", METAL, false, "has not been run by its makers"),
             ],
             dtypes: vec!["f32".into(), "bf16".into()],
             options: vec![path_option(), isa_option()],
@@ -71,20 +77,16 @@ impl Backend for Candle {
 fn device(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "metal" if cfg!(all(feature = "metal", target_os = "macos")) => {
-            Device::new_metal(0).map_err(|e| Error::new(Code::DEVICE, format!("open: metal: {e}")))
-        }
+        "metal" if METAL => Device::new_metal(0).map_err(|e| Error::new(Code::DEVICE, format!("open: metal: {e}"))),
         "metal" => Err(Error::new(
             Code::DEVICE,
             "open: metal is not compiled in; build backend-candle on macOS with `--features metal`",
         )),
         cuda if cuda.starts_with("cuda") => Err(Error::new(
             Code::DEVICE,
-            format!(
-                "open: candle does not offer {cuda}; it supports cpu and metal: choose one of them, or a backend that has CUDA"
-            ),
+            format!("open: candle does not offer {cuda}, only {DEVICES}; choose a backend that has CUDA"),
         )),
-        other => Err(Error::new(Code::DEVICE, format!("open: device `{other}` is unknown, expected cpu or metal"))),
+        other => Err(Error::new(Code::DEVICE, format!("open: device `{other}` is unknown, expected {DEVICES}"))),
     }
 }
 

@@ -145,6 +145,45 @@ mod tests {
         ]
     }
 
+    /// The scratch of linear layers and of attention, forward and backward.
+    fn products(dtype: DType) -> Vec<(&'static str, (u64, u64))> {
+        const TOKENS: u64 = 4200;
+        let s = &mut crate::Candle::open(&SessionOptions { threads: 2, ..SessionOptions::default() }).unwrap();
+        let [x, w, y] = [(TOKENS, 70), (90, 70), (TOKENS, 90)].map(|(rows, cols)| tensor(s, dtype, rows, cols));
+        // Sums with more terms than are added up at a time.
+        let [long, wide, short] =
+            [(40, TOKENS), (50, TOKENS), (40, 50)].map(|(rows, cols)| tensor(s, dtype, rows, cols));
+        let dw = tensor(s, DType::F32, 90, 70);
+        let [q, k, v, out, dout, dq, dk, dv] = [0; 8].map(|_| tensor(s, dtype, TOKENS, 24));
+        let (lse, offsets) = (tensor(s, DType::F32, TOKENS, 1), tensor(s, DType::I32, 1, 3));
+        let ends = [0, 100, TOKENS as i32].map(i32::to_le_bytes).concat();
+        s.upload(offsets.buffer, 0, &ends).unwrap();
+        let (head_dim, accumulate) = (24, false);
+        let forward = Attention { q, k, v, offsets, y: out, lse: Some(lse), head_dim, ..Default::default() };
+        let dy = dout;
+        let backward =
+            AttentionBackward { q, k, v, y: out, lse, dy, offsets, dq, dk, dv, head_dim, ..Default::default() };
+        vec![
+            ("linear", scratch(s, Linear { x, w, bias: None, y })),
+            ("linear, long sums", scratch(s, Linear { x: long, w: wide, bias: None, y: short })),
+            ("linear_backward_input", scratch(s, LinearBackwardInput { dy: y, w, dx: x, accumulate })),
+            ("linear_backward_weight", scratch(s, LinearBackwardWeight { x, dy: y, dw, dbias: None })),
+            ("attention", scratch(s, forward)),
+            ("attention_backward", scratch(s, backward)),
+        ]
+    }
+
+    /// Catches scratch of a product that is not reported, as by another orientation or type of the result.
+    #[test]
+    fn scratch_of_products_is_reported() {
+        for dtype in [DType::F32, DType::BF16] {
+            for (what, (reported, actual)) in products(dtype) {
+                assert!(actual <= reported, "{what} {dtype}: {actual} bytes, {reported} reported");
+                assert!(actual > 0 || (dtype == DType::F32 && what.starts_with("linear")), "{what} {dtype}");
+            }
+        }
+    }
+
     /// Catches a buffer of `[N, V]`, scratch that grows with the number of tokens, and scratch that is not reported.
     #[test]
     fn scratch_of_the_head_does_not_grow_with_the_tokens() {

@@ -45,12 +45,14 @@ fn chunk(rows: u64, vocabulary: u64) -> u64 {
 
 /// Floats of scratch for a call that computes in `E`.
 fn floats<E: Element>(call: &Call<'_>, isa: &Isa) -> u64 {
-    let product = |m: u64, n: u64, k: u64| product_len::<E>(isa, m as usize, n as usize, k as usize) as u64;
+    let product = |m: u64, n: u64, k: u64| product_len::<E, E>(isa, m as usize, n as usize, k as usize) as u64;
+    // With a result in f32.
+    let sums = |m: u64, n: u64, k: u64| product_len::<E, f32>(isa, m as usize, n as usize, k as usize) as u64;
     // The products of a chunk of logits, forward and backward.
     let logits = |x: &View, w: &View, backward: bool| {
         let rows = x.rows.min(chunk_tokens(w.rows as usize) as u64);
-        let gradients = product(rows, w.cols, w.rows).max(product(w.rows, w.cols, rows));
-        product(rows, w.rows, w.cols).max(if backward { gradients } else { 0 })
+        let gradients = product(rows, w.cols, w.rows).max(sums(w.rows, w.cols, rows));
+        sums(rows, w.rows, w.cols).max(if backward { gradients } else { 0 })
     };
     let head = |x: &View, w: &View, backward: bool| chunk(x.rows, w.rows) + logits(x, w, backward);
     let wide = |rows: u64| if is_f32::<E>() { 0 } else { rows };
@@ -59,7 +61,7 @@ fn floats<E: Element>(call: &Call<'_>, isa: &Isa) -> u64 {
     } else if let Some(op) = decoded::<LinearBackwardInput>(call) {
         product(op.dy.rows, op.w.cols, op.w.rows)
     } else if let Some(op) = decoded::<LinearBackwardWeight>(call) {
-        product(op.dw.rows, op.dw.cols, op.x.rows)
+        sums(op.dw.rows, op.dw.cols, op.x.rows)
     } else if let Some(op) = decoded::<HeadStats>(call) {
         if op.logits.is_some() && is_f32::<E>() { 0 } else { head(&op.x, &op.w, false) }
     } else if let Some(op) = decoded::<HeadBackward>(call) {

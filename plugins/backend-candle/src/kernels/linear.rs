@@ -4,7 +4,7 @@ use crate::kernels::{
     context::{Kernels, kernels},
     primitives::{
         element::Element,
-        gemm::{Start, plain, product, transposed},
+        gemm::{Product, Start, plain, product, transposed},
         operand::{Mat, MatMut},
         parallel::Parallel,
     },
@@ -27,7 +27,7 @@ pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
     let y: MatMut<E> = s.output(&op.y)?;
     let start = bias.map_or(Start::Zero, Start::Row);
     // SAFETY: checked views; by the alias rules `y` does not overlap the inputs.
-    unsafe { product(&s.cx.par, y, plain(x), transposed(w), 1.0, start) };
+    unsafe { product(&s.cx.par, Product { c: y, a: plain(x), b: transposed(w), alpha: 1.0, start }) };
     Ok(())
 }
 
@@ -35,9 +35,9 @@ pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Linear) -> Result<()> {
 pub fn backward_input<E: Element>(s: &mut Kernels<'_>, op: &LinearBackwardInput) -> Result<()> {
     let (dy, w): (Mat<E>, Mat<E>) = (s.input(&op.dy)?, s.input(&op.w)?);
     let dx: MatMut<E> = s.output(&op.dx)?;
-    let start: Start = if op.accumulate { Start::Accumulate } else { Start::Zero };
+    let start = if op.accumulate { Start::Accumulate } else { Start::Zero };
     // SAFETY: as in `forward`.
-    unsafe { product(&s.cx.par, dx, plain(dy), plain(w), 1.0, start) };
+    unsafe { product(&s.cx.par, Product { c: dx, a: plain(dy), b: plain(w), alpha: 1.0, start }) };
     Ok(())
 }
 
@@ -46,9 +46,10 @@ pub fn backward_weight<E: Element>(s: &mut Kernels<'_>, op: &LinearBackwardWeigh
     let (x, dy): (Mat<E>, Mat<E>) = (s.input(&op.x)?, s.input(&op.dy)?);
     let dw: MatMut = s.output(&op.dw)?;
     let dbias = s.output_opt(&op.dbias)?;
+    let p = Product { c: dw, a: transposed(dy), b: plain(x), alpha: 1.0, start: Start::Accumulate };
     // SAFETY: as in `forward`.
     unsafe {
-        product(&s.cx.par, dw, transposed(dy), plain(x), 1.0, Start::<f32>::Accumulate);
+        product(&s.cx.par, p);
         if let Some(dbias) = dbias {
             add_column_sums(&s.cx.par, dbias, dy);
         }

@@ -7,6 +7,7 @@ use crate::kernels::{
         element::{Element, load_row, store_row},
         math::sum,
         operand::{Mat, MatMut},
+        parallel::grow,
     },
 };
 use plugin_api::{
@@ -59,7 +60,7 @@ pub fn forward<E: Element>(s: &mut Kernels<'_>, op: &Norm) -> Result<()> {
     let (y, total): (MatMut<E>, Option<MatMut<E>>) = (s.output(&op.y)?, s.output_opt(&op.sum)?);
     let stats: Option<MatMut> = s.output_opt(&op.stats)?;
     let width = x.cols;
-    s.cx.partials.resize(s.cx.partials.len().max(2 * width), 0.0);
+    grow(&mut s.cx.partials, 2 * width);
     fill_gain(&mut s.cx.partials, width, weight, op.weight_offset as f32, bias);
     let (gain, shift) = s.cx.partials[..2 * width].split_at(width);
     let (eps, par) = (op.eps as f32, &s.cx.par);
@@ -134,7 +135,7 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &NormBackward) -> Result<()
     let (width, group) = (x.cols, group(x.rows));
     let tasks = x.rows.div_ceil(group);
     let len = 2 * width * (1 + tasks);
-    s.cx.partials.resize(s.cx.partials.len().max(len), 0.0);
+    grow(&mut s.cx.partials, len);
     let (gain, partials) = s.cx.partials[..len].split_at_mut(2 * width);
     fill_gain(gain, width, weight, op.weight_offset as f32, None);
     let gain = &gain[..width];
@@ -201,7 +202,7 @@ fn start_row<'a, E: Element>(dx: MatMut<E>, dsum: Option<Mat<E>>, n: usize) -> &
     // SAFETY: rows are disjoint; `dsum` is either this same matrix, and is not read, or does not overlap it.
     let row = unsafe { dx.row(n) };
     match dsum {
-        None => row.fill(E::default()),
+        None => row.fill(E::store(0.0)),
         Some(dsum) if dx.is(&dsum) => {}
         // SAFETY: as above.
         Some(dsum) => row.copy_from_slice(unsafe { dsum.row(n) }),

@@ -95,7 +95,7 @@ const COLUMNS: usize = 64;
 
 /// `to[index[m]] += scale from[m]`, in ascending m. Indices are checked.
 fn add_rows<T: Element, F: Element>(par: &Parallel, to: MatMut<T>, index: &[i32], from: Mat<F>, scale: f32) {
-    // A sum is stored once: its terms follow each other.
+    // Sorted by row (the sort is stable), so that each row's sum is rounded once.
     let mut order: Vec<usize> = (0..index.len()).collect();
     order.sort_by_key(|m| index[*m]);
     par.run(to.cols.div_ceil(COLUMNS), from.rows * from.cols / 4, |task| {

@@ -9,6 +9,7 @@ use crate::kernels::{
         element::{Element, is_f32},
         math::{exp_nonpositive, max},
         operand::{Mat, MatMut},
+        parallel::grow,
     },
 };
 use plugin_api::{Code, Error, Result, backend::ops::Sample};
@@ -31,7 +32,7 @@ pub fn sample<E: Element>(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     }
     // The weights, and the logits in f32.
     let len = logits.cols + if is_f32::<E>() { 0 } else { logits.cols };
-    s.cx.logits.resize(s.cx.logits.len().max(len), 0.0);
+    grow(&mut s.cx.logits, len);
     let (weights, row) = s.cx.logits[..len].split_at_mut(logits.cols);
     let mut ranked = Vec::new();
     for (b, token) in token.iter_mut().enumerate() {
@@ -244,7 +245,7 @@ mod tests {
         (*drawn.or(ranked.last()).unwrap(), ranked, mass)
     }
 
-    /// Catches a half of the ranking that is searched on the wrong side, a sum that leaves out what was passed over, ties in another
+    /// Catches a half of the ranking that is searched on the wrong side, a sum that leaves out what was skipped, ties in another
     /// order, and kept tokens that are not the best ones. Weights are powers of two, so that every order of a sum gives the same bits.
     #[test]
     fn a_draw_equals_one_from_the_sorted_ranking() {

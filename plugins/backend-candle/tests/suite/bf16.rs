@@ -1,11 +1,11 @@
 //! bf16 at sizes at which tiles, blocks, chunks and tasks start and end: compared with the reference, and bit for bit on 1, 2 and 3
-//! threads. The contract's conformance table judges the rounding; its sizes are small.
+//! threads. The contract's conformance table checks the rounding; its sizes are small.
 
-use crate::rig::{Rig, each_layout};
+use crate::rig::{self, Rig, each_layout};
 use plugin_api::backend::ops::*;
 
 /// A difference in the last place of f32 may round to the next bf16, and sums of many terms cancel.
-const TOLERANCE: f64 = 0.02;
+const TOLERANCE: f64 = 0.008;
 
 fn rounded(f: impl Fn(&mut Rig)) {
     each_layout(|r| {
@@ -40,6 +40,8 @@ fn rows_norms_and_units_of_bf16_match() {
         r.check(Embedding { ids, table, y, scale: 1.5, ..Embedding::default() });
         let dtable = r.mat(11, 130);
         r.check(EmbeddingBackward { ids, dy: y, dtable, scale: 1.5 });
+        let gathered = r.half_mat(800, 130);
+        r.check(GatherRows { x: table, index: ids, y: gathered });
         let (index, dx, dy) = (r.ids(800, 40), r.half_mat(40, 130), r.half_mat(800, 130));
         // Forty sums of twenty terms each: rounded once, not after each term.
         r.tolerance = 0.005;
@@ -60,6 +62,7 @@ fn rows_norms_and_units_of_bf16_match() {
             r.check(Glu { gate, up, y, kind });
             r.check(GluBackward { gate, up, dy, dgate, dup, kind });
             r.check(ActivationBackward { x: gate, dy, dx: y, kind });
+            r.check(Activation { x: gate, y, kind });
         }
     });
 }
@@ -99,6 +102,54 @@ fn attention_of_bf16_matches_across_blocks() {
             }
         });
     }
+}
+
+#[test]
+fn rotary_and_decoding_of_bf16_match() {
+    rounded(|r| {
+        let (x, y, positions) = (r.half_mat(700, 3 * 24), r.half_mat(700, 3 * 24), r.ids(700, 30));
+        let (cos, sin) = (r.mat(30, 8), r.mat(30, 8));
+        for (interleaved, inverse) in [(false, false), (false, true), (true, false), (true, true)] {
+            r.check(Rotary { x, positions, cos, sin, y, head_dim: 24, interleaved, inverse });
+        }
+        let [k_cache, v_cache] = [0; 2].map(|_| r.half_mat(5 * 40, 2 * 12));
+        let (slots, lengths) = (r.ints(&[3, 0, 4]), r.ints(&[0, 39, 17]));
+        let [q, y] = [0; 2].map(|_| r.half_mat(3, 4 * 12));
+        let [k, v] = [0; 2].map(|_| r.half_mat(3, 2 * 12));
+        let (heads, kv_heads, head_dim, scale, capacity) = (4, 2, 12, 0.4, 40);
+        let op = DecodeAttention {
+            q,
+            k,
+            v,
+            slots,
+            lengths,
+            y,
+            k_cache,
+            v_cache,
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+            capacity,
+            ..Default::default()
+        };
+        r.check(op);
+        r.check(DecodeAttention { window: 6, softcap: 1.5, ..op });
+    });
+}
+
+#[test]
+fn sampling_of_bf16_matches() {
+    rounded(|r| {
+        let (logits, noise) = (r.half_mat(60, 300), r.values(1, 60, rig::Rng::uniform));
+        let (token, logp) = (r.ids(60, 2), r.mat(1, 60));
+        let (kept_logp, kept_entropy) = (r.some(1, 60), r.some(1, 60));
+        // The outputs are f32.
+        r.tolerance = 4e-6;
+        let op = Sample { logits, noise, token, logp, kept_logp, kept_entropy, ..Sample::default() };
+        r.check(op);
+        r.check(Sample { temperature: 0.7, top_k: 100, top_p: 0.95, ..op });
+    });
 }
 
 #[test]

@@ -76,26 +76,26 @@ impl Rig {
         oracle.chain(kernels).chain(std::iter::once(&mut self.generic as &mut dyn Session))
     }
 
-    /// A matrix of these values, rows `gap` apart.
-    pub fn values(&mut self, rows: usize, cols: usize, mut f: impl FnMut(&mut Rng) -> f32) -> View {
-        let (offset, stride) = (self.gap, cols + self.gap);
+    /// A matrix of these values in f32 or, truncated, in bf16; rows `gap` apart.
+    fn matrix(&mut self, dtype: DType, rows: usize, cols: usize, mut f: impl FnMut(&mut Rng) -> f32) -> View {
+        let (offset, stride, size) = (self.gap, cols + self.gap, dtype.size().unwrap());
         // Noise between the rows, so that reads outside them change the result.
         let data: Vec<f32> = (0..offset + rows * stride).map(|_| f(&mut self.rng)).collect();
-        let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let buffer = self.buffer(DType::F32, &bytes);
+        // The upper bytes of an f32 are a bf16.
+        let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes().into_iter().skip(4 - size)).collect();
+        let buffer = self.buffer(dtype, &bytes);
         let row_stride = stride as u64;
-        View { offset: offset as u64, row_stride, ..View::dense(buffer, DType::F32, rows as u64, cols as u64) }
+        View { offset: offset as u64, row_stride, ..View::dense(buffer, dtype, rows as u64, cols as u64) }
     }
 
-    /// A matrix of normal numbers in bf16, rows `gap` apart.
+    /// A matrix of these values.
+    pub fn values(&mut self, rows: usize, cols: usize, f: impl FnMut(&mut Rng) -> f32) -> View {
+        self.matrix(DType::F32, rows, cols, f)
+    }
+
+    /// A matrix of normal numbers in bf16.
     pub fn half_mat(&mut self, rows: usize, cols: usize) -> View {
-        let (offset, stride) = (self.gap, cols + self.gap);
-        let data: Vec<f32> = (0..offset + rows * stride).map(|_| self.rng.normal()).collect();
-        // Cut to bf16: how is of no interest here.
-        let bytes: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
-        let buffer = self.buffer(DType::BF16, &bytes);
-        let row_stride = stride as u64;
-        View { offset: offset as u64, row_stride, ..View::dense(buffer, DType::BF16, rows as u64, cols as u64) }
+        self.matrix(DType::BF16, rows, cols, Rng::normal)
     }
 
     /// A dense matrix of bf16, zero.

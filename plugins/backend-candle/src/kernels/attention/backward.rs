@@ -12,7 +12,7 @@ use crate::kernels::{
     context::Kernels,
     primitives::{
         element::{Element, is_f32, store_row},
-        gemm::{Start, block, block_len, plain, transposed},
+        gemm::{Product, Start, block, block_len, plain, transposed},
         isa::Isa,
         math::{dot, exp_nonpositive, tanh},
         operand::{Mat, MatMut},
@@ -104,7 +104,7 @@ pub fn backward_scratch<E: Element>(isa: &Isa, head_dim: usize, longest: usize) 
         return own;
     }
     let shapes = [(QUERIES, KEYS, head_dim), (QUERIES, head_dim, KEYS), (KEYS, head_dim, QUERIES)];
-    let product = shapes.map(|(m, n, k)| block_len::<E>(isa, m, n, k)).into_iter().max().unwrap_or(0);
+    let product = shapes.map(|(m, n, k)| block_len::<E, f32>(isa, m, n, k)).into_iter().max().unwrap_or(0);
     own + (2 * longest + QUERIES) * head_dim + product
 }
 
@@ -151,19 +151,21 @@ fn query_block<E: Element>(
         let (s, ds) = (padded(scores, rows, keys), padded(dscores, rows, keys));
         let (k, v) = (h.k.block(first, keys, 0, h.k.cols), h.v.block(first, keys, 0, h.v.cols));
         let (dk, dv) = (h.dk.block(first, keys, 0, k.cols), h.dv.block(first, keys, 0, v.cols));
-        let start: Start = if first > from { Start::Accumulate } else { Start::Zero };
+        let start = if first > from { Start::Accumulate } else { Start::Zero };
+        let (zero, accumulate) = (Start::Zero, Start::Accumulate);
         // SAFETY: `s` and `ds` are this task's scratch, the cotangents its own rows and columns; inputs are only read.
         unsafe {
-            block(isa, product, s, plain(q), transposed(k), shape.scale, Start::<f32>::Zero);
-            block(isa, product, ds, plain(dy), transposed(v), 1.0, Start::<f32>::Zero);
+            block(isa, product, Product { c: s, a: plain(q), b: transposed(k), alpha: shape.scale, start: zero });
+            block(isa, product, Product { c: ds, a: plain(dy), b: transposed(v), alpha: 1.0, start: zero });
             for (r, delta) in delta[..rows].iter().enumerate() {
                 let (a, b) = shape.visible(query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
                 score_row(shape, s, ds, r, a, b, lse.row(r)[0], *delta);
             }
-            block(isa, product, dv, transposed(s.as_mat()), plain(dy), 1.0, Start::<f32>::Accumulate);
-            block(isa, product, dq, plain(ds.as_mat()), plain(k), 1.0, start);
-            block(isa, product, dk, transposed(ds.as_mat()), plain(q), 1.0, Start::<f32>::Accumulate);
+            let (p, dp) = (s.as_mat(), ds.as_mat());
+            block(isa, product, Product { c: dv, a: transposed(p), b: plain(dy), alpha: 1.0, start: accumulate });
+            block(isa, product, Product { c: dq, a: plain(dp), b: plain(k), alpha: 1.0, start });
+            block(isa, product, Product { c: dk, a: transposed(dp), b: plain(q), alpha: 1.0, start: accumulate });
         }
     }
     if !is_f32::<E>() {

@@ -7,7 +7,7 @@ use crate::kernels::{
     context::Kernels,
     primitives::{
         element::{Element, is_f32, store_row},
-        gemm::{Start, block, block_len, plain, transposed},
+        gemm::{Product, Start, block, block_len, plain, transposed},
         isa::Isa,
         math::{add_scaled, dot, exp_nonpositive, larger, tanh, tree, tree_max},
         operand::{Mat, MatMut},
@@ -63,8 +63,8 @@ struct Heads<E> {
 /// Floats of a task's scratch: the scores of a block, each query's maximum and sum; for bf16 the results in f32 and the products'.
 pub fn forward_scratch<E: Element>(isa: &Isa, head_dim: usize) -> usize {
     let sums = if is_f32::<E>() { 0 } else { QUERIES * head_dim };
-    let product = block_len::<E>(isa, QUERIES, KEYS, head_dim).max(block_len::<E>(isa, QUERIES, head_dim, KEYS));
-    QUERIES * (KEYS + 2) + sums + product
+    let product = |n: usize, k: usize| block_len::<E, f32>(isa, QUERIES, n, k);
+    QUERIES * (KEYS + 2) + sums + product(KEYS, head_dim).max(product(head_dim, KEYS))
 }
 
 #[inline(always)]
@@ -86,7 +86,8 @@ fn query_block<E: Element>(isa: &Isa, shape: &AttentionShape, task: &Task, heads
         let v = heads.v.block(first, keys, 0, heads.v.cols);
         // SAFETY: `s` is this task's scratch, `y` its own rows and columns; inputs are only read.
         unsafe {
-            block(isa, product, s, plain(heads.q), transposed(k), shape.scale, Start::<f32>::Zero);
+            let (a, b, alpha) = (plain(heads.q), transposed(k), shape.scale);
+            block(isa, product, Product { c: s, a, b, alpha, start: Start::Zero });
             for r in 0..rows {
                 let (a, b) = shape.visible(task.query + r, task.len, task.prefix);
                 let (a, b) = (a.clamp(first, first + keys) - first, b.clamp(first, first + keys) - first);
@@ -98,8 +99,8 @@ fn query_block<E: Element>(isa: &Isa, shape: &AttentionShape, task: &Task, heads
                     y.row(r).iter_mut().for_each(|y| *y *= rescale);
                 }
             }
-            let start: Start = if first > from { Start::Accumulate } else { Start::Zero };
-            block(isa, product, y, plain(s.as_mat()), plain(v), 1.0, start);
+            let start = if first > from { Start::Accumulate } else { Start::Zero };
+            block(isa, product, Product { c: y, a: plain(s.as_mat()), b: plain(v), alpha: 1.0, start });
         }
     }
     for r in 0..rows {

@@ -10,10 +10,10 @@ mod stats;
 use super::linear::add_column_sums;
 use crate::kernels::primitives::{
     element::Element,
-    gemm::{Start, plain, product, transposed},
+    gemm::{Product, Start, plain, product, transposed},
     math::tanh,
     operand::{Mat, MatMut},
-    parallel::Parallel,
+    parallel::{Parallel, grow},
 };
 
 /// Maximum number of logits in a chunk, unless 64 tokens need more: 32 MiB.
@@ -94,7 +94,7 @@ impl<E: Element> Logits<E> {
         let alpha = if linear { self.scale / self.temperature } else { 1.0 };
         let start = self.bias.map_or(Start::Zero, Start::Row);
         // SAFETY: checked views; only the caller accesses `z`.
-        unsafe { product(par, z, plain(x), transposed(self.w), alpha, start) };
+        unsafe { product(par, Product { c: z, a: plain(x), b: transposed(self.w), alpha, start }) };
         if linear || (self.softcap <= 0.0 && self.scale == self.temperature) {
             return;
         }
@@ -135,9 +135,9 @@ impl<E: Element> Logits<E> {
         let dx = g.dx.block(first, d.rows, 0, self.x.cols);
         // SAFETY: guaranteed by the caller.
         unsafe {
-            product(par, dx, plain(d), plain(self.w), 1.0, Start::<f32>::Zero);
+            product(par, Product { c: dx, a: plain(d), b: plain(self.w), alpha: 1.0, start: Start::Zero });
             if let Some(dw) = g.dw {
-                product(par, dw, transposed(d), plain(x), 1.0, Start::<f32>::Accumulate);
+                product(par, Product { c: dw, a: transposed(d), b: plain(x), alpha: 1.0, start: Start::Accumulate });
             }
             if let Some(dbias) = g.dbias {
                 add_column_sums(par, dbias, d);
@@ -154,12 +154,9 @@ impl<E: Element> Logits<E> {
     }
 }
 
-/// Enlarges the buffer for the logits of a chunk of `models` models.
+/// Enlarges the buffer for the logits of a chunk of `models` models. Its content may be lost.
 fn reserve<E: Element>(buffer: &mut Vec<f32>, head: &Logits<E>, models: usize) {
-    let len = models * chunk_tokens(head.w.rows).min(head.x.rows) * head.w.rows;
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
+    grow(buffer, models * chunk_tokens(head.w.rows).min(head.x.rows) * head.w.rows);
 }
 
 fn per_token(par: &Parallel, z: MatMut, f: impl Fn(usize, &mut [f32]) + Sync) {

@@ -4,7 +4,7 @@ use half::bf16;
 use plugin_api::backend::DType;
 
 /// A stored number.
-pub trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
+pub trait Element: Copy + Send + Sync + 'static {
     /// Its dtype.
     const DTYPE: DType;
 
@@ -62,7 +62,7 @@ impl Element for bf16 {
     fn store(x: f32) -> bf16 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        // Rounding could turn a NaN into infinity, so a NaN is cut, with a bit set that keeps it one.
+        // Rounding could turn a NaN into infinity, so a NaN is truncated and keeps a set mantissa bit.
         let word = if x.is_nan() { (bits >> 16) | 0x40 } else { rounded >> 16 };
         bf16::from_bits(word as u16)
     }

@@ -1,9 +1,55 @@
-//! What a product is made of: its factors, and what it starts from.
+//! A matrix product: its result, its factors, and what it starts from.
 
 use super::{
     element::{Element, is_f32},
-    operand::Mat,
+    operand::{Mat, MatMut},
 };
+
+/// `c = start + alpha a b`.
+#[derive(Clone, Copy)]
+pub struct Product<A = f32, B = f32, C = f32> {
+    /// The result.
+    pub c: MatMut<C>,
+    /// The left factor.
+    pub a: Factor<A>,
+    /// The right factor.
+    pub b: Factor<B>,
+    /// Factor of the sums.
+    pub alpha: f32,
+    /// What they are added to.
+    pub start: Start<B>,
+}
+
+impl<A: Element, B: Element, C: Element> Product<A, B, C> {
+    /// Rows and columns of the result, and the number of terms of each sum.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        debug_assert!(self.a.rows() == self.c.rows && self.b.cols() == self.c.cols && self.a.cols() == self.b.rows());
+        (self.c.rows, self.c.cols, self.a.cols())
+    }
+
+    /// The product whose result is the tile of `rows` x `cols` elements at (`i`, `j`).
+    pub fn tile(&self, (i, rows): (usize, usize), (j, cols): (usize, usize)) -> Self {
+        Product {
+            c: self.c.block(i, rows, j, cols),
+            a: self.a.row_block(i, rows),
+            b: self.b.col_block(j, cols),
+            alpha: self.alpha,
+            start: self.start.columns(j, cols),
+        }
+    }
+
+    /// The product, if all its numbers are f32.
+    #[inline(always)]
+    pub fn as_f32(&self) -> Option<Product> {
+        Some(Product {
+            c: self.c.as_f32()?,
+            a: self.a.as_f32()?,
+            b: self.b.as_f32()?,
+            alpha: self.alpha,
+            start: self.start.as_f32()?,
+        })
+    }
+}
 
 /// One factor of a product: a matrix, or its transpose.
 #[derive(Clone, Copy)]
@@ -61,10 +107,10 @@ impl<E: Element> Factor<E> {
         Factor { mat, ..*self }
     }
 
-    /// The factor of f32 that it is, for code that has compared the types.
-    pub fn as_f32(&self) -> Factor {
-        assert!(is_f32::<E>(), "a factor of another type");
-        Factor { mat: self.mat.cast(), transposed: self.transposed }
+    /// The factor, if its numbers are f32.
+    #[inline(always)]
+    pub fn as_f32(&self) -> Option<Factor> {
+        is_f32::<E>().then(|| Factor { mat: self.mat.cast(), transposed: self.transposed })
     }
 }
 
@@ -75,7 +121,7 @@ pub enum Start<E = f32> {
     Zero,
     /// Its present content.
     Accumulate,
-    /// The same row in all rows.
+    /// The same row in all rows: a bias.
     Row(Mat<E>),
 }
 
@@ -88,15 +134,13 @@ impl<E: Element> Start<E> {
         }
     }
 
-    /// The initial value of a product in f32, for code that has compared the types of the factors. Only a row has a type of its own.
-    pub fn as_f32(self) -> Start {
-        match self {
+    /// The initial value, if its numbers are f32.
+    #[inline(always)]
+    pub fn as_f32(self) -> Option<Start> {
+        is_f32::<E>().then(|| match self {
             Start::Zero => Start::Zero,
             Start::Accumulate => Start::Accumulate,
-            Start::Row(row) => {
-                assert!(is_f32::<E>(), "a row of another type");
-                Start::Row(row.cast())
-            }
-        }
+            Start::Row(row) => Start::Row(row.cast()),
+        })
     }
 }

@@ -5,7 +5,7 @@
 //! library's own blocking around them.
 //!
 //! Two sets have instructions for bf16, `amx` and `avx512bf16`; their kernels for f32 are those of `avx512`. The other sets convert
-//! bf16 factors to f32. These instructions take subnormal numbers as 0 and write none.
+//! bf16 factors to f32. These instructions treat subnormal inputs as 0 and flush subnormal results to 0.
 //!
 //! Each set gives the same bits at every call and with every number of threads. Different sets may give different last
 //! bits: fused multiply-adds are one rounding where plain ones are two, and products are summed in other blocks. That holds for
@@ -70,7 +70,7 @@ pub struct Isa {
 
 impl Isa {
     /// The widest set of this processor.
-    pub fn widest() -> Isa {
+    fn widest() -> Isa {
         // `baseline` is available everywhere.
         Isa::of_widest(available().first().copied().unwrap_or("baseline"))
     }
@@ -104,6 +104,19 @@ impl Isa {
         }
     }
 
+    /// The set, if `request` succeeds for it. A lower set would not do instead: the manifest has already named this one, and receipts
+    /// record that name.
+    ///
+    /// # Errors
+    /// [`Code::OPTION`].
+    fn granted(self, request: impl FnOnce(&str) -> bool) -> Result<Isa> {
+        if request(self.name) {
+            return Ok(self);
+        }
+        let text = "open: the system refuses AMX to this process; set isa = \"avx512bf16\"";
+        Err(Error::new(Code::OPTION, text))
+    }
+
     /// Runs a closure that is marked `#[inline(always)]`, compiled for the set.
     #[inline(always)]
     pub fn wide<R>(&self, f: impl FnMut() -> R) -> R {
@@ -113,7 +126,8 @@ impl Isa {
     /// The set that the option `isa` (none: `auto`) and the value of [`VARIABLE`] select.
     ///
     /// # Errors
-    /// [`Code::OPTION`] for a set that is unknown or that this processor lacks, and if the two contradict each other.
+    /// [`Code::OPTION`] for a set that is unknown, that this processor lacks or that the system refuses to this process, and if the
+    /// two contradict each other.
     pub fn choose(option: Option<&str>, variable: Option<&str>) -> Result<Isa> {
         let refused = |text: String| Err(Error::new(Code::OPTION, format!("open: {text}")));
         let given = [("option `isa`", option), ("the environment variable TELOS_CANDLE_ISA", variable)];
@@ -130,14 +144,23 @@ impl Isa {
                 _ => chosen = Some((place, wanted)),
             }
         }
-        let Some((place, wanted)) = chosen else { return Ok(Isa::widest()) };
+        let Some((place, wanted)) = chosen else { return Isa::widest().granted(request) };
         match Isa::named(wanted) {
-            Some(isa) => Ok(isa),
+            Some(isa) => isa.granted(request),
             None => {
                 let has = available().join(", ");
                 refused(format!("{place} is \"{wanted}\", which this processor lacks; it has {has}"))
             }
         }
+    }
+}
+
+/// Requests from the system what the set needs beyond the processor; returns whether this process has it.
+fn request(name: &str) -> bool {
+    match name {
+        #[cfg(target_arch = "x86_64")]
+        "amx" => super::bf16::amx::request(),
+        _ => true,
     }
 }
 
@@ -289,6 +312,16 @@ mod tests {
         for lacking in KNOWN.iter().filter(|name| !available().contains(name)) {
             assert!(refused(None, Some(lacking)).contains("this processor lacks"));
         }
+    }
+
+    /// Catches a set that is used although the system refuses it, or silently replaced by another.
+    #[test]
+    fn a_set_that_the_system_refuses_is_refused_with_the_remedy() {
+        let isa = Isa::widest();
+        assert_eq!(isa.granted(|name| name == isa.name).unwrap().name, isa.name);
+        let error = isa.granted(|_| false).err().unwrap();
+        assert_eq!(error.code, Code::OPTION);
+        assert!(error.message.contains("isa = \"avx512bf16\""), "{error}");
     }
 
     /// Catches strides that are exchanged on the way to the microkernels, and a set that is not the selected one: sums of products

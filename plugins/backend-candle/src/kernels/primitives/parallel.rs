@@ -39,6 +39,15 @@ pub struct Span {
     pub len: usize,
 }
 
+/// Enlarges the scratch to `len` floats, unless it is as long; its content is lost then.
+pub fn grow(scratch: &mut Vec<f32>, len: usize) {
+    if scratch.len() < len {
+        // The old memory is freed first. The new one is not resident before it is used: the system zeroes it then.
+        *scratch = Vec::new();
+        *scratch = vec![0.0; len];
+    }
+}
+
 impl Parallel {
     /// With `threads` threads, the calling one included, and the instructions of `isa`.
     ///
@@ -80,9 +89,7 @@ impl Parallel {
     pub fn run_scratch(&self, tasks: usize, nanoseconds: usize, len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         self.run_on(tasks, nanoseconds, &|task, thread| {
             let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            if scratch.len() < len {
-                scratch.resize(len, 0.0);
-            }
+            grow(&mut scratch, len);
             f(task, &mut scratch[..len]);
         });
     }
@@ -90,9 +97,7 @@ impl Parallel {
     /// Calls `f` with `len` floats (content undefined) that its tasks share. `f` runs tasks without scratch, and does not ask again.
     pub fn with_shared(&self, len: usize, f: impl FnOnce(&mut [f32])) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.len() < len {
-            shared.resize(len, 0.0);
-        }
+        grow(&mut shared, len);
         f(&mut shared[..len]);
     }
 

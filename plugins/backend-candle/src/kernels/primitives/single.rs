@@ -4,9 +4,8 @@
 //! for any number of threads.
 
 use super::{
-    factor::{Factor, Start},
+    factor::{Product, Start},
     isa::Isa,
-    operand::MatMut,
     parallel::Parallel,
 };
 
@@ -15,12 +14,12 @@ const TILE_WORK: usize = 1 << 20;
 /// Number of tiles of a large product: several per thread, so that threads finish together.
 const TILES: usize = 16;
 
-/// `c = start + alpha a b`, split into tiles that the threads share.
+/// Computes the product, split into tiles that the threads share.
 ///
 /// # Safety
 /// The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
-pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
-    let (m, n, k) = (c.rows, c.cols, a.cols());
+pub unsafe fn product(par: &Parallel, p: Product) {
+    let (m, n, k) = p.sizes();
     if m == 0 || n == 0 {
         return;
     }
@@ -28,11 +27,8 @@ pub unsafe fn product(par: &Parallel, c: MatMut, a: Factor, b: Factor, alpha: f3
     let (across, down) = (n.div_ceil(tn), m.div_ceil(tm));
     par.run(across * down, m * n * k / 50, |t| {
         let (i, j) = (t / across * tm, t % across * tn);
-        let (h, w) = (tm.min(m - i), tn.min(n - j));
-        let c = c.block(i, h, j, w);
-        let start = start.columns(j, w);
         // SAFETY: tiles are disjoint; the rest is guaranteed by the caller.
-        unsafe { block(par.isa(), c, a.row_block(i, h), b.col_block(j, w), alpha, start) };
+        unsafe { block(par.isa(), p.tile((i, tm.min(m - i)), (j, tn.min(n - j)))) };
     });
 }
 
@@ -53,18 +49,19 @@ fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
     (tm, tn)
 }
 
-/// `c = start + alpha a b` on the calling thread.
+/// Computes the product on the calling thread.
 ///
 /// # Safety
 /// As [`product`].
 #[inline]
-pub unsafe fn block(isa: &Isa, c: MatMut, a: Factor, b: Factor, alpha: f32, start: Start) {
-    debug_assert!(a.rows() == c.rows && b.cols() == c.cols && a.cols() == b.rows());
+pub unsafe fn block(isa: &Isa, p: Product) {
+    let (m, n, k) = p.sizes();
+    let Product { c, a, b, alpha, start } = p;
     let accumulate = match start {
         Start::Zero => false,
         Start::Accumulate => true,
         Start::Row(row) => {
-            for r in 0..c.rows {
+            for r in 0..m {
                 // SAFETY: guaranteed by the caller.
                 unsafe { c.row(r).copy_from_slice(row.row(0)) };
             }
@@ -75,7 +72,7 @@ pub unsafe fn block(isa: &Isa, c: MatMut, a: Factor, b: Factor, alpha: f32, star
     // SAFETY: pointers and strides describe checked views; the caller guarantees that they live and do not overlap.
     unsafe {
         (isa.multiply)(
-            [c.rows, c.cols, a.cols()],
+            [m, n, k],
             (c.ptr(), 1, c.stride as isize, accumulate),
             (a.mat.ptr(), a_cs, a_rs),
             (b.mat.ptr(), b_cs, b_rs),

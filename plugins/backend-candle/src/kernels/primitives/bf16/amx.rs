@@ -5,60 +5,106 @@ use super::{
     block::{BLOCK, Dot, Rows, TILE},
     pack,
 };
-use std::{arch::asm, sync::OnceLock};
+use std::{
+    arch::{
+        asm,
+        x86_64::{__cpuid, __cpuid_count},
+    },
+    sync::OnceLock,
+};
 
 /// The products of the set `amx`.
 pub const DOT: Dot =
     Dot { begin: configure, multiply, end: release, pack: pack::PACK, transpose: pack::transpose_sums, rate: 400 };
 
-/// Whether this processor and the system let this process use AMX for bf16. On Linux the system must be asked once per process.
+/// The bit of the tiles' data among the states that the system saves for a process; that of their configuration is the one below.
+const TILE_DATA: u32 = 18;
+
+/// Whether this processor has AMX for bf16 and the system supports it. The system may still refuse it to this process, see
+/// [`request`].
 pub fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| super::dot::available() && has_tiles() && permitted())
+    super::dot::available() && has_tiles() && system::supports_tiles()
 }
 
 fn has_tiles() -> bool {
     const BF16: u32 = 1 << 22;
     const TILE: u32 = 1 << 24;
-    /// The tiles' configuration and data among the states that the system saves.
-    const SAVED: u64 = 3 << 17;
-    if !is_x86_feature_detected!("xsave") || std::arch::x86_64::__cpuid(0).eax < 7 {
+    const OSXSAVE: u32 = 1 << 27;
+    const SAVED: u64 = 3 << (TILE_DATA - 1);
+    if __cpuid(0).eax < 7 || __cpuid(1).ecx & OSXSAVE == 0 {
         return false;
     }
-    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
+    let features = __cpuid_count(7, 0).edx;
     let (low, high): (u32, u32);
-    // SAFETY: `xgetbv` exists where AVX is in use, which the caller has checked with AVX512-BF16.
+    // SAFETY: the processor has `xgetbv` and the system allows it: that is the meaning of OSXSAVE.
     unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
     let saved = u64::from(high) << 32 | u64::from(low);
     features & (BF16 | TILE) == BF16 | TILE && saved & SAVED == SAVED
 }
 
-/// Asks Linux for the tiles' registers: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+/// Requests AMX from the system, once; returns whether this process has it.
+///
+/// The request is for the whole process, all its threads, and cannot be taken back. Linux refuses small signal stacks afterwards,
+/// also those of code that has nothing to do with AMX, because a signal saves the 8 KiB of the tiles there. Therefore only a session
+/// with the set `amx` makes it, and [`available`] does not.
+pub fn request() -> bool {
+    static GRANTED: OnceLock<bool> = OnceLock::new();
+    *GRANTED.get_or_init(system::request_tiles)
+}
+
+/// Linux, which enables tiles for a process only at its request.
 #[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const REQUEST: i64 = 0x1023;
-    const TILE_DATA: i64 = 18;
-    let answer: i64;
-    // SAFETY: a call of the system with integers only, which changes no memory of this program.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => answer,
-            in("rdi") REQUEST,
-            in("rsi") TILE_DATA,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
+mod system {
+    use super::TILE_DATA;
+    use std::arch::asm;
+
+    /// `arch_prctl(ARCH_GET_XCOMP_SUPP, &states)`.
+    pub fn supports_tiles() -> bool {
+        const GET_SUPPORTED: u64 = 0x1021;
+        let mut states = 0u64;
+        // SAFETY: the call writes one u64 at most, to `states`, which lives until it returns.
+        let answer = unsafe { arch_prctl(GET_SUPPORTED, (&raw mut states).expose_provenance() as u64) };
+        answer == 0 && states >> TILE_DATA & 1 == 1
     }
-    answer == 0
+
+    /// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+    pub fn request_tiles() -> bool {
+        const REQUEST: u64 = 0x1023;
+        // SAFETY: the argument is a number; the call changes no memory of this program.
+        unsafe { arch_prctl(REQUEST, u64::from(TILE_DATA)) == 0 }
+    }
+
+    /// # Safety
+    /// What the system writes for this code lies at an address that may be written.
+    unsafe fn arch_prctl(code: u64, argument: u64) -> i64 {
+        const ARCH_PRCTL: i64 = 158;
+        let answer: i64;
+        // SAFETY: the caller's; a call of the system changes only the registers that are named.
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") ARCH_PRCTL => answer,
+                in("rdi") code,
+                in("rsi") argument,
+                out("rcx") _,
+                out("r11") _,
+                options(nostack),
+            );
+        }
+        answer
+    }
 }
 
 /// Whether other systems grant tiles without a request is untested.
 #[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
+mod system {
+    pub fn supports_tiles() -> bool {
+        false
+    }
+
+    pub fn request_tiles() -> bool {
+        false
+    }
 }
 
 /// All eight tiles have 16 rows of 64 bytes.
@@ -82,7 +128,7 @@ static CONFIG: Config = {
 };
 
 unsafe fn configure() {
-    // SAFETY: the processor has AMX (the caller's promise); the configuration is a valid one.
+    // SAFETY: the processor and this process have AMX (the caller's promise); the configuration is a valid one.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
 }
 

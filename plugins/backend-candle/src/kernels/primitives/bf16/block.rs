@@ -12,15 +12,15 @@ pub const STEP: usize = 32;
 /// Bytes of a packed tile: 16 rows of 64 bytes.
 pub const TILE: usize = 1024;
 
-/// The products of a set with instructions for bf16. `begin` and `end` surround the calls of `multiply` of a task.
+/// The products of a set with instructions for bf16.
 #[derive(Clone, Copy)]
 pub struct Dot {
-    /// Called before.
+    /// Called before the first `multiply` of a task.
     pub begin: unsafe fn(),
     /// `sums = left right` for a block: the left rows, the right factor's packed block and its columns that count, the steps (at
-    /// least 1). Sums of rows and columns beyond the next multiple of 16 are undefined.
+    /// least 1). Only the sums of the first `rows` rows and of these columns are defined.
     pub multiply: unsafe fn(Rows, *const u8, usize, usize, &mut [f32; BLOCK * BLOCK]),
-    /// Called after.
+    /// Called after the last.
     pub end: unsafe fn(),
     /// Packs a factor.
     pub pack: Pack,
@@ -30,7 +30,7 @@ pub struct Dot {
     pub rate: usize,
 }
 
-/// A function that packs steps of a block: factor, first row, first term, steps, whether it is the left factor, address.
+/// A function that packs steps of a block: factor, first line, first term, steps, whether it is the left factor, address.
 pub type PackSide<E> = unsafe fn(&Side<E>, usize, usize, usize, bool, *mut u8);
 
 /// The functions that pack, by type.
@@ -82,18 +82,18 @@ pub struct Rows {
     pub rows: usize,
 }
 
-/// A factor by its sums: `len` rows of the left one, or columns of the right one, each with `depth` terms.
+/// A factor as lines of `depth` terms: rows of the left factor, columns of the right one.
 #[derive(Clone, Copy)]
 pub struct Side<E> {
-    /// The first term of row 0.
+    /// The first term of line 0.
     pub ptr: *const E,
-    /// Elements from row to row if a row's terms are adjacent, else from term to term.
+    /// Elements from line to line if a line's terms are adjacent, else from term to term.
     pub stride: usize,
-    /// Whether a row's terms are adjacent in memory, not the rows.
+    /// Whether the terms of a line are adjacent in memory; otherwise the lines are.
     pub along: bool,
-    /// Rows.
+    /// Lines.
     pub len: usize,
-    /// Terms of a row.
+    /// Terms of a line.
     pub depth: usize,
 }
 
@@ -120,7 +120,7 @@ impl<E: Element> Side<E> {
         self.along && !is_f32::<E>() && self.depth.is_multiple_of(STEP)
     }
 
-    /// Estimated time to bring it into form, in parts of a cycle: by the shuffles that a step takes.
+    /// Relative cost of packing, by the shuffles per step.
     pub fn cost(&self, left: bool) -> usize {
         let each = match (left, self.along) {
             (true, true) if self.in_place() => 0,

@@ -3,7 +3,7 @@
 use super::output::write_row;
 use crate::kernels::primitives::{
     element::{Element, load_row},
-    factor::{Factor, Start},
+    factor::{Factor, Product, Start},
     isa::Isa,
     operand::{Mat, MatMut},
     parallel::Parallel,
@@ -19,24 +19,14 @@ const DEPTH: usize = 512;
 ///
 /// # Safety
 /// As [`super::product`].
-pub unsafe fn product<A: Element, B: Element, C: Element, R: Element>(
-    par: &Parallel,
-    c: MatMut<C>,
-    a: Factor<A>,
-    b: Factor<B>,
-    alpha: f32,
-    start: Start<R>,
-) {
-    let (m, n, k) = (c.rows, c.cols, a.cols());
+pub unsafe fn product<A: Element, B: Element, C: Element>(par: &Parallel, p: Product<A, B, C>) {
+    let (m, n, k) = p.sizes();
     let (high, wide) = (side(m), side(n));
     let across = n.div_ceil(wide);
     par.run_scratch(m.div_ceil(high) * across, m * n * k / 50, block_len(high, wide, k), |task, scratch| {
         let (i, j) = (task / across * high, task % across * wide);
-        let (rows, cols) = (high.min(m - i), wide.min(n - j));
-        let start = start.columns(j, cols);
-        let (a, b) = (a.row_block(i, rows), b.col_block(j, cols));
         // SAFETY: tiles are disjoint; the rest is the caller's.
-        unsafe { block(par.isa(), scratch, c.block(i, rows, j, cols), a, b, alpha, start) };
+        unsafe { block(par.isa(), scratch, p.tile((i, high.min(m - i)), (j, wide.min(n - j)))) };
     });
 }
 
@@ -59,32 +49,27 @@ pub fn block_len(m: usize, n: usize, k: usize) -> usize {
 ///
 /// # Safety
 /// As [`super::product`].
-pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
-    isa: &Isa,
-    scratch: &mut [f32],
-    c: MatMut<C>,
-    a: Factor<A>,
-    b: Factor<B>,
-    alpha: f32,
-    start: Start<R>,
-) {
-    let (m, n, k) = (c.rows, c.cols, a.cols());
+pub unsafe fn block<A: Element, B: Element, C: Element>(isa: &Isa, scratch: &mut [f32], p: Product<A, B, C>) {
+    let (m, n, k) = p.sizes();
     let (sums, factors) = scratch.split_at_mut(m * n);
     let (left, right) = factors.split_at_mut(m * k.min(DEPTH));
     let sums = MatMut::over(sums, m, n);
     for from in (0..k.max(1)).step_by(DEPTH) {
         let terms = DEPTH.min(k - from);
-        let (a, b) = (a.col_block(from, terms), b.row_block(from, terms));
-        let start: Start = if from == 0 { Start::Zero } else { Start::Accumulate };
+        let start = if from == 0 { Start::Zero } else { Start::Accumulate };
         // SAFETY: scratch of this call; the factors are only read.
-        unsafe { single::block(isa, sums, converted(isa, a, left), converted(isa, b, right), alpha, start) };
+        unsafe {
+            let a = converted(isa, p.a.col_block(from, terms), left);
+            let b = converted(isa, p.b.row_block(from, terms), right);
+            single::block(isa, Product { c: sums, a, b, alpha: p.alpha, start });
+        }
     }
     isa.wide(
         #[inline(always)]
         || {
             for r in 0..m {
                 // SAFETY: the caller's.
-                unsafe { write_row(c, r, 0, sums.row(r), 1.0, start) };
+                unsafe { write_row(p.c, r, 0, sums.row(r), 1.0, p.start) };
             }
         },
     );

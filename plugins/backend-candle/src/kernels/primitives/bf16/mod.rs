@@ -4,8 +4,8 @@
 //! blocks of 32 x 32 sums are computed from them and written to the result. A factor on the left whose terms are adjacent is read
 //! in place. Elsewhere parts of the factors are converted to f32 for the present product (`convert`).
 //!
-//! The order of a sum depends only on the number of its terms and on the set: it is cut only where [`packed::DEPTH`] says. Blocks,
-//! tiles and threads do not change it.
+//! On these sets the order of a sum depends only on the number of its terms: it is cut every [`packed::DEPTH`] terms. Elsewhere it
+//! also depends on the product's sizes, as in f32. It never depends on the number of threads.
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;
@@ -20,66 +20,46 @@ mod packed;
 #[cfg(test)]
 mod tests;
 
-use super::{
-    element::Element,
-    factor::{Factor, Start},
-    isa::Isa,
-    operand::MatMut,
-    parallel::Parallel,
-};
+use super::{element::Element, factor::Product, isa::Isa, parallel::Parallel};
 use packed::{Place, either, shared_len};
 
-/// `c = start + alpha a b`, split into tiles that the threads share.
+/// Computes the product, split into tiles that the threads share.
 ///
 /// # Safety
 /// As [`super::gemm::product`].
-pub unsafe fn product<A: Element, B: Element, C: Element, R: Element>(
-    par: &Parallel,
-    c: MatMut<C>,
-    a: Factor<A>,
-    b: Factor<B>,
-    alpha: f32,
-    start: Start<R>,
-) {
+pub unsafe fn product<A: Element, B: Element, C: Element>(par: &Parallel, p: Product<A, B, C>) {
+    let (m, n, k) = p.sizes();
     // SAFETY: the caller's.
     unsafe {
         match par.isa().dot {
-            Some(_) => par.with_shared(shared_len(c.rows, c.cols, a.cols()), |memory| {
-                either(Place::Shared(par), memory, c, a, b, alpha, start);
-            }),
-            None => convert::product(par, c, a, b, alpha, start),
+            Some(dot) => {
+                par.with_shared(shared_len::<C>(m, n, k), |memory| either(Place::Shared(par), dot, memory, p));
+            }
+            None => convert::product(par, p),
         }
     }
 }
 
-/// `c = start + alpha a b` on the calling thread, with [`block_len`] floats of scratch.
+/// Computes the product on the calling thread, with [`block_len`] floats of scratch.
 ///
 /// # Safety
 /// As [`super::gemm::product`].
-pub unsafe fn block<A: Element, B: Element, C: Element, R: Element>(
-    isa: &Isa,
-    scratch: &mut [f32],
-    c: MatMut<C>,
-    a: Factor<A>,
-    b: Factor<B>,
-    alpha: f32,
-    start: Start<R>,
-) {
+pub unsafe fn block<A: Element, B: Element, C: Element>(isa: &Isa, scratch: &mut [f32], p: Product<A, B, C>) {
     // SAFETY: the caller's.
     unsafe {
         match isa.dot {
-            Some(_) => either(Place::Here(isa), scratch, c, a, b, alpha, start),
-            None => convert::block(isa, scratch, c, a, b, alpha, start),
+            Some(dot) => either(Place::Here(isa), dot, scratch, p),
+            None => convert::block(isa, scratch, p),
         }
     }
 }
 
-/// Floats of memory that [`product`] needs.
-pub fn product_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
-    if isa.dot.is_some() { shared_len(m, n, k) } else { convert::product_len(m, n, k) }
+/// Floats of scratch that [`product`] needs for a result in `C`.
+pub fn product_len<C: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    if isa.dot.is_some() { shared_len::<C>(m, n, k) } else { convert::product_len(m, n, k) }
 }
 
-/// Floats of scratch that [`block`] needs.
-pub fn block_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
-    if isa.dot.is_some() { shared_len(m, n, k) } else { convert::block_len(m, n, k) }
+/// Floats of scratch that [`block`] needs for a result in `C`.
+pub fn block_len<C: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    if isa.dot.is_some() { shared_len::<C>(m, n, k) } else { convert::block_len(m, n, k) }
 }

@@ -5,8 +5,8 @@ use super::{
     output::{Sums, Target, write_row},
 };
 use crate::kernels::primitives::{
-    element::Element,
-    factor::{Factor, Start},
+    element::{Element, is_f32},
+    factor::{Product, Start},
     isa::Isa,
     operand::MatMut,
     parallel::Parallel,
@@ -22,10 +22,10 @@ pub const HEIGHT: usize = 2048;
 const TILE_WORK: usize = 1 << 21;
 const TILES: usize = 32;
 
-/// Where a product's work runs, and its memory for packed factors.
+/// Where the tasks of a product run.
 #[derive(Clone, Copy)]
 pub enum Place<'a> {
-    /// On the session's threads, with their shared memory.
+    /// On the session's threads.
     Shared(&'a Parallel),
     /// On the calling thread.
     Here(&'a Isa),
@@ -47,38 +47,40 @@ impl Place<'_> {
     }
 }
 
-/// Floats of memory for the packed factors of a product, and for sums that are cut by [`DEPTH`].
-pub fn shared_len(m: usize, n: usize, k: usize) -> usize {
-    let longest = m.max(n).next_multiple_of(BLOCK);
+/// Floats of memory for the packed factors of a product with a result in `C`, and for sums that are cut by [`DEPTH`] if the result
+/// cannot hold them.
+pub fn shared_len<C: Element>(m: usize, n: usize, k: usize) -> usize {
     let steps = k.min(DEPTH).div_ceil(STEP);
-    let (high, wide) = (longest.min(HEIGHT), longest.min(WIDTH));
-    let cut = if k > DEPTH { high * wide } else { 0 };
-    // A step of a block is two tiles; floats have four bytes; the memory is aligned.
-    (high + wide) / BLOCK * steps * 2 * TILE / 4 + cut + 16
+    let of = |left: usize, right: usize| {
+        let (high, wide) = (left.min(HEIGHT), right.min(WIDTH));
+        let sums = if k > DEPTH && !is_f32::<C>() { high * wide } else { 0 };
+        // A step of a block is two tiles; floats have four bytes.
+        (high.div_ceil(BLOCK) + wide.div_ceil(BLOCK)) * steps * 2 * TILE / 4 + sums
+    };
+    // The product may be computed transposed; the memory is aligned.
+    of(m, n).max(of(n, m)) + 16
 }
 
 /// Computes the product or its transpose, whichever is estimated to be cheaper.
 ///
 /// # Safety
-/// As [`super::product`].
-pub unsafe fn either<A: Element, B: Element, C: Element, R: Element>(
+/// As [`super::product`]; `dot` is that of the set of `place`.
+pub unsafe fn either<A: Element, B: Element, C: Element>(
     place: Place<'_>,
+    dot: Dot,
     memory: &mut [f32],
-    c: MatMut<C>,
-    a: Factor<A>,
-    b: Factor<B>,
-    alpha: f32,
-    start: Start<R>,
+    p: Product<A, B, C>,
 ) {
-    let Some(dot) = place.isa().dot else { return };
-    if c.rows == 0 || c.cols == 0 {
+    let (m, n, _) = p.sizes();
+    if m == 0 || n == 0 {
         return;
     }
-    let (a_left, b_right) = (Side::left(a), Side::right(b));
-    // The transposed product has `b` on the left and `a` on the right, and its blocks are transposed when they are written.
+    let (a_left, b_right) = (Side::left(p.a), Side::right(p.b));
+    // The transposed product has `b` on the left and `a` on the right, and its blocks are transposed when they are written: 12 per
+    // sum, in the unit of `Side::cost`.
     let plain = a_left.cost(true) + b_right.cost(false);
-    let flipped = b_right.cost(true) + a_left.cost(false) + 12 * c.rows * c.cols;
-    let target = Target { c, alpha, start, flipped: flipped < plain };
+    let flipped = b_right.cost(true) + a_left.cost(false) + 12 * m * n;
+    let target = Target { c: p.c, alpha: p.alpha, start: p.start, flipped: flipped < plain };
     // SAFETY: the caller's.
     unsafe {
         if target.flipped {
@@ -106,7 +108,7 @@ struct Part {
     terms: (usize, usize),
 }
 
-/// Addresses of the packed factors: the left one's is of its first packed block.
+/// Addresses of the packed factors. `left` points to the first block that is packed.
 #[derive(Clone, Copy)]
 struct Packed {
     left: *mut u8,
@@ -167,20 +169,22 @@ impl<A: Element, B: Element, C: Element, R: Element> Work<'_, A, B, C, R> {
 
     unsafe fn pack(&self, part: &Part, packed: &Packed, right: bool) {
         let steps = part.terms.1.div_ceil(STEP);
-        let blocks = if right { part.cols.1.div_ceil(BLOCK) } else { 0 };
-        let rows = (0..part.rows.1).step_by(BLOCK).map(|row| part.rows.0 + row).filter(|row| self.is_packed(*row));
-        let rows: Vec<usize> = rows.collect();
-        let bytes = steps * 2 * TILE;
-        self.place.run(blocks + rows.len(), (blocks + rows.len()) * bytes / 16, |task| {
+        let of_right = if right { part.cols.1.div_ceil(BLOCK) } else { 0 };
+        let of_left = part.rows.1.div_ceil(BLOCK);
+        // Of a left factor that is read in place, at most the last block is packed.
+        let last = part.rows.0 + part.rows.1.saturating_sub(1) / BLOCK * BLOCK;
+        let skipped = if self.left.in_place() { of_left - usize::from(self.is_packed(last)) } else { 0 };
+        let (tasks, bytes) = (of_right + of_left - skipped, steps * 2 * TILE);
+        self.place.run(tasks, tasks * bytes / 16, |task| {
             let pack = &self.dot.pack;
             // SAFETY: the caller's; tasks write disjoint blocks.
             unsafe {
-                if task < blocks {
+                if task < of_right {
                     let (first, to) = (part.cols.0 + task * BLOCK, packed.right.add(task * bytes));
                     pack.run(&self.right, first, part.terms.0, steps, false, to);
                 } else {
-                    let (first, to) = (rows[task - blocks], packed.left.add((task - blocks) * bytes));
-                    pack.run(&self.left, first, part.terms.0, steps, true, to);
+                    let (first, to) = (part.rows.0 + (skipped + task - of_right) * BLOCK, task - of_right);
+                    pack.run(&self.left, first, part.terms.0, steps, true, packed.left.add(to * bytes));
                 }
             }
         });
