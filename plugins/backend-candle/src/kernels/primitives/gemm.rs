@@ -8,7 +8,7 @@ use super::{
     single,
 };
 
-pub use super::factor::{Factor, Product, Start, plain, transposed};
+pub use super::factor::{Product, Start, plain, transposed};
 
 /// Computes the product, split into tiles that the threads share. If a factor is bf16, an f32 one may be rounded to bf16.
 ///

@@ -3,7 +3,8 @@
 use super::packed::{DEPTH, HEIGHT, WIDTH};
 use crate::kernels::primitives::{
     element::{Element, is_f32},
-    gemm::{self, Factor, Product, Start},
+    factor::Factor,
+    gemm::{self, Product, Start},
     isa::{self, Isa},
     operand::{Mat, MatMut},
     parallel::Parallel,
