@@ -68,8 +68,11 @@ pub fn write(panels: &[Panel], path: &Path) -> Result<()> {
     fs::write(path, text).map_err(|cause| failed(cause.to_string()))
 }
 
-/// The picture as SVG.
-fn draw(panels: &[Panel]) -> Drawn<String> {
+/// The picture as SVG, of the panels that have lines.
+///
+/// # Errors
+/// Drawing failed.
+pub fn draw(panels: &[Panel]) -> Drawn<String> {
     let panels: Vec<&Panel> = panels.iter().filter(|panel| !panel.lines.is_empty()).collect();
     let mut text = String::new();
     {

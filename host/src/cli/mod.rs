@@ -107,9 +107,10 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         Command::Convert(args) => args.calls_plugins(),
         Command::Data(_) | Command::Tokenizer(_) => false,
     };
-    match calls_plugins && supervise::role()? == Role::Supervisor {
-        true => supervise::run_supervised(args).map(Some),
-        false => {
+    match (calls_plugins && supervise::role()? == Role::Supervisor, &cli.command) {
+        (true, Command::Compare(_)) => compare::supervise(&args).map(Some),
+        (true, _) => supervise::run_supervised(&args).map(Some),
+        (false, _) => {
             // Removes the file's name at once, so that nothing is left whenever the process is killed.
             _ = Breadcrumb::from_env();
             Ok(None)

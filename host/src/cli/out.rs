@@ -24,10 +24,23 @@ pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
 /// # Errors
 /// A request error that names flag and path.
 pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
+    check_own(flag, path, "<svg", "an SVG")
+}
+
+/// Refuses a page's `path` if something other than an earlier page is there, or its folder does not exist.
+///
+/// # Errors
+/// A request error that names flag and path.
+pub(super) fn check_page(flag: &str, path: &Path) -> Result<()> {
+    check_own(flag, path, "<!doctype html", "an HTML page")
+}
+
+/// Refuses `path` if a file is there that does not start with `start`, as a file of this `kind` does.
+fn check_own(flag: &str, path: &Path, start: &str, kind: &str) -> Result<()> {
     check_folder(flag, path)?;
-    let is_drawing = || fs::read_to_string(path).is_ok_and(|text| text.trim_start().starts_with("<svg"));
-    if fs::symlink_metadata(path).is_ok() && !(path.is_file() && is_drawing()) {
-        let message = format!("{flag}: {} exists already and is not an SVG", path.display());
+    let is_own = || fs::read_to_string(path).is_ok_and(|text| text.trim_start().starts_with(start));
+    if fs::symlink_metadata(path).is_ok() && !(path.is_file() && is_own()) {
+        let message = format!("{flag}: {} exists already and is not {kind}", path.display());
         return Err(Error::request(message).with_hint("name a new file, or remove this one first"));
     }
     Ok(())

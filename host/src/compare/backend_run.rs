@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use plugin_api::abi::DType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{agreement::Curve, compared_experiment::ComparedExperiment, spec::Spec};
+use super::{agreement::Curve, compared_experiment::ComparedExperiment, deaths::Mark, spec::Spec};
 use crate::{
     config::Override,
     data::TrainingData,
@@ -16,7 +16,6 @@ use crate::{
     },
     error::{Error, Kind, Result},
     plugins::Pinning,
-    runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
     train::{learner::Learner, opening},
 };
@@ -27,19 +26,23 @@ pub struct Entry {
     pub label: String,
     /// The experiment with this backend.
     pub setup: Setup,
+    /// Marks its work.
+    pub mark: Mark,
 }
 
 impl Entry {
-    /// Checks the experiment with the backend of `spec`. The backend's bytes need not be the pinned ones: a
-    /// comparison uses what is installed, and leaves no run behind.
+    /// Checks the experiment with the backend of `spec`, which has this index among the compared ones. The backend's bytes need not
+    /// be the pinned ones: a comparison uses what is installed, and leaves no run behind.
     ///
     /// # Errors
     /// Request errors that name the spec.
-    pub fn new(spec: &Spec, label: String, experiment: &ComparedExperiment<'_>) -> Result<Entry> {
+    pub fn new(spec: &Spec, index: Option<usize>, label: String, experiment: &ComparedExperiment<'_>) -> Result<Entry> {
+        let mark = Mark { backend: index, plugin: spec.plugin().to_owned() };
+        mark.begin(0);
         let own: Vec<Override> =
             experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
         let setup = prepare(experiment.file, &own, experiment.plugin_folders, Pinning::Update)?;
-        Ok(Entry { label, setup })
+        Ok(Entry { label, setup, mark })
     }
 
     /// The compute type.
@@ -59,7 +62,7 @@ impl Entry {
 }
 
 /// Why and when a backend failed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// The step it was in, counted from 1; 0 if before the first one.
     pub step: u64,
@@ -77,12 +80,12 @@ pub struct Step {
     pub tokens: u64,
 }
 
-/// Does optimizer step `step` (counted from 0) of `total`, as a run does.
+/// Does optimizer step `step` (counted from 0) of `total`, as a run does, on the backend with this mark.
 ///
 /// # Errors
 /// Those of the plugins and of the backend.
-pub fn take_step(learner: &mut Learner, step: u64, total: u64) -> Result<Step> {
-    let marker = CrashMarker::default();
+pub fn take_step(learner: &mut Learner, step: u64, total: u64, mark: &Mark) -> Result<Step> {
+    let marker = mark.begin(step + 1);
     let window = learner.window(step, &marker)?;
     let (out, gradient) = learner.gradient(&window, &marker)?;
     learner.after_step(&out.of_objectives, &marker)?;
@@ -104,6 +107,8 @@ pub struct BackendRun {
     pub failure: Option<Failure>,
     /// The cost of its operations, recorded while the record is not paused.
     pub record: Record,
+    /// Marks its work.
+    pub mark: Mark,
     learner: Option<Learner>,
     step: u64,
     total: u64,
@@ -115,6 +120,7 @@ impl BackendRun {
     /// # Errors
     /// Request errors. A device with too little memory is recorded as the run's failure instead.
     pub fn open(entry: &Entry, tag: u16, data: &TrainingData) -> Result<BackendRun> {
+        entry.mark.begin(0);
         let (session, record) = Profile::wrap(entry.setup.session(tag)?);
         record.pause(true);
         let opened = Device::new(session, entry.dtype()).and_then(|device| entry.learner(&device, data));
@@ -124,7 +130,8 @@ impl BackendRun {
             Err(error) => (None, 0, Some(Failure { step: 0, message: one_line(&error) })),
         };
         let (curve, tokens) = Default::default();
-        Ok(BackendRun { label: entry.label.clone(), curve, tokens, failure, record, learner, step: 0, total })
+        let (label, mark) = (entry.label.clone(), entry.mark.clone());
+        Ok(BackendRun { label, mark, curve, tokens, failure, record, learner, step: 0, total })
     }
 
     /// The learner; `None` once the run has failed.
@@ -149,7 +156,7 @@ impl BackendRun {
     }
 
     fn take(&mut self, recorded: bool) -> Option<u64> {
-        match take_step(self.learner.as_mut()?, self.step, self.total) {
+        match take_step(self.learner.as_mut()?, self.step, self.total, &self.mark) {
             Ok(step) => {
                 self.step += 1;
                 if recorded {

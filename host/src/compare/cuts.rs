@@ -13,7 +13,6 @@ use crate::{
     device::Device,
     error::Result,
     objectives::micro_batch::{cut_answers, unpack},
-    runs::breadcrumb::CrashMarker,
 };
 
 /// The loss and the gradient norm of a window by its number of micro-batches.
@@ -86,10 +85,10 @@ pub fn measure(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -
 }
 
 fn results(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -> Result<(usize, Vec<Cut>)> {
+    let marker = entry.mark.begin(1);
     let device = Device::new(entry.setup.session(tag)?, entry.dtype())?;
     let (mut learner, _) = entry.learner(&device, data)?;
     learner.auxiliary.clear();
-    let marker = CrashMarker::default();
     let window = learner.window(0, &marker)?;
     let whole_groups = learner.rollouts.is_none() || learner.objectives.whole_groups();
     let sequences: Vec<Sequence> = window.iter().flat_map(unpack).collect();

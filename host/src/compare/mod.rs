@@ -5,21 +5,23 @@
 //! | [`spec`] | the notation of a backend on the command line |
 //! | [`compared_experiment`](mod@compared_experiment) | the experiment with its own `[backend]`, before a compared backend replaces it |
 //! | [`backend_run`] | the run of one backend |
+//! | [`deaths`] | backends that ended the process |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
 //! | [`agreement`] | differences by step, and the tolerance |
 //! | [`cuts`] | the first window cut into different numbers of micro-batches |
 //! | [`noise_floor`] | the noise floor: a backend's difference from itself with one weight moved |
 //! | [`replay`] | one step in which the reference repeats every operation |
-//! | [`report`] | the results as values for JSON, as text tables, and the losses as SVG |
+//! | [`report`] | the results as values for JSON, as text tables, as a page, and the losses as SVG |
 //!
 //! Every backend starts from the same bits, sees the same batches and does the same steps as a run
-//! (`train::learner`). Nothing is written except the plot.
+//! (`train::learner`). Nothing is written except the plot and the page.
 
 pub mod agreement;
 pub mod backend_run;
 pub mod compared_experiment;
 pub mod cuts;
+pub mod deaths;
 pub mod noise_floor;
 pub mod peak;
 pub mod replay;
@@ -34,12 +36,13 @@ use crate::{
     config::{Draft, Override},
     data::TrainingData,
     error::{Error, Result},
-    runs::Progress,
+    runs::{Progress, breadcrumb},
 };
 use agreement::{Agreement, Tolerance};
 use backend_run::{BackendRun, Entry, FinishedRun};
 use compared_experiment::ComparedExperiment;
 use cuts::Cuts;
+use deaths::Death;
 use noise_floor::NoiseFloor;
 use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
@@ -67,6 +70,23 @@ pub struct Request {
     pub cuts: Vec<usize>,
     /// Whether to replay a step with the reference backend.
     pub replay: bool,
+    /// Backends that ended an earlier process: they are reported, and nothing is run on them.
+    pub deaths: Vec<Death>,
+}
+
+impl Request {
+    fn death(&self, backend: usize) -> Option<&Death> {
+        self.deaths.iter().find(|death| death.backend == backend)
+    }
+
+    /// The name of a backend: its spec, with a number if an earlier backend has an equal one.
+    fn label(&self, backend: usize) -> String {
+        let spec = &self.backends[backend];
+        match self.backends[..backend].iter().filter(|earlier| *earlier == spec).count() {
+            0 => spec.to_string(),
+            same => format!("{spec} ({})", same + 1),
+        }
+    }
 }
 
 /// Each session tags its handles. Compared backends have the tags 1, 2, 3 ...; later sessions (noise floor, replay) start here.
@@ -81,10 +101,9 @@ const CUT_TAGS: u16 = 0x2000;
 /// Request errors, before anything runs.
 pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let experiment = compared_experiment(request)?;
-    let entries = entries(&request.backends, &experiment)?;
-    let first = entries.first().ok_or_else(|| Error::request("no backend is named").with_hint("--backends candle"))?;
-    let pair =
-        request.noise_floor.as_ref().map(|spec| noise_floor_entry(spec.as_ref(), &request.backends, &experiment));
+    let entries = entries(request, &experiment)?;
+    let first = entries.first().ok_or_else(|| no_backend(request))?;
+    let pair = request.noise_floor.as_ref().map(|spec| noise_floor_entry(spec.as_ref(), request, &experiment));
     let pair = pair.transpose()?;
     let data = first.setup.data(false)?;
     let mut runs = open(&entries, &data)?;
@@ -94,9 +113,11 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     // The sessions end here: what follows opens its own.
     let runs: Vec<FinishedRun> = runs.into_iter().map(FinishedRun::from).collect();
     let agreements = agreements(&entries, &runs);
-    let noise_floor = pair.map(|pair| measure_noise_floor(&pair, request, &runs, &data, progress)).transpose()?;
+    let noise_floor =
+        pair.map(|pair| measure_noise_floor(&pair, request, &entries, &runs, &data, progress)).transpose()?;
     let replays = replays(request, &entries, &runs, &agreements, &data, progress);
     let cuts = cuts_of(request, &entries, &runs, &data, progress);
+    breadcrumb::part(0);
 
     let base = &first.setup;
     let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays).zip(cuts);
@@ -105,16 +126,19 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
         steps: request.steps,
         rounds: request.rounds.min(request.steps - 1),
         parameters: parameters.unwrap_or(0),
-        backends: reports
-            .map(|(((((entry, run), measured), agreement), replay), cuts)| BackendReport {
+        backends: with_deaths(
+            request,
+            &experiment,
+            reports.map(|(((((entry, run), measured), agreement), replay), cuts)| BackendReport {
                 agreement,
                 replay,
                 cuts,
                 ..BackendReport::new(entry, run, measured)
-            })
-            .collect(),
+            }),
+        ),
         noise_floor,
         plot: None,
+        page: None,
     })
 }
 
@@ -127,13 +151,33 @@ fn compared_experiment(request: &Request) -> Result<ComparedExperiment<'_>> {
     Ok(ComparedExperiment { file, overrides, plugin_folders, backend })
 }
 
-/// Checks every backend before the first one opens a device.
-fn entries(specs: &[Spec], experiment: &ComparedExperiment<'_>) -> Result<Vec<Entry>> {
-    let label = |index: usize| {
-        let same = specs[..index].iter().filter(|earlier| **earlier == specs[index]).count();
-        if same == 0 { specs[index].to_string() } else { format!("{} ({})", specs[index], same + 1) }
+/// Checks every backend before the first one opens a device; those that ended an earlier process are left out.
+fn entries(request: &Request, experiment: &ComparedExperiment<'_>) -> Result<Vec<Entry>> {
+    let specs = request.backends.iter().enumerate().filter(|(index, _)| request.death(*index).is_none());
+    specs.map(|(index, spec)| Entry::new(spec, Some(index), request.label(index), experiment)).collect()
+}
+
+fn no_backend(request: &Request) -> Error {
+    if request.deaths.is_empty() {
+        return Error::request("no backend is named").with_hint("--backends candle");
+    }
+    let each = |Death { backend, failure }: &Death| {
+        format!("{} at step {}: {}", request.label(*backend), failure.step, failure.message)
     };
-    specs.iter().enumerate().map(|(index, spec)| Entry::new(spec, label(index), experiment)).collect()
+    Error::run("every backend ended the process").with_details(request.deaths.iter().map(each))
+}
+
+/// The reports of all backends, in their order: `reports` are those of the backends that ran.
+fn with_deaths(
+    request: &Request,
+    experiment: &ComparedExperiment<'_>,
+    mut reports: impl Iterator<Item = BackendReport>,
+) -> Vec<BackendReport> {
+    let one = |(index, spec): (usize, &Spec)| match request.death(index) {
+        Some(death) => Some(BackendReport::dead(spec, request.label(index), &experiment.backend, &death.failure)),
+        None => reports.next(),
+    };
+    request.backends.iter().enumerate().filter_map(one).collect()
 }
 
 fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<BackendRun>> {
@@ -152,28 +196,38 @@ fn agreements(entries: &[Entry], runs: &[FinishedRun]) -> Vec<Option<Agreement>>
     (0..runs.len()).map(|index| if index == base { None } else { compared(index) }).collect()
 }
 
-/// The backend whose noise floor is measured, and the index of its finished run if it is one of the compared backends.
-struct Pair {
-    entry: Entry,
-    known: Option<usize>,
+/// The backend whose noise floor is measured.
+enum Pair {
+    Alive(Box<Entry>),
+    /// It ended an earlier process.
+    Dead(NoiseFloor),
 }
 
-fn noise_floor_entry(spec: Option<&Spec>, backends: &[Spec], experiment: &ComparedExperiment<'_>) -> Result<Pair> {
-    let spec = spec.or(backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
-    let known = backends.iter().position(|other| other == spec);
-    Ok(Pair { entry: Entry::new(spec, spec.to_string(), experiment)?, known })
+fn noise_floor_entry(spec: Option<&Spec>, request: &Request, experiment: &ComparedExperiment<'_>) -> Result<Pair> {
+    let spec = spec.or(request.backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
+    let index = request.backends.iter().position(|other| other == spec);
+    match index.and_then(|index| request.death(index)) {
+        Some(death) => Ok(Pair::Dead(NoiseFloor::failed(spec.to_string(), death.failure.clone()))),
+        None => Ok(Pair::Alive(Box::new(Entry::new(spec, index, spec.to_string(), experiment)?))),
+    }
 }
 
 fn measure_noise_floor(
     pair: &Pair,
     request: &Request,
+    entries: &[Entry],
     runs: &[FinishedRun],
     data: &TrainingData,
     progress: &Progress,
 ) -> Result<NoiseFloor> {
-    progress.message(&format!("yardstick: {} with one weight moved", pair.entry.label));
-    let known = pair.known.map(|index| &runs[index].curve);
-    noise_floor::measure(&pair.entry, known, request.steps, data, LATER_TAGS)
+    let entry = match pair {
+        Pair::Alive(entry) => entry,
+        Pair::Dead(failed) => return Ok(failed.clone()),
+    };
+    progress.message(&format!("yardstick: {} with one weight moved", entry.label));
+    let is_same = |(other, _): &(&Entry, &FinishedRun)| entry.mark.backend == other.mark.backend;
+    let known = entries.iter().zip(runs).find(is_same).map(|(_, run)| &run.curve);
+    noise_floor::measure(entry, known, request.steps, data, LATER_TAGS)
 }
 
 /// Replays, for each backend, the first step whose difference exceeds the tolerance, or step 1 if there is none.

@@ -31,6 +31,13 @@ pub struct NoiseFloor {
     pub failure: Option<Failure>,
 }
 
+impl NoiseFloor {
+    /// That of a backend that failed.
+    pub fn failed(backend: String, failure: Failure) -> NoiseFloor {
+        NoiseFloor { backend, weight: String::new(), loss: None, losses: Vec::new(), failure: Some(failure) }
+    }
+}
+
 /// Runs the backend once with one weight moved, and once unchanged unless `known` already holds that curve.
 ///
 /// # Errors

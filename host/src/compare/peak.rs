@@ -22,21 +22,41 @@ const ENOUGH: f64 = 5e-3;
 /// Seconds spent on each size.
 const BUDGET: f64 = 0.1;
 
-/// Returns the floating-point operations per second of the fastest of many products in the compute type, from small
-/// ones that fit in a processor's caches to large ones that fill a device.
+/// The fastest product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peak {
+    /// Its floating-point operations per second.
+    pub flops: f64,
+    /// Its operation, its size and the compute type, or what else reached that speed.
+    pub product: String,
+}
+
+impl Peak {
+    /// The faster of two.
+    pub fn faster(self, other: Peak) -> Peak {
+        if other.flops > self.flops { other } else { self }
+    }
+}
+
+/// Returns the fastest of many products in the compute type, from small ones that fit in a processor's caches to large ones that
+/// fill a device.
 ///
 /// # Errors
 /// The device does not have enough memory for them.
-pub fn measure(device: &Device) -> Result<f64> {
-    let (mut size, mut peak) = (SIZES[0], 0.0_f64);
+pub fn measure(device: &Device) -> Result<Peak> {
+    let (mut size, mut peak) = (SIZES[0], Peak { flops: 0.0, product: String::new() });
     loop {
         let products = Products::new(device, size)?;
-        products.best(device)?;
-        let (start, mut best) = (Instant::now(), products.best(device)?);
-        while start.elapsed().as_secs_f64() < BUDGET {
-            best = best.min(products.best(device)?);
+        products.fastest(device)?;
+        let (start, mut best, mut name) = (Instant::now(), f64::INFINITY, "");
+        while best == f64::INFINITY || start.elapsed().as_secs_f64() < BUDGET {
+            let (seconds, operation) = products.fastest(device)?;
+            if seconds < best {
+                (best, name) = (seconds, operation);
+            }
         }
-        peak = peak.max(2.0 * (size as f64).powi(3) / best);
+        let product = format!("{name}, {size} x {size} x {size}, {}", device.compute());
+        peak = peak.faster(Peak { flops: 2.0 * (size as f64).powi(3) / best, product });
         if best >= ENOUGH || size >= SIZES[1] {
             return Ok(peak);
         }
@@ -66,14 +86,19 @@ impl Products {
         Ok(Products { a: operand(0)?, b: operand(1)?, y: device.tensor(size, size)?, sum })
     }
 
-    /// Returns the seconds of the fastest of the three kinds of product that training consists of: on most backends
-    /// the speed depends on which of a linear layer's operands is transposed.
-    fn best(&self, device: &Device) -> Result<f64> {
+    /// Returns the seconds and the name of the fastest of the three kinds of product that training consists of: on most
+    /// backends the speed depends on which of a linear layer's operands is transposed.
+    fn fastest(&self, device: &Device) -> Result<(f64, &'static str)> {
         let [a, b, y] = [&self.a, &self.b, &self.y].map(Tensor::view);
         let forward = seconds(device, &Linear { x: a, w: b, y, bias: None })?;
         let input = seconds(device, &LinearBackwardInput { dy: a, w: b, dx: y, accumulate: false })?;
         let weight = seconds(device, &LinearBackwardWeight { x: a, dy: b, dw: self.sum.view(), dbias: None })?;
-        Ok(forward.min(input).min(weight))
+        let all = [
+            (forward, Linear::SPEC.name),
+            (input, LinearBackwardInput::SPEC.name),
+            (weight, LinearBackwardWeight::SPEC.name),
+        ];
+        Ok(all.into_iter().fold((f64::INFINITY, ""), |a, b| if b.0 < a.0 { b } else { a }))
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use super::{backend_run::BackendRun, peak};
+use super::{
+    backend_run::BackendRun,
+    peak::{self, Peak},
+};
 use crate::{device::profile::Cost, runs::Progress};
 
 /// Steps per backend whose operations are timed, after the compared steps.
@@ -25,8 +28,8 @@ pub struct Measured {
     pub profiled_tokens: u64,
     /// Most bytes in live handles.
     pub memory_peak: u64,
-    /// Floating-point operations per second of a large product.
-    pub peak: Option<f64>,
+    /// The fastest product.
+    pub peak: Option<Peak>,
 }
 
 /// Runs all backends for `steps` steps. The first step is the warm-up; the others are timed, in at most `rounds`
@@ -60,9 +63,10 @@ pub fn run(runs: &mut [BackendRun], steps: u64, rounds: u64, progress: &Progress
     }
     for pass in 0..PEAK_PASSES {
         in_turns(runs, pass, |index, run| {
+            run.mark.begin(0);
             // A device whose memory the model fills has no room for the measurement.
             let found = run.learner().and_then(|learner| peak::measure(&learner.device).ok());
-            measured[index].peak = measured[index].peak.into_iter().chain(found).reduce(f64::max);
+            measured[index].peak = measured[index].peak.take().into_iter().chain(found).reduce(Peak::faster);
         });
     }
     measured

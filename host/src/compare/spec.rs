@@ -58,6 +58,12 @@ impl Spec {
         &self.plugin
     }
 
+    /// Device and compute type; those that the spec does not give are the experiment's.
+    pub fn device_and_dtype(&self, written: &experiment::Backend) -> (String, String) {
+        let dtype = || crate::device::open::dtype(written.dtype).to_string();
+        (self.device.as_ref().unwrap_or(&written.device).clone(), self.dtype.clone().unwrap_or_else(dtype))
+    }
+
     /// The overrides that turn the experiment's `[backend]` into this one. Device, type and threads that the spec
     /// does not give are the experiment's. So are the options, but only for the experiment's own plugin: another
     /// plugin does not know them.
@@ -68,10 +74,10 @@ impl Spec {
         if self.plugin != written.plugin {
             all.push(Override::value(&label, "backend", &format!("{{ threads = {} }}", written.threads)));
         }
-        let dtype = crate::device::open::dtype(written.dtype).to_string();
+        let (device, dtype) = self.device_and_dtype(written);
         all.push(text("backend.plugin", &self.plugin));
-        all.push(text("backend.device", self.device.as_deref().unwrap_or(&written.device)));
-        all.push(text("backend.dtype", self.dtype.as_deref().unwrap_or(&dtype)));
+        all.push(text("backend.device", &device));
+        all.push(text("backend.dtype", &dtype));
         all.extend(self.options.iter().map(|(name, value)| Override::value(&label, &format!("backend.{name}"), value)));
         all
     }

@@ -28,6 +28,8 @@ const RECORD: usize = PLUGIN + CALL + 8;
 const FOLDER: usize = 4096;
 /// Where the worker records that it has ended by itself: 1, and its exit code.
 const FINISHED: usize = RECORD + FOLDER;
+/// Where the number of the part of the work lies.
+const PART: usize = FINISHED + 2;
 
 /// Writes what the run is about to do. Clones write to the same file.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +48,8 @@ pub(super) struct Trace {
     pub(super) run: Option<PathBuf>,
     /// The exit code with which the worker ended by itself; `None` if something else ended it before.
     pub(super) finished: Option<u8>,
+    /// The part of the work that it was in, see [`part`].
+    pub(super) part: u64,
 }
 
 impl Breadcrumb {
@@ -166,6 +170,12 @@ fn names(plugin: &str, call: &str) -> [u8; PLUGIN + CALL] {
     names
 }
 
+/// Records which part of the work begins, of those that can be left out if one of them ends the process; 0: none of them.
+pub fn part(number: u64) {
+    let Some(file) = Breadcrumb::from_env().file else { return };
+    _ = file.write_all_at(&number.to_le_bytes(), PART as u64);
+}
+
 /// Runs `work`, which is `call` of `plugin`, and records it, so that the supervising parent can name both if the
 /// process dies meanwhile.
 pub fn within<R>(plugin: &str, call: &str, work: impl FnOnce() -> R) -> R {
@@ -230,7 +240,7 @@ fn is_ours(path: &Path) -> bool {
 
 /// Reads a breadcrumb; fields that were never written are empty.
 pub(super) fn read(file: &File) -> io::Result<Trace> {
-    let mut bytes = vec![0; FINISHED + 2];
+    let mut bytes = vec![0; PART + 8];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, filled as u64)? {
@@ -243,17 +253,19 @@ pub(super) fn read(file: &File) -> io::Result<Trace> {
         part.split(|byte| *byte == 0).next().unwrap_or_default()
     };
     let text = |from, length| String::from_utf8_lossy(part(from, length)).into_owned();
-    let step = bytes.get(PLUGIN + CALL..RECORD).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let number =
+        |from: usize| bytes.get(from..from + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     let run = Some(part(RECORD, FOLDER)).filter(|run| !run.is_empty());
     Ok(Trace {
         plugin: text(0, PLUGIN),
         call: text(PLUGIN, CALL),
-        step,
+        step: number(PLUGIN + CALL),
         run: run.map(|run| PathBuf::from(std::ffi::OsStr::from_bytes(run))),
         finished: match bytes.get(FINISHED..) {
-            Some([1, code]) => Some(*code),
+            Some([1, code, ..]) => Some(*code),
             _ => None,
         },
+        part: number(PART),
     })
 }
 
@@ -277,6 +289,7 @@ mod tests {
             step,
             run: Some("/runs/a".into()),
             finished: None,
+            part: 0,
         };
         assert_eq!(read(&file).unwrap(), trace("candle", "loss", u64::MAX));
         crumb.clear(13);

@@ -79,11 +79,50 @@ fn die_with_parent(parent: Pid) -> Result<()> {
 ///
 /// # Errors
 /// The child cannot be started.
-pub fn run_supervised(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
-    let args: Vec<OsString> = args.into_iter().collect();
+pub fn run_supervised(args: &[OsString]) -> Result<ExitCode> {
+    Ok(wait_for(again(args)?)?.report(args))
+}
+
+/// The command that runs this program again with `args`, of which the first is the program's name.
+///
+/// # Errors
+/// The program's file is unknown.
+pub fn again(args: &[OsString]) -> Result<Command> {
     let mut command = env::current_exe().map(Command::new).map_err(cannot_start)?;
     command.args(args.get(1..).unwrap_or_default());
-    supervise(command, &args)
+    Ok(command)
+}
+
+/// How a worker ended.
+pub struct Ended {
+    status: ExitStatus,
+    trace: Trace,
+}
+
+/// A worker that was ended in a part of its work that can be left out.
+pub struct Death {
+    /// The part, see [`breadcrumb::part`].
+    pub part: u64,
+    /// The step that it was in; 0 if before the first one.
+    pub step: u64,
+    /// What ended it, and where.
+    pub message: String,
+}
+
+impl Ended {
+    /// Reports what the worker could not report itself, and returns the exit code for the whole command.
+    pub fn report(&self, args: &[OsString]) -> ExitCode {
+        report(self.status, &self.trace, args)
+    }
+
+    /// The death of a worker in a part of its work; `None` if it ended by itself, outside any part, or on a user's request.
+    pub fn death(&self) -> Option<Death> {
+        let Trace { part, step, .. } = self.trace;
+        match ending(self.status, &self.trace) {
+            (Some(error), 1) if part != 0 => Some(Death { part, step, message: error.message().to_owned() }),
+            _ => None,
+        }
+    }
 }
 
 /// The size in bytes from which on glibc returns freed memory to the system. By default it rises with the sizes
@@ -100,7 +139,11 @@ fn cannot_start(cause: io::Error) -> Error {
     Error::run("cannot start the run's process").with_cause(cause)
 }
 
-fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
+/// Starts `command` as a [`Role::Worker`] and waits for it.
+///
+/// # Errors
+/// It cannot be started.
+pub fn wait_for(mut command: Command) -> Result<Ended> {
     let crumbs = breadcrumb::offer(&mut command);
     // Registered before the child exists, so that no signal is missed.
     let mut listened = signals::endings();
@@ -117,7 +160,7 @@ fn supervise(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
         // There is no record of what it was doing; an exit code is then taken as a normal end.
         None => Trace { finished: status.code().and_then(|code| code.try_into().ok()), ..Trace::default() },
     };
-    Ok(report(status, &trace, args))
+    Ok(Ended { status, trace })
 }
 
 /// Waits for the child and passes every other signal on. From a terminal the child gets it twice, and counts it
@@ -143,9 +186,9 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
     child.wait().map_err(|cause| Error::run("cannot wait for the run's process").with_cause(cause))
 }
 
-/// Reports what the child could not report itself, and returns the exit code for the whole command.
-fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
-    let (error, code) = match (status.code(), status.signal()) {
+/// What the child could not report itself, and the exit code for the whole command.
+fn ending(status: ExitStatus, trace: &Trace) -> (Option<Error>, u8) {
+    match (status.code(), status.signal()) {
         (Some(code), _) if trace.finished.map(i32::from) == Some(code) => (None, u8::try_from(code).unwrap_or(1)),
         // It was ended by a second Ctrl-C during a plugin's call: this reports an endless loop.
         (Some(130), _) if !trace.plugin.is_empty() => {
@@ -164,7 +207,11 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
         }
         (None, Some(SIGINT | SIGTERM | SIGHUP)) => (Some(Error::interrupted("telos was stopped")), 130),
         (None, signal) => (Some(Error::run(format!("telos was ended by {}{}", name(signal), place(trace)))), 1),
-    };
+    }
+}
+
+fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
+    let (error, code) = ending(status, trace);
     if let Some(error) = error {
         let error = match &trace.run {
             Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
@@ -194,6 +241,7 @@ fn place(trace: &Trace) -> String {
             format!(" in plugin `{plugin}`, call `{call}`, {step}")
         }
         Trace { run: Some(_), step, .. } => format!(" in step {step}, outside any plugin"),
+        Trace { part: 1.., step: 1.., .. } => format!(" in step {}, outside any plugin", trace.step),
         _ => " before the run began".to_owned(),
     }
 }

@@ -75,11 +75,17 @@ fn speed_operations_and_memory_are_reported() {
         close(seconds, tokens / number(&backend["tokens_per_second"]["median"]), 1e-9, "seconds");
         assert!(number(&backend["memory_peak_bytes"]) > 0.0 && number(&backend["peak_gflops"]) > 0.0, "{backend}");
         assert!(number(&backend["gflops"]) > 0.0, "{backend}");
+        let product = backend["peak_product"].as_str().unwrap_or_default();
+        assert!(product.ends_with(", f32") || product.ends_with(" step"), "{product}");
         let operations = backend["operations"].as_array().expect("operations");
         let of = |name: &str| operations.iter().find(|o| o["name"] == name).unwrap_or_else(|| panic!("{name}"));
         // One layer: query, key and value in one product, output, gate and up in one, down.
         assert_eq!((number(&of("linear")["calls"]), number(&of("attention")["calls"])), (4.0, 1.0));
         assert_eq!((number(&of("adamw")["calls"]), number(&of("global_norm")["calls"])), (1.0, 1.0));
+        let shares = operations.iter().map(|o| &o["share_of_peak"]).chain([&backend["share_of_peak"]]);
+        for share in shares.filter(|share| !share.is_null()) {
+            assert!((0.0..=1.0 + 1e-9).contains(&number(share)), "{backend}");
+        }
         assert!(number(&of("linear")["gflops"]) > 0.0 && of("norm")["gflops"].is_null(), "{backend}");
         let shares = operations.iter().map(|o| number(&o["share"])).sum::<f64>() + number(&backend["outside_share"]);
         close(shares, 1.0, 1e-6, "all shares");
@@ -162,7 +168,7 @@ fn the_table_is_complete_and_only_the_plot_is_written() {
         "tiny: 4 steps of 1",
         "tokens/s, median",
         "share of the peak",
-        "GFLOP/s of a large product",
+        "GFLOP/s of the fastest product",
         "peak memory",
         "linear_backward_weight",
         "attention_backward",
@@ -232,4 +238,52 @@ fn a_backend_that_fails_during_the_comparison_is_reported() {
             "{backend}"
         );
     }
+}
+
+/// Catches a crash that loses the reports of the other backends, one that is blamed on another backend or step, and a comparison
+/// that starts again for ever.
+#[test]
+fn a_backend_that_ends_the_process_is_a_failed_backend_and_the_others_are_reported() {
+    let lab = Lab::tiny();
+    let more = ["--steps", "3", "--rounds", "1", "--no-replay", "--yardstick", "--json"];
+    let aborting = "broken?fault=\"abort\"&op=\"adamw\"";
+    let answer = compare(&lab, &format!("{aborting},candle,broken?fault=\"exit\",reference"), &more);
+    answer.refuses(1, &["backend 1 is left out", "backend 3 is left out", "these backends failed", "SIGABRT"]);
+    let found = answer.json();
+    let backends = found["backends"].as_array().expect("backends");
+    assert_eq!(backends.len(), 4, "{found}");
+    for (index, plugin, step, part) in [(0, "broken", 1, "SIGABRT"), (2, "broken", 1, "exited with code 0")] {
+        let own = &backends[index];
+        assert_eq!((&own["plugin"], &own["failure"]["step"]), (&plugin.into(), &step.into()), "{own}");
+        assert!(own["failure"]["message"].as_str().is_some_and(|text| text.contains(part)), "{own}");
+        assert!(own["curve"]["loss"].as_array().is_some_and(Vec::is_empty) && own["tokens_per_second"].is_null());
+    }
+    assert_eq!(backends[0]["backend"], aborting);
+    for index in [1, 3] {
+        assert_eq!(numbers(&backends[index]["curve"]["loss"]).len(), 3, "{found}");
+    }
+    assert_eq!(backends[3]["agreement"]["with"], "candle");
+    assert!(found["yardstick"]["failure"]["message"].as_str().is_some_and(|text| text.contains("SIGABRT")), "{found}");
+    // Nothing is left to compare.
+    let answer = compare(&lab, aborting, &["--steps", "2"]);
+    answer.refuses(1, &["every backend ended the process", "adamw", "at step 1"]);
+}
+
+/// Catches a page that lacks a table or the plot, that needs another file, and that replaces something else.
+#[test]
+fn the_page_has_the_tables_and_the_plot() {
+    let lab = Lab::tiny();
+    let more = ["--steps", "3", "--no-plot", "--cuts", "1,2", "--html", "page.html"];
+    let answer = compare(&lab, "candle,reference", &more);
+    assert!(answer.succeeds().contains("page: page.html"), "{answer:#?}");
+    let page = fs::read_to_string(lab.at("page.html")).expect("the page");
+    for part in
+        ["<!doctype html>", "tokens/s, median", "linear_backward_weight", "equal up to rounding", "<svg", "polyline"]
+    {
+        assert!(page.contains(part), "`{part}` is missing in the page");
+    }
+    assert!(!page.contains("src=") && !page.contains("href="), "it needs other files");
+    compare(&lab, "candle", &more).succeeds();
+    compare(&lab, "candle", &["--html", "tiny.toml"]).refuses(2, &["--html", "tiny.toml exists already", "HTML"]);
+    compare(&lab, "candle", &["--html", "nowhere/x.html"]).refuses(2, &["--html", "nowhere/x.html"]);
 }

@@ -1,19 +1,20 @@
 //! `telos compare`.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use crate::cli::out::check_drawing;
+use crate::cli::out::{check_drawing, check_page};
 use crate::cli::print;
 use crate::compare::{
     self,
-    report::{Comparison, plot},
+    deaths::{self, Death},
+    report::{Comparison, page, plot},
     spec::Spec,
 };
 use crate::config::Override;
 use crate::error::{Error, Result};
-use crate::runs::{Progress, progress::Show};
+use crate::runs::{Progress, progress::Show, supervise};
 
 // The text is printed as help, in which brackets are not links.
 #[allow(rustdoc::broken_intra_doc_links)]
@@ -30,6 +31,8 @@ use crate::runs::{Progress, progress::Show};
 /// computes every operation again on the same inputs. The first operation is reported whose error exceeds ten times
 /// (four times in bf16) the limit of the operation laws: sums over real inputs cancel more than those over the
 /// random inputs of the laws. Later steps always drift apart by rounding; --yardstick measures how far rounding alone drives them apart.
+///
+/// A backend that ends the process (a crash, too little memory) is reported as failed; the others then start again without it.
 ///
 /// Exit codes: 1 if a backend failed; differences between backends are results, not failures.
 #[derive(Debug, Args)]
@@ -63,14 +66,18 @@ pub struct Compare {
     /// Do not draw the losses.
     #[arg(long, conflicts_with = "plot")]
     no_plot: bool,
+    /// Also write the tables and the plot into this file, one page that opens in a browser.
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
     /// Print everything as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
-    let Compare { file, backends, steps, rounds, set, noise_floor, cuts, no_replay, plot, no_plot, json } = args;
+    let Compare { file, backends, steps, rounds, set, noise_floor, cuts, no_replay, plot, no_plot, html, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
+    html.as_deref().map_or(Ok(()), |page| check_page("--html", page))?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
     let request = compare::Request {
         file,
@@ -82,20 +89,51 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
         noise_floor,
         cuts: cuts.into_iter().map(usize::from).collect(),
         replay: !no_replay,
+        deaths: deaths::earlier(),
     };
     let compared = compare::compare(&request, &progress);
     progress.finish();
     let mut comparison = compared?;
     let drawn = if no_plot { Ok(()) } else { draw(&mut comparison, plot) };
+    let written = html.map_or(Ok(()), |path| write_page(&mut comparison, path));
     print::result(&comparison, json)?;
     drawn?;
+    written?;
     failures(&comparison)
+}
+
+/// Runs the comparison in a child process; if a backend ends that process, runs it again without that backend.
+///
+/// # Errors
+/// The child cannot be started.
+pub(in crate::cli) fn supervise(args: &[OsString]) -> Result<ExitCode> {
+    let mut died: Vec<Death> = Vec::new();
+    loop {
+        let mut command = supervise::again(args)?;
+        deaths::pass(&died, &mut command);
+        let ended = supervise::wait_for(command)?;
+        match Death::of(&ended) {
+            Some(death) if died.iter().all(|earlier| earlier.backend != death.backend) => {
+                let Death { backend, failure } = &death;
+                let number = backend + 1;
+                print::err(&format!("{}\nbackend {number} is left out; the others start again\n", failure.message));
+                died.push(death);
+            }
+            _ => return Ok(ended.report(args)),
+        }
+    }
 }
 
 fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {
     let plot = plot.unwrap_or_else(|| format!("compare-{}.svg", comparison.name.replace('/', "-")).into());
     plot::write(comparison, &plot)?;
     comparison.plot = Some(plot);
+    Ok(())
+}
+
+fn write_page(comparison: &mut Comparison, path: PathBuf) -> Result<()> {
+    page::write(comparison, &path)?;
+    comparison.page = Some(path);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     objectives::micro_batch::unpack,
-    runs::breadcrumb::{self, CrashMarker},
+    runs::breadcrumb,
     train::learner::Learner,
 };
 use audit::{Audited, Verdict};
@@ -59,6 +59,7 @@ pub fn library(entry: &Entry) -> Result<Library> {
 /// leaves the step unreplayed: the comparison itself is complete by then.
 pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData, tag: u16) -> Replay {
     let options = plugin_api::backend::SessionOptions { tag: tag + 1, ..Default::default() };
+    entry.mark.begin(0);
     let audited = breadcrumb::within(REFERENCE, "session", || reference.session(&options))
         .map_err(Error::from)
         .and_then(|reference| audit(entry, Box::new(reference), step, data, tag));
@@ -70,9 +71,9 @@ fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingD
     let device = Device::new(session, entry.dtype())?;
     let (mut learner, total) = entry.learner(&device, data)?;
     for earlier in 0..step - 1 {
-        take_step(&mut learner, earlier, total)?;
+        take_step(&mut learner, earlier, total, &entry.mark)?;
     }
-    let marker = CrashMarker::default();
+    let marker = entry.mark.begin(step);
     let window = learner.window(step - 1, &marker)?;
     let tokens_of_step = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
     let window = affordable(window, &learner)?;

@@ -1,6 +1,7 @@
-//! The results of a comparison, as the values written to JSON; [`tables`] prints them as text, [`plot`] draws the
-//! losses.
+//! The results of a comparison, as the values written to JSON; [`tables`] prints them as text, [`plot`] draws the losses, [`page`]
+//! writes both as HTML.
 
+pub mod page;
 pub mod plot;
 pub mod tables;
 
@@ -14,11 +15,16 @@ use super::{
     backend_run::{Entry, Failure, FinishedRun},
     cuts::Cuts,
     noise_floor::NoiseFloor,
+    peak::Peak,
     replay::Replay,
     rounds::{Measured, PROFILED},
+    spec::Spec,
     stats::Spread,
 };
-use crate::device::{open::threads, profile::Cost};
+use crate::{
+    config::experiment,
+    device::{open::threads, profile::Cost},
+};
 
 /// A whole comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,10 +44,12 @@ pub struct Comparison {
     pub noise_floor: Option<NoiseFloor>,
     /// The plot's file.
     pub plot: Option<PathBuf>,
+    /// The page's file.
+    pub page: Option<PathBuf>,
 }
 
 /// One backend.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct BackendReport {
     /// Its spec on the command line.
     pub backend: String,
@@ -69,8 +77,10 @@ pub struct BackendReport {
     pub seconds_per_step: Option<f64>,
     /// Floating-point operations of all products, in 1e9 per second, at the median speed.
     pub gflops: Option<f64>,
-    /// Speed of a large product, in 1e9 operations per second.
+    /// Speed of the fastest product, in 1e9 operations per second.
     pub peak_gflops: Option<f64>,
+    /// That product: its operation, its size and the compute type; or what was faster than each of them.
+    pub peak_product: Option<String>,
     /// Speed of a step as a share of that peak.
     pub share_of_peak: Option<f64>,
     /// Most bytes in live buffers.
@@ -107,6 +117,20 @@ pub struct Operation {
 }
 
 impl BackendReport {
+    /// The report of a backend that ended the process: its plugin was not opened again.
+    pub(super) fn dead(spec: &Spec, label: String, written: &experiment::Backend, failure: &Failure) -> BackendReport {
+        let (device, dtype) = spec.device_and_dtype(written);
+        BackendReport {
+            backend: label,
+            plugin: spec.plugin().to_owned(),
+            device,
+            dtype,
+            threads: threads(written.threads),
+            failure: Some(failure.clone()),
+            ..BackendReport::default()
+        }
+    }
+
     /// A report without what is compared with other backends, replayed or cut.
     pub(super) fn new(entry: &Entry, run: FinishedRun, measured: Measured) -> BackendReport {
         let own = &entry.setup.experiment().backend;
@@ -120,7 +144,8 @@ impl BackendReport {
         let flops = measured.costs.values().map(|cost| cost.flops).sum::<f64>();
         let flops_per_token = (profiled > 0.0).then(|| flops / measured.profiled_tokens.max(1) as f64);
         let gflops = speed.as_ref().zip(flops_per_token).map(|(speed, flops)| flops * speed.median / 1e9);
-        let peak_gflops = measured.peak.map(|peak| peak / 1e9);
+        let peak = peak(&measured, gflops);
+        let peak_gflops = peak.as_ref().map(|peak| peak.flops / 1e9);
         BackendReport {
             backend: entry.label.clone(),
             plugin: own.plugin.clone(),
@@ -136,6 +161,7 @@ impl BackendReport {
             seconds_per_step: seconds,
             gflops,
             peak_gflops,
+            peak_product: peak.map(|peak| peak.product),
             share_of_peak: gflops.zip(peak_gflops).map(|(step, peak)| step / peak),
             memory_peak_bytes: measured.memory_peak,
             operations: operations(&measured, peak_gflops),
@@ -146,6 +172,16 @@ impl BackendReport {
             cuts: None,
         }
     }
+}
+
+/// The highest speed that was seen: that of the measured products, or else of an operation of a step, or of a whole step.
+fn peak(measured: &Measured, gflops_of_step: Option<f64>) -> Option<Peak> {
+    let rate = |cost: &Cost| cost.flops * 1e9 / cost.nanoseconds.max(1) as f64;
+    let costs = measured.costs.iter();
+    let operations = costs.map(|(name, cost)| Peak { flops: rate(cost), product: format!("{name} of a step") });
+    let step = gflops_of_step.map(|gflops| Peak { flops: gflops * 1e9, product: "a whole step".into() });
+    let measured = measured.peak.clone()?;
+    Some(operations.chain(step).fold(measured, Peak::faster))
 }
 
 /// Costs per step, the most expensive first.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Comparison;
 use crate::compare::noise_floor::NoiseFloor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plot::{self, Axis, COLOURS, Colour, Line, Panel};
 
 /// Writes the picture.
@@ -13,10 +13,22 @@ use crate::plot::{self, Axis, COLOURS, Colour, Line, Panel};
 /// # Errors
 /// A failed run naming the file.
 pub fn write(comparison: &Comparison, path: &Path) -> Result<()> {
+    plot::write(&panels(comparison), path)
+}
+
+/// Returns the picture as SVG.
+///
+/// # Errors
+/// A failed run.
+pub fn draw(comparison: &Comparison) -> Result<String> {
+    plot::draw(&panels(comparison)).map_err(|cause| Error::run("cannot draw the losses").with_cause(cause.to_string()))
+}
+
+fn panels(comparison: &Comparison) -> [Panel; 2] {
     let panel = |title: &str, axis, lines, height| Panel { title: title.to_owned(), axis, lines, height };
     let losses = panel(&format!("{}: loss by step", comparison.name), Axis::Falling, losses(comparison), 3);
     let differences = panel("relative difference of the loss", Axis::Logarithmic, differences(comparison), 2);
-    plot::write(&[losses, differences], path)
+    [losses, differences]
 }
 
 fn losses(comparison: &Comparison) -> Vec<Line> {

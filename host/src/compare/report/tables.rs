@@ -1,4 +1,5 @@
-//! Prints a comparison as text tables, with one column per backend.
+//! A comparison as sections of a table and lines, with one column per backend where backends are compared. [`super::page`] writes the
+//! same sections as HTML.
 
 use std::fmt;
 
@@ -8,29 +9,59 @@ use crate::compare::noise_floor::NoiseFloor;
 use crate::compare::replay::Replay;
 use crate::compare::replay::audit::{Finding, Verdict};
 
+/// A part of the report.
+#[derive(Debug, Default)]
+pub(super) struct Section {
+    /// Its title; empty for the first one.
+    pub(super) title: String,
+    /// A table; its first row has the names of the columns.
+    pub(super) rows: Vec<Vec<String>>,
+    /// Lines below the table.
+    pub(super) lines: Vec<String>,
+}
+
+impl Comparison {
+    /// What is compared.
+    pub(super) fn headline(&self) -> String {
+        let tokens = self.backends.iter().filter_map(|b| b.tokens_per_step).fold(0.0, f64::max);
+        format!(
+            "{}: {} steps of {tokens:.0} tokens, timed in {} rounds; {} parameters",
+            self.name, self.steps, self.rounds, self.parameters
+        )
+    }
+
+    /// The sections that have content.
+    pub(super) fn sections(&self) -> Vec<Section> {
+        let all = [
+            figures(self),
+            operations(self),
+            agreement(self),
+            noise_floor(self),
+            cuts(self),
+            replays(self),
+            failures(self),
+        ];
+        all.into_iter().filter(|section| !section.rows.is_empty() || !section.lines.is_empty()).collect()
+    }
+}
+
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self;
-        let tokens = all.backends.iter().filter_map(|b| b.tokens_per_step).fold(0.0, f64::max);
-        writeln!(
-            f,
-            "{}: {} steps of {tokens:.0} tokens, timed in {} rounds; {} parameters\n",
-            all.name, all.steps, all.rounds, all.parameters
-        )?;
-        grid(f, &figures(all))?;
-        writeln!(
-            f,
-            "\ntime of a step by operation: ms, share, GFLOP/s, share of the peak (synchronised after each operation)\n"
-        )?;
-        grid(f, &operations(all))?;
-        agreement(all, f)?;
-        cuts(all, f)?;
-        replays(all, f)?;
-        failures(all, f)?;
-        match &all.plot {
-            Some(plot) => writeln!(f, "\nlosses: {}", plot.display()),
-            None => Ok(()),
+        writeln!(f, "{}", self.headline())?;
+        for Section { title, rows, lines } in self.sections() {
+            writeln!(f)?;
+            if !title.is_empty() {
+                writeln!(f, "{title}\n")?;
+            }
+            grid(f, &rows)?;
+            lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         }
+        for (name, file) in [("losses", &self.plot), ("page", &self.page)] {
+            if let Some(file) = file {
+                writeln!(f, "\n{name}: {}", file.display())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -56,9 +87,9 @@ fn row(all: &Comparison, name: &str, cell: impl Fn(&BackendReport) -> Option<Str
     std::iter::once(name.to_owned()).chain(cells).collect()
 }
 
-fn figures(all: &Comparison) -> Vec<Vec<String>> {
+fn figures(all: &Comparison) -> Section {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-    vec![
+    let rows = vec![
         row(all, "", |b| Some(b.backend.clone())),
         row(all, "device, type", |b| Some(format!("{} {}", b.device, b.dtype))),
         row(all, "threads", |b| Some(b.threads.to_string())),
@@ -69,25 +100,30 @@ fn figures(all: &Comparison) -> Vec<Vec<String>> {
         row(all, "ms a step", |b| b.seconds_per_step.map(|s| format!("{:.2}", 1e3 * s))),
         row(all, "GFLOP/s of the step", |b| b.gflops.map(|g| format!("{g:.1}"))),
         row(all, "  share of the peak", |b| b.share_of_peak.map(percent)),
-        row(all, "GFLOP/s of a large product", |b| b.peak_gflops.map(|g| format!("{g:.1}"))),
+        row(all, "GFLOP/s of the fastest product (the peak)", |b| b.peak_gflops.map(|g| format!("{g:.1}"))),
         row(all, "peak memory, MiB", |b| {
             (b.failure.is_none()).then(|| format!("{:.1}", b.memory_peak_bytes as f64 / f64::from(1 << 20)))
         }),
         row(all, "loss of the first step", |b| b.curve.loss.first().map(|loss| format!("{loss:.6}"))),
         row(all, "loss of the last step", |b| b.curve.loss.last().map(|loss| format!("{loss:.6}"))),
         row(all, "failed", |b| b.failure.as_ref().map(|failure| format!("at step {}", failure.step))),
-    ]
-    .into_iter()
-    .filter(|cells| cells.iter().skip(1).any(|cell| cell != "-"))
-    .collect()
+    ];
+    let rows = rows.into_iter().filter(|cells| cells.iter().skip(1).any(|cell| cell != "-")).collect();
+    let peak = |b: &BackendReport| Some(format!("peak of {}: {}", b.backend, b.peak_product.as_ref()?));
+    let peaks: Vec<String> = all.backends.iter().filter_map(peak).collect();
+    let lines = if peaks.is_empty() { peaks } else { [vec![String::new()], peaks].concat() };
+    Section { title: String::new(), rows, lines }
 }
 
-fn operations(all: &Comparison) -> Vec<Vec<String>> {
+fn operations(all: &Comparison) -> Section {
     let mut names: Vec<&str> = Vec::new();
     for operation in all.backends.iter().flat_map(|b| &b.operations) {
         if !names.contains(&operation.name) {
             names.push(operation.name);
         }
+    }
+    if names.is_empty() {
+        return Section::default();
     }
     let mut rows = vec![row(all, "", |b| Some(b.backend.clone()))];
     for name in names {
@@ -102,73 +138,74 @@ fn operations(all: &Comparison) -> Vec<Vec<String>> {
     rows.push(row(all, "outside operations", |b| {
         b.outside_share.map(|share| format!("{:>3.0} % {:>8} {:>5}", 100.0 * share, "", ""))
     }));
-    rows
+    let title =
+        "time of a step by operation: ms, share, GFLOP/s, share of the peak (synchronised after each operation)";
+    Section { title: title.into(), rows, lines: Vec::new() }
 }
 
-fn agreement(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn agreement(all: &Comparison) -> Section {
     let compared: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.agreement.as_ref()?))).collect();
-    if let Some((_, first)) = compared.first() {
-        writeln!(f, "\ndifference from {} by step, relative\n", first.with)?;
-        let heads = [
-            "",
-            "first loss",
-            "first gradient norm",
-            "largest loss",
-            "largest gradient norm",
-            "tolerance",
-            "first step beyond",
-        ];
-        let mut rows = vec![heads.map(String::from).to_vec()];
-        rows.extend(compared.iter().map(|(backend, own)| {
-            let tolerance = format!("{:.0e}, {:.0e}", own.tolerance.loss, own.tolerance.grad_norm);
-            let beyond = own.first_beyond.map_or("none".to_owned(), |step| step.to_string());
-            let number = |difference: f64| format!("{difference:.1e}");
-            let (loss, norm) = (largest(own.loss), largest(own.grad_norm));
-            vec![(*backend).clone(), number(own.first_loss), number(own.first_grad_norm), loss, norm, tolerance, beyond]
-        }));
-        grid(f, &rows)?;
-        let drifted = compared.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
-        if drifted && all.noise_floor.is_none() {
-            writeln!(
-                f,
-                "(from step 2 on the weights differ by rounding; --yardstick measures how much that changes the loss)"
-            )?;
-        }
+    let Some((_, first)) = compared.first() else { return Section::default() };
+    let heads = [
+        "",
+        "first loss",
+        "first gradient norm",
+        "largest loss",
+        "largest gradient norm",
+        "tolerance",
+        "first step beyond",
+    ];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    rows.extend(compared.iter().map(|(backend, own)| {
+        let tolerance = format!("{:.0e}, {:.0e}", own.tolerance.loss, own.tolerance.grad_norm);
+        let beyond = own.first_beyond.map_or("none".to_owned(), |step| step.to_string());
+        let number = |difference: f64| format!("{difference:.1e}");
+        let (loss, norm) = (largest(own.loss), largest(own.grad_norm));
+        vec![(*backend).clone(), number(own.first_loss), number(own.first_grad_norm), loss, norm, tolerance, beyond]
+    }));
+    let drifted = compared.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
+    let remark = (drifted && all.noise_floor.is_none()).then(|| {
+        "(from step 2 on the weights differ by rounding; --yardstick measures how much that changes the loss)"
+            .to_owned()
+    });
+    Section {
+        title: format!("difference from {} by step, relative", first.with),
+        rows,
+        lines: remark.into_iter().collect(),
     }
-    all.noise_floor.as_ref().map_or(Ok(()), |noise_floor| self::noise_floor(all, noise_floor, f))
 }
 
 fn largest(of: Largest) -> String {
     format!("{:.1e} at step {}", of.difference, of.step)
 }
 
-fn noise_floor(all: &Comparison, own: &NoiseFloor, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn noise_floor(all: &Comparison) -> Section {
+    let Some(own) = &all.noise_floor else { return Section::default() };
+    let mut lines: Vec<String> = Vec::new();
     if let Some(failure) = &own.failure {
-        writeln!(f, "\nyardstick: {} failed at step {}: {}", own.backend, failure.step, failure.message)?;
+        lines.push(format!("yardstick: {} failed at step {}: {}", own.backend, failure.step, failure.message));
     }
-    let Some(loss) = own.loss else { return Ok(()) };
-    writeln!(
-        f,
-        "\nyardstick: {} with {} moved by one unit in the last place: largest loss difference {}",
-        own.backend,
-        own.weight,
-        largest(loss)
-    )?;
-    for backend in &all.backends {
-        if let Some(agreement) = &backend.agreement {
-            let times = agreement.loss.difference / loss.difference;
-            writeln!(f, "  {}: {times:.2} times that", backend.backend)?;
-        }
+    if let Some(loss) = own.loss {
+        lines.push(format!(
+            "yardstick: {} with {} moved by one unit in the last place: largest loss difference {}",
+            own.backend,
+            own.weight,
+            largest(loss)
+        ));
+        let times = |backend: &BackendReport| {
+            let times = backend.agreement.as_ref()?.loss.difference / loss.difference;
+            Some(format!("  {}: {times:.2} times that", backend.backend))
+        };
+        lines.extend(all.backends.iter().filter_map(times));
     }
-    Ok(())
+    Section { lines, ..Section::default() }
 }
 
-fn cuts(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn cuts(all: &Comparison) -> Section {
     let cut: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.cuts.as_ref()?))).collect();
     if cut.is_empty() {
-        return Ok(());
+        return Section::default();
     }
-    writeln!(f, "\nthe first window, cut into micro-batches: loss and gradient norm must not depend on the cut\n")?;
     let mut rows = vec![["", "micro-batches", "loss", "gradient norm"].map(String::from).to_vec()];
     for (backend, own) in &cut {
         rows.extend(own.cuts.iter().map(|one| {
@@ -180,42 +217,42 @@ fn cuts(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             ]
         }));
     }
-    grid(f, &rows)?;
-    for (backend, own) in cut {
+    let line = |(backend, own): (&String, &super::Cuts)| {
         if let Some(failure) = &own.failure {
-            writeln!(f, "{backend}: cutting the window failed: {failure}")?;
-            continue;
+            return format!("{backend}: cutting the window failed: {failure}");
         }
         let verdict = match own.agree() {
             Ok(true) => "equal up to rounding".to_owned(),
             Ok(false) => "THEY DEPEND ON THE CUT".to_owned(),
             Err(why) => format!("not compared, because {why}"),
         };
-        writeln!(
-            f,
+        format!(
             "{backend}: {verdict}: largest differences {:.1e} of {:.0e} and {:.1e} of {:.0e}; at most {} micro-batches",
             own.difference.loss, own.tolerance.loss, own.difference.grad_norm, own.tolerance.grad_norm, own.most
-        )?;
+        )
+    };
+    Section {
+        title: "the first window, cut into micro-batches: loss and gradient norm must not depend on the cut".into(),
+        rows,
+        lines: cut.into_iter().map(line).collect(),
     }
-    Ok(())
 }
 
-fn replays(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let replayed: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.replay.as_ref()?))).collect();
-    if replayed.is_empty() {
-        return Ok(());
+fn replays(all: &Comparison) -> Section {
+    let replayed = all.backends.iter().filter_map(|b| Some((&b.backend, b.replay.as_ref()?)));
+    let lines = |(backend, replay): (&String, &Replay)| match (&replay.verdict, &replay.skipped) {
+        (Some(verdict), _) => self::verdict(backend, replay, verdict),
+        (None, why) => vec![format!("{backend}: not replayed: {}", why.as_deref().unwrap_or("unknown"))],
+    };
+    let lines: Vec<String> = replayed.flat_map(lines).collect();
+    Section {
+        title: "operations against the f64 reference, each on the backend's own inputs".into(),
+        lines,
+        ..Section::default()
     }
-    writeln!(f, "\noperations against the f64 reference, each on the backend's own inputs\n")?;
-    for (backend, replay) in replayed {
-        match (&replay.verdict, &replay.skipped) {
-            (Some(verdict), _) => self::verdict(backend, replay, verdict, f)?,
-            (None, why) => writeln!(f, "{backend}: not replayed: {}", why.as_deref().unwrap_or("unknown"))?,
-        }
-    }
-    Ok(())
 }
 
-fn verdict(backend: &str, replay: &Replay, verdict: &Verdict, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn verdict(backend: &str, replay: &Replay, verdict: &Verdict) -> Vec<String> {
     let part = if replay.tokens < replay.tokens_of_step {
         format!(
             " (its first {} of {} tokens: the rest would take the reference too long)",
@@ -224,22 +261,16 @@ fn verdict(backend: &str, replay: &Replay, verdict: &Verdict, f: &mut fmt::Forma
     } else {
         String::new()
     };
-    write!(f, "{backend}: step {}{part}: {} operations replayed, ", replay.step, verdict.operations)?;
-    match &verdict.first {
-        None => writeln!(f, "all within their limits")?,
-        Some(first) => {
-            let names = verdict.beyond_names.join(", ");
-            writeln!(f, "{} beyond their limits: {names}", verdict.beyond)?;
-            writeln!(f, "  first:   {}", place(first))?;
-        }
-    }
-    if let Some(largest) = &verdict.largest {
-        writeln!(f, "  largest: {}", place(largest))?;
-    }
-    for skipped in &verdict.skipped {
-        writeln!(f, "  not replayed: {skipped}")?;
-    }
-    Ok(())
+    let found = match &verdict.first {
+        None => "all within their limits".to_owned(),
+        Some(_) => format!("{} beyond their limits: {}", verdict.beyond, verdict.beyond_names.join(", ")),
+    };
+    let mut lines =
+        vec![format!("{backend}: step {}{part}: {} operations replayed, {found}", replay.step, verdict.operations)];
+    lines.extend(verdict.first.iter().map(|first| format!("  first:   {}", place(first))));
+    lines.extend(verdict.largest.iter().map(|largest| format!("  largest: {}", place(largest))));
+    lines.extend(verdict.skipped.iter().map(|skipped| format!("  not replayed: {skipped}")));
+    lines
 }
 
 fn place(of: &Finding) -> String {
@@ -250,11 +281,10 @@ fn place(of: &Finding) -> String {
     )
 }
 
-fn failures(all: &Comparison, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for backend in &all.backends {
-        if let Some(failure) = &backend.failure {
-            writeln!(f, "\n{} failed at step {}: {}", backend.backend, failure.step, failure.message)?;
-        }
-    }
-    Ok(())
+fn failures(all: &Comparison) -> Section {
+    let line = |backend: &BackendReport| {
+        let failure = backend.failure.as_ref()?;
+        Some(format!("{} failed at step {}: {}", backend.backend, failure.step, failure.message))
+    };
+    Section { lines: all.backends.iter().filter_map(line).collect(), ..Section::default() }
 }
