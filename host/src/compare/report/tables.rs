@@ -5,7 +5,6 @@ use std::fmt;
 
 use super::{BackendReport, Comparison};
 use crate::compare::agreement::Largest;
-use crate::compare::noise_floor::NoiseFloor;
 use crate::compare::replay::Replay;
 use crate::compare::replay::audit::{Finding, Verdict};
 
