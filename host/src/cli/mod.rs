@@ -108,7 +108,7 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         Command::Data(_) | Command::Tokenizer(_) => false,
     };
     match (calls_plugins && supervise::role()? == Role::Supervisor, &cli.command) {
-        (true, Command::Compare(_)) => compare::supervise(&args).map(Some),
+        (true, Command::Compare(compare)) => compare::supervise(compare, &args).map(Some),
         (true, _) => supervise::run_supervised(&args).map(Some),
         (false, _) => {
             // Removes the file's name at once, so that nothing is left whenever the process is killed.

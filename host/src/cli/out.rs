@@ -24,21 +24,16 @@ pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
 /// # Errors
 /// A request error that names flag and path.
 pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
-    check_own(flag, path, "<svg", "an SVG")
+    check_own(flag, path, "an SVG", |text| text.trim_start().starts_with("<svg"))
 }
 
-/// Refuses a page's `path` if something other than an earlier page is there, or its folder does not exist.
+/// Refuses `path` if a file is there that `is_own` refuses, or its folder does not exist. `kind` says what the command writes.
 ///
 /// # Errors
 /// A request error that names flag and path.
-pub(super) fn check_page(flag: &str, path: &Path) -> Result<()> {
-    check_own(flag, path, "<!doctype html", "an HTML page")
-}
-
-/// Refuses `path` if a file is there that does not start with `start`, as a file of this `kind` does.
-fn check_own(flag: &str, path: &Path, start: &str, kind: &str) -> Result<()> {
+pub(super) fn check_own(flag: &str, path: &Path, kind: &str, is_own: impl Fn(&str) -> bool) -> Result<()> {
     check_folder(flag, path)?;
-    let is_own = || fs::read_to_string(path).is_ok_and(|text| text.trim_start().starts_with(start));
+    let is_own = || fs::read_to_string(path).is_ok_and(|text| is_own(&text));
     if fs::symlink_metadata(path).is_ok() && !(path.is_file() && is_own()) {
         let message = format!("{flag}: {} exists already and is not {kind}", path.display());
         return Err(Error::request(message).with_hint("name a new file, or remove this one first"));

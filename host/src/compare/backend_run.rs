@@ -5,7 +5,12 @@ use std::time::Instant;
 use plugin_api::abi::DType;
 use serde::{Deserialize, Serialize};
 
-use super::{agreement::Curve, compared_experiment::ComparedExperiment, deaths::Mark, spec::Spec};
+use super::{
+    agreement::Curve,
+    compared_experiment::ComparedExperiment,
+    mark::{Mark, Work},
+    spec::Spec,
+};
 use crate::{
     config::Override,
     data::TrainingData,
@@ -16,6 +21,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     plugins::Pinning,
+    runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
     train::{learner::Learner, opening},
 };
@@ -31,13 +37,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Checks the experiment with the backend of `spec`, which has this index among the compared ones. The backend's bytes need not
-    /// be the pinned ones: a comparison uses what is installed, and leaves no run behind.
+    /// Checks the experiment with the backend of `spec`, whose work is marked by `mark`. The backend's bytes need not be the pinned
+    /// ones: a comparison uses what is installed, and leaves no run behind.
     ///
     /// # Errors
     /// Request errors that name the spec.
-    pub fn new(spec: &Spec, index: Option<usize>, label: String, experiment: &ComparedExperiment<'_>) -> Result<Entry> {
-        let mark = Mark { backend: index, plugin: spec.plugin().to_owned() };
+    pub fn new(spec: &Spec, mark: Mark, label: String, experiment: &ComparedExperiment<'_>) -> Result<Entry> {
         mark.begin(0);
         let own: Vec<Override> =
             experiment.overrides.iter().cloned().chain(spec.overrides(&experiment.backend)).collect();
@@ -89,6 +94,7 @@ pub fn take_step(learner: &mut Learner, step: u64, total: u64, mark: &Mark) -> R
     let window = learner.window(step, &marker)?;
     let (out, gradient) = learner.gradient(&window, &marker)?;
     learner.after_step(&out.of_objectives, &marker)?;
+    marker.backend("update");
     if out.loss.is_finite() && gradient.finite {
         learner.update(learner.learning_rate(step, total), step + 1)?;
     }
@@ -105,10 +111,11 @@ pub struct BackendRun {
     pub tokens: u64,
     /// Set once it has failed; after that it does no more steps.
     pub failure: Option<Failure>,
+    /// Whether its peak is measured.
+    pub measures_peak: bool,
     /// The cost of its operations, recorded while the record is not paused.
     pub record: Record,
-    /// Marks its work.
-    pub mark: Mark,
+    mark: Mark,
     learner: Option<Learner>,
     step: u64,
     total: u64,
@@ -131,7 +138,7 @@ impl BackendRun {
         };
         let (curve, tokens) = Default::default();
         let (label, mark) = (entry.label.clone(), entry.mark.clone());
-        Ok(BackendRun { label, mark, curve, tokens, failure, record, learner, step: 0, total })
+        Ok(BackendRun { label, mark, curve, tokens, failure, measures_peak: true, record, learner, step: 0, total })
     }
 
     /// The learner; `None` once the run has failed.
@@ -148,6 +155,7 @@ impl BackendRun {
         for _ in 0..count {
             tokens += self.take(recorded)?;
         }
+        self.mark.begin(self.step).backend("sync");
         let synced = self.learner.as_ref().map(|learner| learner.device.sync());
         if let Some(Err(error)) = synced {
             return self.fail(error);
@@ -168,6 +176,11 @@ impl BackendRun {
             }
             Err(error) => self.fail(error),
         }
+    }
+
+    /// Marks that the backend does `work` from here on, after its last step.
+    pub fn begin(&self, work: Work) -> CrashMarker {
+        self.mark.of(work).begin(self.step)
     }
 
     /// Records the failure and frees its memory for the other backends.
@@ -201,6 +214,7 @@ pub struct FinishedRun {
 
 impl From<BackendRun> for FinishedRun {
     fn from(run: BackendRun) -> FinishedRun {
+        run.begin(Work::Steps).backend("close");
         let BackendRun { curve, tokens, failure, .. } = run;
         FinishedRun { curve, tokens, failure }
     }

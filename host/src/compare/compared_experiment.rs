@@ -6,6 +6,8 @@ use crate::config::{Override, experiment};
 
 /// The experiment as written, without one of the compared backends.
 pub struct ComparedExperiment<'a> {
+    /// Its name.
+    pub name: String,
     /// Its file.
     pub file: &'a Path,
     /// Overrides in order.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     agreement::Tolerance,
     backend_run::{Entry, one_line},
+    mark::Work,
     stats::relative,
 };
 use crate::{
@@ -52,6 +53,11 @@ pub struct Difference {
 }
 
 impl Cuts {
+    /// A window that was not cut, and why.
+    pub fn failed(why: String, tolerance: Tolerance) -> Cuts {
+        Cuts { most: 0, cuts: Vec::new(), difference: Difference::default(), tolerance, failure: Some(why) }
+    }
+
     /// Whether the results are equal up to rounding.
     ///
     /// # Errors
@@ -74,18 +80,12 @@ pub fn measure(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -
     let tolerance = Tolerance::of(entry.dtype(), entry.dtype());
     match results(entry, counts, data, tag) {
         Ok((most, cuts)) => Cuts { most, difference: difference(&cuts), cuts, tolerance, failure: None },
-        Err(error) => Cuts {
-            most: 0,
-            cuts: Vec::new(),
-            difference: Difference::default(),
-            tolerance,
-            failure: Some(one_line(&error)),
-        },
+        Err(error) => Cuts::failed(one_line(&error), tolerance),
     }
 }
 
 fn results(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -> Result<(usize, Vec<Cut>)> {
-    let marker = entry.mark.begin(1);
+    let marker = entry.mark.of(Work::Cuts).begin(1);
     let device = Device::new(entry.setup.session(tag)?, entry.dtype())?;
     let (mut learner, _) = entry.learner(&device, data)?;
     learner.auxiliary.clear();

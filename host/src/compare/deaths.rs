@@ -1,34 +1,49 @@
 //! Backends that ended the process of a comparison. A comparison runs in a child process. If a backend ends that process, the
-//! comparison starts again in another one, which leaves the backend out and reports its failure.
+//! comparison starts again in another one, without the work in which the backend did so.
 
 use std::{env, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use super::backend_run::Failure;
-use crate::runs::{
-    Breadcrumb,
-    breadcrumb::{self, CrashMarker},
-    supervise,
+use super::{
+    backend_run::Failure,
+    mark::{Work, of_part},
+    replay::REFERENCE,
+    spec::Spec,
 };
+use crate::runs::supervise;
 
 /// The environment variable that passes the deaths to the next process: a JSON list of [`Death`].
 const VARIABLE: &str = "TELOS_COMPARE_DEATHS";
 
-/// A backend that ended an earlier process.
+/// How a backend ended an earlier process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Death {
-    /// Its index among the compared backends.
-    pub backend: usize,
+    /// Its index among the compared backends; `None`: it is that of the yardstick alone.
+    pub backend: Option<usize>,
+    /// What it did.
+    pub work: Work,
     /// When and how.
     pub failure: Failure,
 }
 
 impl Death {
-    /// The death that ended a worker, if a backend ended it.
-    pub fn of(ended: &supervise::Ended) -> Option<Death> {
-        let supervise::Death { part, step, message } = ended.death()?;
-        Some(Death { backend: usize::try_from(part - 1).ok()?, failure: Failure { step, message } })
+    /// The death that ended a worker, if the plugin of a backend ended it: one of `backends`, or that of the yardstick. The end of
+    /// an objective concerns all backends, and is none of theirs.
+    pub fn of(ended: &supervise::Ended, backends: &[Spec], yardstick: Option<&Spec>) -> Option<Death> {
+        let supervise::Death { part, plugin, step, message } = ended.death()?;
+        let (backend, work) = of_part(part)?;
+        let spec = backend.map_or(yardstick, |index| backends.get(index))?;
+        let known = [spec.plugin(), REFERENCE];
+        // The reference works only in a replay.
+        let own = if work == Work::Replay { &known[..] } else { &known[..1] };
+        let is_own = plugin.is_empty() || own.contains(&plugin.as_str());
+        is_own.then_some(Death { backend, work, failure: Failure { step, message } })
+    }
+
+    /// Whether it is the death of this backend in this work.
+    pub fn is(&self, backend: Option<usize>, work: Work) -> bool {
+        (self.backend, self.work) == (backend, work)
     }
 }
 
@@ -40,24 +55,4 @@ pub fn earlier() -> Vec<Death> {
 /// Passes the deaths to the process that `command` starts.
 pub fn pass(deaths: &[Death], command: &mut Command) {
     command.env(VARIABLE, serde_json::to_string(deaths).unwrap_or_default());
-}
-
-/// Marks the work of one backend, so that a death is attributed to it.
-#[derive(Debug, Clone)]
-pub struct Mark {
-    /// Its index among the compared backends; `None`: it is not one of them.
-    pub backend: Option<usize>,
-    /// Id of the plugin.
-    pub plugin: String,
-}
-
-impl Mark {
-    /// Marks that the backend works from here on, in `step` (counted from 1; 0 before the first one). Returns the marker for its calls.
-    pub fn begin(&self, step: u64) -> CrashMarker {
-        breadcrumb::part(self.backend.map_or(0, |index| index as u64 + 1));
-        let marker = CrashMarker::new(Breadcrumb::from_env(), &self.plugin);
-        marker.step(step);
-        marker.host();
-        marker
-    }
 }

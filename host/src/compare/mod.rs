@@ -5,6 +5,7 @@
 //! | [`spec`] | the notation of a backend on the command line |
 //! | [`compared_experiment`](mod@compared_experiment) | the experiment with its own `[backend]`, before a compared backend replaces it |
 //! | [`backend_run`] | the run of one backend |
+//! | [`mark`] | marks which backend does what, so that a crash is attributed to it |
 //! | [`deaths`] | backends that ended the process |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
@@ -22,6 +23,7 @@ pub mod backend_run;
 pub mod compared_experiment;
 pub mod cuts;
 pub mod deaths;
+pub mod mark;
 pub mod noise_floor;
 pub mod peak;
 pub mod replay;
@@ -39,10 +41,11 @@ use crate::{
     runs::{Progress, breadcrumb},
 };
 use agreement::{Agreement, Tolerance};
-use backend_run::{BackendRun, Entry, FinishedRun};
+use backend_run::{BackendRun, Entry, Failure, FinishedRun};
 use compared_experiment::ComparedExperiment;
 use cuts::Cuts;
 use deaths::Death;
+use mark::{Mark, Work};
 use noise_floor::NoiseFloor;
 use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
@@ -70,13 +73,14 @@ pub struct Request {
     pub cuts: Vec<usize>,
     /// Whether to replay a step with the reference backend.
     pub replay: bool,
-    /// Backends that ended an earlier process: they are reported, and nothing is run on them.
+    /// What ended earlier processes; it is not done again, and the failure is reported.
     pub deaths: Vec<Death>,
 }
 
 impl Request {
-    fn death(&self, backend: usize) -> Option<&Death> {
-        self.deaths.iter().find(|death| death.backend == backend)
+    /// How an earlier process was ended by this backend in this work.
+    fn death(&self, backend: Option<usize>, work: Work) -> Option<&Failure> {
+        self.deaths.iter().find(|death| death.is(backend, work)).map(|death| &death.failure)
     }
 
     /// The name of a backend: its spec, with a number if an earlier backend has an equal one.
@@ -100,13 +104,17 @@ const CUT_TAGS: u16 = 0x2000;
 /// # Errors
 /// Request errors, before anything runs.
 pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
+    if request.backends.is_empty() {
+        return Err(Error::request("no backend is named").with_hint("--backends candle"));
+    }
     let experiment = compared_experiment(request)?;
     let entries = entries(request, &experiment)?;
-    let first = entries.first().ok_or_else(|| no_backend(request))?;
-    let pair = request.noise_floor.as_ref().map(|spec| noise_floor_entry(spec.as_ref(), request, &experiment));
+    let pair = request.noise_floor.as_ref().map(|spec| noise_floor_run(spec.as_ref(), request, &experiment));
     let pair = pair.transpose()?;
+    breadcrumb::part(0);
+    let Some(first) = entries.first() else { return Ok(comparison(request, &experiment, Vec::new())) };
     let data = first.setup.data(false)?;
-    let mut runs = open(&entries, &data)?;
+    let mut runs = open(request, &entries, &data)?;
     let parameters = runs.iter().find_map(|run| run.learner().map(|l| l.model.layout().count()));
 
     let measured = rounds::run(&mut runs, request.steps, request.rounds, progress);
@@ -119,69 +127,64 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let cuts = cuts_of(request, &entries, &runs, &data, progress);
     breadcrumb::part(0);
 
-    let base = &first.setup;
     let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays).zip(cuts);
+    let reports = reports.map(|(((((entry, run), measured), agreement), replay), cuts)| {
+        let mut report = BackendReport::new(entry, run, measured);
+        if let Some(failure) = request.death(entry.mark.backend, Work::Peak) {
+            report.peak_product = Some(format!("not measured: {}", failure.message));
+        }
+        BackendReport { agreement, replay, cuts, ..report }
+    });
+    let reports = reports.collect();
     Ok(Comparison {
-        name: base.experiment().name.clone(),
-        steps: request.steps,
         rounds: request.rounds.min(request.steps - 1),
         parameters: parameters.unwrap_or(0),
-        backends: with_deaths(
-            request,
-            &experiment,
-            reports.map(|(((((entry, run), measured), agreement), replay), cuts)| BackendReport {
-                agreement,
-                replay,
-                cuts,
-                ..BackendReport::new(entry, run, measured)
-            }),
-        ),
         noise_floor,
-        plot: None,
-        page: None,
+        ..comparison(request, &experiment, reports)
     })
+}
+
+/// The comparison of all backends in their order: `reports` are those of the backends that ran.
+fn comparison(request: &Request, experiment: &ComparedExperiment<'_>, reports: Vec<BackendReport>) -> Comparison {
+    let mut reports = reports.into_iter();
+    let one = |(index, spec): (usize, &Spec)| match request.death(Some(index), Work::Steps) {
+        Some(failure) => Some(BackendReport::dead(spec, request.label(index), &experiment.backend, failure)),
+        None => reports.next(),
+    };
+    Comparison {
+        name: experiment.name.clone(),
+        steps: request.steps,
+        backends: request.backends.iter().enumerate().filter_map(one).collect(),
+        ..Comparison::default()
+    }
 }
 
 fn compared_experiment(request: &Request) -> Result<ComparedExperiment<'_>> {
     let draft = Draft::read(&request.file, &request.overrides)?;
-    let Some(backend) = draft.backend().cloned() else {
+    let (Some(backend), Some(name)) = (draft.backend().cloned(), draft.name().map(str::to_owned)) else {
         return Err(draft.finish().err().unwrap_or_else(|| Error::request("the experiment cannot be read")));
     };
     let Request { file, overrides, plugin_folders, .. } = request;
-    Ok(ComparedExperiment { file, overrides, plugin_folders, backend })
+    Ok(ComparedExperiment { name, file, overrides, plugin_folders, backend })
 }
 
 /// Checks every backend before the first one opens a device; those that ended an earlier process are left out.
 fn entries(request: &Request, experiment: &ComparedExperiment<'_>) -> Result<Vec<Entry>> {
-    let specs = request.backends.iter().enumerate().filter(|(index, _)| request.death(*index).is_none());
-    specs.map(|(index, spec)| Entry::new(spec, Some(index), request.label(index), experiment)).collect()
-}
-
-fn no_backend(request: &Request) -> Error {
-    if request.deaths.is_empty() {
-        return Error::request("no backend is named").with_hint("--backends candle");
-    }
-    let each = |Death { backend, failure }: &Death| {
-        format!("{} at step {}: {}", request.label(*backend), failure.step, failure.message)
+    let alive = |(index, _): &(usize, &Spec)| request.death(Some(*index), Work::Steps).is_none();
+    let entry = |(index, spec): (usize, &Spec)| {
+        Entry::new(spec, Mark::new(spec, Some(index), Work::Steps), request.label(index), experiment)
     };
-    Error::run("every backend ended the process").with_details(request.deaths.iter().map(each))
+    request.backends.iter().enumerate().filter(alive).map(entry).collect()
 }
 
-/// The reports of all backends, in their order: `reports` are those of the backends that ran.
-fn with_deaths(
-    request: &Request,
-    experiment: &ComparedExperiment<'_>,
-    mut reports: impl Iterator<Item = BackendReport>,
-) -> Vec<BackendReport> {
-    let one = |(index, spec): (usize, &Spec)| match request.death(index) {
-        Some(death) => Some(BackendReport::dead(spec, request.label(index), &experiment.backend, &death.failure)),
-        None => reports.next(),
+fn open(request: &Request, entries: &[Entry], data: &TrainingData) -> Result<Vec<BackendRun>> {
+    let one = |(tag, entry): (u16, &Entry)| {
+        let measures_peak = request.death(entry.mark.backend, Work::Peak).is_none();
+        let mut run = BackendRun::open(entry, tag, data)?;
+        run.measures_peak = measures_peak;
+        Ok(run)
     };
-    request.backends.iter().enumerate().filter_map(one).collect()
-}
-
-fn open(entries: &[Entry], data: &TrainingData) -> Result<Vec<BackendRun>> {
-    (1_u16..).zip(entries).map(|(tag, entry)| BackendRun::open(entry, tag, data)).collect()
+    (1_u16..).zip(entries).map(one).collect()
 }
 
 /// Each backend compared with the first one that has done a step; `None` for that one.
@@ -196,33 +199,41 @@ fn agreements(entries: &[Entry], runs: &[FinishedRun]) -> Vec<Option<Agreement>>
     (0..runs.len()).map(|index| if index == base { None } else { compared(index) }).collect()
 }
 
-/// The backend whose noise floor is measured.
-enum Pair {
-    Alive(Box<Entry>),
-    /// It ended an earlier process.
-    Dead(NoiseFloor),
+/// The run that measures the noise floor.
+enum NoiseFloorRun {
+    /// On this backend.
+    Of(Box<Entry>),
+    /// Not done, because it ended an earlier process.
+    Failed(NoiseFloor),
 }
 
-fn noise_floor_entry(spec: Option<&Spec>, request: &Request, experiment: &ComparedExperiment<'_>) -> Result<Pair> {
+fn noise_floor_run(
+    spec: Option<&Spec>,
+    request: &Request,
+    experiment: &ComparedExperiment<'_>,
+) -> Result<NoiseFloorRun> {
     let spec = spec.or(request.backends.first()).ok_or_else(|| Error::request("no backend is named"))?;
     let index = request.backends.iter().position(|other| other == spec);
-    match index.and_then(|index| request.death(index)) {
-        Some(death) => Ok(Pair::Dead(NoiseFloor::failed(spec.to_string(), death.failure.clone()))),
-        None => Ok(Pair::Alive(Box::new(Entry::new(spec, index, spec.to_string(), experiment)?))),
+    match request.death(index, Work::Steps).or(request.death(index, Work::Yardstick)) {
+        Some(failure) => Ok(NoiseFloorRun::Failed(NoiseFloor::failed(spec.to_string(), failure.clone()))),
+        None => {
+            let mark = Mark::new(spec, index, Work::Yardstick);
+            Ok(NoiseFloorRun::Of(Box::new(Entry::new(spec, mark, spec.to_string(), experiment)?)))
+        }
     }
 }
 
 fn measure_noise_floor(
-    pair: &Pair,
+    run: &NoiseFloorRun,
     request: &Request,
     entries: &[Entry],
     runs: &[FinishedRun],
     data: &TrainingData,
     progress: &Progress,
 ) -> Result<NoiseFloor> {
-    let entry = match pair {
-        Pair::Alive(entry) => entry,
-        Pair::Dead(failed) => return Ok(failed.clone()),
+    let entry = match run {
+        NoiseFloorRun::Of(entry) => entry,
+        NoiseFloorRun::Failed(failed) => return Ok(failed.clone()),
     };
     progress.message(&format!("yardstick: {} with one weight moved", entry.label));
     let is_same = |(other, _): &(&Entry, &FinishedRun)| entry.mark.backend == other.mark.backend;
@@ -253,6 +264,9 @@ fn replays(
         let one = match &reference {
             _ if entry.setup.experiment().backend.plugin == REFERENCE => Replay::skipped(step, "it is the reference"),
             _ if run.failure.is_some() => Replay::skipped(step, "the backend failed"),
+            _ if let Some(failure) = request.death(entry.mark.backend, Work::Replay) => {
+                Replay::skipped(step, &failure.message)
+            }
             None => Replay::skipped(step, "no backend"),
             Some(Err(error)) => Replay::skipped(step, backend_run::one_line(error)),
             Some(Ok(library)) => one_replay(entry, library, step, data, index, progress),
@@ -273,6 +287,10 @@ fn cuts_of(
     let one = |(index, (entry, run)): (usize, (&Entry, &FinishedRun))| {
         if request.cuts.is_empty() || run.failure.is_some() {
             return None;
+        }
+        if let Some(failure) = request.death(entry.mark.backend, Work::Cuts) {
+            let tolerance = Tolerance::of(entry.dtype(), entry.dtype());
+            return Some(Cuts::failed(failure.message.clone(), tolerance));
         }
         progress.message(&format!("cutting the first window of {}", entry.label));
         Some(cuts::measure(entry, &request.cuts, data, CUT_TAGS + index as u16))

@@ -32,7 +32,7 @@ pub struct NoiseFloor {
 }
 
 impl NoiseFloor {
-    /// That of a backend that failed.
+    /// The result for a backend that failed.
     pub fn failed(backend: String, failure: Failure) -> NoiseFloor {
         NoiseFloor { backend, weight: String::new(), loss: None, losses: Vec::new(), failure: Some(failure) }
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use super::{
     backend_run::BackendRun,
+    mark::Work,
     peak::{self, Peak},
 };
 use crate::{device::profile::Cost, runs::Progress};
@@ -59,11 +60,15 @@ pub fn run(runs: &mut [BackendRun], steps: u64, rounds: u64, progress: &Progress
     }
     for (run, own) in runs.iter().zip(&mut measured) {
         own.costs = run.record.costs();
+        run.begin(Work::Steps);
         own.memory_peak = run.learner().map_or(0, |learner| learner.device.memory().peak);
     }
     for pass in 0..PEAK_PASSES {
         in_turns(runs, pass, |index, run| {
-            run.mark.begin(0);
+            if !run.measures_peak {
+                return;
+            }
+            run.begin(Work::Peak);
             // A device whose memory the model fills has no room for the measurement.
             let found = run.learner().and_then(|learner| peak::measure(&learner.device).ok());
             measured[index].peak = measured[index].peak.take().into_iter().chain(found).reduce(Peak::faster);

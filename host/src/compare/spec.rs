@@ -58,6 +58,11 @@ impl Spec {
         &self.plugin
     }
 
+    /// The number of threads, if the spec gives it.
+    pub fn threads(&self) -> Option<usize> {
+        self.options.iter().find(|(name, _)| name == "threads").and_then(|(_, value)| value.parse().ok())
+    }
+
     /// Device and compute type; those that the spec does not give are the experiment's.
     pub fn device_and_dtype(&self, written: &experiment::Backend) -> (String, String) {
         let dtype = || crate::device::open::dtype(written.dtype).to_string();

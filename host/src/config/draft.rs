@@ -136,6 +136,11 @@ impl Draft {
         self.experiment.as_ref().map(|experiment| Path::new(&experiment.runs_dir).join(&experiment.name))
     }
 
+    /// The name, if the experiment can be read.
+    pub fn name(&self) -> Option<&str> {
+        self.experiment.as_ref().map(|experiment| experiment.name.as_str())
+    }
+
     /// The backend, without its own options; `None` if the experiment cannot be read.
     pub fn backend(&self) -> Option<&Backend> {
         self.experiment.as_ref().map(|experiment| &experiment.backend)

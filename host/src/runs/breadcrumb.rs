@@ -170,7 +170,7 @@ fn names(plugin: &str, call: &str) -> [u8; PLUGIN + CALL] {
     names
 }
 
-/// Records which part of the work begins, of those that can be left out if one of them ends the process; 0: none of them.
+/// Records the number of the part of the work that begins. 0: the work that follows is no part, and cannot be left out.
 pub fn part(number: u64) {
     let Some(file) = Breadcrumb::from_env().file else { return };
     _ = file.write_all_at(&number.to_le_bytes(), PART as u64);
@@ -301,6 +301,9 @@ mod tests {
         crumb.finish(0);
         assert_eq!(read(&file).unwrap(), Trace { finished: Some(0), ..trace("ce", "weigh", 14) });
         crumb.finish(130);
-        assert_eq!(read(&file).unwrap().finished, Some(130));
+        let left = read(&file).unwrap();
+        assert_eq!((left.finished, left.part), (Some(130), 0));
+        file.write_all_at(&7_u64.to_le_bytes(), PART as u64).unwrap();
+        assert_eq!(read(&file).unwrap(), Trace { part: 7, ..left });
     }
 }

@@ -80,7 +80,7 @@ fn die_with_parent(parent: Pid) -> Result<()> {
 /// # Errors
 /// The child cannot be started.
 pub fn run_supervised(args: &[OsString]) -> Result<ExitCode> {
-    Ok(wait_for(again(args)?)?.report(args))
+    Ok(Supervision::begin()?.wait_for(again(args)?)?.report(args))
 }
 
 /// The command that runs this program again with `args`, of which the first is the program's name.
@@ -97,12 +97,16 @@ pub fn again(args: &[OsString]) -> Result<Command> {
 pub struct Ended {
     status: ExitStatus,
     trace: Trace,
+    /// Whether the user asked it to end.
+    stopped: bool,
 }
 
 /// A worker that was ended in a part of its work that can be left out.
 pub struct Death {
     /// The part, see [`breadcrumb::part`].
     pub part: u64,
+    /// The plugin that was called; empty if the host itself ran.
+    pub plugin: String,
     /// The step that it was in; 0 if before the first one.
     pub step: u64,
     /// What ended it, and where.
@@ -115,11 +119,18 @@ impl Ended {
         report(self.status, &self.trace, args)
     }
 
-    /// The death of a worker in a part of its work; `None` if it ended by itself, outside any part, or on a user's request.
+    /// The death of a worker in a part of its work; `None` if it ended by itself, outside any part, on a user's request, or by a
+    /// panic of the host.
     pub fn death(&self) -> Option<Death> {
-        let Trace { part, step, .. } = self.trace;
+        let Trace { plugin, part, step, finished, .. } = &self.trace;
+        if self.stopped || *part == 0 || finished.is_some() || self.status.code() == Some(101) {
+            return None;
+        }
         match ending(self.status, &self.trace) {
-            (Some(error), 1) if part != 0 => Some(Death { part, step, message: error.message().to_owned() }),
+            (Some(error), 1) => {
+                let (plugin, message) = (plugin.clone(), error.message().to_owned());
+                Some(Death { part: *part, plugin, step: *step, message })
+            }
             _ => None,
         }
     }
@@ -139,36 +150,54 @@ fn cannot_start(cause: io::Error) -> Error {
     Error::run("cannot start the run's process").with_cause(cause)
 }
 
-/// Starts `command` as a [`Role::Worker`] and waits for it.
-///
-/// # Errors
-/// It cannot be started.
-pub fn wait_for(mut command: Command) -> Result<Ended> {
+/// Starts workers, one after another, and waits for them. A signal that comes between two of them is passed to the next one.
+pub struct Supervision {
+    signals: Signals,
+}
+
+impl Supervision {
+    /// Begins before any worker exists, so that no signal is missed.
+    ///
+    /// # Errors
+    /// Signals cannot be received.
+    pub fn begin() -> Result<Supervision> {
+        let mut listened = signals::endings();
+        listened.push(SIGCHLD);
+        Ok(Supervision { signals: Signals::new(listened).map_err(cannot_start)? })
+    }
+
+    /// Starts `command` as a [`Role::Worker`] and waits for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn wait_for(&mut self, command: Command) -> Result<Ended> {
+        wait_for(command, &mut self.signals)
+    }
+}
+
+fn wait_for(mut command: Command, signals: &mut Signals) -> Result<Ended> {
     let crumbs = breadcrumb::offer(&mut command);
-    // Registered before the child exists, so that no signal is missed.
-    let mut listened = signals::endings();
-    listened.push(SIGCHLD);
-    let mut signals = Signals::new(listened).map_err(cannot_start)?;
     tie(&mut command);
     if env::var_os(MMAP_THRESHOLD).is_none() {
         command.env(MMAP_THRESHOLD, "262144");
     }
     let mut child = command.spawn().map_err(cannot_start)?;
-    let status = wait(&mut child, &mut signals)?;
+    let (status, stopped) = wait(&mut child, signals)?;
     let trace = match &crumbs {
         Some(crumbs) => breadcrumb::read(&crumbs.file).unwrap_or_default(),
         // There is no record of what it was doing; an exit code is then taken as a normal end.
         None => Trace { finished: status.code().and_then(|code| code.try_into().ok()), ..Trace::default() },
     };
-    Ok(Ended { status, trace })
+    Ok(Ended { status, trace, stopped })
 }
 
-/// Waits for the child and passes every other signal on. From a terminal the child gets it twice, and counts it
-/// once.
+/// Waits for the child and passes every other signal on; returns whether there was one. From a terminal the child gets it twice,
+/// and counts it once.
 ///
 /// One thread does both, so a signal is never sent to a process that has already been waited for and whose number
 /// another process may have by now.
-fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
+fn wait(child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool)> {
+    let mut stopped = false;
     for signal in signals.forever() {
         let pass = match signal {
             SIGINT => Signal::INT,
@@ -176,14 +205,16 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus> {
             SIGHUP => Signal::HUP,
             _ => match child.try_wait() {
                 Ok(None) => continue,
-                Ok(Some(status)) => return Ok(status),
+                Ok(Some(status)) => return Ok((status, stopped)),
                 Err(cause) => return Err(Error::run("cannot wait for the run's process").with_cause(cause)),
             },
         };
+        stopped = true;
         // It may already be dead; then the next signal reports its end.
         _ = kill_process(Pid::from_child(child), pass);
     }
-    child.wait().map_err(|cause| Error::run("cannot wait for the run's process").with_cause(cause))
+    let status = child.wait().map_err(|cause| Error::run("cannot wait for the run's process").with_cause(cause))?;
+    Ok((status, stopped))
 }
 
 /// What the child could not report itself, and the exit code for the whole command.

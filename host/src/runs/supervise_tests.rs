@@ -20,7 +20,7 @@ fn acts_as_supervisor_and_worker() {
     let code = match role().unwrap() {
         Role::Supervisor => {
             let args = ["target/telos", "run", "my exp.toml"].map(OsString::from);
-            wait_for(as_process(NAME, &part)).unwrap().report(&args)
+            Supervision::begin().unwrap().wait_for(as_process(NAME, &part)).unwrap().report(&args)
         }
         Role::Worker => {
             let code = work(&part);

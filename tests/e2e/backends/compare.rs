@@ -168,7 +168,7 @@ fn the_table_is_complete_and_only_the_plot_is_written() {
         "tiny: 4 steps of 1",
         "tokens/s, median",
         "share of the peak",
-        "GFLOP/s of the fastest product",
+        "GFLOP/s of the peak",
         "peak memory",
         "linear_backward_weight",
         "attention_backward",
@@ -240,25 +240,28 @@ fn a_backend_that_fails_during_the_comparison_is_reported() {
     }
 }
 
-/// Catches a crash that loses the reports of the other backends, one that is blamed on another backend or step, and a comparison
-/// that starts again for ever.
+/// Catches a crash that loses the reports of the other backends, one that is blamed on another backend, call or step, and a
+/// comparison that starts again for ever.
 #[test]
 fn a_backend_that_ends_the_process_is_a_failed_backend_and_the_others_are_reported() {
     let lab = Lab::tiny();
     let more = ["--steps", "3", "--rounds", "1", "--no-replay", "--yardstick", "--json"];
-    let aborting = "broken?fault=\"abort\"&op=\"adamw\"";
+    let aborting = "broken?fault=\"abort\"&op=\"adamw\"&threads=2";
     let answer = compare(&lab, &format!("{aborting},candle,broken?fault=\"exit\",reference"), &more);
-    answer.refuses(1, &["backend 1 is left out", "backend 3 is left out", "these backends failed", "SIGABRT"]);
+    let without = |spec: &str| format!("note: {spec}: telos was ended by SIGABRT");
+    answer.refuses(1, &[&without(aborting), "the comparison starts again without it", "these backends failed"]);
     let found = answer.json();
     let backends = found["backends"].as_array().expect("backends");
     assert_eq!(backends.len(), 4, "{found}");
-    for (index, plugin, step, part) in [(0, "broken", 1, "SIGABRT"), (2, "broken", 1, "exited with code 0")] {
+    for (index, how, call) in [(0, "SIGABRT", "update"), (2, "exited with code 0", "gradient")] {
         let own = &backends[index];
-        assert_eq!((&own["plugin"], &own["failure"]["step"]), (&plugin.into(), &step.into()), "{own}");
-        assert!(own["failure"]["message"].as_str().is_some_and(|text| text.contains(part)), "{own}");
+        assert_eq!((&own["plugin"], &own["failure"]["step"]), (&"broken".into(), &1.into()), "{own}");
+        let message = own["failure"]["message"].as_str().unwrap_or_default();
+        let place = format!("in plugin `broken`, call `{call}`, step 1");
+        assert!(message.contains(how) && message.contains(&place), "{message}");
         assert!(own["curve"]["loss"].as_array().is_some_and(Vec::is_empty) && own["tokens_per_second"].is_null());
     }
-    assert_eq!(backends[0]["backend"], aborting);
+    assert_eq!((&backends[0]["backend"], &backends[0]["threads"]), (&aborting.into(), &2.into()));
     for index in [1, 3] {
         assert_eq!(numbers(&backends[index]["curve"]["loss"]).len(), 3, "{found}");
     }
@@ -266,7 +269,22 @@ fn a_backend_that_ends_the_process_is_a_failed_backend_and_the_others_are_report
     assert!(found["yardstick"]["failure"]["message"].as_str().is_some_and(|text| text.contains("SIGABRT")), "{found}");
     // Nothing is left to compare.
     let answer = compare(&lab, aborting, &["--steps", "2"]);
-    answer.refuses(1, &["every backend ended the process", "adamw", "at step 1"]);
+    answer.refuses(1, &["these backends failed"]);
+    assert!(answer.out.contains("failed at step 1: telos was ended by SIGABRT"), "{answer:#?}");
+}
+
+/// Catches a crash in what can be left out that loses the comparison, and an objective's crash that is blamed on the backends.
+#[test]
+fn only_the_work_in_which_a_backend_ends_the_process_is_left_out() {
+    let lab = Lab::tiny();
+    let yardstick = "--yardstick=broken?fault=\"abort\"&op=\"adamw\"";
+    let answer = compare(&lab, "candle", &["--steps", "2", "--no-plot", "--no-replay", yardstick]);
+    assert!(answer.succeeds().contains("yardstick: broken"), "{answer:#?}");
+    assert!(answer.err.contains("the comparison starts again without yardstick"), "{answer:#?}");
+    let crash = ["--steps", "3", "--set", "objective.plugin=segfaults-in-loss", "--set", "objective.at_step=2"];
+    let answer = compare(&lab, "candle,reference", &crash);
+    answer.refuses(1, &["SIGSEGV", "in plugin `segfaults-in-loss`, call `loss`, step 2"]);
+    assert!(!answer.err.contains("starts again") && answer.out.is_empty(), "{answer:#?}");
 }
 
 /// Catches a page that lacks a table or the plot, that needs another file, and that replaces something else.
@@ -284,6 +302,9 @@ fn the_page_has_the_tables_and_the_plot() {
     }
     assert!(!page.contains("src=") && !page.contains("href="), "it needs other files");
     compare(&lab, "candle", &more).succeeds();
-    compare(&lab, "candle", &["--html", "tiny.toml"]).refuses(2, &["--html", "tiny.toml exists already", "HTML"]);
-    compare(&lab, "candle", &["--html", "nowhere/x.html"]).refuses(2, &["--html", "nowhere/x.html"]);
+    fs::write(lab.at("mine.html"), "<!doctype html>\n<title>mine</title>").expect("a file");
+    for (path, part) in [("mine.html", "exists already"), ("tiny.svg", "ends in .html"), ("nowhere/x.html", "folder")] {
+        compare(&lab, "candle", &["--html", path]).refuses(2, &["--html", path, part]);
+    }
+    compare(&lab, "candle", &["--plot", "a.html", "--html", "a.html"]).refuses(2, &["other than that of --plot"]);
 }

@@ -1,20 +1,29 @@
 //! `telos compare`.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 
-use crate::cli::out::{check_drawing, check_page};
+use crate::cli::out::{check_drawing, check_own};
 use crate::cli::print;
 use crate::compare::{
     self,
     deaths::{self, Death},
+    mark::Work,
     report::{Comparison, page, plot},
     spec::Spec,
 };
 use crate::config::Override;
 use crate::error::{Error, Result};
-use crate::runs::{Progress, progress::Show, supervise};
+use crate::runs::{
+    Progress,
+    progress::Show,
+    supervise::{self, Supervision},
+};
 
 // The text is printed as help, in which brackets are not links.
 #[allow(rustdoc::broken_intra_doc_links)]
@@ -22,17 +31,19 @@ use crate::runs::{Progress, progress::Show, supervise};
 ///
 /// A backend is written ID[:DEVICE][@DTYPE][?OPTION=VALUE[&OPTION=VALUE]...]: candle, torch:cuda:0@bf16,
 /// 'candle?path=generic', reference. Parts that are left out are taken from the experiment. The other backends are
-/// compared with the first one; the same one may be named twice.
+/// compared with the first one that does a step; the same one may be named twice.
 ///
 /// All start from the same bits and read the same batches, in one process, in turns, round by round; nothing is
 /// written under runs/. After one step of warm-up the steps are timed. Then every operation of five more steps is
-/// timed separately, and large products measure the peak. The first step whose loss (gradient norm) differs by more
+/// timed separately. The peak, of which shares are given, is the fastest of products of several sizes, or the operation of a step
+/// that is faster. The first step whose loss (gradient norm) differs by more
 /// than 1e-6 (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: the f64 reference
 /// computes every operation again on the same inputs. The first operation is reported whose error exceeds ten times
 /// (four times in bf16) the limit of the operation laws: sums over real inputs cancel more than those over the
 /// random inputs of the laws. Later steps always drift apart by rounding; --yardstick measures how far rounding alone drives them apart.
 ///
-/// A backend that ends the process (a crash, too little memory) is reported as failed; the others then start again without it.
+/// If a backend ends the process, for example by a crash, the comparison starts again without it, and its failure is reported. So it
+/// does if memory runs out: all models are in one process, and the backend that needed the last of it counts as failed.
 ///
 /// Exit codes: 1 if a backend failed; differences between backends are results, not failures.
 #[derive(Debug, Args)]
@@ -63,7 +74,7 @@ pub struct Compare {
     /// Draw the losses into this file [default: compare-NAME.svg].
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Do not draw the losses.
+    /// Do not write the plot of the losses.
     #[arg(long, conflicts_with = "plot")]
     no_plot: bool,
     /// Also write the tables and the plot into this file, one page that opens in a browser.
@@ -77,7 +88,7 @@ pub struct Compare {
 pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let Compare { file, backends, steps, rounds, set, noise_floor, cuts, no_replay, plot, no_plot, html, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
-    html.as_deref().map_or(Ok(()), |page| check_page("--html", page))?;
+    html.as_deref().map_or(Ok(()), |html| check_html(html, plot.as_deref()))?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
     let request = compare::Request {
         file,
@@ -102,26 +113,39 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
     failures(&comparison)
 }
 
-/// Runs the comparison in a child process; if a backend ends that process, runs it again without that backend.
+/// Runs the comparison, which `args` asks for, in a child process; if a backend ends that process, runs it again without what the
+/// backend did there.
 ///
 /// # Errors
 /// The child cannot be started.
-pub(in crate::cli) fn supervise(args: &[OsString]) -> Result<ExitCode> {
+pub(in crate::cli) fn supervise(compare: &Compare, args: &[OsString]) -> Result<ExitCode> {
+    let yardstick = compare.noise_floor.as_ref().and_then(|named| named.as_ref().or(compare.backends.first()));
+    let mut supervision = Supervision::begin()?;
     let mut died: Vec<Death> = Vec::new();
     loop {
         let mut command = supervise::again(args)?;
         deaths::pass(&died, &mut command);
-        let ended = supervise::wait_for(command)?;
-        match Death::of(&ended) {
-            Some(death) if died.iter().all(|earlier| earlier.backend != death.backend) => {
-                let Death { backend, failure } = &death;
-                let number = backend + 1;
-                print::err(&format!("{}\nbackend {number} is left out; the others start again\n", failure.message));
+        let ended = supervision.wait_for(command)?;
+        match Death::of(&ended, &compare.backends, yardstick) {
+            Some(death) if died.iter().all(|earlier| !earlier.is(death.backend, death.work)) => {
+                let spec = death.backend.and_then(|index| compare.backends.get(index)).or(yardstick);
+                let named = spec.map_or_else(String::new, ToString::to_string);
+                let left_out = if death.work == Work::Steps { "it" } else { death.work.noun() };
+                let message = &death.failure.message;
+                print::err(&format!("note: {named}: {message}: the comparison starts again without {left_out}\n"));
                 died.push(death);
             }
             _ => return Ok(ended.report(args)),
         }
     }
+}
+
+fn check_html(html: &Path, plot: Option<&Path>) -> Result<()> {
+    if html.extension().is_none_or(|extension| extension != "html") || plot == Some(html) {
+        let message = format!("--html: {} is not a name of a page", html.display());
+        return Err(Error::request(message).with_hint("name a file that ends in .html, other than that of --plot"));
+    }
+    check_own("--html", html, "the page of a comparison", page::is_page)
 }
 
 fn draw(comparison: &mut Comparison, plot: Option<PathBuf>) -> Result<()> {

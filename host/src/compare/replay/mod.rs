@@ -7,7 +7,10 @@ use plugin_api::{backend::Session, manifest::kind};
 use plugin_api_load::Library;
 use serde::Serialize;
 
-use super::backend_run::{Entry, one_line, take_step};
+use super::{
+    backend_run::{Entry, one_line, take_step},
+    mark::Work,
+};
 use crate::{
     data::{PackedBatch, Sequence, TrainingData, batches::pack::pack},
     device::Device,
@@ -59,7 +62,7 @@ pub fn library(entry: &Entry) -> Result<Library> {
 /// leaves the step unreplayed: the comparison itself is complete by then.
 pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData, tag: u16) -> Replay {
     let options = plugin_api::backend::SessionOptions { tag: tag + 1, ..Default::default() };
-    entry.mark.begin(0);
+    entry.mark.of(Work::Replay).begin(step);
     let audited = breadcrumb::within(REFERENCE, "session", || reference.session(&options))
         .map_err(Error::from)
         .and_then(|reference| audit(entry, Box::new(reference), step, data, tag));
@@ -67,13 +70,14 @@ pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData
 }
 
 fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingData, tag: u16) -> Result<Replay> {
+    let mark = entry.mark.of(Work::Replay);
     let (session, audit) = Audited::wrap(entry.setup.session(tag)?, reference, entry.dtype());
     let device = Device::new(session, entry.dtype())?;
     let (mut learner, total) = entry.learner(&device, data)?;
     for earlier in 0..step - 1 {
-        take_step(&mut learner, earlier, total, &entry.mark)?;
+        take_step(&mut learner, earlier, total, &mark)?;
     }
-    let marker = entry.mark.begin(step);
+    let marker = mark.begin(step);
     let window = learner.window(step - 1, &marker)?;
     let tokens_of_step = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
     let window = affordable(window, &learner)?;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A whole comparison.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Comparison {
     /// The experiment's name.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct Comparison {
     pub rounds: u64,
     /// Parameters of the model.
     pub parameters: u64,
-    /// The backends; first the one that the others are compared with.
+    /// The backends in the order in which they were named; each is compared with the first one that has done a step.
     pub backends: Vec<BackendReport>,
     /// The noise floor: what moving one weight changes.
     #[serde(rename = "yardstick")]
@@ -55,7 +55,7 @@ pub struct BackendReport {
     pub backend: String,
     /// Id of the plugin.
     pub plugin: String,
-    /// Its version.
+    /// Its version; empty if the backend ended the process, like the next field.
     pub version: String,
     /// sha256 of its file.
     pub sha256: String,
@@ -65,7 +65,7 @@ pub struct BackendReport {
     pub dtype: String,
     /// Threads.
     pub threads: usize,
-    /// The plugin's options, with every default filled in.
+    /// The plugin's options, with every default filled in; none if the backend ended the process.
     pub options: Map<String, Value>,
     /// Where it failed.
     pub failure: Option<Failure>,
@@ -79,7 +79,8 @@ pub struct BackendReport {
     pub gflops: Option<f64>,
     /// Speed of the fastest product, in 1e9 operations per second.
     pub peak_gflops: Option<f64>,
-    /// That product: its operation, its size and the compute type; or what was faster than each of them.
+    /// That product: its operation, its size and the compute type. Or else the operation of a step, or the step, that was faster
+    /// than every product; or why no peak was measured.
     pub peak_product: Option<String>,
     /// Speed of a step as a share of that peak.
     pub share_of_peak: Option<f64>,
@@ -91,7 +92,7 @@ pub struct BackendReport {
     pub outside_share: Option<f64>,
     /// Loss and gradient norm by step.
     pub curve: Curve,
-    /// Comparison with the first backend; `None` for that one.
+    /// Comparison with the first backend that has done a step; `None` for that one.
     pub agreement: Option<Agreement>,
     /// A step replayed on the reference.
     pub replay: Option<Replay>,
@@ -117,7 +118,7 @@ pub struct Operation {
 }
 
 impl BackendReport {
-    /// The report of a backend that ended the process: its plugin was not opened again.
+    /// The report of a backend that ended the process: its plugin is not opened again.
     pub(super) fn dead(spec: &Spec, label: String, written: &experiment::Backend, failure: &Failure) -> BackendReport {
         let (device, dtype) = spec.device_and_dtype(written);
         BackendReport {
@@ -125,7 +126,7 @@ impl BackendReport {
             plugin: spec.plugin().to_owned(),
             device,
             dtype,
-            threads: threads(written.threads),
+            threads: threads(spec.threads().unwrap_or(written.threads)),
             failure: Some(failure.clone()),
             ..BackendReport::default()
         }

@@ -16,6 +16,13 @@ pub fn write(comparison: &Comparison, path: &Path) -> Result<()> {
     fs::write(path, text).map_err(|cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause))
 }
 
+/// Whether a text is a page of a comparison.
+pub fn is_page(text: &str) -> bool {
+    text.starts_with(START) && text.contains("<title>telos compare: ")
+}
+
+const START: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n";
+
 fn page(comparison: &Comparison) -> Result<String> {
     let title = escaped(&format!("telos compare: {}", comparison.name));
     let mut body = format!("<h1>{title}</h1>\n<p>{}</p>\n", escaped(&comparison.headline()));
@@ -24,7 +31,7 @@ fn page(comparison: &Comparison) -> Result<String> {
     }
     let picture = plot::draw(comparison)?;
     Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "{START}<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n{body}<h2>losses</h2>\n<figure>\n{picture}</figure>\n</body>\n</html>\n"
     ))

@@ -80,6 +80,10 @@ fn grid(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     Ok(())
 }
 
+fn place_of(step: u64) -> String {
+    if step == 0 { "before step 1".to_owned() } else { format!("at step {step}") }
+}
+
 /// A row of one cell per backend.
 fn row(all: &Comparison, name: &str, cell: impl Fn(&BackendReport) -> Option<String>) -> Vec<String> {
     let cells = all.backends.iter().map(|backend| cell(backend).unwrap_or_else(|| "-".into()));
@@ -99,13 +103,13 @@ fn figures(all: &Comparison) -> Section {
         row(all, "ms a step", |b| b.seconds_per_step.map(|s| format!("{:.2}", 1e3 * s))),
         row(all, "GFLOP/s of the step", |b| b.gflops.map(|g| format!("{g:.1}"))),
         row(all, "  share of the peak", |b| b.share_of_peak.map(percent)),
-        row(all, "GFLOP/s of the fastest product (the peak)", |b| b.peak_gflops.map(|g| format!("{g:.1}"))),
+        row(all, "GFLOP/s of the peak", |b| b.peak_gflops.map(|g| format!("{g:.1}"))),
         row(all, "peak memory, MiB", |b| {
             (b.failure.is_none()).then(|| format!("{:.1}", b.memory_peak_bytes as f64 / f64::from(1 << 20)))
         }),
         row(all, "loss of the first step", |b| b.curve.loss.first().map(|loss| format!("{loss:.6}"))),
         row(all, "loss of the last step", |b| b.curve.loss.last().map(|loss| format!("{loss:.6}"))),
-        row(all, "failed", |b| b.failure.as_ref().map(|failure| format!("at step {}", failure.step))),
+        row(all, "failed", |b| b.failure.as_ref().map(|failure| place_of(failure.step))),
     ];
     let rows = rows.into_iter().filter(|cells| cells.iter().skip(1).any(|cell| cell != "-")).collect();
     let peak = |b: &BackendReport| Some(format!("peak of {}: {}", b.backend, b.peak_product.as_ref()?));
@@ -182,7 +186,7 @@ fn noise_floor(all: &Comparison) -> Section {
     let Some(own) = &all.noise_floor else { return Section::default() };
     let mut lines: Vec<String> = Vec::new();
     if let Some(failure) = &own.failure {
-        lines.push(format!("yardstick: {} failed at step {}: {}", own.backend, failure.step, failure.message));
+        lines.push(format!("yardstick: {} failed {}: {}", own.backend, place_of(failure.step), failure.message));
     }
     if let Some(loss) = own.loss {
         lines.push(format!(
@@ -283,7 +287,7 @@ fn place(of: &Finding) -> String {
 fn failures(all: &Comparison) -> Section {
     let line = |backend: &BackendReport| {
         let failure = backend.failure.as_ref()?;
-        Some(format!("{} failed at step {}: {}", backend.backend, failure.step, failure.message))
+        Some(format!("{} failed {}: {}", backend.backend, place_of(failure.step), failure.message))
     };
     Section { lines: all.backends.iter().filter_map(line).collect(), ..Section::default() }
 }

@@ -67,7 +67,7 @@ pub fn file_sha256(file: &Path) -> Result<String> {
     hash(&(file.to_owned(), stamp(file)?))
 }
 
-/// Whether two folders contain the same weights.
+/// Whether two folders contain the same weights, in files of the same names.
 ///
 /// # Errors
 /// No weights, or files that cannot be read.

@@ -74,7 +74,7 @@ impl fmt::Display for WinFigures {
         writeln!(f, "difference      {}{}", fixed(self.difference, 4), error(self.difference_stderr, 4))?;
         write!(f, "prompts         {prompts}")?;
         for (count, why) in [
-            (self.too_long, "it is too long for the reward model"),
+            (self.too_long, "a prompt with its answer is too long for the reward model"),
             (self.empty, "an answer is empty and was cut off"),
             (self.unanswered, "a prompt was too long to be answered"),
         ] {
