@@ -253,7 +253,7 @@ fn a_backend_that_ends_the_process_is_a_failed_backend_and_the_others_are_report
     let found = answer.json();
     let backends = found["backends"].as_array().expect("backends");
     assert_eq!(backends.len(), 4, "{found}");
-    for (index, how, call) in [(0, "SIGABRT", "update"), (2, "exited with code 0", "gradient")] {
+    for (index, how, call) in [(0, "SIGABRT", "update"), (2, "exited with code 0", "forward and backward")] {
         let own = &backends[index];
         assert_eq!((&own["plugin"], &own["failure"]["step"]), (&"broken".into(), &1.into()), "{own}");
         let message = own["failure"]["message"].as_str().unwrap_or_default();
