@@ -154,6 +154,9 @@ mod tests {
         let [long, wide, short] =
             [(40, TOKENS), (50, TOKENS), (40, 50)].map(|(rows, cols)| tensor(s, dtype, rows, cols));
         let dw = tensor(s, DType::F32, 90, 70);
+        // Large enough that f32 is packed too.
+        let [x2, w2, y2] = [(TOKENS, 230), (250, 230), (TOKENS, 250)].map(|(rows, cols)| tensor(s, dtype, rows, cols));
+        let dw2 = tensor(s, DType::F32, 250, 230);
         let [q, k, v, out, dout, dq, dk, dv] = [0; 8].map(|_| tensor(s, dtype, TOKENS, 24));
         let (lse, offsets) = (tensor(s, DType::F32, TOKENS, 1), tensor(s, DType::I32, 1, 3));
         let ends = [0, 100, TOKENS as i32].map(i32::to_le_bytes).concat();
@@ -168,6 +171,9 @@ mod tests {
             ("linear, long sums", scratch(s, Linear { x: long, w: wide, bias: None, y: short })),
             ("linear_backward_input", scratch(s, LinearBackwardInput { dy: y, w, dx: x, accumulate })),
             ("linear_backward_weight", scratch(s, LinearBackwardWeight { x, dy: y, dw, dbias: None })),
+            ("linear, large", scratch(s, Linear { x: x2, w: w2, bias: None, y: y2 })),
+            ("linear_backward_input, large", scratch(s, LinearBackwardInput { dy: y2, w: w2, dx: x2, accumulate })),
+            ("linear_backward_weight, large", scratch(s, LinearBackwardWeight { x: x2, dy: y2, dw: dw2, dbias: None })),
             ("attention", scratch(s, forward)),
             ("attention_backward", scratch(s, backward)),
         ]

@@ -114,6 +114,41 @@ impl<E: Element> Factor<E> {
     }
 }
 
+/// A factor as lines of `depth` terms: rows of the left factor, columns of the right one.
+#[derive(Clone, Copy)]
+pub struct Side<E> {
+    /// The first term of line 0.
+    pub ptr: *const E,
+    /// Elements from line to line if a line's terms are adjacent, else from term to term.
+    pub stride: usize,
+    /// Whether the terms of a line are adjacent in memory; otherwise the lines are.
+    pub along: bool,
+    /// Lines.
+    pub len: usize,
+    /// Terms of a line.
+    pub depth: usize,
+}
+
+// SAFETY: a plain address; each access through it is justified where it happens.
+unsafe impl<E> Sync for Side<E> {}
+
+impl<E: Element> Side<E> {
+    /// The left factor.
+    pub fn left(a: Factor<E>) -> Self {
+        Side { ptr: a.mat.ptr(), stride: a.mat.stride, along: !a.transposed, len: a.rows(), depth: a.cols() }
+    }
+
+    /// The right factor.
+    pub fn right(b: Factor<E>) -> Self {
+        Side { ptr: b.mat.ptr(), stride: b.mat.stride, along: b.transposed, len: b.cols(), depth: b.rows() }
+    }
+
+    /// The same address as a factor of another type, for code that has compared the types.
+    pub fn cast<T>(&self) -> Side<T> {
+        Side { ptr: self.ptr.cast(), stride: self.stride, along: self.along, len: self.len, depth: self.depth }
+    }
+}
+
 /// The initial value of the result.
 #[derive(Clone, Copy)]
 pub enum Start<E = f32> {

@@ -64,6 +64,8 @@ pub struct Isa {
     pub arch: Arch,
     /// The matrix product.
     pub multiply: Multiply,
+    /// Whether large products of f32 are computed by the module `avx512` instead.
+    pub avx512: bool,
     /// The product of bf16, if the set has instructions for it.
     pub dot: Option<Dot>,
 }
@@ -84,7 +86,8 @@ impl Isa {
             "avx512bf16" => Some(super::bf16::dot::DOT),
             _ => None,
         };
-        Isa { name, arch: Arch::new(), multiply: widest, dot }
+        let avx512 = ["amx", "avx512bf16", "avx512"].contains(&name);
+        Isa { name, arch: Arch::new(), multiply: widest, avx512, dot }
     }
 
     /// The set of that name; `None` if the processor or the build lacks it.
@@ -95,10 +98,10 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             "avx2" if name != available[0] => {
                 let simd = pulp::x86::V3::try_new()?;
-                Some(Isa { name, arch: Arch::V3(simd), multiply: lower::avx2, dot: None })
+                Some(Isa { name, arch: Arch::V3(simd), multiply: lower::avx2, avx512: false, dot: None })
             }
             "baseline" if name != available[0] => {
-                Some(Isa { name, arch: Arch::Scalar, multiply: lower::baseline, dot: None })
+                Some(Isa { name, arch: Arch::Scalar, multiply: lower::baseline, avx512: false, dot: None })
             }
             _ => Some(Isa::of_widest(name)),
         }

@@ -94,7 +94,7 @@ impl Parallel {
         });
     }
 
-    /// Calls `f` with `len` floats (content undefined) that its tasks share. `f` runs tasks without scratch, and does not ask again.
+    /// Calls `f` with `len` floats (content undefined) that its tasks share. `f` does not ask again.
     pub fn with_shared(&self, len: usize, f: impl FnOnce(&mut [f32])) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         grow(&mut shared, len);

@@ -1,8 +1,11 @@
-//! Products of f32: the `gemm` library on fixed tiles of the result, with the microkernels of the session's instruction set.
+//! Products of f32: large ones by AVX-512 (`avx512`) where the session's instruction set has it, the others by the `gemm` library on
+//! fixed tiles of the result, with the set's microkernels.
 //!
 //! The library is called single-threaded per tile, and tiles depend only on sizes, so every element is summed in the same order
 //! for any number of threads.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::{
     factor::{Product, Start},
     isa::Isa,
@@ -23,6 +26,11 @@ pub unsafe fn product(par: &Parallel, p: Product) {
     if m == 0 || n == 0 {
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if packs(par.isa(), m, n, k) {
+        // SAFETY: the caller's; the set has AVX-512.
+        return unsafe { avx512::product(par, p) };
+    }
     let (tm, tn) = tile(m, n, k);
     let (across, down) = (n.div_ceil(tn), m.div_ceil(tm));
     par.run(across * down, m * n * k / 50, |t| {
@@ -30,6 +38,22 @@ pub unsafe fn product(par: &Parallel, p: Product) {
         // SAFETY: tiles are disjoint; the rest is guaranteed by the caller.
         unsafe { block(par.isa(), p.tile((i, tm.min(m - i)), (j, tn.min(n - j)))) };
     });
+}
+
+/// Whether the factors are packed for AVX-512.
+#[cfg(target_arch = "x86_64")]
+fn packs(isa: &Isa, m: usize, n: usize, k: usize) -> bool {
+    isa.avx512 && avx512::suits(m, n, k)
+}
+
+/// Floats of scratch that [`product`] needs, without the library's own.
+pub fn product_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if packs(isa, m, n, k) {
+        return avx512::product_len(m, n, k);
+    }
+    let _ = (isa, m, n, k);
+    0
 }
 
 /// Rows and columns of a tile. Depends only on sizes.

@@ -15,10 +15,10 @@ mod convert;
 pub mod dot;
 mod output;
 #[cfg(target_arch = "x86_64")]
-mod pack;
+pub mod pack;
 mod packed;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use super::{element::Element, factor::Product, isa::Isa, parallel::Parallel};
 use packed::{Place, either, shared_len};

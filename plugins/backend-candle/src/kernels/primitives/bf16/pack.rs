@@ -4,8 +4,11 @@
 //! tiles of 16 x 64 bytes: rows of 32 adjacent terms on the left; on the right, row p holds terms 2p and 2p + 1 of each of 16
 //! columns. What lies outside the factor is 0.
 
-use super::block::{BLOCK, Pack, STEP, Side, TILE};
-use crate::kernels::primitives::element::{Element, is_f32};
+use super::block::{BLOCK, Pack, STEP, TILE};
+use crate::kernels::primitives::{
+    element::{Element, is_f32},
+    factor::Side,
+};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -98,7 +101,7 @@ unsafe fn load_16<E: Element>(ptr: *const E, mask: u16) -> __m256i {
 
 /// Transposes 16 x 16 words of 32 bits.
 #[target_feature(enable = "avx512f")]
-fn transpose(w: &mut [__m512i; 16]) {
+pub fn transpose(w: &mut [__m512i; 16]) {
     let mut t = [_mm512_setzero_si512(); 16];
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(w[2 * i], w[2 * i + 1]);

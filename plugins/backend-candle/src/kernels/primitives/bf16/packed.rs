@@ -1,12 +1,12 @@
 //! Products by the instructions for bf16: factors are packed, blocks are computed from them.
 
 use super::{
-    block::{BLOCK, Dot, Rows, STEP, Side, TILE},
+    block::{BLOCK, Dot, Rows, STEP, TILE},
     output::{Sums, Target, write_row},
 };
 use crate::kernels::primitives::{
     element::{Element, is_f32},
-    factor::{Product, Start},
+    factor::{Product, Side, Start},
     isa::Isa,
     operand::MatMut,
     parallel::Parallel,

@@ -3,8 +3,8 @@
 use super::packed::{DEPTH, HEIGHT, WIDTH};
 use crate::kernels::primitives::{
     element::{Element, is_f32},
-    factor::Factor,
-    gemm::{self, Product, Start},
+    factor::{Factor, Product, Start},
+    gemm,
     isa::{self, Isa},
     operand::{Mat, MatMut},
     parallel::Parallel,
@@ -13,15 +13,15 @@ use half::bf16;
 use telos_random::SplitMix64;
 
 /// A matrix with noise around it: NaN, which would show in every sum that reads it.
-struct Data<E> {
-    values: Vec<E>,
-    rows: usize,
-    cols: usize,
-    stride: usize,
+pub struct Data<E> {
+    pub values: Vec<E>,
+    pub rows: usize,
+    pub cols: usize,
+    pub stride: usize,
 }
 
 impl<E: Element> Data<E> {
-    fn new(rng: &mut SplitMix64, rows: usize, cols: usize, gap: usize) -> Self {
+    pub fn new(rng: &mut SplitMix64, rows: usize, cols: usize, gap: usize) -> Self {
         let stride = cols + gap;
         let mut values = vec![E::store(f32::NAN); gap + rows * stride];
         for r in 0..rows {
@@ -36,16 +36,21 @@ impl<E: Element> Data<E> {
         self.stride - self.cols
     }
 
-    fn mat(&self) -> Mat<E> {
+    pub fn mat(&self) -> Mat<E> {
         Mat::new(self.values.as_ptr().wrapping_add(self.gap()), self.rows, self.cols, self.stride)
     }
 
-    fn mat_mut(&mut self) -> MatMut<E> {
+    pub fn mat_mut(&mut self) -> MatMut<E> {
         let gap = self.gap();
         MatMut::new(self.values.as_mut_ptr().wrapping_add(gap), self.rows, self.cols, self.stride)
     }
 
-    fn at(&self, r: usize, c: usize) -> f64 {
+    pub fn set(&mut self, (r, c): (usize, usize), x: E) {
+        let at = self.gap() + r * self.stride + c;
+        self.values[at] = x;
+    }
+
+    pub fn at(&self, r: usize, c: usize) -> f64 {
         f64::from(self.values[self.gap() + r * self.stride + c].load())
     }
 }
@@ -129,7 +134,7 @@ fn check<A: Element, B: Element, C: Element>(isa: &Isa, (m, n, k): (usize, usize
     }
 }
 
-const FLIPS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+pub const FLIPS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 
 /// Catches wrong edges of blocks, wrong pairs at an odd depth, reads outside a factor (NaN), a start that is added twice, and a
 /// transposed product that is written untransposed.

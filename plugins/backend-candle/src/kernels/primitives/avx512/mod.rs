@@ -1,0 +1,221 @@
+//! Large products of f32 by AVX-512.
+//!
+//! Columns of the right factor are packed once for all threads ([`WIDTH`] at a time); a task packs its rows of the left factor and
+//! computes their sums from both (`kernel`). Packed factors are panels of adjacent terms, so the processor reads them in order and
+//! from few pages.
+//!
+//! A sum is cut into equal parts of at most [`PART`] terms, which are added to the result one after the other. So its order depends
+//! only on the number of terms.
+
+mod kernel;
+mod pack;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    factor::{Product, Side, Start},
+    parallel::Parallel,
+};
+use kernel::{Sums, Tile};
+
+/// Rows of a panel of the left factor, and columns of one of the right factor.
+const ROWS: usize = 12;
+const COLS: usize = 32;
+/// Floats from term to term of a left panel: a whole line of the cache.
+const LEFT: usize = 16;
+/// Terms that are added up in registers.
+const PART: usize = 512;
+/// Terms that are packed at a time.
+const DEPTH: usize = 4 * PART;
+/// Columns that are packed at a time: one part of them stays in the second cache.
+const WIDTH: usize = 1024;
+/// Columns whose sums are computed from a left panel before the next one, so that rows of the result are written in long pieces.
+const ACROSS: usize = 128;
+/// Columns that a task packs at a time, of a factor whose columns are adjacent in memory.
+const GROUP: usize = 256;
+/// Most and least rows of a task, and the wanted number of tasks.
+const TALL: usize = 128;
+const FLAT: usize = 32;
+const TASKS: usize = 8;
+
+/// Least rows, columns and terms of a product for which packing pays.
+const LEAST: usize = 192;
+
+/// Whether a product is large enough for this module to be faster than the library.
+pub fn suits(m: usize, n: usize, k: usize) -> bool {
+    m.min(n).min(k) >= LEAST
+}
+
+/// Sizes of a product's pieces. They depend only on the product's sizes.
+struct Plan {
+    /// Columns that are packed at a time.
+    width: usize,
+    /// Terms of a part.
+    part: usize,
+    /// Terms that are packed at a time: whole parts.
+    depth: usize,
+    /// Rows of a task.
+    rows: usize,
+}
+
+impl Plan {
+    fn new(m: usize, n: usize, k: usize) -> Plan {
+        let width = n.div_ceil(n.div_ceil(WIDTH).max(1)).next_multiple_of(COLS);
+        let part = k.div_ceil(k.div_ceil(PART).max(1)).max(1);
+        let depth = k.min(DEPTH / part * part);
+        let rows = m.div_ceil(m.div_ceil(TALL).max(TASKS)).next_multiple_of(4).max(FLAT);
+        Plan { width, part, depth, rows }
+    }
+
+    /// Floats that hold packed columns.
+    fn shared_len(&self) -> usize {
+        self.width * self.depth + 16
+    }
+
+    /// Floats that hold a task's packed rows.
+    fn own_len(&self) -> usize {
+        self.rows.div_ceil(ROWS) * LEFT * self.part + 16
+    }
+}
+
+/// Floats of scratch for a product of at most `m` rows: what the threads share, and a thread's own.
+pub fn product_len(m: usize, n: usize, k: usize) -> usize {
+    let plan = Plan::new(m, n, k);
+    plan.shared_len() + plan.own_len()
+}
+
+/// An address that tasks share.
+#[derive(Clone, Copy)]
+struct Packed(*mut f32);
+
+// SAFETY: a plain address; tasks write disjoint panels, and read them after all are written.
+unsafe impl Sync for Packed {}
+
+impl Packed {
+    fn at(&self, floats: usize) -> *mut f32 {
+        self.0.wrapping_add(floats)
+    }
+}
+
+/// The part of a product that is computed from the packed columns: first and number of columns, and of terms.
+#[derive(Clone, Copy)]
+struct Piece {
+    cols: (usize, usize),
+    terms: (usize, usize),
+}
+
+/// Computes the product, split into rows that the threads share.
+///
+/// # Safety
+/// The processor has AVX-512 (F, VL). The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
+pub unsafe fn product(par: &Parallel, p: Product) {
+    let (m, n, k) = p.sizes();
+    if m == 0 || n == 0 {
+        return;
+    }
+    let work = Work { p, left: Side::left(p.a), right: Side::right(p.b), plan: Plan::new(m, n, k) };
+    let plan = &work.plan;
+    par.with_shared(plan.shared_len(), |memory| {
+        let right = Packed(aligned(memory));
+        for col in (0..n).step_by(plan.width) {
+            for term in (0..k.max(1)).step_by(plan.depth.max(1)) {
+                let cols = (col, plan.width.min(n - col));
+                let piece = Piece { cols, terms: (term, plan.depth.min(k - term)) };
+                // SAFETY: the caller's; the memory holds a piece of this width and depth.
+                unsafe {
+                    work.pack(par, &piece, right);
+                    work.multiply(par, &piece, right);
+                }
+            }
+        }
+    });
+}
+
+/// The first address in `memory` at a line of the cache; at most 15 floats are skipped.
+fn aligned(memory: &mut [f32]) -> *mut f32 {
+    let skipped = memory.as_ptr().align_offset(64);
+    memory[skipped..].as_mut_ptr()
+}
+
+/// A product and its plan.
+struct Work {
+    p: Product,
+    left: Side<f32>,
+    right: Side<f32>,
+    plan: Plan,
+}
+
+impl Work {
+    /// Packs the columns of a piece: by parts, each a sequence of panels.
+    unsafe fn pack(&self, par: &Parallel, piece: &Piece, to: Packed) {
+        let ((col, cols), (term, terms)) = (piece.cols, piece.terms);
+        let part = self.plan.part;
+        let panels = cols.div_ceil(COLS) * COLS;
+        let group = cols.div_ceil(cols.div_ceil(GROUP)).next_multiple_of(COLS);
+        let groups = cols.div_ceil(group);
+        par.run(groups * terms.div_ceil(part), cols * terms / 4, |task| {
+            let (from, at) = (task / groups * part, task % groups * group);
+            let len = part.min(terms - from);
+            // SAFETY: the caller's; tasks write disjoint panels.
+            unsafe {
+                let to = to.at(from * panels + at * len);
+                pack::columns(&self.right, (col + at, group.min(cols - at)), (term + from, len), to);
+            }
+        });
+    }
+
+    /// Adds a piece to the result.
+    unsafe fn multiply(&self, par: &Parallel, piece: &Piece, right: Packed) {
+        let (m, (_, cols), (term, terms)) = (self.left.len, piece.cols, piece.terms);
+        let (part, rows) = (self.plan.part, self.plan.rows);
+        let nanoseconds = m * cols * terms / 80;
+        par.run_scratch(m.div_ceil(rows), nanoseconds, self.plan.own_len(), |task, scratch| {
+            let row = task * rows;
+            let rows = (row, rows.min(m - row));
+            let left = aligned(scratch);
+            // Without terms the result is still written.
+            for from in (0..terms.max(1)).step_by(part) {
+                let len = part.min(terms - from);
+                // SAFETY: the caller's; the scratch holds the task's rows, which no other task writes.
+                unsafe {
+                    pack::rows(&self.left, rows, (term + from, len), left);
+                    let right = right.at(from * cols.div_ceil(COLS) * COLS);
+                    self.tiles(rows, piece.cols, len, term + from == 0, left, right);
+                }
+            }
+        });
+    }
+
+    /// Computes the sums of packed rows and columns, over `len` terms; `first` if the sums begin with these.
+    unsafe fn tiles(
+        &self,
+        (row, rows): (usize, usize),
+        (col, cols): (usize, usize),
+        len: usize,
+        first: bool,
+        left: *const f32,
+        right: *const f32,
+    ) {
+        let Product { c, alpha, start, .. } = self.p;
+        let start = if first { start } else { Start::Accumulate };
+        for j in (0..cols).step_by(ACROSS) {
+            for i in (0..rows).step_by(ROWS) {
+                let left = left.wrapping_add(i / ROWS * LEFT * len);
+                for j in (j..cols.min(j + ACROSS)).step_by(COLS) {
+                    let right = right.wrapping_add(j * len);
+                    let size = (ROWS.min(rows - i), COLS.min(cols - j));
+                    let tile = Tile {
+                        c: c.ptr().wrapping_add((row + i) * c.stride + col + j),
+                        stride: c.stride,
+                        rows: size.0,
+                        cols: size.1,
+                        alpha,
+                        start: start.columns(col + j, size.1),
+                    };
+                    // SAFETY: the caller's; the tile lies inside the result, and the panels are packed.
+                    unsafe { kernel::tile(Sums { left, right, terms: len }, &tile) };
+                }
+            }
+        }
+    }
+}
