@@ -10,4 +10,5 @@ pub mod isa;
 pub mod math;
 pub mod operand;
 pub mod parallel;
+mod pool;
 mod single;

@@ -4,7 +4,7 @@
 //! not matter which thread runs a task: a task writes only its own elements, and partial sums are stored per task and combined in
 //! order afterwards.
 
-use super::isa::Isa;
+use super::{isa::Isa, pool::Pool};
 use plugin_api::{Error, Result};
 use std::sync::{
     Mutex, PoisonError,
@@ -20,7 +20,7 @@ const SPAN: usize = 8192;
 /// A session's threads, their scratch, and its instruction set.
 pub struct Parallel {
     /// One thread fewer than the session has: the calling thread works too.
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<Pool>,
     threads: usize,
     scratch: Vec<Mutex<Vec<f32>>>,
     /// For what a product packs for all its tasks.
@@ -57,13 +57,10 @@ impl Parallel {
         let threads = threads.max(1);
         let pool = match threads {
             1 => None,
-            _ => Some(
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads - 1)
-                    .thread_name(|i| format!("candle-{i}"))
-                    .build()
-                    .map_err(|e| Error::internal(format!("open: {threads} threads: {e}")))?,
-            ),
+            _ => {
+                let refused = |e| Error::internal(format!("open: {threads} threads: {e}"));
+                Some(Pool::new(threads - 1).map_err(refused)?)
+            }
         };
         let scratch = (0..threads).map(|_| Mutex::new(Vec::new())).collect();
         Ok(Parallel { pool, threads, scratch, shared: Mutex::new(Vec::new()), isa })
@@ -154,10 +151,6 @@ impl Parallel {
                 f(task, thread);
             }
         };
-        pool.in_place_scope(|scope| {
-            let work = &work;
-            (1..self.threads.min(tasks)).for_each(|thread| scope.spawn(move |_| work(thread)));
-            work(0);
-        });
+        pool.run(self.threads.min(tasks) - 1, &work);
     }
 }
