@@ -30,12 +30,12 @@ const DEPTH: usize = 4 * PART;
 /// Columns that are packed at a time: one part of them stays in the second cache.
 const WIDTH: usize = 1024;
 /// Columns whose sums are computed from a left panel before the next one, so that rows of the result are written in long pieces.
-const ACROSS: usize = 128;
+const ACROSS: usize = 256;
 /// Columns that a task packs at a time, of a factor whose columns are adjacent in memory.
 const GROUP: usize = 256;
 /// Most and least rows of a task, and the wanted number of tasks.
 const TALL: usize = 128;
-const FLAT: usize = 32;
+const FLAT: usize = 48;
 const TASKS: usize = 8;
 
 /// Least rows, columns and terms of a product for which packing pays.
