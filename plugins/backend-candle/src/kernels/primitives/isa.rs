@@ -116,7 +116,8 @@ impl Isa {
         if request(self.name) {
             return Ok(self);
         }
-        let text = "open: the system refuses AMX to this process; set isa = \"avx512bf16\"";
+        let text = "open: the system refuses AMX to this process; set isa = \"avx512bf16\", or TELOS_CANDLE_ISA=avx512bf16 if the \
+                    environment selected the set";
         Err(Error::new(Code::OPTION, text))
     }
 

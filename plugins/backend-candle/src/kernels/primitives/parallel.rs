@@ -66,6 +66,11 @@ impl Parallel {
         Ok(Parallel { pool, threads, scratch, shared: Mutex::new(Vec::new()), isa })
     }
 
+    /// Number of threads, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// The session's instruction set.
     pub fn isa(&self) -> &Isa {
         &self.isa

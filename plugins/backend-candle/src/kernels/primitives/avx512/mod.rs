@@ -46,7 +46,7 @@ pub fn suits(m: usize, n: usize, k: usize) -> bool {
     m.min(n).min(k) >= LEAST
 }
 
-/// Sizes of a product's pieces. They depend only on the product's sizes.
+/// Sizes of a product's pieces. All but the rows of a task depend only on the product's sizes, and the rows change no result.
 struct Plan {
     /// Columns that are packed at a time.
     width: usize,
@@ -65,6 +65,12 @@ impl Plan {
         let depth = k.min(DEPTH / part * part);
         let rows = m.div_ceil(m.div_ceil(TALL).max(TASKS)).next_multiple_of(4).max(FLAT);
         Plan { width, part, depth, rows }
+    }
+
+    /// With at least two tasks per thread, unless they become flatter than two panels: packed columns are read again by each.
+    fn for_threads(self, m: usize, threads: usize) -> Plan {
+        let most = m.div_ceil(2 * threads).next_multiple_of(ROWS).max(2 * ROWS);
+        Plan { rows: self.rows.min(most), ..self }
     }
 
     /// Floats that hold packed columns.
@@ -113,7 +119,8 @@ pub unsafe fn product(par: &Parallel, p: Product) {
     if m == 0 || n == 0 {
         return;
     }
-    let work = Work { p, left: Side::left(p.a), right: Side::right(p.b), plan: Plan::new(m, n, k) };
+    let plan = Plan::new(m, n, k).for_threads(m, par.threads());
+    let work = Work { p, left: Side::left(p.a), right: Side::right(p.b), plan };
     let plan = &work.plan;
     par.with_shared(plan.shared_len(), |memory| {
         let right = Packed(aligned(memory));

@@ -71,14 +71,14 @@ fn bits(data: &Data<f32>) -> Vec<u32> {
     data.values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Compares the product with exact sums from each start; on one, two and three threads.
+/// Compares the product with exact sums from each start; on one, two, three and many threads.
 fn check((m, n, k): (usize, usize, usize), flips: (bool, bool)) {
     let Some(isa) = set() else { return };
     let case = Case::new((m, n, k), flips);
     for (name, start) in case.starts() {
         let what = format!("{m}x{n}x{k} {flips:?} {name}");
         let c = case.run(start, on(isa, 1));
-        for threads in [2, 3] {
+        for threads in [2, 3, 24] {
             assert!(bits(&c) == bits(&case.run(start, on(isa, threads))), "{what}: other bits with {threads} threads");
         }
         for r in 0..m {
