@@ -59,7 +59,7 @@ pub(super) fn up_to<const MOST: usize>(text: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct SamplingArgs {
     /// Softmax temperature; 0 picks the most probable token.
-    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = temperature)]
     pub temperature: f64,
     /// Draw from the smallest set of tokens with this probability; 1 means all.
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = top_p)]

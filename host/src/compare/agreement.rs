@@ -8,7 +8,7 @@
 use plugin_api::abi::DType;
 use serde::Serialize;
 
-use super::stats::relative;
+use super::stats::{of_losses, relative};
 
 /// Loss and gradient norm of each step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -17,14 +17,25 @@ pub struct Curve {
     pub loss: Vec<f64>,
     /// Global norm of the gradient before clipping.
     pub grad_norm: Vec<f64>,
+    /// A hash of the step's tokens.
+    #[serde(skip)]
+    pub batch: Vec<u64>,
 }
 
-/// Relative differences up to which a step agrees.
+impl Curve {
+    /// The first step, counted from 1, whose batch is another one than here: the backends sampled different answers.
+    pub fn other_batch(&self, other: &Curve) -> Option<u64> {
+        let differs = self.batch.iter().zip(&other.batch).position(|(a, b)| a != b);
+        differs.map(|at| at as u64 + 1)
+    }
+}
+
+/// Differences up to which a step agrees.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Tolerance {
-    /// For the loss.
+    /// For the loss: relative if it is above 1, else absolute.
     pub loss: f64,
-    /// For the gradient norm.
+    /// For the gradient norm, relative.
     pub grad_norm: f64,
 }
 
@@ -43,7 +54,7 @@ impl Tolerance {
 /// The largest difference over several steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Largest {
-    /// The relative difference.
+    /// The difference.
     pub difference: f64,
     /// The step, counted from 1.
     pub step: u64,
@@ -56,7 +67,7 @@ pub struct Agreement {
     pub with: String,
     /// The tolerance for agreement.
     pub tolerance: Tolerance,
-    /// Relative difference of the first step's loss.
+    /// Difference of the first step's loss.
     pub first_loss: f64,
     /// Relative difference of the first step's gradient norm.
     pub first_grad_norm: f64,
@@ -73,11 +84,14 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Compares the steps that both backends have done; `None` if there is no such step.
+    /// Compares the steps that both backends have done on the same batches; `None` if there is no such step.
     pub fn of(with: &str, base: &Curve, other: &Curve, tolerance: Tolerance) -> Option<Agreement> {
-        let differences = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| relative(*a, *b)).collect::<Vec<_>>();
-        let losses = differences(&base.loss, &other.loss);
-        let grad_norms = differences(&base.grad_norm, &other.grad_norm);
+        let same = base.other_batch(other).map_or(usize::MAX, |step| step as usize - 1);
+        let differences = |a: &[f64], b: &[f64], of: &dyn Fn(f64, f64) -> f64| {
+            a.iter().zip(b).take(same).map(|(a, b)| of(*a, *b)).collect::<Vec<_>>()
+        };
+        let losses = differences(&base.loss, &other.loss, &of_losses);
+        let grad_norms = differences(&base.grad_norm, &other.grad_norm, &relative);
         let mut steps = losses.iter().zip(&grad_norms);
         let beyond = steps.position(|(loss, norm)| *loss > tolerance.loss || *norm > tolerance.grad_norm);
         Some(Agreement {
@@ -105,7 +119,8 @@ mod tests {
     use super::*;
 
     fn curve(loss: &[f64], grad_norm: &[f64]) -> Curve {
-        Curve { loss: loss.to_vec(), grad_norm: grad_norm.to_vec() }
+        let batch = (0..loss.len() as u64).collect();
+        Curve { loss: loss.to_vec(), grad_norm: grad_norm.to_vec(), batch }
     }
 
     /// Catches steps counted from 0, a gradient norm that is ignored, and steps that only one backend has done.
@@ -117,6 +132,19 @@ mod tests {
         assert_eq!((found.first_beyond, found.loss.step, found.grad_norm.step), (Some(2), 3, 2));
         assert_eq!(found.losses.len(), 3);
         assert!((found.loss.difference - 5e-4).abs() < 1e-6, "{found:?}");
+    }
+
+    /// Catches steps on other batches that are compared, and a batch that is compared with that of another step.
+    #[test]
+    fn only_steps_on_the_same_batches_are_compared() {
+        let base = curve(&[4.0, 3.0, 2.0], &[1.0; 3]);
+        let mut other = curve(&[4.0, 3.0, 1.0], &[1.0; 3]);
+        other.batch[2] = 9;
+        assert_eq!((base.other_batch(&other), base.other_batch(&base)), (Some(3), None));
+        let found = Agreement::of("candle", &base, &other, Tolerance::of(DType::F32, DType::F32)).unwrap();
+        assert_eq!((found.losses.len(), found.first_beyond), (2, None));
+        other.batch[0] = 9;
+        assert_eq!(Agreement::of("candle", &base, &other, found.tolerance), None);
     }
 
     /// Catches a comparison in which a NaN agrees with everything.

@@ -1,6 +1,9 @@
 //! One backend's run of the experiment: its learner, its measurements, and its failure, if any.
 
-use std::time::Instant;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Instant,
+};
 
 use plugin_api::abi::DType;
 use serde::{Deserialize, Serialize};
@@ -8,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     agreement::Curve,
     compared_experiment::ComparedExperiment,
-    mark::{Mark, Work},
+    deaths::mark::{Mark, Work},
+    rollout_times::RolloutTimes,
     spec::Spec,
 };
 use crate::{
@@ -23,7 +27,7 @@ use crate::{
     plugins::Pinning,
     runs::breadcrumb::CrashMarker,
     setup::{Setup, loading::prepare},
-    train::{learner::Learner, opening},
+    train::{learner::Learner, opening, rollout::Rollouts},
 };
 
 /// A backend to compare, with its experiment checked and its library loaded.
@@ -83,6 +87,8 @@ pub struct Step {
     pub grad_norm: f64,
     /// Positions computed.
     pub tokens: u64,
+    /// A hash of the tokens.
+    pub batch: u64,
 }
 
 /// Does optimizer step `step` (counted from 0) of `total`, as a run does, on the backend with this mark.
@@ -92,13 +98,16 @@ pub struct Step {
 pub fn take_step(learner: &mut Learner, step: u64, total: u64, mark: &Mark) -> Result<Step> {
     let marker = mark.begin(step + 1);
     let window = learner.window(step, &marker)?;
+    let mut hasher = DefaultHasher::new();
+    window.iter().for_each(|micro_batch| micro_batch.tokens.hash(&mut hasher));
+    let batch = hasher.finish();
     let (out, gradient) = learner.gradient(&window, &marker)?;
     learner.after_step(&out.of_objectives, &marker)?;
     marker.backend("update");
     if out.loss.is_finite() && gradient.finite {
         learner.update(learner.learning_rate(step, total), step + 1)?;
     }
-    Ok(Step { loss: out.loss, grad_norm: gradient.norm, tokens: out.tokens })
+    Ok(Step { loss: out.loss, grad_norm: gradient.norm, tokens: out.tokens, batch })
 }
 
 /// A backend with an open session.
@@ -113,6 +122,8 @@ pub struct BackendRun {
     pub failure: Option<Failure>,
     /// Whether its peak is measured.
     pub measures_peak: bool,
+    /// The times of its rollouts.
+    pub rollouts: RolloutTimes,
     /// The cost of its operations, recorded while the record is not paused.
     pub record: Record,
     mark: Mark,
@@ -136,9 +147,21 @@ impl BackendRun {
             Err(error) if error.kind() == Kind::Request => return Err(error),
             Err(error) => (None, 0, Some(Failure { step: 0, message: one_line(&error) })),
         };
-        let (curve, tokens) = Default::default();
+        let (curve, tokens, rollouts) = Default::default();
         let (label, mark) = (entry.label.clone(), entry.mark.clone());
-        Ok(BackendRun { label, mark, curve, tokens, failure, measures_peak: true, record, learner, step: 0, total })
+        Ok(BackendRun {
+            label,
+            mark,
+            curve,
+            tokens,
+            failure,
+            measures_peak: true,
+            rollouts,
+            record,
+            learner,
+            step: 0,
+            total,
+        })
     }
 
     /// The learner; `None` once the run has failed.
@@ -164,13 +187,24 @@ impl BackendRun {
     }
 
     fn take(&mut self, recorded: bool) -> Option<u64> {
-        match take_step(self.learner.as_mut()?, self.step, self.total, &self.mark) {
+        let learner = self.learner.as_mut()?;
+        let sampling = learner.rollouts.as_ref().map(Rollouts::spent);
+        let start = Instant::now();
+        let mut done = take_step(learner, self.step, self.total, &self.mark);
+        if sampling.is_some() {
+            done = done.and_then(|step| learner.device.sync().map(|()| step));
+        }
+        match done {
             Ok(step) => {
+                if let Some(begins) = sampling {
+                    self.rollouts.push(begins, step.tokens, start.elapsed().as_secs_f64());
+                }
                 self.step += 1;
                 if recorded {
                     self.tokens += step.tokens;
                     self.curve.loss.push(step.loss);
                     self.curve.grad_norm.push(step.grad_norm);
+                    self.curve.batch.push(step.batch);
                 }
                 Some(step.tokens)
             }

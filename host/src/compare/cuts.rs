@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::{
     agreement::Tolerance,
     backend_run::{Entry, one_line},
-    mark::Work,
-    stats::relative,
+    deaths::mark::Work,
+    stats::{of_losses, relative},
 };
 use crate::{
     data::{Sequence, TrainingData, Window, batches::pack},
@@ -45,8 +45,7 @@ pub struct Cut {
 /// Differences.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Difference {
-    /// Of the loss: relative if it is above 1, else absolute. A loss whose parts cancel, as that of policy gradients at the first
-    /// step, is known only up to the rounding of its parts.
+    /// Of the loss: relative if it is above 1, else absolute.
     pub loss: f64,
     /// Of the gradient norm, relative.
     pub grad_norm: f64,
@@ -68,6 +67,9 @@ impl Cuts {
         }
         if !self.cuts.iter().all(|cut| cut.loss.is_finite() && cut.grad_norm.is_finite()) {
             return Err("a loss or norm is not finite");
+        }
+        if self.cuts.iter().all(|cut| cut.grad_norm == 0.0) {
+            return Err("its gradient is 0");
         }
         Ok(self.difference.loss <= self.tolerance.loss && self.difference.grad_norm <= self.tolerance.grad_norm)
     }
@@ -135,7 +137,7 @@ fn difference(cuts: &[Cut]) -> Difference {
     let Some(first) = cuts.first() else { return Difference::default() };
     let largest = |of: &dyn Fn(&Cut) -> f64| cuts.iter().map(of).fold(0.0, f64::max);
     Difference {
-        loss: largest(&|cut| relative(cut.loss, first.loss) * cut.loss.abs().max(first.loss.abs()).min(1.0)),
+        loss: largest(&|cut| of_losses(cut.loss, first.loss)),
         grad_norm: largest(&|cut| relative(cut.grad_norm, first.grad_norm)),
     }
 }
@@ -187,6 +189,7 @@ mod tests {
         assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-6)]), Ok(true));
         assert_eq!(agree(vec![cut(1, 1.0, 1.0), cut(2, 1.0, 1.0 + 1e-4)]), Ok(false));
         assert_eq!(agree(vec![cut(1, f64::NAN, 1.0), cut(2, f64::NAN, 1.0)]), Err("a loss or norm is not finite"));
+        assert_eq!(agree(vec![cut(1, 0.0, 0.0), cut(2, 0.0, 0.0)]), Err("its gradient is 0"));
         assert_eq!(agree(vec![cut(3, 1.0, 1.0)]), Err("the window was cut in one way only"));
         assert!(difference(&[cut(1, 1.0, 1.0), cut(2, f64::NAN, 1.0), cut(3, 1.0, 1.0)]).loss == f64::INFINITY);
     }

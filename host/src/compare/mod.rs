@@ -5,8 +5,8 @@
 //! | [`spec`] | the notation of a backend on the command line |
 //! | [`compared_experiment`](mod@compared_experiment) | the experiment with its own `[backend]`, before a compared backend replaces it |
 //! | [`backend_run`] | the run of one backend |
-//! | [`mark`] | marks which backend does what, so that a crash is attributed to it |
 //! | [`deaths`] | backends that ended the process |
+//! | [`rollout_times`] | the speed of rollouts |
 //! | [`rounds`] | running the backends in turns, and timing |
 //! | [`peak`] | the highest speed of a backend's matrix product |
 //! | [`agreement`] | differences by step, and the tolerance |
@@ -23,11 +23,11 @@ pub mod backend_run;
 pub mod compared_experiment;
 pub mod cuts;
 pub mod deaths;
-pub mod mark;
 pub mod noise_floor;
 pub mod peak;
 pub mod replay;
 pub mod report;
+pub mod rollout_times;
 pub mod rounds;
 pub mod spec;
 pub mod stats;
@@ -44,8 +44,10 @@ use agreement::{Agreement, Tolerance};
 use backend_run::{BackendRun, Entry, Failure, FinishedRun};
 use compared_experiment::ComparedExperiment;
 use cuts::Cuts;
-use deaths::Death;
-use mark::{Mark, Work};
+use deaths::{
+    Death,
+    mark::{Mark, Work},
+};
 use noise_floor::NoiseFloor;
 use plugin_api_load::Library;
 use replay::{REFERENCE, Replay};
@@ -83,13 +85,17 @@ impl Request {
         self.deaths.iter().find(|death| death.is(backend, work)).map(|death| &death.failure)
     }
 
-    /// The name of a backend: its spec, with a number if an earlier backend has an equal one.
     fn label(&self, backend: usize) -> String {
-        let spec = &self.backends[backend];
-        match self.backends[..backend].iter().filter(|earlier| *earlier == spec).count() {
-            0 => spec.to_string(),
-            same => format!("{spec} ({})", same + 1),
-        }
+        spec::label(&self.backends, backend)
+    }
+
+    /// The works that are left out because a backend ended the process in them.
+    fn ended(&self) -> Vec<String> {
+        let one = |death: &Death| {
+            let of = death.backend.map_or_else(String::new, |index| format!("{}: ", self.label(index)));
+            (death.work != Work::Steps).then(|| format!("{of}{}", death.work.noun()))
+        };
+        self.deaths.iter().filter_map(one).collect()
     }
 }
 
@@ -127,13 +133,14 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let cuts = cuts_of(request, &entries, &runs, &data, progress);
     breadcrumb::part(0);
 
-    let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays).zip(cuts);
-    let reports = reports.map(|(((((entry, run), measured), agreement), replay), cuts)| {
+    let other_batches = other_batches(&runs);
+    let reports = entries.iter().zip(runs).zip(measured).zip(agreements).zip(replays).zip(cuts).zip(other_batches);
+    let reports = reports.map(|((((((entry, run), measured), agreement), replay), cuts), other_batch)| {
         let mut report = BackendReport::new(entry, run, measured);
         if let Some(failure) = request.death(entry.mark.backend, Work::Peak) {
             report.peak_product = Some(format!("not measured: {}", failure.message));
         }
-        BackendReport { agreement, replay, cuts, ..report }
+        BackendReport { agreement, other_batch, replay, cuts, ..report }
     });
     let reports = reports.collect();
     Ok(Comparison {
@@ -154,6 +161,7 @@ fn comparison(request: &Request, experiment: &ComparedExperiment<'_>, reports: V
     Comparison {
         name: experiment.name.clone(),
         steps: request.steps,
+        ended: request.ended(),
         backends: request.backends.iter().enumerate().filter_map(one).collect(),
         ..Comparison::default()
     }
@@ -187,7 +195,13 @@ fn open(request: &Request, entries: &[Entry], data: &TrainingData) -> Result<Vec
     (1_u16..).zip(entries).map(one).collect()
 }
 
-/// Each backend compared with the first one that has done a step; `None` for that one.
+/// The first step of each backend on another batch than that of the first one that has done a step.
+fn other_batches(runs: &[FinishedRun]) -> Vec<Option<u64>> {
+    let base = runs.iter().find(|run| !run.curve.loss.is_empty());
+    runs.iter().map(|run| base.and_then(|base| base.curve.other_batch(&run.curve))).collect()
+}
+
+/// Each backend compared with the first one that has done a step; `None` for that one, and if they have no batch in common.
 fn agreements(entries: &[Entry], runs: &[FinishedRun]) -> Vec<Option<Agreement>> {
     let Some(base) = runs.iter().position(|run| !run.curve.loss.is_empty()) else {
         return runs.iter().map(|_| None).collect();

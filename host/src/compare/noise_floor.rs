@@ -1,5 +1,5 @@
 //! The noise floor: how much a backend's run differs from a second run of the same backend in which one weight
-//! starts one unit in the last place away. This is the effect of rounding alone on training, with which the
+//! starts one unit in the last place of the compute type away. This is the effect of rounding alone on training, with which the
 //! difference of two backends is compared.
 
 use plugin_api::abi::DType;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     agreement::{Curve, Largest, largest},
     backend_run::{BackendRun, Entry, Failure},
-    stats::relative,
+    stats::of_losses,
 };
 use crate::{
     data::TrainingData,
@@ -23,9 +23,9 @@ pub struct NoiseFloor {
     pub backend: String,
     /// The weight that was moved.
     pub weight: String,
-    /// The largest relative difference between the losses; `None` if the two have no step in common.
+    /// The largest difference between the losses; `None` if the two have no step in common.
     pub loss: Option<Largest>,
-    /// The relative differences between the losses, by step.
+    /// The differences between the losses, by step.
     pub losses: Vec<f64>,
     /// Why one of the runs failed.
     pub failure: Option<Failure>,
@@ -54,17 +54,18 @@ pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &Training
         }
     };
     let mut moved = BackendRun::open(entry, tag + 1, data)?;
-    let weight = moved.learner().map(|learner| move_one_weight(&learner.model)).transpose()?.unwrap_or_default();
+    let weight =
+        moved.learner().map(|learner| move_one_weight(&learner.model, entry.dtype())).transpose()?.unwrap_or_default();
     moved.run_steps(steps, true);
-    let losses: Vec<f64> = base.loss.iter().zip(&moved.curve.loss).map(|(a, b)| relative(*a, *b)).collect();
+    let losses: Vec<f64> = base.loss.iter().zip(&moved.curve.loss).map(|(a, b)| of_losses(*a, *b)).collect();
     let failure = failure.or(moved.failure);
     Ok(NoiseFloor { backend: entry.label.clone(), weight, loss: largest(&losses), losses, failure })
 }
 
-/// Moves the first element of the matrix in the middle of the model by one unit in the last place, away from zero,
-/// and returns its name. A matrix in the middle is used because an embedding's row may belong to a token that never
+/// Moves the first element of the matrix in the middle of the model by one unit in the last place of the compute type, away from
+/// zero, and returns its name. A matrix in the middle is used because an embedding's row may belong to a token that never
 /// occurs.
-fn move_one_weight(model: &Model) -> Result<String> {
+fn move_one_weight(model: &Model, compute: DType) -> Result<String> {
     let matrices: Vec<_> = model.layout().parameters().iter().filter(|parameter| parameter.matrix).collect();
     let parameter = matrices.get(matrices.len() / 2).ok_or_else(|| Error::run("the model has no matrix"))?;
     let (params, at) = (model.params(), parameter.offset);
@@ -74,7 +75,10 @@ fn move_one_weight(model: &Model) -> Result<String> {
             bytes.as_chunks::<8>().0.iter().flat_map(|b| u64::from_le_bytes(*b).wrapping_add(1).to_le_bytes()).collect()
         }
         _ => {
-            bytes.as_chunks::<4>().0.iter().flat_map(|b| u32::from_le_bytes(*b).wrapping_add(1).to_le_bytes()).collect()
+            // The copy in bf16 has the upper half of the bits.
+            let unit = if compute == DType::BF16 { 1 << 16 } else { 1 };
+            let moved = |b: &[u8; 4]| u32::from_le_bytes(*b).wrapping_add(unit).to_le_bytes();
+            bytes.as_chunks::<4>().0.iter().flat_map(moved).collect()
         }
     };
     params.upload_raw(at, &moved)?;

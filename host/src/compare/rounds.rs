@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use super::{
     backend_run::BackendRun,
-    mark::Work,
+    deaths::mark::Work,
     peak::{self, Peak},
 };
 use crate::{device::profile::Cost, runs::Progress};
 
-/// Steps per backend whose operations are timed, after the compared steps.
+/// Least number of steps per backend whose operations are timed, after the compared steps.
 pub const PROFILED: u64 = 5;
 
 /// Number of times the peak is measured.
@@ -19,8 +19,12 @@ const PEAK_PASSES: usize = 5;
 /// The measurements of one backend.
 #[derive(Debug, Clone, Default)]
 pub struct Measured {
-    /// Positions per second, by round.
+    /// Positions per second, by round; by rollout if answers are sampled and a rollout after the first is whole.
     pub tokens_per_second: Vec<f64>,
+    /// Whether these are the speeds of whole rollouts; `None` if nothing is sampled.
+    pub whole_rollouts: Option<bool>,
+    /// Profiled steps.
+    pub profiled_steps: u64,
     /// Costs of the operations of all profiled steps.
     pub costs: BTreeMap<&'static str, Cost>,
     /// Seconds of the profiled steps, including the time between operations.
@@ -48,10 +52,23 @@ pub fn run(runs: &mut [BackendRun], steps: u64, rounds: u64, progress: &Progress
         done += count;
         report(runs, &measured, done, progress);
     }
-    for pass in 0..PROFILED {
+    for (run, own) in runs.iter().zip(&mut measured) {
+        own.whole_rollouts = run.rollouts.any().then(|| !run.rollouts.speeds().is_empty());
+        if own.whole_rollouts == Some(true) {
+            own.tokens_per_second = run.rollouts.speeds();
+        }
+    }
+    // As many steps as whole rollouts have, so that sampling has its share of them.
+    let profiled = |run: &BackendRun| PROFILED.next_multiple_of(run.rollouts.steps().unwrap_or(1).max(1));
+    let profiled: Vec<u64> = runs.iter().map(profiled).collect();
+    for pass in 0..profiled.iter().copied().max().unwrap_or(0) {
         in_turns(runs, pass as usize, |index, run| {
+            if pass >= profiled[index] {
+                return;
+            }
             run.record.pause(false);
             if let Some((tokens, seconds)) = run.run_steps(1, false) {
+                measured[index].profiled_steps += 1;
                 measured[index].profiled_seconds += seconds;
                 measured[index].profiled_tokens += tokens;
             }

@@ -23,6 +23,7 @@ impl Spec {
     /// # Errors
     /// A message that names the wrong part.
     pub fn parse(text: &str) -> Result<Spec, String> {
+        let text = text.trim();
         let (head, query) = text.split_once('?').map_or((text, None), |(head, query)| (head, Some(query)));
         let (head, dtype) = head.split_once('@').map_or((head, None), |(head, dtype)| (head, Some(dtype)));
         let (plugin, device) = head.split_once(':').map_or((head, None), |(id, device)| (id, Some(device)));
@@ -43,6 +44,9 @@ impl Spec {
                 return Err(format!(
                     "\"{option}\" is not an option; expected OPTION=VALUE, as in ?path=generic, with `&` between several"
                 ));
+            }
+            if ["plugin", "device", "dtype"].contains(&name) {
+                return Err(format!("\"{option}\" is not an option of a backend; write ID[:DEVICE][@DTYPE] for it"));
             }
             if options.iter().any(|(known, _)| known == name) {
                 return Err(format!("option \"{name}\" is given twice"));
@@ -85,6 +89,15 @@ impl Spec {
         all.push(text("backend.dtype", &dtype));
         all.extend(self.options.iter().map(|(name, value)| Override::value(&label, &format!("backend.{name}"), value)));
         all
+    }
+}
+
+/// The name of a backend among `specs`: its spec, with a number if an earlier one is equal.
+pub fn label(specs: &[Spec], index: usize) -> String {
+    let spec = &specs[index];
+    match specs[..index].iter().filter(|earlier| *earlier == spec).count() {
+        0 => spec.to_string(),
+        same => format!("{spec} ({})", same + 1),
     }
 }
 

@@ -37,6 +37,15 @@ pub fn relative(a: f64, b: f64) -> f64 {
     if difference.is_nan() { f64::INFINITY } else { difference }
 }
 
+/// The difference of two losses: relative if one of them is above 1, else absolute. The parts of a loss may cancel, as those of
+/// policy gradients do at the first step, and it is then known only up to the rounding of its parts.
+pub fn of_losses(a: f64, b: f64) -> f64 {
+    match relative(a, b) {
+        infinite if infinite.is_infinite() => infinite,
+        relative => relative * a.abs().max(b.abs()).min(1.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +67,7 @@ mod tests {
         assert_eq!(relative(1.0, f64::NAN), f64::INFINITY);
         assert_eq!(relative(f64::INFINITY, 1.0), f64::INFINITY);
         assert_eq!(relative(f64::NAN, f64::NAN), 0.0);
+        assert_eq!((of_losses(4.0, 2.0), of_losses(1e-12, -3e-12)), (0.5, 4e-12));
+        assert_eq!((of_losses(f64::NAN, 1e-12), of_losses(0.0, 0.0)), (f64::INFINITY, 0.0));
     }
 }

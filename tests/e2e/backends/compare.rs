@@ -208,6 +208,7 @@ fn a_wrong_request_is_refused_before_anything_runs() {
         ("candle?path=fast", &["candle?path=fast", "backend.path", "fast"]),
         ("reference?path=generic", &["reference?path=generic", "backend.path", "unknown key"]),
         ("candle@f16", &["f16", "f32, bf16, f64"]),
+        ("candle?plugin=reference", &["plugin=reference", "ID[:DEVICE][@DTYPE]"]),
         ("candle,,reference", &["not the id"]),
     ] {
         compare(&lab, backends, &["--steps", "2"]).refuses(2, parts);
@@ -279,8 +280,8 @@ fn only_the_work_in_which_a_backend_ends_the_process_is_left_out() {
     let lab = Lab::tiny();
     let yardstick = "--yardstick=broken?fault=\"abort\"&op=\"adamw\"";
     let answer = compare(&lab, "candle", &["--steps", "2", "--no-plot", "--no-replay", yardstick]);
-    assert!(answer.succeeds().contains("yardstick: broken"), "{answer:#?}");
-    assert!(answer.err.contains("the comparison starts again without yardstick"), "{answer:#?}");
+    answer.refuses(1, &["the comparison starts again without yardstick", "a backend ended the process: yardstick"]);
+    assert!(answer.out.contains("yardstick: broken") && answer.out.contains("tokens/s"), "{answer:#?}");
     let crash = ["--steps", "3", "--set", "objective.plugin=segfaults-in-loss", "--set", "objective.at_step=2"];
     let answer = compare(&lab, "candle,reference", &crash);
     answer.refuses(1, &["SIGSEGV", "in plugin `segfaults-in-loss`, call `loss`, step 2"]);

@@ -12,10 +12,9 @@ use crate::cli::out::{check_drawing, check_own};
 use crate::cli::print;
 use crate::compare::{
     self,
-    deaths::{self, Death},
-    mark::Work,
+    deaths::{self, Death, mark::Work},
     report::{Comparison, page, plot},
-    spec::Spec,
+    spec::{self, Spec},
 };
 use crate::config::Override;
 use crate::error::{Error, Result};
@@ -34,10 +33,11 @@ use crate::runs::{
 /// compared with the first one that does a step; the same one may be named twice.
 ///
 /// All start from the same bits and read the same batches, in one process, in turns, round by round; nothing is
-/// written under runs/. After one step of warm-up the steps are timed. Then every operation of five more steps is
+/// written under runs/. If the objective learns from sampled answers, each backend samples its own, and is compared as long as they
+/// are the same. After one step of warm-up the steps are timed. Then every operation of five more steps is
 /// timed separately. The peak, of which shares are given, is the fastest of products of several sizes, or the operation of a step
 /// that is faster. The first step whose loss (gradient norm) differs by more
-/// than 1e-6 (1e-5) relative, or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: the f64 reference
+/// than 1e-6 (1e-5) relative (a loss below 1: absolute), or 5e-3 (5e-2) where one of the two computes in bf16, is replayed: the f64 reference
 /// computes every operation again on the same inputs. The first operation is reported whose error exceeds ten times
 /// (four times in bf16) the limit of the operation laws: sums over real inputs cancel more than those over the
 /// random inputs of the laws. Later steps always drift apart by rounding; --yardstick measures how far rounding alone drives them apart.
@@ -45,7 +45,7 @@ use crate::runs::{
 /// If a backend ends the process, for example by a crash, the comparison starts again without it, and its failure is reported. So it
 /// does if memory runs out: all models are in one process, and the backend that needed the last of it counts as failed.
 ///
-/// Exit codes: 1 if a backend failed; differences between backends are results, not failures.
+/// Exit codes: 1 if a backend failed or ended the process; differences between backends are results, not failures.
 #[derive(Debug, Args)]
 pub struct Compare {
     /// The experiment, a TOML file.
@@ -128,8 +128,10 @@ pub(in crate::cli) fn supervise(compare: &Compare, args: &[OsString]) -> Result<
         let ended = supervision.wait_for(command)?;
         match Death::of(&ended, &compare.backends, yardstick) {
             Some(death) if died.iter().all(|earlier| !earlier.is(death.backend, death.work)) => {
-                let spec = death.backend.and_then(|index| compare.backends.get(index)).or(yardstick);
-                let named = spec.map_or_else(String::new, ToString::to_string);
+                let named = match death.backend {
+                    Some(index) => spec::label(&compare.backends, index),
+                    None => yardstick.map_or_else(String::new, ToString::to_string),
+                };
                 let left_out = if death.work == Work::Steps { "it" } else { death.work.noun() };
                 let message = &death.failure.message;
                 print::err(&format!("note: {named}: {message}: the comparison starts again without {left_out}\n"));
@@ -165,5 +167,11 @@ fn write_page(comparison: &mut Comparison, path: PathBuf) -> Result<()> {
 fn failures(comparison: &Comparison) -> Result<()> {
     let failed = comparison.backends.iter().filter(|backend| backend.failure.is_some());
     let failed: Vec<&str> = failed.map(|backend| backend.backend.as_str()).collect();
-    if failed.is_empty() { Ok(()) } else { Err(Error::run(format!("these backends failed: {}", failed.join(", ")))) }
+    if !failed.is_empty() {
+        return Err(Error::run(format!("these backends failed: {}", failed.join(", "))));
+    }
+    match comparison.ended.is_empty() {
+        true => Ok(()),
+        false => Err(Error::run(format!("a backend ended the process: {}", comparison.ended.join(", ")))),
+    }
 }

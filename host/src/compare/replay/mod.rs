@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     backend_run::{Entry, one_line, take_step},
-    mark::Work,
+    deaths::mark::Work,
 };
 use crate::{
     data::{PackedBatch, Sequence, TrainingData, batches::pack::pack},

@@ -17,7 +17,7 @@ use super::{
     noise_floor::NoiseFloor,
     peak::Peak,
     replay::Replay,
-    rounds::{Measured, PROFILED},
+    rounds::Measured,
     spec::Spec,
     stats::Spread,
 };
@@ -42,6 +42,8 @@ pub struct Comparison {
     /// The noise floor: what moving one weight changes.
     #[serde(rename = "yardstick")]
     pub noise_floor: Option<NoiseFloor>,
+    /// The backends that ended the process in work that was then left out, with that work.
+    pub ended: Vec<String>,
     /// The plot's file.
     pub plot: Option<PathBuf>,
     /// The page's file.
@@ -73,6 +75,8 @@ pub struct BackendReport {
     pub tokens_per_step: Option<f64>,
     /// Positions per second, by round, without timing the operations.
     pub tokens_per_second: Option<Spread>,
+    /// Whether these are the speeds of whole rollouts: sampling, and the steps that learn from the answers. `None`: nothing is sampled.
+    pub whole_rollouts: Option<bool>,
     /// Median seconds per step.
     pub seconds_per_step: Option<f64>,
     /// Floating-point operations of all products, in 1e9 per second, at the median speed.
@@ -94,6 +98,9 @@ pub struct BackendReport {
     pub curve: Curve,
     /// Comparison with the first backend that has done a step; `None` for that one.
     pub agreement: Option<Agreement>,
+    /// The first step, counted from 1, on another batch than that of the backend it is compared with, because other answers were
+    /// sampled. From there on nothing is compared.
+    pub other_batch: Option<u64>,
     /// A step replayed on the reference.
     pub replay: Option<Replay>,
     /// The first window cut into different numbers of micro-batches.
@@ -159,6 +166,7 @@ impl BackendReport {
             failure: run.failure,
             tokens_per_step,
             tokens_per_second: speed,
+            whole_rollouts: measured.whole_rollouts,
             seconds_per_step: seconds,
             gflops,
             peak_gflops,
@@ -169,6 +177,7 @@ impl BackendReport {
             outside_share: (profiled > 0.0).then(|| (1.0 - inside / profiled).max(0.0)),
             curve: run.curve,
             agreement: None,
+            other_batch: None,
             replay: None,
             cuts: None,
         }
@@ -187,7 +196,7 @@ fn peak(measured: &Measured, gflops_of_step: Option<f64>) -> Option<Peak> {
 
 /// Costs per step, the most expensive first.
 fn operations(measured: &Measured, peak_gflops: Option<f64>) -> Vec<Operation> {
-    let steps = PROFILED as f64;
+    let steps = measured.profiled_steps.max(1) as f64;
     let one = |(name, cost): (&&'static str, &Cost)| {
         let seconds = cost.nanoseconds as f64 / 1e9;
         let gflops = (cost.flops > 0.0 && seconds > 0.0).then(|| cost.flops / seconds / 1e9);

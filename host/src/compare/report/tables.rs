@@ -7,6 +7,7 @@ use super::{BackendReport, Comparison};
 use crate::compare::agreement::Largest;
 use crate::compare::replay::Replay;
 use crate::compare::replay::audit::{Finding, Verdict};
+use crate::decimals::counted;
 
 /// A part of the report.
 #[derive(Debug, Default)]
@@ -24,8 +25,11 @@ impl Comparison {
     pub(super) fn headline(&self) -> String {
         let tokens = self.backends.iter().filter_map(|b| b.tokens_per_step).fold(0.0, f64::max);
         format!(
-            "{}: {} steps of {tokens:.0} tokens, timed in {} rounds; {} parameters",
-            self.name, self.steps, self.rounds, self.parameters
+            "{}: {} steps of {tokens:.0} tokens, timed in {}; {} parameters",
+            self.name,
+            self.steps,
+            counted(self.rounds as usize, "round"),
+            self.parameters
         )
     }
 
@@ -114,8 +118,18 @@ fn figures(all: &Comparison) -> Section {
     let rows = rows.into_iter().filter(|cells| cells.iter().skip(1).any(|cell| cell != "-")).collect();
     let peak = |b: &BackendReport| Some(format!("peak of {}: {}", b.backend, b.peak_product.as_ref()?));
     let peaks: Vec<String> = all.backends.iter().filter_map(peak).collect();
-    let lines = if peaks.is_empty() { peaks } else { [vec![String::new()], peaks].concat() };
+    let lines: Vec<String> = sampling(all).into_iter().chain(peaks).collect();
+    let lines = if lines.is_empty() { lines } else { [vec![String::new()], lines].concat() };
     Section { title: String::new(), rows, lines }
+}
+
+/// What speeds contain if answers are sampled.
+fn sampling(all: &Comparison) -> Vec<String> {
+    let is = |whole| all.backends.iter().any(|b| b.whole_rollouts == Some(whole));
+    let whole = "answers are sampled: the speeds are those of whole rollouts after the first, one of each rollout";
+    let parts = "answers are sampled, and no rollout after the first is whole in these steps: the speed has too little or too \
+                 much sampling in it; raise --steps";
+    [is(true).then_some(whole), is(false).then_some(parts)].into_iter().flatten().map(str::to_owned).collect()
 }
 
 fn operations(all: &Comparison) -> Section {
@@ -148,7 +162,11 @@ fn operations(all: &Comparison) -> Section {
 
 fn agreement(all: &Comparison) -> Section {
     let compared: Vec<_> = all.backends.iter().filter_map(|b| Some((&b.backend, b.agreement.as_ref()?))).collect();
-    let Some((_, first)) = compared.first() else { return Section::default() };
+    let mut lines: Vec<String> = all.backends.iter().filter_map(other_batch).collect();
+    let Some((_, first)) = compared.first() else { return Section { lines, ..Section::default() } };
+    if all.backends.iter().all(|b| b.curve.grad_norm.iter().all(|norm| *norm == 0.0)) {
+        lines.push("the gradient was 0 in every step: nothing was trained, and the agreement says nothing".to_owned());
+    }
     let heads = [
         "",
         "first loss",
@@ -167,15 +185,21 @@ fn agreement(all: &Comparison) -> Section {
         vec![(*backend).clone(), number(own.first_loss), number(own.first_grad_norm), loss, norm, tolerance, beyond]
     }));
     let drifted = compared.iter().any(|(_, own)| own.first_beyond.is_some_and(|step| step > 1));
-    let remark = (drifted && all.noise_floor.is_none()).then(|| {
-        "(from step 2 on the weights differ by rounding; --yardstick measures how much that changes the loss)"
-            .to_owned()
-    });
-    Section {
-        title: format!("difference from {} by step, relative", first.with),
-        rows,
-        lines: remark.into_iter().collect(),
+    if drifted && all.noise_floor.is_none() {
+        let remark =
+            "(from step 2 on the weights differ by rounding; --yardstick measures how much that changes the loss)";
+        lines.push(remark.to_owned());
     }
+    Section {
+        title: format!("difference from {} by step, relative; of a loss below 1, absolute", first.with),
+        rows,
+        lines,
+    }
+}
+
+fn other_batch(backend: &BackendReport) -> Option<String> {
+    let step = backend.other_batch?;
+    Some(format!("{} sampled other answers from step {step} on, so these steps are not compared", backend.backend))
 }
 
 fn largest(of: Largest) -> String {
@@ -190,7 +214,7 @@ fn noise_floor(all: &Comparison) -> Section {
     }
     if let Some(loss) = own.loss {
         lines.push(format!(
-            "yardstick: {} with {} moved by one unit in the last place: largest loss difference {}",
+            "yardstick: {} with {} moved by one unit in the last place of its type: largest loss difference {}",
             own.backend,
             own.weight,
             largest(loss)
@@ -199,7 +223,10 @@ fn noise_floor(all: &Comparison) -> Section {
             let times = backend.agreement.as_ref()?.loss.difference / loss.difference;
             Some(format!("  {}: {times:.2} times that", backend.backend))
         };
-        lines.extend(all.backends.iter().filter_map(times));
+        match loss.difference > 0.0 {
+            true => lines.extend(all.backends.iter().filter_map(times)),
+            false => lines.push("  it changed no loss, so it is no measure of the others".to_owned()),
+        }
     }
     Section { lines, ..Section::default() }
 }

@@ -276,7 +276,11 @@ fn right(answer: &Value, choices: &[String], labels: Option<&[String]>) -> Optio
         return None;
     }
     let text = match answer {
-        Value::Number(number) => return number.as_u64().and_then(|index| within(usize::try_from(index).ok()?)),
+        // Tables with gaps write integers as 1.0.
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|value| value.fract() == 0.0 && (0.0..1e9).contains(value));
+            return number.as_u64().or(whole.map(|value| value as u64)).and_then(|index| within(index as usize));
+        }
         Value::String(text) => text.trim(),
         _ => return None,
     };

@@ -141,7 +141,7 @@ impl Opened {
             let WinFigures { too_long, empty, unanswered, .. } = figures;
             let pairs = |count| counted(count, "pair");
             let what = format!(
-                "no pair of answers can be compared by {}: left out are {} that are too long for it, {} with an answer that is empty \
+                "no pair of answers can be compared by {}: left out: {} too long for it, {} with an answer that is empty \
                  and was cut off, and {} with a prompt that was too long to be answered",
                 self.folder.display(),
                 pairs(too_long),
@@ -260,8 +260,15 @@ fn no_answer(row: &Row) -> Error {
 fn check_prompts(wanted: &AnswersToCompare, first: &[AnswerRow], second: &[AnswerRow]) -> Result<()> {
     let hint = "answer the same prompts with both models: telos generate MODEL --prompts FILE --out ANSWERS";
     let mut both = first.iter().zip(second).map(|(one, other)| (&one.row, &other.row));
-    if let Some((row, other)) = both.find(|(row, other)| row.text().prompt != other.text().prompt) {
-        let what = format!("{} and {}: the answers are to different prompts", row.place, other.place);
+    let differ = |row: &Row, other: &Row| {
+        row.text().prompt != other.text().prompt || is_conversation(row) != is_conversation(other)
+    };
+    if let Some((row, other)) = both.find(|(row, other)| differ(row, other)) {
+        let why = match is_conversation(row) == is_conversation(other) {
+            true => "",
+            false => ": one is a conversation, the other a text",
+        };
+        let what = format!("{} and {}: the answers are to different prompts{why}", row.place, other.place);
         return Err(Error::request(what).with_hint(hint));
     }
     if first.len() != second.len() {
@@ -269,6 +276,11 @@ fn check_prompts(wanted: &AnswersToCompare, first: &[AnswerRow], second: &[Answe
         return Err(Error::request(what).with_hint(hint));
     }
     Ok(())
+}
+
+/// Whether a prompt is a list of messages, which a chat template writes.
+fn is_conversation(row: &Row) -> bool {
+    matches!(row.parts.get(&Part::Prompt), Some(Content::Messages(_)))
 }
 
 #[cfg(test)]

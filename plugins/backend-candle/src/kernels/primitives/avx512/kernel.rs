@@ -1,6 +1,6 @@
 //! The sums of a tile of 12 rows and 32 columns, in 24 vector registers.
 
-use super::{COLS, LEFT, ROWS};
+use super::panel::{COLS, LEFT, ROWS};
 use crate::kernels::primitives::factor::Start;
 use std::arch::x86_64::*;
 

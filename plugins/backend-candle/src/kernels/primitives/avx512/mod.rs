@@ -9,6 +9,7 @@
 
 mod kernel;
 mod pack;
+mod panel;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +18,8 @@ use super::{
     parallel::Parallel,
 };
 use kernel::{Sums, Tile};
+use panel::{COLS, LEFT, ROWS};
 
-/// Rows of a panel of the left factor, and columns of one of the right factor.
-const ROWS: usize = 12;
-const COLS: usize = 32;
-/// Floats from term to term of a left panel: a whole line of the cache.
-const LEFT: usize = 16;
 /// Terms that are added up in registers.
 const PART: usize = 512;
 /// Terms that are packed at a time.

@@ -3,8 +3,8 @@
 //! A range is a pair of first and number.
 
 use super::{
-    COLS, LEFT, ROWS,
     kernel::{mask, prefetch},
+    panel::{COLS, LEFT, ROWS},
 };
 use crate::kernels::primitives::{bf16::pack::transpose, factor::Side};
 use std::arch::x86_64::*;

@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::Spec;
-use crate::runs::{
-    Breadcrumb,
-    breadcrumb::{self, CrashMarker},
+use crate::{
+    compare::spec::Spec,
+    runs::{
+        Breadcrumb,
+        breadcrumb::{self, CrashMarker},
+    },
 };
 
 /// What a backend does in a comparison. All but the steps can be left out.

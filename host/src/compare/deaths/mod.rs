@@ -1,17 +1,15 @@
 //! Backends that ended the process of a comparison. A comparison runs in a child process. If a backend ends that process, the
 //! comparison starts again in another one, without the work in which the backend did so.
 
+pub mod mark;
+
 use std::{env, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    backend_run::Failure,
-    mark::{Work, of_part},
-    replay::REFERENCE,
-    spec::Spec,
-};
+use super::{backend_run::Failure, replay::REFERENCE, spec::Spec};
 use crate::runs::supervise;
+use mark::{Work, of_part};
 
 /// The environment variable that passes the deaths to the next process: a JSON list of [`Death`].
 const VARIABLE: &str = "TELOS_COMPARE_DEATHS";
