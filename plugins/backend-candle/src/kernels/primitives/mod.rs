@@ -5,6 +5,7 @@ mod avx512;
 pub mod bf16;
 pub mod element;
 pub mod factor;
+mod few;
 pub mod gemm;
 pub mod isa;
 pub mod math;

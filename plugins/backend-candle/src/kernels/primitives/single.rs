@@ -1,5 +1,5 @@
-//! Products of f32: large ones by AVX-512 (`avx512`) where the session's instruction set has it, the others by the `gemm` library on
-//! fixed tiles of the result, with the set's microkernels.
+//! Products of f32: large ones by AVX-512 (`avx512`) where the session's instruction set has it, those of few rows in place (`few`),
+//! the others by the `gemm` library on fixed tiles of the result, with the set's microkernels.
 //!
 //! The library is called single-threaded per tile, and tiles depend only on sizes, so every element is summed in the same order
 //! for any number of threads.
@@ -8,6 +8,7 @@
 use super::avx512;
 use super::{
     factor::{Product, Start},
+    few,
     isa::Isa,
     parallel::Parallel,
 };
@@ -31,6 +32,20 @@ pub unsafe fn product(par: &Parallel, p: Product) {
         // SAFETY: the caller's; the set has AVX-512.
         return unsafe { avx512::product(par, p) };
     }
+    if few::suits(par.isa(), &p) {
+        // SAFETY: the caller's.
+        return unsafe { few::product(par, p) };
+    }
+    // SAFETY: the caller's.
+    unsafe { by_library(par, p) };
+}
+
+/// As [`product`], by the library.
+///
+/// # Safety
+/// As [`product`].
+pub unsafe fn by_library(par: &Parallel, p: Product) {
+    let (m, n, k) = p.sizes();
     let (tm, tn) = tile(m, n, k);
     let (across, down) = (n.div_ceil(tn), m.div_ceil(tm));
     par.run(across * down, m * n * k / 50, |t| {
