@@ -21,6 +21,11 @@ const POLL: Duration = Duration::from_millis(10);
 /// The most bytes that a child may print: one that prints in an endless loop must not fill the disk.
 const MOST_OUTPUT: u64 = 16 << 20;
 
+/// The variable that says how threads of OpenMP, which libtorch uses, wait for each other. By default they spin for milliseconds. Where
+/// other programs need the cores, they then keep the thread that they wait for from running, and checks take several times as long.
+/// Threads that sleep cost small operations half their speed, which no check measures.
+const WAITING: &str = "OMP_WAIT_POLICY";
+
 /// How a job ended.
 #[derive(Debug)]
 pub struct Ended<A = Answer> {
@@ -51,6 +56,9 @@ pub fn run<A: DeserializeOwned>(job: &Work, limit: Duration) -> Result<Ended<A>>
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["plugins", COMMAND]).arg(&folder.0).stdin(Stdio::null());
     command.stdout(output.try_clone().map_err(failed)?).stderr(output.try_clone().map_err(failed)?);
+    if [WAITING, "GOMP_SPINCOUNT"].iter().all(|name| std::env::var_os(name).is_none()) {
+        command.env(WAITING, "PASSIVE");
+    }
     let mut child = supervise::tie(&mut command).spawn().map_err(failed)?;
     let end = wait(&mut child, &output, limit).map_err(failed)?;
     let answer: Option<A> = folder.read(Folder::ANSWER).ok();
