@@ -1,37 +1,12 @@
 //! Opens files that a user names, for reading: only regular files, after following symbolic links. Opening a named pipe would
 //! wait for a writer that may never come, and a device such as /dev/zero never ends.
 
-use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::capacity;
-
-/// What the system changes with every write to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    /// The time of the last write: seconds and nanoseconds.
-    modified: (i64, i64),
-    /// The time of the last change of the inode, which no program can set.
-    pub changed: (i64, i64),
-}
-
-impl Stamp {
-    /// The stamp of a file.
-    pub fn of(file: &Metadata) -> Stamp {
-        Stamp {
-            device: file.dev(),
-            inode: file.ino(),
-            length: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
 
 /// Opens a regular file for reading.
 ///

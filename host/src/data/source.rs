@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plugin_api_load::Identity;
 use sha2::{Digest, Sha256};
 
 use super::cache::hex;
 use super::error::{DataError, Result};
-use crate::files::{self, Stamp};
+use crate::files;
 
 /// A file that data came from, for the receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +27,11 @@ pub struct Source {
 pub struct Hashed {
     /// The file.
     pub source: Source,
-    stamp: Stamp,
+    identity: Identity,
 }
 
-fn stamp(file: &File, path: &Path) -> Result<Stamp> {
-    Ok(Stamp::of(&file.metadata().map_err(DataError::io("read", path))?))
+fn identity(file: &File, path: &Path) -> Result<Identity> {
+    Ok(Identity::from(&file.metadata().map_err(DataError::io("read", path))?))
 }
 
 impl Hashed {
@@ -40,10 +41,10 @@ impl Hashed {
     /// A file that cannot be read.
     pub fn of_file(path: PathBuf) -> Result<Hashed> {
         let mut file = files::open(&path).map_err(DataError::io("read", &path))?;
-        let stamp = stamp(&file, &path)?;
+        let identity = identity(&file, &path)?;
         let mut hash = Sha256::new();
         let bytes = io::copy(&mut file, &mut hash).map_err(DataError::io("read", &path))?;
-        Ok(Hashed { source: Source { path, bytes, sha256: hex(&hash.finalize()) }, stamp })
+        Ok(Hashed { source: Source { path, bytes, sha256: hex(&hash.finalize()) }, identity })
     }
 
     /// Reads the file again, for its content: `read` gets it open.
@@ -62,7 +63,7 @@ impl Hashed {
     }
 
     fn check(&self, file: &File) -> Result<()> {
-        if stamp(file, &self.source.path)? == self.stamp {
+        if identity(file, &self.source.path)? == self.identity {
             return Ok(());
         }
         // Some network file systems change these numbers without a write, and a file may be linked or touched: the hash decides.

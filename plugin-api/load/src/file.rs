@@ -39,8 +39,8 @@ pub fn scan(path: &Path) -> Result<Vec<PluginInfo>> {
     LibraryFile::read(path)?.plugins()
 }
 
-/// Identifies the file that was read: device, inode, size, times of content and inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// Identifies a file as it was read: the system changes one of these with every write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// Device.
     pub device: u64,

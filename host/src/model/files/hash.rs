@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use plugin_api_load::Identity;
 use sha2::{Digest, Sha256};
 
 use super::weights::weight_files;
 use crate::data::cache::hex;
 use crate::error::{Error, Result};
-use crate::files::Stamp;
 use crate::runs::disk::sha256_file;
 
 /// A file of weights at the time at which it was looked at.
-type Seen = (PathBuf, Stamp);
+type Seen = (PathBuf, Identity);
 
 /// The hashes of the files that this process has read.
 static READ: Mutex<BTreeMap<Seen, String>> = Mutex::new(BTreeMap::new());
@@ -30,7 +30,7 @@ impl SeenWeights {
     /// # Errors
     /// No weights; files that the system cannot inspect.
     pub fn of(folder: &Path) -> Result<SeenWeights> {
-        let seen = |file: PathBuf| Ok((file.clone(), stamp(&file)?));
+        let seen = |file: PathBuf| Ok((file.clone(), identity(&file)?));
         weight_files(folder)?.into_iter().map(seen).collect::<Result<_>>().map(SeenWeights)
     }
 
@@ -64,7 +64,7 @@ pub fn weights_sha256(folder: &Path) -> Result<String> {
 /// # Errors
 /// A file that cannot be read.
 pub fn file_sha256(file: &Path) -> Result<String> {
-    hash(&(file.to_owned(), stamp(file)?))
+    hash(&(file.to_owned(), identity(file)?))
 }
 
 /// Whether two folders contain the same weights, in files of the same names.
@@ -86,7 +86,7 @@ fn hash(seen: &Seen) -> Result<String> {
         return Ok(known);
     }
     let (_, sha256) = sha256_file(file).map_err(unreadable(file))?;
-    if stamp(file)? != *then {
+    if identity(file)? != *then {
         return Err(Error::run(format!("{} changed while it was in use", file.display()))
             .with_hint("start again once nothing writes there"));
     }
@@ -104,8 +104,8 @@ fn is_settled((seconds, nanoseconds): (i64, i64)) -> bool {
     now.saturating_sub(changed) > Duration::from_secs(1)
 }
 
-fn stamp(file: &Path) -> Result<Stamp> {
-    fs::metadata(file).map(|file| Stamp::of(&file)).map_err(unreadable(file))
+fn identity(file: &Path) -> Result<Identity> {
+    fs::metadata(file).map(|file| Identity::from(&file)).map_err(unreadable(file))
 }
 
 fn unreadable(file: &Path) -> impl Fn(std::io::Error) -> Error {
@@ -162,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a");
         fs::write(&file, "abc").unwrap();
-        let (seconds, nanoseconds) = stamp(&file).unwrap().changed;
+        let (seconds, nanoseconds) = identity(&file).unwrap().changed;
         assert!(!is_settled((seconds, nanoseconds)) && is_settled((seconds - 10, nanoseconds)));
     }
 }

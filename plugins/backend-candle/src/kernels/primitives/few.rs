@@ -5,8 +5,9 @@
 //! set, and is that of the same row in a product of other rows.
 
 use super::{
-    factor::{Product, Start},
+    factor::Product,
     isa::Isa,
+    lines::{prefetch, write_row},
     parallel::Parallel,
 };
 use pulp::{Simd, WithSimd};
@@ -80,18 +81,6 @@ impl WithSimd for Columns {
     }
 }
 
-/// Fetches the line of an address into the first cache; the address need not be valid.
-#[inline(always)]
-fn prefetch(address: *const f32) {
-    // SAFETY: a hint, without effect on any value.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
 /// `X` x `W` elements of the result.
 #[inline(always)]
 unsafe fn tile<S: Simd, const X: usize, const W: usize>(simd: S, p: &Product, row: usize, col: usize) {
@@ -126,17 +115,9 @@ unsafe fn tile<S: Simd, const X: usize, const W: usize>(simd: S, p: &Product, ro
         }
     }
     for (i, sums) in sums.into_iter().enumerate() {
+        let sums = sums.map(|sum| simd.reduce_sum_f32s(sum));
         // SAFETY: the caller's.
-        let c = unsafe { p.c.span(row + i, col, W) };
-        for (j, (c, sum)) in c.iter_mut().zip(sums).enumerate() {
-            let start = match p.start {
-                Start::Zero => 0.0,
-                Start::Accumulate => *c,
-                // SAFETY: a row as long as those of the result.
-                Start::Row(bias) => unsafe { bias.row(0)[col + j] },
-            };
-            *c = p.alpha.mul_add(simd.reduce_sum_f32s(sum), start);
-        }
+        unsafe { write_row(p.c, row + i, col, &sums, p.alpha, p.start) };
     }
 }
 
@@ -144,7 +125,7 @@ unsafe fn tile<S: Simd, const X: usize, const W: usize>(simd: S, p: &Product, ro
 mod tests {
     use super::*;
     use crate::kernels::primitives::{
-        factor::{plain, transposed},
+        factor::{Start, plain, transposed},
         isa,
         operand::{Mat, MatMut},
         single,

@@ -8,6 +8,7 @@ pub mod factor;
 mod few;
 pub mod gemm;
 pub mod isa;
+mod lines;
 pub mod math;
 pub mod operand;
 pub mod parallel;

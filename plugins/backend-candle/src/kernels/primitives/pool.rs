@@ -183,7 +183,8 @@ mod tests {
                         assert!(thread != culprit, "thread {thread}");
                     });
                 };
-                catch_unwind(AssertUnwindSafe(run)).is_err()
+                let payload = catch_unwind(AssertUnwindSafe(run)).err();
+                payload.is_some_and(|payload| payload.downcast_ref() == Some(&format!("thread {culprit}")))
             });
             assert!(caught, "{culprit}");
         }

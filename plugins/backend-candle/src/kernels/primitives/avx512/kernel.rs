@@ -1,7 +1,7 @@
 //! The sums of a tile of 12 rows and 32 columns, in 24 vector registers.
 
 use super::panel::{COLS, LEFT, ROWS};
-use crate::kernels::primitives::factor::Start;
+use crate::kernels::primitives::{factor::Start, lines::prefetch};
 use std::arch::x86_64::*;
 
 /// Panels of both factors and their number of terms.
@@ -107,11 +107,4 @@ unsafe fn rows<const N: usize>(Sums { left, right, terms }: Sums, tile: &Tile) {
 /// The lowest `count` of 16 bits.
 pub fn mask(count: usize) -> u16 {
     if count >= 16 { u16::MAX } else { (1 << count) - 1 }
-}
-
-/// Brings a line into the first cache.
-#[inline(always)]
-pub fn prefetch(ptr: *const f32) {
-    // SAFETY: a hint, which reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) };
 }

@@ -3,10 +3,10 @@
 //! A range is a pair of first and number.
 
 use super::{
-    kernel::{mask, prefetch},
+    kernel::mask,
     panel::{COLS, LEFT, ROWS},
 };
-use crate::kernels::primitives::{bf16::pack::transpose, factor::Side};
+use crate::kernels::primitives::{bf16::pack::transpose, factor::Side, lines::prefetch};
 use std::arch::x86_64::*;
 
 /// Terms by which adjacent lines are brought into the first cache ahead of their use.

@@ -1,10 +1,10 @@
 //! Products with a factor in bf16 on processors without instructions for them: parts of the factors are converted to f32.
 
-use super::output::write_row;
 use crate::kernels::primitives::{
     element::{Element, load_row},
     factor::{Factor, Product, Start},
     isa::Isa,
+    lines::write_row,
     operand::{Mat, MatMut},
     parallel::Parallel,
     single,

@@ -2,12 +2,13 @@
 
 use super::{
     block::{BLOCK, Dot, Rows, STEP, TILE},
-    output::{Sums, Target, write_row},
+    output::{Sums, Target},
 };
 use crate::kernels::primitives::{
     element::{Element, is_f32},
     factor::{Product, Side, Start},
     isa::Isa,
+    lines::write_row,
     operand::MatMut,
     parallel::Parallel,
 };
