@@ -28,6 +28,18 @@ impl Curve {
         let differs = self.batch.iter().zip(&other.batch).position(|(a, b)| a != b);
         differs.map(|at| at as u64 + 1)
     }
+
+    /// The steps that both have done on the same batches.
+    fn in_common(&self, other: &Curve) -> usize {
+        let same = self.other_batch(other).map_or(usize::MAX, |step| step as usize - 1);
+        same.min(self.loss.len()).min(other.loss.len())
+    }
+
+    /// The differences between the losses of these steps.
+    pub fn losses_apart(&self, other: &Curve) -> Vec<f64> {
+        let pairs = self.loss.iter().zip(&other.loss).take(self.in_common(other));
+        pairs.map(|(a, b)| of_losses(*a, *b)).collect()
+    }
 }
 
 /// Differences up to which a step agrees.
@@ -86,12 +98,9 @@ pub struct Agreement {
 impl Agreement {
     /// Compares the steps that both backends have done on the same batches; `None` if there is no such step.
     pub fn of(with: &str, base: &Curve, other: &Curve, tolerance: Tolerance) -> Option<Agreement> {
-        let same = base.other_batch(other).map_or(usize::MAX, |step| step as usize - 1);
-        let differences = |a: &[f64], b: &[f64], of: &dyn Fn(f64, f64) -> f64| {
-            a.iter().zip(b).take(same).map(|(a, b)| of(*a, *b)).collect::<Vec<_>>()
-        };
-        let losses = differences(&base.loss, &other.loss, &of_losses);
-        let grad_norms = differences(&base.grad_norm, &other.grad_norm, &relative);
+        let losses = base.losses_apart(other);
+        let norms = base.grad_norm.iter().zip(&other.grad_norm).take(losses.len());
+        let grad_norms: Vec<f64> = norms.map(|(a, b)| relative(*a, *b)).collect();
         let mut steps = losses.iter().zip(&grad_norms);
         let beyond = steps.position(|(loss, norm)| *loss > tolerance.loss || *norm > tolerance.grad_norm);
         Some(Agreement {

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::{
     agreement::{Curve, Largest, largest},
     backend_run::{BackendRun, Entry, Failure},
-    stats::of_losses,
 };
 use crate::{
     data::TrainingData,
@@ -57,7 +56,7 @@ pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &Training
     let weight =
         moved.learner().map(|learner| move_one_weight(&learner.model, entry.dtype())).transpose()?.unwrap_or_default();
     moved.run_steps(steps, true);
-    let losses: Vec<f64> = base.loss.iter().zip(&moved.curve.loss).map(|(a, b)| of_losses(*a, *b)).collect();
+    let losses = base.losses_apart(&moved.curve);
     let failure = failure.or(moved.failure);
     Ok(NoiseFloor { backend: entry.label.clone(), weight, loss: largest(&losses), losses, failure })
 }
