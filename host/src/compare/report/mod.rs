@@ -42,7 +42,7 @@ pub struct Comparison {
     /// The noise floor: what moving one weight changes.
     #[serde(rename = "yardstick")]
     pub noise_floor: Option<NoiseFloor>,
-    /// The backends that ended the process in work that was then left out, with that work.
+    /// Work that was left out because a backend ended the process in it: `BACKEND: WORK`.
     pub ended: Vec<String>,
     /// The plot's file.
     pub plot: Option<PathBuf>,
