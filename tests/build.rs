@@ -1,5 +1,11 @@
 //! Sets the configuration `telos_data` if `TELOS_DATA` names the folder of real data, so that the test runner lists the tests of
-//! [`real_data`](e2e/real_data/mod.rs) as ignored otherwise.
+//! [`real_data`](e2e/real_data/mod.rs) as ignored otherwise; and `telos_chromium` if Chromium is installed, for the tests that open
+//! reports in a browser.
+
+use std::path::Path;
+
+/// Where Chromium is looked for.
+const CHROMIUM: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -7,5 +13,12 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(telos_data)");
     if std::env::var_os("TELOS_DATA").is_some_and(|folder| !folder.is_empty()) {
         println!("cargo::rustc-cfg=telos_data");
+    }
+    println!("cargo::rustc-check-cfg=cfg(telos_chromium)");
+    // A path that does not exist would make every build run this again.
+    println!("cargo::rerun-if-changed=/usr/bin");
+    if let Some(chromium) = CHROMIUM.into_iter().find(|path| Path::new(path).exists()) {
+        println!("cargo::rustc-cfg=telos_chromium");
+        println!("cargo::rustc-env=TELOS_CHROMIUM={chromium}");
     }
 }

@@ -45,15 +45,28 @@ pub enum Axis {
     Logarithmic,
 }
 
+/// The area between two curves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Band {
+    /// Its colour; it is drawn faintly.
+    pub colour: RGBColor,
+    /// Its points: place, lower and upper value.
+    pub points: Vec<(f64, f64, f64)>,
+}
+
 /// One chart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Panel {
     /// Its title.
     pub title: String,
-    /// Its axis.
+    /// Its axis of values.
     pub axis: Axis,
+    /// Title of the horizontal axis.
+    pub x: String,
     /// Its lines.
     pub lines: Vec<Line>,
+    /// Its bands, below the lines.
+    pub bands: Vec<Band>,
     /// Its share of the height.
     pub height: u32,
 }
@@ -92,8 +105,10 @@ pub fn draw(panels: &[Panel]) -> Drawn<String> {
 }
 
 /// The ranges of steps and values over all lines; a range is never empty.
-fn bounds(lines: &[Line]) -> [(f64, f64); 2] {
-    let all = || lines.iter().flat_map(|(_, _, points)| points);
+fn bounds(lines: &[Line], bands: &[Band]) -> [(f64, f64); 2] {
+    let of_band = |(x, low, high): &(f64, f64, f64)| [(*x, *low), (*x, *high)];
+    let of_bands = || bands.iter().flat_map(|band| band.points.iter().flat_map(of_band));
+    let all = || lines.iter().flat_map(|(_, _, points)| points.iter().copied()).chain(of_bands());
     let span = |values: &mut dyn Iterator<Item = f64>| {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         if low < high {
@@ -108,18 +123,20 @@ fn bounds(lines: &[Line]) -> [(f64, f64); 2] {
 }
 
 fn chart(area: &Area<'_>, panel: &Panel) -> Drawn {
-    let Panel { title, axis, lines, .. } = panel;
-    let [x, y] = bounds(lines);
+    let Panel { title, axis, lines, bands, .. } = panel;
+    let [x, y] = bounds(lines, bands);
     let names = match axis {
         Axis::Falling => SeriesLabelPosition::UpperRight,
         Axis::Rising | Axis::Logarithmic => SeriesLabelPosition::LowerRight,
     };
     if *axis == Axis::Logarithmic {
         let mut chart = builder(area, title).build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale())?;
-        return fill(&mut chart, lines, names, &|value| format!("{value:.0e}"));
+        return fill(&mut chart, panel, names, &|value| format!("{value:.0e}"));
     }
     let mut chart = builder(area, title).build_cartesian_2d(x.0..x.1, y.0..y.1)?;
-    fill(&mut chart, lines, names, &|value| format!("{value:.2}"))
+    // As many digits as the range needs.
+    let digits = (2.0 - (y.1 - y.0).log10().floor()).clamp(0.0, 9.0) as usize;
+    fill(&mut chart, panel, names, &|value| format!("{value:.digits$}"))
 }
 
 type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
@@ -127,13 +144,19 @@ type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoord
 /// Draws the grid, the lines and the legend.
 fn fill<'a, 'b: 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
     chart: &mut Chart<'a, 'b, Y>,
-    lines: &[Line],
+    Panel { x, lines, bands, .. }: &Panel,
     names: SeriesLabelPosition,
     value: &dyn Fn(&f64) -> String,
 ) -> Drawn {
     let mut mesh = chart.configure_mesh();
-    mesh.light_line_style(TRANSPARENT).label_style(TEXT).x_desc("step");
-    mesh.x_label_formatter(&|step| format!("{step:.0}")).y_label_formatter(value).draw()?;
+    mesh.light_line_style(TRANSPARENT).label_style(TEXT).x_desc(x);
+    let place = |at: &f64| if at.abs() < 1e6 { format!("{at:.0}") } else { format!("{at:.1e}") };
+    mesh.x_label_formatter(&place).y_label_formatter(value).draw()?;
+    for Band { colour, points } in bands {
+        let above = points.iter().map(|(x, _, high)| (*x, *high));
+        let back = points.iter().rev().map(|(x, low, _)| (*x, *low));
+        chart.draw_series([Polygon::new(above.chain(back).collect::<Vec<_>>(), colour.mix(0.2).filled())])?;
+    }
     for (name, colour, points) in lines {
         let series = LineSeries::new(points.iter().copied(), colour.stroke_width(1));
         let colour = *colour;
@@ -163,7 +186,7 @@ mod tests {
     #[test]
     fn an_axis_is_never_empty() {
         for values in [vec![], vec![(1.0, 3.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, 1.0), (2.0, 3.0)]] {
-            for (low, high) in bounds(&[("a".into(), BLACK, values)]) {
+            for (low, high) in bounds(&[("a".into(), BLACK, values)], &[]) {
                 assert!(low < high && low.is_finite() && high.is_finite(), "{low} {high}");
             }
         }

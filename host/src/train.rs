@@ -70,6 +70,12 @@ impl Trainer {
     /// A plugin's or the backend's failure, too many non-finite steps in a row, files that cannot be written. If the state is
     /// consistent, it is saved first, and the error names the checkpoint.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
+        let outcome = self.train_and_save(interrupt);
+        self.record_end(&outcome);
+        outcome
+    }
+
+    fn train_and_save(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
         let end = self.train_loop(interrupt).map_err(|error| self.save_after(error))?;
         let saved = self.save()?;
         self.progress.finish();

@@ -14,6 +14,7 @@ mod plugins;
 mod preferences;
 mod real_data;
 mod refusals;
+mod reports;
 mod runs;
 mod support;
 mod training;

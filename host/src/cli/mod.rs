@@ -22,7 +22,11 @@ use crate::data::error::DataError;
 use crate::error::Result;
 use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
-use commands::{answers, chat, check, compare, convert, data, eval, generate, pairs, plugins, run, tokenizer};
+use commands::{
+    answers, chat, check, compare, convert, data, eval, generate, pairs, plugins,
+    reports::{plot, report, runs},
+    run, tokenizer,
+};
 
 /// Train language models with objectives and backends that are plugins.
 ///
@@ -46,6 +50,9 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Compare(compare::Compare),
+    Report(report::ReportArgs),
+    Plot(plot::PlotArgs),
+    Runs(runs::RunsArgs),
     #[command(subcommand)]
     Plugins(plugins::Plugins),
     Chat(chat::Chat),
@@ -105,7 +112,7 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         | Command::Answers(_)
         | Command::Eval(_) => true,
         Command::Convert(args) => args.calls_plugins(),
-        Command::Data(_) | Command::Tokenizer(_) => false,
+        Command::Data(_) | Command::Report(_) | Command::Plot(_) | Command::Runs(_) | Command::Tokenizer(_) => false,
     };
     match (calls_plugins && supervise::role()? == Role::Supervisor, &cli.command) {
         (true, Command::Compare(compare)) => compare::supervise(compare, &args).map(Some),
@@ -124,6 +131,9 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Run(args) => run::execute(args, folders),
         Command::Check(args) => check::execute(args, folders),
         Command::Compare(args) => compare::execute(args, folders),
+        Command::Report(args) => report::execute(args),
+        Command::Plot(args) => plot::execute(args),
+        Command::Runs(args) => runs::execute(args),
         Command::Plugins(args) => plugins::execute(args, folders),
         Command::Chat(args) => chat::execute(args, folders),
         Command::Generate(args) => generate::execute(args, folders),

@@ -112,6 +112,17 @@ impl Drop for FileLock {
     }
 }
 
+/// Whether another file handle holds the lock at `path`. Takes nothing: a process that wants the lock waits at most a moment.
+pub fn is_held(path: &Path) -> bool {
+    let mut held = path.as_os_str().to_owned();
+    held.push(HELD);
+    if Path::new(&held).exists() {
+        return true;
+    }
+    // A file that cannot be opened is not locked by a process of this user.
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// The files that replace locks of this process. They are recorded because a process that is restarted in a
 /// container may have the same number as the one that was killed there.
 static OURS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());

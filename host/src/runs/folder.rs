@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::disk::{self, is_unfinished};
+use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
 use crate::error::{Error, Result};
 use crate::files;
@@ -20,8 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The folder of checkpoints in that of a run.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run besides its checkpoints.
-const FILES: [&str; 6] =
-    ["experiment.toml", "receipt.json", "rows.txt", "metrics.jsonl", "timing.jsonl", "samples.jsonl"];
+const FILES: [&str; 9] = [
+    "experiment.toml",
+    "receipt.json",
+    "rows.txt",
+    "metrics.jsonl",
+    "timing.jsonl",
+    "samples.jsonl",
+    "about.json",
+    END_FILE,
+    REPORT_FILE,
+];
+/// The page that `telos report` writes by default, in the folder of a run or a pipeline.
+pub const REPORT_FILE: &str = "report.html";
 /// The resolved pipeline, in the pipeline's folder.
 pub const PIPELINE_FILE: &str = "pipeline.toml";
 
@@ -182,6 +194,11 @@ impl RunFolder {
     /// The run's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A path that leads to the folder even if it is moved.
+    pub fn access_path(&self) -> &Path {
+        &self.held.access_path
     }
 
     /// The resolved experiment, with every default filled in.

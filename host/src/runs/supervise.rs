@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGI
 use signal_hook::iterator::Signals;
 
 use super::breadcrumb::{self, Trace};
+use super::end::{Ending, RunEnd};
 use super::folder::{CHECKPOINTS, RunFolder};
 use super::{checkpoint, signals};
 use crate::error::{Error, Result};
@@ -248,7 +249,14 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
             Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
                 error.with_details([format!("removed {}: the run ended before its first step", run.display())])
             }
-            Some(run) => with_resume_command(error, run, args),
+            Some(run) => {
+                let error = with_resume_command(error, run, args);
+                if trace.finished.is_none() {
+                    // What ended the run is reported below in any case.
+                    _ = RunEnd::of(&error, Ending::Crashed, trace.step.saturating_sub(1)).write(run);
+                }
+                error
+            }
             None => error,
         };
         _ = io::stderr().lock().write_all(error.report().as_bytes());

@@ -2,13 +2,19 @@
 
 use std::time::Instant;
 
-use super::{learner::Learner, run::state, trainer::Trainer};
+use super::{
+    End,
+    learner::Learner,
+    run::{state, summary::Summary},
+    trainer::Trainer,
+};
 use crate::{
     error::{Error, Result},
     optimizer::{kind::global_norm, moments},
     runs::{
         checkpoint::find::MERGED,
         disk::{shown, write_durably},
+        end::{Ending, RunEnd},
         receipt::Receipt,
     },
 };
@@ -99,6 +105,23 @@ impl Trainer {
         write_durably(&self.folder.experiment(), text.as_bytes())?;
         self.longer = None;
         Ok(())
+    }
+
+    /// Writes how the run ended. A failure to do so is printed.
+    pub(super) fn record_end(&mut self, outcome: &Result<(End, Summary)>) {
+        let step = self.state.step;
+        let end = match outcome {
+            Ok((End::Done, _)) => RunEnd::now(Ending::Done, step),
+            Ok((End::Early, _)) => RunEnd::now(Ending::Early, step),
+            Ok((End::Interrupted, _)) => RunEnd::now(Ending::Interrupted, step),
+            Err(error) => RunEnd::of(error, Ending::Failed, step),
+        };
+        // A run that failed before its first step has no folder any more.
+        if self.folder.experiment().exists()
+            && let Err(error) = end.write(self.folder.access_path())
+        {
+            self.progress.message(&error.report());
+        }
     }
 
     /// Saves the state after a failure, if it is consistent (the last step is complete), and adds to the error what was saved.

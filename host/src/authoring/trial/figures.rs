@@ -115,7 +115,7 @@ impl Trial {
         };
         let compared = self.compared.as_deref().unwrap_or_default();
         let axis = if compared == ACCURACY { Axis::Rising } else { Axis::Falling };
-        let panel = |title, axis, lines| Panel { title, axis, lines, height: 1 };
+        let panel = |title, axis, lines| Panel { title, axis, x: "step".into(), lines, bands: Vec::new(), height: 1 };
         vec![
             panel(format!("{id} beside {against}: {compared}"), axis, lines(|run| &run.measured_curve)),
             panel(

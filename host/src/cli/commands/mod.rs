@@ -10,6 +10,7 @@ pub mod eval;
 pub mod generate;
 pub(super) mod pairs;
 pub mod plugins;
+pub mod reports;
 pub mod run;
 pub mod tokenizer;
 pub mod verify;

@@ -1,6 +1,6 @@
 //! `telos run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,7 +13,8 @@ use crate::{
     error::{Error, Result},
     pipeline::{self, Event, Selection},
     plugins::Pinning,
-    runs::{Interrupt, progress::Show, receipt::pin_commits},
+    report::{Report, page},
+    runs::{Interrupt, folder::REPORT_FILE, progress::Show, receipt::pin_commits},
     setup::loading::open_draft,
     train::{End, trainer::Trainer},
 };
@@ -160,8 +161,11 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
         print::err("the run has ended: nothing is left to do\n");
         return print::result(&trainer.finished(), request.json);
     }
-    let (end, summary) = trainer.run(interrupt)?;
+    let outcome = trainer.run(interrupt);
+    let folder = trainer.finished().folder;
+    let (end, summary) = outcome.inspect_err(|_| write_report(&folder, request.json))?;
     print::result(&summary, request.json)?;
+    write_report(&folder, request.json);
     if end == End::Interrupted {
         return Err(Error::interrupted(format!(
             "stopped after step {}, saved as {}",
@@ -194,5 +198,21 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
         Event::Stage(summary) => print::result(summary, false),
     })?;
     print::result(&summary, json)?;
+    write_report(&summary.folder, json);
     stopped.map_or(Ok(()), Err)
+}
+
+/// Writes the report of a run or pipeline into its folder and prints the path. A run whose report cannot be written has not failed.
+fn write_report(folder: &Path, json: bool) {
+    // A run that failed before its first step has no folder any more.
+    if !folder.exists() {
+        return;
+    }
+    let path = folder.join(REPORT_FILE);
+    let written = Report::read(&[folder.to_owned()]).and_then(|report| page::write(&report, &path));
+    match written {
+        Ok(()) if json => {}
+        Ok(()) => _ = print::out(&format!("report {}\n", path.display())),
+        Err(error) => print::err(&format!("note: there is no report: {}\n", error.message())),
+    }
 }

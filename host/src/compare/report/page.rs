@@ -4,8 +4,10 @@ use std::{fmt::Write, fs, path::Path};
 
 use super::{Comparison, plot, tables::Section};
 use crate::error::{Error, Result};
+use crate::html::{self, escaped};
 
-const STYLE: &str = include_str!("page.css");
+/// How the titles of these pages begin.
+const TITLE: &str = "telos compare: ";
 
 /// Writes the page.
 ///
@@ -18,23 +20,16 @@ pub fn write(comparison: &Comparison, path: &Path) -> Result<()> {
 
 /// Whether a text is a page of a comparison.
 pub fn is_page(text: &str) -> bool {
-    text.starts_with(START) && text.contains("<title>telos compare: ")
+    html::title_of(text).is_some_and(|title| title.starts_with(TITLE))
 }
 
-const START: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n";
-
 fn page(comparison: &Comparison) -> Result<String> {
-    let title = escaped(&format!("telos compare: {}", comparison.name));
-    let mut body = format!("<h1>{title}</h1>\n<p>{}</p>\n", escaped(&comparison.headline()));
-    for section in comparison.sections() {
-        body.push_str(&html(&section));
-    }
+    let title = format!("{TITLE}{}", comparison.name);
+    let mut body = format!("<h1>{}</h1>\n<p>{}</p>\n", escaped(&title), escaped(&comparison.headline()));
+    comparison.sections().iter().for_each(|section| body.push_str(&html(section)));
     let picture = plot::draw(comparison)?;
-    Ok(format!(
-        "{START}<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n{body}<h2>losses</h2>\n<figure>\n{picture}</figure>\n</body>\n</html>\n"
-    ))
+    _ = write!(body, "<h2>losses</h2>\n<figure>\n{picture}</figure>\n");
+    Ok(html::page(&title, "", &body))
 }
 
 fn html(Section { title, rows, lines }: &Section) -> String {
@@ -42,18 +37,7 @@ fn html(Section { title, rows, lines }: &Section) -> String {
     if !title.is_empty() {
         _ = writeln!(text, "<h2>{}</h2>", escaped(title));
     }
-    if let Some((heads, rows)) = rows.split_first() {
-        let cells = |cells: &[String], name: &str| {
-            let cell = |(column, cell): (usize, &String)| match column {
-                0 => format!("<th>{}</th>", escaped(cell)),
-                _ => format!("<{name}>{}</{name}>", escaped(cell)),
-            };
-            cells.iter().enumerate().map(cell).collect::<String>()
-        };
-        _ = writeln!(text, "<div class=\"table\"><table>\n<tr>{}</tr>", cells(heads, "th"));
-        rows.iter().for_each(|row| _ = writeln!(text, "<tr>{}</tr>", cells(row, "td")));
-        text.push_str("</table></div>\n");
-    }
+    text.push_str(&html::table(rows));
     let lines: Vec<String> = lines.iter().filter(|line| !line.is_empty()).map(|line| escaped(line)).collect();
     if !lines.is_empty() {
         _ = writeln!(text, "<pre>{}</pre>", lines.join("\n"));
@@ -61,24 +45,15 @@ fn html(Section { title, rows, lines }: &Section) -> String {
     text
 }
 
-/// Text as HTML: names of files, options and plugins are a user's.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Catches text of a user that becomes markup, and cells that move into another column.
+    /// Catches a section that loses its heading or its lines.
     #[test]
-    fn cells_keep_their_columns_and_their_text() {
-        let rows = [["", "a<b&\"c\""], ["speed", "1"]].map(|row| row.map(String::from).to_vec()).to_vec();
-        let section = Section { title: "t".into(), rows, lines: vec![String::new(), "x > y".into()] };
-        assert_eq!(
-            html(&section),
-            "<h2>t</h2>\n<div class=\"table\"><table>\n<tr><th></th><th>a&lt;b&amp;&quot;c&quot;</th></tr>\n\
-             <tr><th>speed</th><td>1</td></tr>\n</table></div>\n<pre>x &gt; y</pre>\n"
-        );
+    fn a_section_has_its_heading_table_and_lines() {
+        let rows = [["", "a"], ["speed", "1"]].map(|row| row.map(String::from).to_vec()).to_vec();
+        let section = Section { title: "t".into(), rows: rows.clone(), lines: vec![String::new(), "x > y".into()] };
+        assert_eq!(html(&section), format!("<h2>t</h2>\n{}<pre>x &gt; y</pre>\n", html::table(&rows)));
     }
 }

@@ -25,7 +25,14 @@ pub fn draw(comparison: &Comparison) -> Result<String> {
 }
 
 fn panels(comparison: &Comparison) -> [Panel; 2] {
-    let panel = |title: &str, axis, lines, height| Panel { title: title.to_owned(), axis, lines, height };
+    let panel = |title: &str, axis, lines, height| Panel {
+        title: title.to_owned(),
+        axis,
+        x: "step".into(),
+        lines,
+        bands: Vec::new(),
+        height,
+    };
     let losses = panel(&format!("{}: loss by step", comparison.name), Axis::Falling, losses(comparison), 3);
     let differences = panel("relative difference of the loss", Axis::Logarithmic, differences(comparison), 2);
     [losses, differences]

@@ -1,6 +1,7 @@
 //! A run from its first file to its summary: how it is opened and resumed, what a checkpoint contains, what is logged, and what
 //! its receipt records.
 
+pub mod about;
 pub(crate) mod open;
 pub(crate) mod provenance;
 pub mod records;

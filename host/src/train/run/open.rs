@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    about::About,
     provenance,
     records::Records,
     resume::{self, Changed},
@@ -23,6 +24,7 @@ use crate::{
         breadcrumb::CrashMarker,
         checkpoint::{Checkpoint, Checkpoints, latest},
         disk::write_durably,
+        end::RunEnd,
         folder::{CHECKPOINTS, Existing, RunFolder},
         progress::{Progress, Show},
         receipt::Replaced,
@@ -124,6 +126,13 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         if let Some(rows) = RowHashes::of(&data) {
             rows.write(&folder.rows())?;
         }
+    }
+    if !state.ended {
+        let context = learner.context(state.total.saturating_sub(1));
+        let auxiliary = learner.auxiliary.iter().flat_map(|one| one.objectives.iter());
+        let objectives = learner.objectives.iter().chain(auxiliary);
+        About::new(&learner.model, objectives, context).write(folder.access_path(), state.step)?;
+        RunEnd::remove(folder.access_path())?;
     }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
     let records = records.map_or_else(|| Records::open(&folder, None), Ok)?;

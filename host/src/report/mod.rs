@@ -1,0 +1,201 @@
+//! `telos report`: runs as one HTML page that needs no network and no other file.
+//!
+//! [`record`] reads the files of a run, whatever state they are in; [`charts`] decides which curves share a chart; [`health`] says
+//! where metrics left their ranges, [`samples`] sets answers side by side, [`listing`] is `telos runs`, [`figure`] is
+//! `telos plot`, [`tables`] has what is printed as tables; [`page`] writes
+//! all of it as HTML, and `page/page.js` draws the charts in the browser.
+
+pub mod charts;
+pub mod figure;
+pub mod health;
+pub mod listing;
+pub mod page;
+pub mod record;
+pub mod samples;
+pub mod tables;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::{Table, Value};
+
+use crate::{
+    error::{Error, Result},
+    files,
+    runs::folder::PIPELINE_FILE,
+};
+use record::{RunRecord, is_run};
+
+/// A run, and its name in the report.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// Its name, different from those of the other runs of its group.
+    pub label: String,
+    /// The run.
+    pub run: RunRecord,
+}
+
+/// Runs that are shown over one another: single runs, or the runs of one stage of several pipelines.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The stage; empty for single runs.
+    pub title: String,
+    /// The runs.
+    pub runs: Vec<Labelled>,
+}
+
+/// The content of a report.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Its title.
+    pub title: String,
+    /// Its groups: that of single runs, and the stages in the order of the first pipeline that has them.
+    pub groups: Vec<Group>,
+    /// What is missing in the folders of pipelines.
+    pub remarks: Vec<String>,
+}
+
+impl Report {
+    /// Reads the runs and pipelines in `folders`.
+    ///
+    /// # Errors
+    /// A request error for a folder that is neither.
+    pub fn read(folders: &[PathBuf]) -> Result<Report> {
+        let (mut groups, mut remarks): (Vec<Group>, Vec<String>) = (Vec::new(), Vec::new());
+        for folder in folders {
+            let mut add = |title: String, label: String, run: RunRecord| {
+                let labelled = Labelled { label, run };
+                match groups.iter_mut().find(|group| group.title == title) {
+                    Some(group) => group.runs.push(labelled),
+                    None => groups.push(Group { title, runs: vec![labelled] }),
+                }
+            };
+            if folder.join(PIPELINE_FILE).is_file() {
+                let name = name_of(folder);
+                for stage in stages(folder, &mut remarks) {
+                    match folder.join(&stage) {
+                        run if is_run(&run) => add(stage, name.clone(), RunRecord::read(&run)?),
+                        _ => remarks.push(format!("{name}: the stage {stage} has not begun")),
+                    }
+                }
+            } else if is_run(folder) {
+                let run = RunRecord::read(folder)?;
+                add(String::new(), run.name.clone(), run);
+            } else {
+                return Err(not_a_run(folder));
+            }
+        }
+        groups.iter_mut().for_each(Group::distinguish);
+        groups.sort_by_key(|group| !group.title.is_empty());
+        let names: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
+        Ok(Report { title: names.join(", "), groups, remarks })
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> impl Iterator<Item = &Labelled> {
+        self.groups.iter().flat_map(|group| &group.runs)
+    }
+}
+
+impl Group {
+    /// Names runs by their folders if their names are equal.
+    fn distinguish(&mut self) {
+        let labels: Vec<String> = self.runs.iter().map(|run| run.label.clone()).collect();
+        for run in &mut self.runs {
+            if labels.iter().filter(|label| **label == run.label).count() > 1 {
+                run.label = run.run.folder.display().to_string();
+            }
+        }
+    }
+}
+
+/// The folder's own name, also of `.` and of a path that ends with `..`.
+fn name_of(folder: &Path) -> String {
+    let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The names of a pipeline's stages in order; without a readable file, the folders that are runs, by name.
+fn stages(folder: &Path, remarks: &mut Vec<String>) -> Vec<String> {
+    let text = files::read_to_string(&folder.join(PIPELINE_FILE)).map_err(|cause| cause.to_string());
+    let table = text.and_then(|text| text.parse::<Table>().map_err(|cause| cause.message().to_owned()));
+    let names = table.map(|table| {
+        let stages = table.get("stage").and_then(Value::as_array).cloned().unwrap_or_default();
+        stages.iter().filter_map(|stage| Some(stage.get("name")?.as_str()?.to_owned())).collect::<Vec<_>>()
+    });
+    names.unwrap_or_else(|why| {
+        remarks.push(format!("{PIPELINE_FILE} of {} cannot be read: {why}", name_of(folder)));
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| is_run(&entry.path()));
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    })
+}
+
+fn not_a_run(folder: &Path) -> Error {
+    let what = if folder.exists() { "is neither a run nor a pipeline" } else { "does not exist" };
+    let error = Error::request(format!("{} {what}", folder.display()));
+    let mut runs: Vec<String> = Vec::new();
+    for parent in [folder, folder.parent().unwrap_or(Path::new("."))] {
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+        let known = |path: &PathBuf| is_run(path) || path.join(PIPELINE_FILE).is_file();
+        runs.extend(entries.filter(known).map(|path| path.display().to_string()));
+    }
+    runs.sort();
+    runs.dedup();
+    runs.truncate(8);
+    match runs.is_empty() {
+        true => error.with_hint("name the folder of a run or a pipeline, such as runs/NAME"),
+        false => error.with_hint(format!("runs near it: {}", runs.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    /// Catches stages in alphabetical order, a stage that has not begun and is forgotten, and runs of one name that cannot be told
+    /// apart.
+    #[test]
+    fn stages_of_pipelines_are_grouped_in_their_order() {
+        let folder = folder_with(&[
+            ("p/pipeline.toml", "[[stage]]\nname = \"z\"\n[[stage]]\nname = \"a\"\n[[stage]]\nname = \"later\""),
+            ("p/z/experiment.toml", "name = \"p/z\""),
+            ("p/a/experiment.toml", "name = \"p/a\""),
+            ("q/pipeline.toml", "[[stage]]\nname = \"a\""),
+            ("q/a/experiment.toml", "name = \"q/a\""),
+            ("one/experiment.toml", "name = \"same\""),
+            ("two/experiment.toml", "name = \"same\""),
+        ]);
+        let at = |name: &str| folder.path().join(name);
+        let report = Report::read(&["p", "q", "one", "two"].map(at)).unwrap();
+        let groups: Vec<(&str, usize)> = report.groups.iter().map(|g| (g.title.as_str(), g.runs.len())).collect();
+        assert_eq!(groups, [("", 2), ("z", 1), ("a", 2)]);
+        assert!(report.groups[0].runs[0].label.ends_with("one") && report.groups[0].runs[1].label.ends_with("two"));
+        assert_eq!(report.groups[2].runs.iter().map(|run| run.label.as_str()).collect::<Vec<_>>(), ["p", "q"]);
+        assert_eq!(report.remarks, ["p: the stage later has not begun"]);
+        assert_eq!(report.title, "p, q, one, two");
+    }
+
+    /// Catches an error that does not say which runs there are.
+    #[test]
+    fn a_folder_without_a_run_is_refused_with_the_runs_near_it() {
+        let folder = folder_with(&[("runs/mine/experiment.toml", "")]);
+        let error = Report::read(&[folder.path().join("runs")]).unwrap_err();
+        assert!(error.report().contains("mine"), "{}", error.report());
+        let error = Report::read(&[folder.path().join("runs/other")]).unwrap_err();
+        assert!(error.message().contains("does not exist") && error.report().contains("mine"), "{}", error.report());
+    }
+}

@@ -1,0 +1,326 @@
+//! A run as its files tell it: whole or damaged, ended or in progress, in its folder or moved elsewhere. Nothing here is refused
+//! except a folder that is not a run; what is missing becomes a remark.
+
+pub mod lines;
+pub mod state;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+use toml::{Table, Value as Toml};
+
+use crate::{
+    error::{Error, Result},
+    files,
+    train::run::about::About,
+};
+use state::State;
+
+/// Points of a curve: step and value; the value is NaN where the log has null.
+pub type Points = Vec<(f64, f64)>;
+
+/// Prefix of the metrics of an evaluation.
+pub const EVAL: &str = "eval/";
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct RunRecord {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its name, as the experiment gives it; the folder's name if that is unknown.
+    pub name: String,
+    /// The experiment with all defaults; empty if it cannot be read.
+    pub experiment: Table,
+    /// The receipt; null if it cannot be read.
+    pub receipt: Value,
+    /// What the run recorded about itself; defaults in runs of earlier versions.
+    pub about: About,
+    /// Whether it is in progress, and how it ended.
+    pub state: State,
+    /// Steps done.
+    pub step: u64,
+    /// Steps that the experiment asks for, if that is known.
+    pub total: Option<u64>,
+    /// Every number of metrics.jsonl by name; those of evaluations begin with `eval/`.
+    pub metrics: BTreeMap<String, Points>,
+    /// Tokens per second and GiB of memory by step, from timing.jsonl.
+    pub timing: BTreeMap<String, Points>,
+    /// Tokens trained on, and seconds spent, up to and including each step.
+    pub progress: Vec<Progress>,
+    /// Seconds by phase: data, gradient, optimizer, evaluation.
+    pub phases: Vec<(String, f64)>,
+    /// Notes that the run printed, with the step.
+    pub notes: Vec<(u64, String)>,
+    /// The lines of samples.jsonl.
+    pub samples: Vec<Map<String, Value>>,
+    /// What is missing or damaged.
+    pub remarks: Vec<String>,
+}
+
+/// What was spent up to and including a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The step.
+    pub step: f64,
+    /// Tokens trained on.
+    pub tokens: f64,
+    /// Seconds of steps and evaluations.
+    pub seconds: f64,
+}
+
+/// Whether `folder` is a run.
+pub fn is_run(folder: &Path) -> bool {
+    ["experiment.toml", "metrics.jsonl"].iter().any(|name| folder.join(name).is_file())
+}
+
+impl RunRecord {
+    /// Reads the run in `folder`.
+    ///
+    /// # Errors
+    /// A request error if the folder is not a run.
+    pub fn read(folder: &Path) -> Result<RunRecord> {
+        if !is_run(folder) {
+            let message =
+                format!("{} is not a run: it has neither experiment.toml nor metrics.jsonl", folder.display());
+            return Err(
+                Error::request(message).with_hint("name the folder of a run or of a pipeline, such as runs/NAME")
+            );
+        }
+        let mut remarks = Vec::new();
+        let experiment = experiment(folder, &mut remarks);
+        let receipt = receipt(folder, &mut remarks);
+        let about = match About::read(folder) {
+            Ok(about) => about.unwrap_or_default(),
+            Err(error) => {
+                remarks.push(error.message().to_owned());
+                About::default()
+            }
+        };
+        let named = experiment.get("name").and_then(Toml::as_str).map(str::to_owned);
+        let name = named.unwrap_or_else(|| folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let total = experiment.get("train").and_then(|train| train.get("steps")?.as_integer());
+        let mut run = RunRecord {
+            folder: folder.to_owned(),
+            name,
+            experiment,
+            receipt,
+            about,
+            state: State::Lost,
+            step: 0,
+            total: total.and_then(|total| total.try_into().ok()),
+            metrics: BTreeMap::new(),
+            timing: BTreeMap::new(),
+            progress: Vec::new(),
+            phases: Vec::new(),
+            notes: Vec::new(),
+            samples: Vec::new(),
+            remarks,
+        };
+        run.read_metrics();
+        run.read_timing();
+        let mut samples = Vec::new();
+        let remark = lines::read(folder, "samples.jsonl", |line| samples.push(line));
+        run.samples = samples;
+        run.remarks.extend(remark);
+        run.state = State::read(folder, run.step, run.total);
+        Ok(run)
+    }
+
+    fn read_metrics(&mut self) {
+        let (mut metrics, mut tokens, mut step) = (BTreeMap::<String, Points>::new(), Vec::new(), 0_u64);
+        let remark = lines::read(&self.folder, "metrics.jsonl", |line| {
+            let Some(at) = line.get("step").and_then(Value::as_u64) else { return };
+            if line.get("kind").and_then(Value::as_str) == Some("train") {
+                step = step.max(at);
+                tokens.push((at as f64, line.get("tokens").and_then(Value::as_f64).unwrap_or(0.0)));
+            }
+            for (name, value) in line {
+                let value = match value {
+                    Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
+                    // JSON has no NaN and no infinity.
+                    Value::Null => f64::NAN,
+                    _ => continue,
+                };
+                if name != "step" {
+                    metrics.entry(name).or_default().push((at as f64, value));
+                }
+            }
+        });
+        self.remarks.extend(remark);
+        let mut sum = 0.0;
+        for (step, tokens) in tokens {
+            sum += tokens;
+            self.progress.push(Progress { step, tokens: sum, seconds: f64::NAN });
+        }
+        let empty = metrics.values().all(Vec::is_empty);
+        if empty && self.remarks.iter().all(|remark| !remark.contains("metrics.jsonl")) {
+            self.remarks.push("metrics.jsonl has no step and no evaluation yet".to_owned());
+        } else if !empty && !metrics.keys().any(|name| name.starts_with(EVAL)) {
+            self.remarks.push("nothing was evaluated".to_owned());
+        }
+        let missing = |points: &&Points| points.iter().any(|(_, value)| value.is_nan());
+        let with_gaps: Vec<&str> = metrics.iter().filter(|(_, p)| missing(p)).map(|(name, _)| name.as_str()).collect();
+        if !with_gaps.is_empty() {
+            self.remarks.push(format!("not a finite number in some steps: {}", with_gaps.join(", ")));
+        }
+        (self.metrics, self.step) = (metrics, step);
+    }
+
+    fn read_timing(&mut self) {
+        let (mut timing, mut phases) = (BTreeMap::<String, Points>::new(), Vec::<(String, f64)>::new());
+        let (mut notes, mut sum, mut at_step) = (Vec::new(), 0.0, BTreeMap::new());
+        let remark = lines::read(&self.folder, "timing.jsonl", |line| {
+            let Some(step) = line.get("step").and_then(Value::as_u64) else { return };
+            if let Some(text) = line.get("text").and_then(Value::as_str) {
+                notes.push((step, text.to_owned()));
+            }
+            let mut add = |name: &str, seconds: f64| {
+                sum += seconds;
+                match phases.iter_mut().find(|(own, _)| own == name) {
+                    Some((_, total)) => *total += seconds,
+                    None => phases.push((name.to_owned(), seconds)),
+                }
+            };
+            match line.get("seconds") {
+                Some(Value::Object(own)) => own.iter().for_each(|(name, s)| add(name, s.as_f64().unwrap_or(0.0))),
+                Some(Value::Number(seconds)) => add("evaluation", seconds.as_f64().unwrap_or(0.0)),
+                _ => {}
+            }
+            at_step.insert(step, sum);
+            let gib = f64::from(1 << 30);
+            let shown = [
+                ("tokens_per_s", "tokens_per_s", 1.0),
+                ("memory_bytes", "memory_gib", gib),
+                ("process_peak_bytes", "process_peak_gib", gib),
+            ];
+            for (key, name, unit) in shown {
+                if let Some(value) = line.get(key).and_then(Value::as_f64) {
+                    timing.entry(name.to_owned()).or_default().push((step as f64, value / unit));
+                }
+            }
+        });
+        self.remarks.extend(remark);
+        for progress in &mut self.progress {
+            progress.seconds = at_step.get(&(progress.step as u64)).copied().unwrap_or(f64::NAN);
+        }
+        (self.timing, self.phases, self.notes) = (timing, phases, notes);
+    }
+
+    /// Seconds of all phases.
+    pub fn seconds(&self) -> f64 {
+        self.phases.iter().map(|(_, seconds)| seconds).sum()
+    }
+
+    /// Tokens trained on.
+    pub fn tokens(&self) -> f64 {
+        self.progress.last().map_or(0.0, |progress| progress.tokens)
+    }
+
+    /// The ids of its objectives.
+    pub fn objectives(&self) -> Vec<String> {
+        let tables = self.experiment.get("objective").and_then(Toml::as_array);
+        let plugins = tables.into_iter().flatten().filter_map(|table| table.get("plugin")?.as_str());
+        plugins.map(str::to_owned).collect()
+    }
+}
+
+fn experiment(folder: &Path, remarks: &mut Vec<String>) -> Table {
+    let read = files::read_to_string(&folder.join("experiment.toml")).map_err(|cause| cause.to_string());
+    let parsed = read.and_then(|text| text.parse::<Table>().map_err(|cause| cause.message().to_owned()));
+    parsed.unwrap_or_else(|why| {
+        remarks.push(format!("experiment.toml cannot be read: {why}"));
+        Table::new()
+    })
+}
+
+fn receipt(folder: &Path, remarks: &mut Vec<String>) -> Value {
+    let read = files::read(&folder.join("receipt.json")).map_err(|cause| cause.to_string());
+    let parsed = read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|cause| cause.to_string()));
+    parsed.unwrap_or_else(|why| {
+        remarks.push(format!("receipt.json cannot be read: {why}"));
+        Value::Null
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A run without anything.
+    pub(in crate::report) fn empty_run() -> RunRecord {
+        RunRecord {
+            folder: PathBuf::new(),
+            name: String::new(),
+            experiment: Table::new(),
+            receipt: Value::Null,
+            about: About::default(),
+            state: State::Complete,
+            step: 0,
+            total: None,
+            metrics: BTreeMap::new(),
+            timing: BTreeMap::new(),
+            progress: Vec::new(),
+            phases: Vec::new(),
+            notes: Vec::new(),
+            samples: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    fn write(folder: &Path, files: &[(&str, &str)]) {
+        files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
+    }
+
+    /// Catches a null that is read as 0, an evaluation that counts as a step, and a sum of tokens that forgets a step.
+    #[test]
+    fn numbers_are_read_by_name_and_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = r#"{"step":0,"kind":"eval","eval/loss":3.0}
+{"step":1,"kind":"train","loss":2.5,"tokens":10}
+{"step":2,"kind":"train","loss":null,"tokens":20,"refused":true}
+"#;
+        let timing = r#"{"step":0,"kind":"eval","seconds":1.0}
+{"step":1,"kind":"train","tokens_per_s":5.0,"seconds":{"data":0.5,"gradient":1.5}}
+{"step":2,"kind":"train","tokens_per_s":5.0,"seconds":{"data":0.5,"gradient":2.5}}
+{"step":2,"kind":"note","text":"look"}
+"#;
+        write(
+            folder.path(),
+            &[
+                ("metrics.jsonl", metrics),
+                ("timing.jsonl", timing),
+                ("experiment.toml", "name = \"a/b\"\n[train]\nsteps = 2"),
+            ],
+        );
+        let run = RunRecord::read(folder.path()).unwrap();
+        assert_eq!((run.name.as_str(), run.step, run.total), ("a/b", 2, Some(2)));
+        assert_eq!(run.metrics["eval/loss"], [(0.0, 3.0)]);
+        assert!(run.metrics["loss"][1].1.is_nan() && run.metrics["loss"][0] == (1.0, 2.5));
+        let spent: Vec<_> = run.progress.iter().map(|p| (p.tokens, p.seconds)).collect();
+        assert_eq!(spent, [(10.0, 3.0), (30.0, 6.0)]);
+        assert_eq!(run.phases, [("evaluation".into(), 1.0), ("data".into(), 1.0), ("gradient".into(), 4.0)]);
+        assert_eq!((run.seconds(), run.tokens(), run.notes.len()), (6.0, 30.0, 1));
+        assert!(
+            run.remarks.iter().any(|remark| remark == "not a finite number in some steps: loss"),
+            "{:?}",
+            run.remarks
+        );
+        assert_eq!(run.state, State::Complete);
+    }
+
+    /// Catches a report that refuses a run because one of its files is damaged or missing.
+    #[test]
+    fn a_damaged_run_is_read_with_remarks() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(RunRecord::read(folder.path()).is_err());
+        write(folder.path(), &[("experiment.toml", "name = "), ("receipt.json", "{"), ("metrics.jsonl", "")]);
+        let run = RunRecord::read(folder.path()).unwrap();
+        assert_eq!((run.step, run.total, run.tokens()), (0, None, 0.0));
+        for named in ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"] {
+            assert!(run.remarks.iter().any(|remark| remark.contains(named)), "{named}: {:?}", run.remarks);
+        }
+    }
+}
