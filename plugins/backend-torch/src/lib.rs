@@ -13,6 +13,8 @@ mod session;
 mod settings;
 mod shim;
 mod storage;
+#[cfg(test)]
+mod testing;
 
 pub use session::TorchSession;
 pub use shim::cpu_capability;

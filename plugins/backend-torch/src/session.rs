@@ -117,6 +117,12 @@ impl TorchSession {
         Ok(tensor.f_to_device(Device::Cpu)?)
     }
 
+    /// Host reads and uploads so far.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Counts an upload of integers.
     pub(crate) fn note_upload(&self) {
         self.counts.uploads.set(self.counts.uploads.get() + 1);

@@ -79,6 +79,8 @@ impl Path {
             AttentionPath::Blocks => Path::Blocks,
             AttentionPath::Fastest if flash::serves(s, plan) => Path::Flash,
             AttentionPath::Fastest if packed::serves(s, plan, kind) => Path::Packed,
+            // There is nothing to launch on the processor, and a batch's scores do not fit in its caches.
+            AttentionPath::Fastest if s.on_cpu() => Path::Blocks,
             AttentionPath::Fastest => Path::Batched,
         }
     }
