@@ -59,6 +59,7 @@ fn inside(operation: &str, name: &str, values: &[i32], table: u64) -> Attempt {
 
 impl TorchSession {
     /// `read` of the values of an integer operand that are known, or read now.
+    #[expect(clippy::disallowed_methods, reason = "integers lie in the host's memory: nothing is waited for")]
     fn known<T>(&self, view: &View, read: impl FnOnce(&mut Known) -> Attempt<T>) -> Attempt<T> {
         let version = self.write_version_of(view)?;
         let known = &mut self.integers.borrow_mut().known;
@@ -66,7 +67,6 @@ impl TorchSession {
             let tensor = self.at(view)?.f_contiguous()?;
             let mut values = vec![0; tensor.numel()];
             let count = values.len();
-            // Not a wait: integers lie in the host's memory.
             tensor.f_copy_data(&mut values, count)?;
             if known.len() >= MOST_KNOWN {
                 known.clear();

@@ -112,6 +112,7 @@ impl TorchSession {
     }
 
     /// A tensor's values on the host. On a device this waits for all work before it, so no operation of a training step may do it.
+    #[expect(clippy::disallowed_methods, reason = "the place where it is counted")]
     pub(crate) fn to_host(&self, tensor: &Tensor) -> Attempt<Tensor> {
         self.counts.host_reads.set(self.counts.host_reads.get() + 1);
         Ok(tensor.f_to_device(Device::Cpu)?)
@@ -134,6 +135,7 @@ impl TorchSession {
     }
 
     /// The values of a small float operand.
+    #[expect(clippy::disallowed_methods, reason = "already on the host")]
     pub(crate) fn floats(&self, view: &View) -> Attempt<Vec<f64>> {
         let tensor = self.to_host(&self.at(view)?)?.f_to_kind(Kind::Double)?.f_contiguous()?;
         let mut values = vec![0.0; tensor.numel()];
@@ -199,6 +201,7 @@ impl Session for TorchSession {
         self.context().after(copied)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the host requests the values")]
     fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
         self.context().check("download")?;
         let part = self.part(buffer, offset, bytes.len())?;

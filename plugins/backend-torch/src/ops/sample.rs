@@ -98,6 +98,7 @@ impl Ranking {
     }
 
     /// Token ids `[B, 1]`: the first whose cumulative share of the remaining probability exceeds the noise.
+    #[expect(clippy::disallowed_methods, reason = "no part of a training step")]
     fn draw(&self, s: &TorchSession, op: &ops::Sample) -> Attempt<Tensor> {
         let noise = to(&s.to_host(&s.at(&op.noise)?)?, Kind::Double)?.f_tr()?;
         let threshold = self.reached.f_gather(-1, &self.last, false)?.f_mul_(&noise)?;
@@ -106,6 +107,7 @@ impl Ranking {
     }
 
     /// `logp` with minus infinity at the tokens that do not remain.
+    #[expect(clippy::disallowed_methods, reason = "no part of a training step")]
     fn kept(&self, logp: &Tensor) -> Attempt<Tensor> {
         let vocabulary = self.ranked.size()[1];
         let place = Tensor::f_arange(vocabulary, (Kind::Int64, Device::Cpu))?;
