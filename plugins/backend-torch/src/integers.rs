@@ -4,48 +4,17 @@
 //! positions, targets and bounds, and all layers derive the same from them: both are kept until their buffer is written, so each is
 //! uploaded once per micro-batch.
 
-use crate::{TorchSession, fault::Attempt, queue};
-use plugin_api::{
-    Code, Error,
-    backend::{Handle, View},
+use crate::{
+    TorchSession,
+    fault::Attempt,
+    queue::{
+        self,
+        kept::{Derivation, Known},
+    },
 };
-use std::{any::Any, collections::BTreeMap, ops::Range, sync::Arc};
+use plugin_api::{Code, Error, backend::View};
+use std::{any::Any, ops::Range, sync::Arc};
 use tch::{Kind, Tensor};
-
-/// The location of integers: buffer, offset, rows, columns, distance between rows.
-type Place = (Handle, [u64; 4]);
-
-fn place(view: &View) -> Place {
-    (view.buffer, [view.offset, view.rows, view.cols, view.row_stride])
-}
-
-/// Integers read from a buffer at one of its write versions.
-struct Known {
-    version: u64,
-    values: Arc<[i32]>,
-    /// `[n]`, 64 bits; absent until an operation needs it.
-    on_device: Option<Tensor>,
-}
-
-/// What an operation derives from integer operands: its name, the operands at their write versions, and its attributes.
-#[derive(PartialEq)]
-pub(crate) struct Derivation {
-    of: &'static str,
-    operands: Vec<(Place, u64)>,
-    attributes: Vec<i64>,
-}
-
-/// Maximum number of integer operands kept; a step has a few per micro-batch.
-const MOST_KNOWN: usize = 64;
-/// Maximum number of derived values kept: attention of two kinds of layers, of two models.
-const MOST_DERIVED: usize = 4;
-
-/// The integers of a session.
-#[derive(Default)]
-pub(crate) struct Integers {
-    known: BTreeMap<Place, Known>,
-    derived: Vec<(Derivation, Box<dyn Any + Send>)>,
-}
 
 /// Refuses values outside `0..table`.
 fn inside(operation: &str, name: &str, values: &[i32], table: u64) -> Attempt {
@@ -58,23 +27,17 @@ fn inside(operation: &str, name: &str, values: &[i32], table: u64) -> Attempt {
 }
 
 impl TorchSession {
-    /// `read` of the values of an integer operand that are known, or read now.
+    /// `of` an integer operand that is known, or read now.
     #[expect(clippy::disallowed_methods, reason = "integers lie in the host's memory: nothing is waited for")]
-    fn known<T>(&self, view: &View, read: impl FnOnce(&mut Known) -> Attempt<T>) -> Attempt<T> {
-        let version = self.write_version_of(view)?;
-        let known = &mut self.integers.borrow_mut().known;
-        if known.get(&place(view)).is_none_or(|known| known.version != version) {
+    fn known<T>(&self, view: &View, of: impl FnOnce(&mut Known) -> Attempt<T>) -> Attempt<T> {
+        let read = || {
             let tensor = self.at(view)?.f_contiguous()?;
             let mut values = vec![0; tensor.numel()];
             let count = values.len();
             tensor.f_copy_data(&mut values, count)?;
-            if known.len() >= MOST_KNOWN {
-                known.clear();
-            }
-            known.insert(place(view), Known { version, values: values.into(), on_device: None });
-        }
-        let known = known.get_mut(&place(view)).ok_or_else(|| Error::internal("integers that were just read"))?;
-        read(known)
+            Ok(values)
+        };
+        of(self.integers.borrow_mut().known(view, self.write_version_of(view)?, read)?)
     }
 
     /// The values of an integer operand.
@@ -138,29 +101,25 @@ impl TorchSession {
     ///
     /// # Errors
     /// A buffer that does not exist.
-    pub(crate) fn derivation(&self, of: &'static str, operands: &[&View], attributes: Vec<i64>) -> Attempt<Derivation> {
-        let versioned = |view: &&View| Ok((place(view), self.write_version_of(view)?));
-        let operands = operands.iter().map(versioned).collect::<Attempt<_>>()?;
-        Ok(Derivation { of, operands, attributes })
+    pub(crate) fn derivation<'a>(
+        &self,
+        of: &'static str,
+        operands: &[&'a View],
+        attributes: Vec<i64>,
+    ) -> Attempt<Derivation> {
+        let versioned = |view: &&'a View| Ok((*view, self.write_version_of(view)?));
+        let operands = operands.iter().map(versioned).collect::<Attempt<Vec<_>>>()?;
+        Ok(Derivation::new(of, &operands, attributes))
     }
 
-    /// Takes what was kept under that description; whoever takes it keeps it again after use.
+    /// Takes what was kept under that description; whatever takes it keeps it again after use.
     pub(crate) fn take_derived<T: Any>(&self, key: &Derivation) -> Option<T> {
-        let derived = &mut self.integers.borrow_mut().derived;
-        let at = derived.iter().position(|(kept, _)| kept == key)?;
-        derived.remove(at).1.downcast().ok().map(|kept| *kept)
+        self.integers.borrow_mut().take(key)
     }
 
     /// Keeps a derived value until its operands are written, or until there are many newer ones.
     pub(crate) fn keep_derived<T: Any + Send>(&self, key: Derivation, value: T) {
-        let derived = &mut self.integers.borrow_mut().derived;
-        let current = |(place, version): &(Place, u64)| {
-            self.pool.write_version(place.0).is_ok_and(|version_now| version_now == *version)
-        };
-        derived.retain(|(kept, _)| kept.operands.iter().all(current));
-        if derived.len() >= MOST_DERIVED {
-            derived.remove(0);
-        }
-        derived.push((key, Box::new(value)));
+        let is_current = |buffer, version| self.pool.write_version(buffer).is_ok_and(|now| now == version);
+        self.integers.borrow_mut().keep(key, value, is_current);
     }
 }

@@ -3,10 +3,10 @@
 use crate::{
     context::Context,
     fault::{Attempt, Fault},
-    integers::Integers,
     ops::workspace,
     queue::{
         self,
+        kept::Integers,
         profile::{Counts, Profile},
     },
     settings::{AttentionPath, Settings},

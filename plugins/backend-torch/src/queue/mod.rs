@@ -1,6 +1,7 @@
-//! Work that a device does later than the host enqueues it: uploads that the host does not wait for, events, and the profile that
-//! is made of them. Rust's side of `queue.cpp`.
+//! Work that a device does later than the host enqueues it: uploads that the host does not wait for, what is kept of them, events,
+//! and the profile that is made of events. Rust's side of `queue.cpp`.
 
+pub mod kept;
 pub mod profile;
 
 use crate::{fault::Attempt, shim::outcome};

@@ -7,7 +7,7 @@ use crate::{
     testing::session,
 };
 use plugin_api::backend::{
-    DType, Session, View,
+    DType, View,
     ops::{Attention, AttentionBackward, DecodeAttention, MaskKind},
 };
 
