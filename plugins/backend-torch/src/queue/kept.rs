@@ -89,3 +89,29 @@ impl Integers {
         self.derived.push((key, Box::new(value)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::backend::DType;
+
+    /// Catches values that are kept without a bound, a value of one key returned for another, and one that stays although its
+    /// operand was written.
+    #[test]
+    fn only_the_latest_current_values_are_kept() {
+        let view = View::dense(Handle(7), DType::I32, 1, 4);
+        let key = |attribute: i64, version: u64| Derivation::new("test", &[(&view, version)], vec![attribute]);
+        let mut integers = Integers::default();
+        let most = MOST_DERIVED as i64;
+        for attribute in 0..=most {
+            integers.keep(key(attribute, 1), attribute, |_, version| version == 1);
+        }
+        assert_eq!(integers.derived.len(), MOST_DERIVED);
+        assert_eq!(integers.take::<i64>(&key(0, 1)), None);
+        assert_eq!(integers.take::<i64>(&key(most, 1)), Some(most));
+        assert_eq!(integers.take::<i64>(&key(most, 1)), None);
+        integers.keep(key(7, 2), 70i64, |_, version| version == 2);
+        assert_eq!(integers.derived.len(), 1);
+        assert_eq!(integers.take::<i64>(&key(7, 2)), Some(70));
+    }
+}

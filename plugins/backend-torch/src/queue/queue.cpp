@@ -13,6 +13,9 @@
 
 namespace {
 
+// Maximum number of bytes that are uploaded through pinned memory.
+constexpr int64_t kMostPinned = 1 << 24;
+
 // The stream on which this thread's operations on CUDA device `index` run.
 c10::Stream current(int64_t index) {
   const c10::impl::VirtualGuardImpl device(c10::DeviceType::CUDA);
@@ -34,15 +37,17 @@ std::unique_ptr<at::ObserverContext> note(const at::RecordFunction& function) {
 extern "C" {
 
 // Copies bytes of the host into a contiguous tensor. To a device they go through pinned memory and the host does not wait:
-// libtorch reuses the pinned memory only when the device has read it.
+// libtorch reuses the pinned memory only when the device has read it. It also never returns it to the system, so weights, which are
+// uploaded once, go through ordinary memory, for which the host waits.
 char* telos_torch_upload(at::Tensor* into, const void* bytes, int64_t count) {
   return guarded([&] {
     TORCH_CHECK(into->is_contiguous() && int64_t(into->nbytes()) == count, count, " bytes for a tensor of ",
                 into->nbytes());
     if (count == 0) return;
-    auto staged = at::empty(into->sizes(), at::device(at::kCPU).dtype(into->scalar_type()).pinned_memory(!into->is_cpu()));
+    const bool pinned = !into->is_cpu() && count <= kMostPinned;
+    auto staged = at::empty(into->sizes(), at::device(at::kCPU).dtype(into->scalar_type()).pinned_memory(pinned));
     std::memcpy(staged.mutable_data_ptr(), bytes, count);
-    into->copy_(staged, /*non_blocking=*/true);
+    into->copy_(staged, /*non_blocking=*/pinned);
   });
 }
 
