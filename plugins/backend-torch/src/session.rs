@@ -114,7 +114,7 @@ impl TorchSession {
     /// A tensor's values on the host. On a device this waits for all work before it, so no operation of a training step may do it.
     #[expect(clippy::disallowed_methods, reason = "the place where it is counted")]
     pub(crate) fn to_host(&self, tensor: &Tensor) -> Attempt<Tensor> {
-        self.counts.host_reads.set(self.counts.host_reads.get() + 1);
+        self.counts.count_reads(1);
         Ok(tensor.f_to_device(Device::Cpu)?)
     }
 
@@ -172,6 +172,11 @@ impl Session for TorchSession {
             profile.begin(&self.counts);
         }
         let done = dispatch(self, call);
+        // Integers lie in the host's memory: an operation that computes some copies them there, and waits for them.
+        let is_integer = |view: &&View| !view.is_none() && view.dtype == DType::I32;
+        if call.inputs.iter().any(|view| view.dtype.is_float()) {
+            self.counts.count_reads(call.outputs.iter().filter(is_integer).count() as u64);
+        }
         if let Some(profile) = &mut self.profile {
             profile.end(name_of(call.op), &self.counts);
         }

@@ -30,7 +30,7 @@ pub fn sample(s: &mut TorchSession, op: &ops::Sample) -> Attempt {
         (z.f_argmax(-1, true)?, None)
     };
     s.at(&op.logp)?.f_copy_(&logp.f_gather(-1, &token, false)?.f_tr()?)?;
-    s.at(&op.token)?.f_copy_(&s.to_host(&token)?.f_tr()?)?;
+    s.at(&op.token)?.f_copy_(&token.f_tr()?)?;
     write_kept(s, op, &logp, &token, ranking)
 }
 

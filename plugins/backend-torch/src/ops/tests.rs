@@ -154,7 +154,11 @@ fn what_waits_is_counted() {
     let (logits, noise) = (s.random(1, F32, 2, 5), s.operand(F32, 1, 2, &[0.1, 0.9]));
     let (token, logp) = (s.integers(&[0, 0]), s.random(2, F32, 1, 2));
     s.run(&Sample { logits, noise, token, logp, temperature: 1.0, top_p: 1.0, ..Sample::default() });
-    assert!(s.counts().host_reads.get() >= 3);
+    let sampled = s.counts().host_reads.get();
+    assert!(sampled >= 3);
+    let (x, w, targets) = (s.random(3, F32, 2, 4), s.random(4, F32, 5, 4), s.integers(&[1, 2]));
+    s.run(&HeadStats { x, w, targets, logp, top1: Some(token), ..HeadStats::default() });
+    assert_eq!(s.counts().host_reads.get(), sampled + 1, "ids that the host receives");
     let flag = s.at(&logits).unwrap();
     assert_eq!(waiting(&traced(|| _ = flag.double_value(&[0, 0]))).len(), 2);
 }

@@ -35,6 +35,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Counts that the host read values of the device.
+    pub(crate) fn count_reads(&self, reads: u64) {
+        self.host_reads.set(self.host_reads.get() + reads);
+    }
+
     fn now(&self) -> [u64; 2] {
         [self.host_reads.get(), self.uploads.get()]
     }
