@@ -222,6 +222,34 @@ def largest(args, ours, peers, clock, limit):
     return result
 
 
+def profiled(args, alone, patience):
+    """A short run of Telos's step at its fastest batch with every operation timed on the device; the times by operation."""
+    if args.backend != "torch":
+        return {"skipped": f"{args.backend} has no TELOS_TORCH_PROFILE"}
+    sequences = alone.get("fastest")
+    if sequences is None:
+        return {"failed": "there is no batch size at which telos ran alone"}
+    ((name, command),) = side_by_side.commands(arguments(args, args.backend, "", sequences, patience))
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "profile.json"
+        os.environ["TELOS_TORCH_PROFILE"] = str(file)
+        try:
+            program = side_by_side.Program(name, command, patience)
+        finally:
+            del os.environ["TELOS_TORCH_PROFILE"]
+        try:
+            program.start()
+            rate = program.turn(0.5 if args.quick else 1.0)
+        finally:
+            program.close()
+        # The file is written when the program ends. The last session is the one that trained.
+        profile = json.loads(file.read_text())["sessions"][-1]
+    table = [f"{'operation':28}{'calls':>8}{'ms':>11}{'share':>8}{'host reads':>12}"]
+    for one in profile["operations"]:
+        table.append(f"{one['name']:28}{one['calls']:8}{one['ms']:11.2f}{one['share']:8.1%}{one['host_reads']:12}")
+    return {"sequences": sequences, "tokens_per_second": rate, "table": table, "profile": profile}
+
+
 def beside(args, alone, peers, patience):
     """Telos and the peers in turns, at the largest batch at which all lie in memory together."""
     sizes = [set(n for n, size in part.get("sizes", {}).items() if "failed" not in size) for part in alone]
@@ -266,6 +294,7 @@ def main():
     report.part("step: telos alone", lambda: largest(args, args.backend, "", clock, 80))
     report.part("step: pytorch alone", lambda: largest(args, "", "eager", clock, 80))
     alone = [parts["step: telos alone"], parts["step: pytorch alone"]]
+    report.part("step: telos by operation", lambda: profiled(args, alone[0], clock.left(40)))
     report.part("step: side by side", lambda: beside(args, alone, "eager", clock.left(60)))
     report.part("compare", lambda: compare(args, clock.left(90)))
     report.part("road", lambda: road(args, clock.left(90)))

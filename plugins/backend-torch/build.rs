@@ -1,9 +1,11 @@
-//! Compiles the small C++ file with libtorch's headers.
+//! Compiles the small C++ files with libtorch's headers.
 
 use std::{env, path::PathBuf, process::exit};
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/shim.cpp");
+    for source in ["src/guarded.h", "src/shim.cpp", "src/queue/queue.cpp"] {
+        println!("cargo:rerun-if-changed={source}");
+    }
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     // torch-sys reports where it found the libraries; the headers are in the same folder unless an environment variable names
@@ -31,5 +33,6 @@ fn main() {
         .flag_if_supported("-fno-trapping-math")
         .includes([include.join("torch/csrc/api/include"), include])
         .file("src/shim.cpp")
+        .file("src/queue/queue.cpp")
         .compile("telos_torch_shim");
 }

@@ -6,11 +6,15 @@
 mod context;
 mod device;
 mod fault;
+mod integers;
 mod ops;
+mod queue;
 mod session;
 mod settings;
 mod shim;
 mod storage;
+#[cfg(test)]
+mod testing;
 
 pub use session::TorchSession;
 pub use shim::cpu_capability;
@@ -21,7 +25,7 @@ use plugin_api::{
     manifest::{BackendManifest, DeviceSpec, OptionSpec},
 };
 
-use settings::Settings;
+use settings::{AttentionPath, Settings};
 
 /// The backend plugin.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ fn instruction_set() -> String {
 }
 
 fn settings(options: &SessionOptions) -> Result<Settings> {
-    let mut settings = Settings { tf32: false, deterministic: true };
+    let mut settings = Settings { tf32: false, deterministic: true, attention: AttentionPath::from_environment()? };
     for (key, value) in &options.options {
         let flag = || {
             let refusal =

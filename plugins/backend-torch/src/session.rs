@@ -4,7 +4,12 @@ use crate::{
     context::Context,
     fault::{Attempt, Fault},
     ops::workspace,
-    settings::Settings,
+    queue::{
+        self,
+        kept::Integers,
+        profile::{Counts, Profile},
+    },
+    settings::{AttentionPath, Settings},
     shim,
     storage::{self, Buffer},
 };
@@ -17,54 +22,23 @@ use plugin_api::{
 };
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 use tch::{Device, Kind, Tensor};
 
 /// Buffers and operations on one of libtorch's devices.
 pub struct TorchSession {
-    pool: Pool<Buffer>,
+    pub(crate) pool: Pool<Buffer>,
     threads: i32,
     settings: Settings,
-    integers: RefCell<BTreeMap<Place, Known>>,
+    pub(crate) integers: RefCell<Integers>,
+    counts: Counts,
+    profile: Option<Profile>,
 }
-
-/// The location of integers: buffer, offset, rows, columns, distance between rows.
-type Place = (Handle, [u64; 4]);
-
-/// Integers read from a buffer at one of its write versions.
-struct Known {
-    version: u64,
-    values: Arc<[i32]>,
-    /// `[n]`, 64 bits.
-    on_device: Tensor,
-}
-
-impl Known {
-    fn share(&self) -> Known {
-        let Known { version, values, on_device } = self;
-        Known { version: *version, values: Arc::clone(values), on_device: on_device.shallow_clone() }
-    }
-}
-
-/// Maximum number of integer operands kept; a step has a few per micro-batch.
-const MOST_KNOWN: usize = 64;
 
 /// The name of an operation.
 fn name_of(op: u32) -> &'static str {
     CATALOGUE.iter().find(|spec| spec.id == op).map_or("an unknown operation", |spec| spec.name)
-}
-
-/// Refuses values outside `0..table`.
-fn inside(operation: &str, name: &str, values: &[i32], table: u64) -> Attempt {
-    let outside = |&value: &i32| u64::try_from(value).map_or(true, |value| value >= table);
-    if let Some(at) = values.iter().position(outside) {
-        let text = format!("{operation}: {name}[{at}] is {}, the table has {table} rows", values[at]);
-        return Err(Error::new(Code::INDEX, text).into());
-    }
-    Ok(())
 }
 
 impl TorchSession {
@@ -78,6 +52,8 @@ impl TorchSession {
             threads: i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX),
             settings,
             integers: RefCell::default(),
+            counts: Counts::default(),
+            profile: Profile::from_environment(device)?,
         };
         session.take_over().map_err(|e| e.named("open"))?;
         Ok(session)
@@ -86,6 +62,11 @@ impl TorchSession {
     /// The device it computes on.
     pub(crate) fn device(&self) -> Device {
         *self.pool.device()
+    }
+
+    /// Which code computes attention.
+    pub(crate) fn attention_path(&self) -> AttentionPath {
+        self.settings.attention
     }
 
     fn context(&self) -> Context {
@@ -130,88 +111,41 @@ impl TorchSession {
         Ok(buffer.0.f_as_strided(size, stride, offset + skip)?)
     }
 
-    /// The values of an integer operand, and the same on the device.
-    ///
-    /// Many operations of a step read positions, targets and bounds; they are kept until their buffer is written.
-    fn known(&self, view: &View) -> Attempt<Known> {
-        let version = self.pool.write_version(view.buffer)?;
-        let place = (view.buffer, [view.offset, view.rows, view.cols, view.row_stride]);
-        let mut integers = self.integers.borrow_mut();
-        if let Some(known) = integers.get(&place).filter(|known| known.version == version) {
-            return Ok(known.share());
-        }
-        let tensor = self.at(view)?.f_contiguous()?;
-        let mut values = vec![0; tensor.numel()];
-        let count = values.len();
-        tensor.f_copy_data(&mut values, count)?;
-        let on_device = tensor.f_flatten(0, -1)?.f_to_kind(Kind::Int64)?.f_to_device(self.device())?;
-        let known = Known { version, values: values.into(), on_device };
-        let shared = known.share();
-        if integers.len() >= MOST_KNOWN {
-            integers.clear();
-        }
-        integers.insert(place, known);
-        Ok(shared)
+    /// A tensor's values on the host. On a device this waits for all work before it, so no operation of a training step may do it.
+    #[expect(clippy::disallowed_methods, reason = "the place where it is counted")]
+    pub(crate) fn to_host(&self, tensor: &Tensor) -> Attempt<Tensor> {
+        self.counts.count_reads(1);
+        Ok(tensor.f_to_device(Device::Cpu)?)
     }
 
-    /// The values of an integer operand.
-    pub(crate) fn ints(&self, view: &View) -> Attempt<Arc<[i32]>> {
-        Ok(self.known(view)?.values)
+    /// Host reads and uploads so far.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
-    /// An integer operand on the device, without a check of its values.
-    pub(crate) fn index_unchecked(&self, view: &View) -> Attempt<Tensor> {
-        Ok(self.known(view)?.on_device)
+    /// Counts an upload of integers.
+    pub(crate) fn note_upload(&self) {
+        self.counts.uploads.set(self.counts.uploads.get() + 1);
+    }
+
+    /// The write version of an operand's buffer.
+    pub(crate) fn write_version_of(&self, view: &View) -> Attempt<u64> {
+        Ok(self.pool.write_version(view.buffer)?)
     }
 
     /// The values of a small float operand.
+    #[expect(clippy::disallowed_methods, reason = "already on the host")]
     pub(crate) fn floats(&self, view: &View) -> Attempt<Vec<f64>> {
-        let tensor = self.at(view)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?;
+        let tensor = self.to_host(&self.at(view)?)?.f_to_kind(Kind::Double)?.f_contiguous()?;
         let mut values = vec![0.0; tensor.numel()];
         let count = values.len();
         tensor.f_copy_data(&mut values, count)?;
         Ok(values)
     }
 
-    /// An integer operand whose values must lie in `0..table`.
-    ///
-    /// # Errors
-    /// `INDEX` naming the first that does not, and the table's size.
-    pub(crate) fn indices(&self, operation: &str, name: &str, view: &View, table: u64) -> Attempt<Vec<i64>> {
-        let values = self.ints(view)?;
-        inside(operation, name, &values, table)?;
-        Ok(values.iter().copied().map(i64::from).collect())
-    }
-
-    /// [`TorchSession::indices`] as a tensor on the device.
-    pub(crate) fn index(&self, operation: &str, name: &str, view: &View, table: u64) -> Attempt<Tensor> {
-        let known = self.known(view)?;
-        inside(operation, name, &known.values, table)?;
-        Ok(known.on_device)
-    }
-
-    /// Indices as a tensor on the device.
-    pub(crate) fn upload_indices(&self, values: &[i64]) -> Attempt<Tensor> {
-        Ok(Tensor::f_from_slice(values)?.f_to_device(self.device())?)
-    }
-
-    /// Offsets that must ascend from 0 to `end`, as ranges.
-    ///
-    /// # Errors
-    /// `INDEX`.
-    pub(crate) fn ranges(&self, operation: &str, name: &str, view: &View, end: u64) -> Attempt<Vec<Range<i64>>> {
-        let offsets: Vec<i64> = self.ints(view)?.iter().copied().map(i64::from).collect();
-        let ascends = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
-        let last = offsets.last().and_then(|&last| u64::try_from(last).ok());
-        if !ascends || offsets.first() != Some(&0) || last != Some(end) {
-            let text = format!("{operation}: {name} must ascend from 0 to {end}, they are {offsets:?}");
-            return Err(Error::new(Code::INDEX, text).into());
-        }
-        Ok(offsets.windows(2).map(|pair| pair[0]..pair[1]).collect())
-    }
-
     /// The part of a buffer with `bytes` bytes that starts at element `offset`.
-    fn part(&self, buffer: Handle, offset: u64, bytes: usize) -> Result<(Tensor, Kind)> {
+    fn part(&self, buffer: Handle, offset: u64, bytes: usize) -> Result<Tensor> {
         let (storage, dtype, _) = self.pool.buffer(buffer)?;
         let size = dtype.size().unwrap_or(1);
         if !bytes.is_multiple_of(size) {
@@ -221,8 +155,7 @@ impl TorchSession {
         self.pool.check_range(buffer, offset, elements)?;
         let narrowed =
             || -> Attempt<Tensor> { Ok(storage.0.f_narrow(0, storage::size(offset)?, storage::size(elements)?)?) };
-        let kind = storage::kind(dtype).ok_or_else(|| Error::new(Code::DTYPE, format!("torch has no {dtype}")))?;
-        Ok((narrowed().map_err(|e| e.named("transfer"))?, kind))
+        narrowed().map_err(|e| e.named("transfer"))
     }
 }
 
@@ -235,7 +168,18 @@ impl Session for TorchSession {
         self.context().check(name_of(call.op))?;
         self.take_over().map_err(|e| e.named("invoke"))?;
         let _no_graph = tch::no_grad_guard();
+        if let Some(profile) = &mut self.profile {
+            profile.begin(&self.counts);
+        }
         let done = dispatch(self, call);
+        // Integers lie in the host's memory: an operation that computes some copies them there, and waits for them.
+        let is_integer = |view: &&View| !view.is_none() && view.dtype == DType::I32;
+        if call.inputs.iter().any(|view| view.dtype.is_float()) {
+            self.counts.count_reads(call.outputs.iter().filter(is_integer).count() as u64);
+        }
+        if let Some(profile) = &mut self.profile {
+            profile.end(name_of(call.op), &self.counts);
+        }
         let done = self.context().after(done);
         // After an error the outputs are undefined, so they count as written then too.
         for view in call.outputs.iter().filter(|view| !view.is_none()) {
@@ -256,19 +200,16 @@ impl Session for TorchSession {
 
     fn upload(&mut self, buffer: Handle, offset: u64, bytes: &[u8]) -> Result<()> {
         self.context().check("upload")?;
-        let (mut part, kind) = self.part(buffer, offset, bytes.len())?;
-        let mut copy = || -> Attempt {
-            let source = Tensor::f_from_data_size(bytes, &part.size(), kind)?;
-            Ok(part.f_copy_(&source)?)
-        };
-        let copied = copy().map_err(|e| e.named("upload"));
+        let mut part = self.part(buffer, offset, bytes.len())?;
+        let copied = queue::upload(&mut part, bytes).map_err(|e| e.named("upload"));
         self.pool.written(buffer)?;
         self.context().after(copied)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the host requests the values")]
     fn download(&mut self, buffer: Handle, offset: u64, bytes: &mut [u8]) -> Result<()> {
         self.context().check("download")?;
-        let (part, _) = self.part(buffer, offset, bytes.len())?;
+        let part = self.part(buffer, offset, bytes.len())?;
         let count = part.numel();
         let copied = part.f_copy_data_u8(bytes, count).map_err(|e| Fault::from(e).named("download"));
         self.context().after(copied)
@@ -293,7 +234,7 @@ impl Session for TorchSession {
 
     fn trim(&mut self) {
         self.pool.trim();
-        self.integers.borrow_mut().clear();
+        *self.integers.borrow_mut() = Integers::default();
         if !self.on_cpu() {
             // If this fails, memory is freed when it is needed: libtorch then retries by itself.
             let _ = shim::trim();

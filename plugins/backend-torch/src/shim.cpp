@@ -12,10 +12,10 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/headeronly/version.h>
 
+#include "guarded.h"
+
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <string>
 #include <vector>
 
@@ -27,20 +27,6 @@
 #endif
 
 namespace {
-
-template <typename F>
-char* guarded(F&& f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  } catch (...) {
-    return strdup("an exception that is not a std::exception");
-  }
-}
 
 // Elements of one piece of a reduction: fixed, so that the number of threads never shows in a sum.
 constexpr int64_t kPiece = 1 << 14;

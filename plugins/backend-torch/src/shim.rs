@@ -95,7 +95,7 @@ pub fn check_version() -> Result<()> {
 }
 
 /// Converts the shim's return value.
-fn outcome(message: *mut c_char) -> Attempt {
+pub(crate) fn outcome(message: *mut c_char) -> Attempt {
     if message.is_null() {
         return Ok(());
     }

@@ -3,14 +3,14 @@
 use backend_torch::{Torch, TorchSession};
 use plugin_api::{
     Code,
-    backend::{Backend, DType, Op, Session, SessionOptions, View, ops::Linear},
+    backend::{Backend, DType, Op, Session, SessionOptions, View, catalogue::OpSpec, ops::Linear},
 };
 use plugin_api_laws::{
     Report,
-    backend::{verify, verify_gradients},
+    backend::{Suite, verify, verify_gradients},
 };
 use plugin_api_load::{Library, LoadedSession, scan};
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 fn open(threads: usize) -> TorchSession {
     Torch::open(&SessionOptions { threads, ..SessionOptions::default() }).unwrap()
@@ -51,6 +51,34 @@ fn conforms_in_f64() {
 #[test]
 fn conforms_in_bf16() {
     conforms(DType::BF16);
+}
+
+/// Attention on the path that `TELOS_TORCH_ATTENTION` names; the test below runs it again for each.
+#[test]
+fn attention_conforms() {
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let wanted = |spec: &OpSpec| spec.name.starts_with("attention");
+        let suite = Suite::prepare(&mut reference(), dtype, wanted).unwrap();
+        assert_clean(&suite.verify(&mut open(2), wanted), 50);
+    }
+}
+
+/// Catches a path that serves only what reaches it by default: calls that the flash kernels take on the processor go through
+/// products on other devices.
+#[test]
+fn attention_conforms_on_every_path() {
+    for path in ["batched", "blocks"] {
+        let own = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "attention_conforms", "--test-threads", "1"];
+        let run = Command::new(own).args(arguments).env("TELOS_TORCH_ATTENTION", path).output().unwrap();
+        let printed = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && printed.contains("1 passed"), "{path}:\n{printed}");
+    }
+    let own = std::env::current_exe().unwrap();
+    let run = Command::new(own).args(["--exact", "attention_conforms"]).env("TELOS_TORCH_ATTENTION", "fast").output();
+    let run = run.unwrap();
+    assert!(!run.status.success());
+    assert!(String::from_utf8_lossy(&run.stdout).contains("expected batched or blocks"));
 }
 
 /// Prints which instruction sets are in use, for `cargo xtask test --full`, which forces others and must not count a setting that

@@ -27,8 +27,17 @@ pub fn nop(_: &mut TorchSession, _: &Nop) -> Attempt {
 pub fn fill(s: &mut TorchSession, op: &Fill) -> Attempt {
     let mut x = s.at(&op.x)?;
     // Rounded on the host and filled on the device: a tensor in host memory would be expanded there and then copied.
-    let value = rounded(&Tensor::f_from_slice(&[op.value])?, x.f_kind()?)?.f_double_value(&[0])?;
+    let value = match x.f_kind()? {
+        Kind::Double => op.value,
+        Kind::Float => f64::from(op.value as f32),
+        kind => rounded_value(op.value, kind)?,
+    };
     x.f_fill_(value).done()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tensor lies in the host's memory: nothing is waited for")]
+fn rounded_value(value: f64, kind: Kind) -> Attempt<f64> {
+    Ok(rounded(&Tensor::f_from_slice(&[value])?, kind)?.f_double_value(&[0])?)
 }
 
 /// `y = x`.

@@ -10,4 +10,6 @@ mod norm;
 mod optim;
 mod rotary;
 mod sample;
+#[cfg(test)]
+mod tests;
 pub mod workspace;

@@ -24,7 +24,7 @@ pub fn sample(s: &mut TorchSession, op: &ops::Sample) -> Attempt {
     }
     let logp = z.f_log_softmax(-1, None)?;
     let (token, ranking) = if op.temperature > 0.0 {
-        let ranking = Ranking::of(op, &z, &logp)?;
+        let ranking = Ranking::of(s, op, &z, &logp)?;
         (ranking.draw(s, op)?, Some(ranking))
     } else {
         (z.f_argmax(-1, true)?, None)
@@ -83,8 +83,8 @@ fn count(condition: &Tensor) -> Attempt<Tensor> {
 
 impl Ranking {
     /// Ranks the tokens, and truncates by top-k and top-p.
-    fn of(op: &ops::Sample, z: &Tensor, logp: &Tensor) -> Attempt<Ranking> {
-        let (z, logp) = (&z.f_to_device(Device::Cpu)?, &logp.f_to_device(Device::Cpu)?);
+    fn of(s: &TorchSession, op: &ops::Sample, z: &Tensor, logp: &Tensor) -> Attempt<Ranking> {
+        let (z, logp) = (&s.to_host(z)?, &s.to_host(logp)?);
         let (_, ranked) = z.f_sort_stable(true, -1, true)?;
         let reached = to(&logp.f_gather(-1, &ranked, false)?, Kind::Double)?.f_exp_()?.f_cumsum(-1, None)?;
         let vocabulary = z.size()[1];
@@ -98,14 +98,16 @@ impl Ranking {
     }
 
     /// Token ids `[B, 1]`: the first whose cumulative share of the remaining probability exceeds the noise.
+    #[expect(clippy::disallowed_methods, reason = "no part of a training step")]
     fn draw(&self, s: &TorchSession, op: &ops::Sample) -> Attempt<Tensor> {
-        let noise = to(&s.at(&op.noise)?.f_to_device(Device::Cpu)?, Kind::Double)?.f_tr()?;
+        let noise = to(&s.to_host(&s.at(&op.noise)?)?, Kind::Double)?.f_tr()?;
         let threshold = self.reached.f_gather(-1, &self.last, false)?.f_mul_(&noise)?;
         let drawn = count(&self.reached.f_le_tensor(&threshold)?)?.f_minimum(&self.last)?;
         Ok(self.ranked.f_gather(-1, &drawn, false)?.f_to_device(s.device())?)
     }
 
     /// `logp` with minus infinity at the tokens that do not remain.
+    #[expect(clippy::disallowed_methods, reason = "no part of a training step")]
     fn kept(&self, logp: &Tensor) -> Attempt<Tensor> {
         let vocabulary = self.ranked.size()[1];
         let place = Tensor::f_arange(vocabulary, (Kind::Int64, Device::Cpu))?;

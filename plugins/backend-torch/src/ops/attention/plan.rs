@@ -55,6 +55,32 @@ impl Plan {
         let size = [self.kv_heads, self.group, tokens.end - tokens.start];
         s.shaped(view, &size, &[self.group, 1, rows], tokens.start * rows)
     }
+
+    /// Capped scores `[batch, group, queries, keys]` of `q [batch, group, queries, head_dim]` and `k [batch, 1, keys, head_dim]`,
+    /// hidden ones included; the batch is key-value heads, of one sequence or of several.
+    pub fn scores(&self, q: &Tensor, k: &Tensor) -> Attempt<Tensor> {
+        let mut scores = self.product(q, &k.f_transpose(2, 3)?)?.f_mul_scalar_(self.scale)?;
+        cap_(&mut scores, self.softcap)?;
+        Ok(scores)
+    }
+
+    /// `a [batch, group, rows, n] b [batch, 1, n, m]`: one product per batch.
+    pub fn product(&self, a: &Tensor, b: &Tensor) -> Attempt<Tensor> {
+        let (batch, rows, n) = (a.size()[0], a.size()[2], a.size()[3]);
+        let flat = a.f_reshape([batch, self.group * rows, n])?;
+        Ok(flat.f_bmm(&b.f_squeeze_dim(1)?)?.f_view([batch, self.group, rows, b.size()[3]])?)
+    }
+
+    /// `sum over group and rows of a [batch, group, rows, n]^T b [batch, group, rows, m]`.
+    pub fn gathered(&self, a: &Tensor, b: &Tensor) -> Attempt<Tensor> {
+        let flat = |t: &Tensor| t.f_reshape([t.size()[0], self.group * t.size()[2], t.size()[3]]);
+        Ok(flat(a)?.f_transpose(1, 2)?.f_bmm(&flat(b)?)?)
+    }
+}
+
+/// Maximum number of scores at a time in plain products.
+pub fn score_budget(s: &TorchSession) -> i64 {
+    if s.on_cpu() { 1 << 22 } else { 1 << 26 }
 }
 
 /// Refuses head counts that do not divide and negative windows.
