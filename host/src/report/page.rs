@@ -21,8 +21,8 @@ const TITLE: &str = "telos report: ";
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-/// uPlot 1.6.32, MIT licence, by Leon Sorokin; see `page/uplot.LICENSE`.
-const UPLOT: &str = include_str!("page/uplot.min.js");
+/// uPlot 1.6.32, by Leon Sorokin, and its licence, MIT, which every copy must carry.
+const UPLOT: &str = concat!("/*\n", include_str!("page/uplot.LICENSE"), "*/\n", include_str!("page/uplot.min.js"));
 const UPLOT_STYLE: &str = include_str!("page/uplot.min.css");
 
 /// Points of the table that turns steps into tokens and seconds.
