@@ -24,7 +24,7 @@ use crate::runs::Breadcrumb;
 use crate::runs::supervise::{self, Role};
 use commands::{
     answers, chat, check, compare, convert, data, eval, generate, pairs, plugins,
-    reports::{plot, report, runs},
+    reports::{export, plot, report, runs},
     run, tokenizer,
 };
 
@@ -53,6 +53,7 @@ enum Command {
     Report(report::ReportArgs),
     Plot(plot::PlotArgs),
     Runs(runs::RunsArgs),
+    Export(export::Export),
     #[command(subcommand)]
     Plugins(plugins::Plugins),
     Chat(chat::Chat),
@@ -112,7 +113,12 @@ fn supervised(cli: &Cli, args: Vec<OsString>) -> Result<Option<ExitCode>> {
         | Command::Answers(_)
         | Command::Eval(_) => true,
         Command::Convert(args) => args.calls_plugins(),
-        Command::Data(_) | Command::Report(_) | Command::Plot(_) | Command::Runs(_) | Command::Tokenizer(_) => false,
+        Command::Data(_)
+        | Command::Report(_)
+        | Command::Plot(_)
+        | Command::Export(_)
+        | Command::Runs(_)
+        | Command::Tokenizer(_) => false,
     };
     match (calls_plugins && supervise::role()? == Role::Supervisor, &cli.command) {
         (true, Command::Compare(compare)) => compare::supervise(compare, &args).map(Some),
@@ -134,6 +140,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Report(args) => report::execute(args),
         Command::Plot(args) => plot::execute(args),
         Command::Runs(args) => runs::execute(args),
+        Command::Export(args) => export::execute(args),
         Command::Plugins(args) => plugins::execute(args, folders),
         Command::Chat(args) => chat::execute(args, folders),
         Command::Generate(args) => generate::execute(args, folders),

@@ -2,10 +2,11 @@
 //!
 //! [`record`] reads the files of a run, whatever state they are in; [`charts`] decides which curves share a chart; [`health`] says
 //! where metrics left their ranges, [`samples`] sets answers side by side, [`listing`] is `telos runs`, [`figure`] is
-//! `telos plot`, [`tables`] has what is printed as tables; [`page`] writes
+//! `telos plot`, [`export`] is `telos export`, [`tables`] has what is printed as tables; [`page`] writes
 //! all of it as HTML, and `page/page.js` draws the charts in the browser.
 
 pub mod charts;
+pub mod export;
 pub mod figure;
 pub mod health;
 pub mod listing;
