@@ -195,6 +195,31 @@ pub fn left() {
     entering("", "");
 }
 
+/// Calls [`entering`] when it is dropped: as a field, before the fields below it are dropped.
+#[derive(Debug)]
+pub struct EnteringAtDrop {
+    /// The plugin.
+    pub plugin: String,
+    /// Its call.
+    pub call: &'static str,
+}
+
+impl Drop for EnteringAtDrop {
+    fn drop(&mut self) {
+        entering(&self.plugin, self.call);
+    }
+}
+
+/// Calls [`left`] when it is dropped: as the last field, after all others are dropped.
+#[derive(Debug)]
+pub struct LeftAtDrop;
+
+impl Drop for LeftAtDrop {
+    fn drop(&mut self) {
+        left();
+    }
+}
+
 /// Creates the file for the process that `command` starts, and passes its path to that process. `None` if it can be
 /// created neither in memory nor in a temporary folder: the run then continues, and a crash is reported without
 /// plugin and step.
