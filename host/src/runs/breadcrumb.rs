@@ -265,19 +265,18 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// Closes the inherited descriptor in every process that this one starts: it would write its own calls and its own end there.
+#[cfg(target_os = "linux")]
 fn keep_from_children(path: &Path) {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::io::{FdFlags, fcntl_setfd};
-        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
-        let Some(number) = number else { return };
-        // SAFETY: the descriptor is open, as `is_ours` has found, and nothing in this process closes it.
-        let inherited = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
-        _ = fcntl_setfd(inherited, FdFlags::CLOEXEC);
-    }
-    #[cfg(not(target_os = "linux"))]
-    _ = path;
+    use rustix::io::{FdFlags, fcntl_setfd};
+    let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+    let Some(number) = number else { return };
+    // SAFETY: the descriptor is open, as `is_ours` has found, and nothing in this process closes it.
+    let inherited = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    _ = fcntl_setfd(inherited, FdFlags::CLOEXEC);
 }
+
+#[cfg(not(target_os = "linux"))]
+fn keep_from_children(_path: &Path) {}
 
 /// Reads a breadcrumb; fields that were never written are empty.
 pub(super) fn read(file: &File) -> io::Result<Trace> {
