@@ -153,6 +153,7 @@ impl Learner {
     /// # Errors
     /// Errors of plugins and of the backend.
     pub fn gradient(&mut self, window: &[PackedBatch], marker: &CrashMarker) -> Result<(WindowLoss, Gradient)> {
+        marker.backend("forward and backward");
         self.model.zero(&self.grads)?;
         self.roles.zero()?;
         let mut out = self.accumulate(window, marker)?;

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use plugin_api::abi::DType;
+use plugin_api::{abi::DType, backend::Session};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -25,7 +25,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     plugins::Pinning,
-    runs::breadcrumb::CrashMarker,
+    runs::breadcrumb::{self, CrashMarker, EnteringAtDrop, LeftAtDrop},
     setup::{Setup, loading::prepare},
     train::{learner::Learner, opening, rollout::Rollouts},
 };
@@ -59,15 +59,34 @@ impl Entry {
         dtype(self.setup.experiment().backend.dtype)
     }
 
-    /// Returns a learner on a device, with the experiment's initial weights, and the number of steps of a whole
-    /// run.
+    /// Returns a learner on a device of `session`, with the experiment's initial weights.
     ///
     /// # Errors
     /// Request errors; out of memory.
-    pub fn learner(&self, device: &Device, data: &TrainingData) -> Result<(Learner, u64)> {
-        let opened = opening::open(&self.setup, device, data.clone(), None, false)?;
-        Ok((opened.learner, opened.steps))
+    pub fn open(&self, session: Box<dyn Session>, data: &TrainingData) -> Result<Opened> {
+        let plugin = &self.mark.plugin;
+        // The order of these lines is the reverse order of their ends, also after an error.
+        let left = LeftAtDrop;
+        let device = breadcrumb::within(plugin, "supports", || Device::new(session, self.dtype()))?;
+        let closes = EnteringAtDrop { plugin: plugin.clone(), call: "close" };
+        let opening::Opened { learner, steps, .. } = opening::open(&self.setup, &device, data.clone(), None, false)?;
+        let frees = EnteringAtDrop { plugin: plugin.clone(), call: "free" };
+        Ok(Opened { steps, _frees: frees, learner, _closes: closes, device, _left: left })
     }
+}
+
+/// A learner and its device. The fields are dropped in this order, so that a crash at the end is blamed on the backend, and on an
+/// objective only while its instance is destroyed.
+pub struct Opened {
+    /// Number of steps of a whole run.
+    pub steps: u64,
+    _frees: EnteringAtDrop,
+    /// The learner.
+    pub learner: Learner,
+    _closes: EnteringAtDrop,
+    /// The device. The learner has clones of it; the last one closes the session.
+    pub device: Device,
+    _left: LeftAtDrop,
 }
 
 /// Why and when a backend failed.
@@ -127,9 +146,8 @@ pub struct BackendRun {
     /// The cost of its operations, recorded while the record is not paused.
     pub record: Record,
     mark: Mark,
-    learner: Option<Learner>,
+    opened: Option<Opened>,
     step: u64,
-    total: u64,
 }
 
 impl BackendRun {
@@ -141,32 +159,19 @@ impl BackendRun {
         entry.mark.begin(0);
         let (session, record) = Profile::wrap(entry.setup.session(tag)?);
         record.pause(true);
-        let opened = Device::new(session, entry.dtype()).and_then(|device| entry.learner(&device, data));
-        let (learner, total, failure) = match opened {
-            Ok((learner, total)) => (Some(learner), total, None),
+        let (opened, failure) = match entry.open(session, data) {
+            Ok(opened) => (Some(opened), None),
             Err(error) if error.kind() == Kind::Request => return Err(error),
-            Err(error) => (None, 0, Some(Failure { step: 0, message: one_line(&error) })),
+            Err(error) => (None, Some(Failure { step: 0, message: one_line(&error) })),
         };
         let (curve, tokens, rollouts) = Default::default();
         let (label, mark) = (entry.label.clone(), entry.mark.clone());
-        Ok(BackendRun {
-            label,
-            mark,
-            curve,
-            tokens,
-            failure,
-            measures_peak: true,
-            rollouts,
-            record,
-            learner,
-            step: 0,
-            total,
-        })
+        Ok(BackendRun { label, mark, curve, tokens, failure, measures_peak: true, rollouts, record, opened, step: 0 })
     }
 
     /// The learner; `None` once the run has failed.
     pub fn learner(&self) -> Option<&Learner> {
-        self.learner.as_ref()
+        self.opened.as_ref().map(|opened| &opened.learner)
     }
 
     /// Does `count` steps and returns their number of positions and their seconds; `None` if a step failed. After
@@ -179,7 +184,7 @@ impl BackendRun {
             tokens += self.take(recorded)?;
         }
         self.mark.begin(self.step).backend("sync");
-        let synced = self.learner.as_ref().map(|learner| learner.device.sync());
+        let synced = self.opened.as_ref().map(|opened| opened.device.sync());
         if let Some(Err(error)) = synced {
             return self.fail(error);
         }
@@ -187,10 +192,10 @@ impl BackendRun {
     }
 
     fn take(&mut self, recorded: bool) -> Option<u64> {
-        let learner = self.learner.as_mut()?;
+        let Opened { learner, steps, .. } = self.opened.as_mut()?;
         let sampling = learner.rollouts.as_ref().map(Rollouts::spent);
         let start = Instant::now();
-        let mut done = take_step(learner, self.step, self.total, &self.mark);
+        let mut done = take_step(learner, self.step, *steps, &self.mark);
         if sampling.is_some() {
             done = done.and_then(|step| learner.device.sync().map(|()| step));
         }
@@ -220,7 +225,7 @@ impl BackendRun {
     /// Records the failure and frees its memory for the other backends.
     fn fail<T>(&mut self, error: Error) -> Option<T> {
         self.failure = Some(Failure { step: self.step + 1, message: one_line(&error) });
-        self.learner = None;
+        self.opened = None;
         None
     }
 }
@@ -248,7 +253,7 @@ pub struct FinishedRun {
 
 impl From<BackendRun> for FinishedRun {
     fn from(run: BackendRun) -> FinishedRun {
-        run.begin(Work::Steps).backend("close");
+        run.begin(Work::Steps);
         let BackendRun { curve, tokens, failure, .. } = run;
         FinishedRun { curve, tokens, failure }
     }

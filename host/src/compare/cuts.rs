@@ -5,13 +5,12 @@ use serde::Serialize;
 
 use super::{
     agreement::Tolerance,
-    backend_run::{Entry, one_line},
+    backend_run::{Entry, Opened, one_line},
     deaths::mark::Work,
     stats::{of_losses, relative},
 };
 use crate::{
     data::{Sequence, TrainingData, Window, batches::pack},
-    device::Device,
     error::Result,
     objectives::micro_batch::{cut_answers, unpack},
 };
@@ -88,8 +87,8 @@ pub fn measure(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -
 
 fn results(entry: &Entry, counts: &[usize], data: &TrainingData, tag: u16) -> Result<(usize, Vec<Cut>)> {
     let marker = entry.mark.of(Work::Cuts).begin(1);
-    let device = Device::new(entry.setup.session(tag)?, entry.dtype())?;
-    let (mut learner, _) = entry.learner(&device, data)?;
+    let mut opened = entry.open(entry.setup.session(tag)?, data)?;
+    let Opened { learner, device, .. } = &mut opened;
     learner.auxiliary.clear();
     let window = learner.window(0, &marker)?;
     let whole_groups = learner.rollouts.is_none() || learner.objectives.whole_groups();

@@ -118,7 +118,12 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
     let pair = request.noise_floor.as_ref().map(|spec| noise_floor_run(spec.as_ref(), request, &experiment));
     let pair = pair.transpose()?;
     breadcrumb::part(0);
-    let Some(first) = entries.first() else { return Ok(comparison(request, &experiment, Vec::new())) };
+    // If every compared backend has ended a process, the noise floor's may still run.
+    let of_noise_floor = pair.as_ref().and_then(NoiseFloorRun::entry);
+    let Some(first) = entries.first().or(of_noise_floor) else {
+        let noise_floor = pair.and_then(NoiseFloorRun::failed);
+        return Ok(Comparison { noise_floor, ..comparison(request, &experiment, Vec::new()) });
+    };
     let data = first.setup.data(false)?;
     let mut runs = open(request, &entries, &data)?;
     let parameters = runs.iter().find_map(|run| run.learner().map(|l| l.model.layout().count()));
@@ -143,12 +148,7 @@ pub fn compare(request: &Request, progress: &Progress) -> Result<Comparison> {
         BackendReport { agreement, other_batch, replay, cuts, ..report }
     });
     let reports = reports.collect();
-    Ok(Comparison {
-        rounds: request.rounds.min(request.steps - 1),
-        parameters: parameters.unwrap_or(0),
-        noise_floor,
-        ..comparison(request, &experiment, reports)
-    })
+    Ok(Comparison { parameters: parameters.unwrap_or(0), noise_floor, ..comparison(request, &experiment, reports) })
 }
 
 /// The comparison of all backends in their order: `reports` are those of the backends that ran.
@@ -161,6 +161,7 @@ fn comparison(request: &Request, experiment: &ComparedExperiment<'_>, reports: V
     Comparison {
         name: experiment.name.clone(),
         steps: request.steps,
+        rounds: request.rounds.min(request.steps - 1),
         ended: request.ended(),
         backends: request.backends.iter().enumerate().filter_map(one).collect(),
         ..Comparison::default()
@@ -219,6 +220,22 @@ enum NoiseFloorRun {
     Of(Box<Entry>),
     /// Not done, because it ended an earlier process.
     Failed(NoiseFloor),
+}
+
+impl NoiseFloorRun {
+    fn entry(&self) -> Option<&Entry> {
+        match self {
+            NoiseFloorRun::Of(entry) => Some(entry),
+            NoiseFloorRun::Failed(_) => None,
+        }
+    }
+
+    fn failed(self) -> Option<NoiseFloor> {
+        match self {
+            NoiseFloorRun::Of(_) => None,
+            NoiseFloorRun::Failed(failed) => Some(failed),
+        }
+    }
 }
 
 fn noise_floor_run(

@@ -53,6 +53,7 @@ pub fn measure(entry: &Entry, known: Option<&Curve>, steps: u64, data: &Training
         }
     };
     let mut moved = BackendRun::open(entry, tag + 1, data)?;
+    entry.mark.begin(0).backend("move one weight");
     let weight =
         moved.learner().map(|learner| move_one_weight(&learner.model, entry.dtype())).transpose()?.unwrap_or_default();
     moved.run_steps(steps, true);

@@ -42,26 +42,30 @@ impl Peak {
 /// fill a device.
 ///
 /// # Errors
-/// The device does not have enough memory for them.
+/// The device does not have enough memory for the smallest of them. Where larger ones do not fit, those that did are the result.
 pub fn measure(device: &Device) -> Result<Peak> {
-    let (mut size, mut peak) = (SIZES[0], Peak { flops: 0.0, product: String::new() });
-    loop {
-        let products = Products::new(device, size)?;
-        products.fastest(device)?;
-        let (start, mut best, mut name) = (Instant::now(), f64::INFINITY, "");
-        while best == f64::INFINITY || start.elapsed().as_secs_f64() < BUDGET {
-            let (seconds, operation) = products.fastest(device)?;
-            if seconds < best {
-                (best, name) = (seconds, operation);
-            }
-        }
-        let product = format!("{name}, {size} x {size} x {size}, {}", device.compute());
-        peak = peak.faster(Peak { flops: 2.0 * (size as f64).powi(3) / best, product });
-        if best >= ENOUGH || size >= SIZES[1] {
-            return Ok(peak);
-        }
+    let (mut size, (mut peak, mut seconds)) = (SIZES[0], measure_size(device, SIZES[0])?);
+    while seconds < ENOUGH && size < SIZES[1] {
         size *= 2;
+        let Ok((larger, longer)) = measure_size(device, size) else { break };
+        (peak, seconds) = (peak.faster(larger), longer);
     }
+    Ok(peak)
+}
+
+/// Returns the fastest product of one size, and its seconds.
+fn measure_size(device: &Device, size: u64) -> Result<(Peak, f64)> {
+    let products = Products::new(device, size)?;
+    products.fastest(device)?;
+    let (start, mut best, mut name) = (Instant::now(), f64::INFINITY, "");
+    while best == f64::INFINITY || start.elapsed().as_secs_f64() < BUDGET {
+        let (seconds, operation) = products.fastest(device)?;
+        if seconds < best {
+            (best, name) = (seconds, operation);
+        }
+    }
+    let product = format!("{name}, {size} x {size} x {size}, {}", device.compute());
+    Ok((Peak { flops: 2.0 * (size as f64).powi(3) / best, product }, best))
 }
 
 /// Two square operands, and room for their product in the compute type and in the accumulator's type.

@@ -77,7 +77,7 @@ pub fn run(runs: &mut [BackendRun], steps: u64, rounds: u64, progress: &Progress
     }
     for (run, own) in runs.iter().zip(&mut measured) {
         own.costs = run.record.costs();
-        run.begin(Work::Steps);
+        run.begin(Work::Steps).backend("memory");
         own.memory_peak = run.learner().map_or(0, |learner| learner.device.memory().peak);
     }
     for pass in 0..PEAK_PASSES {
@@ -85,7 +85,7 @@ pub fn run(runs: &mut [BackendRun], steps: u64, rounds: u64, progress: &Progress
             if !run.measures_peak {
                 return;
             }
-            run.begin(Work::Peak);
+            run.begin(Work::Peak).backend("peak");
             // A device whose memory the model fills has no room for the measurement.
             let found = run.learner().and_then(|learner| peak::measure(&learner.device).ok());
             measured[index].peak = measured[index].peak.take().into_iter().chain(found).reduce(Peak::faster);

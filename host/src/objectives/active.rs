@@ -11,7 +11,7 @@ use plugin_api::{
 use crate::{
     error::{Error, Result},
     objectives::reads,
-    runs::breadcrumb,
+    runs::breadcrumb::{self, LeftAtDrop},
 };
 
 /// An objective of the experiment.
@@ -30,6 +30,8 @@ pub struct Active {
     pub requirements: Requirements,
     /// The instance.
     pub instance: Box<dyn Objective>,
+    /// The last field, because it ends the mark that `drop` begins.
+    _left: LeftAtDrop,
 }
 
 impl Active {
@@ -59,7 +61,8 @@ impl Active {
             ))
             .with_hint(format!("computed here: {}", offered_statistics().join(", "))));
         }
-        let active = Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance };
+        let active =
+            Active { id: id.to_owned(), table: 0, weight, prefix, manifest, requirements, instance, _left: LeftAtDrop };
         active.check_requirements()?;
         Ok(active)
     }

@@ -12,7 +12,9 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use rustix::process::{Pid, Signal, getppid, kill_process, test_kill_process};
-use signal_hook::consts::{SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGSEGV, SIGTERM};
+use signal_hook::consts::{
+    SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGTERM, SIGXCPU,
+};
 use signal_hook::iterator::Signals;
 
 use super::breadcrumb::{self, Trace};
@@ -112,6 +114,8 @@ pub struct Death {
     pub step: u64,
     /// What ended it, and where.
     pub message: String,
+    /// Whether SIGKILL ended it.
+    pub killed: bool,
 }
 
 impl Ended {
@@ -120,17 +124,21 @@ impl Ended {
         report(self.status, &self.trace, args)
     }
 
-    /// The death of a worker in a part of its work; `None` if it ended by itself, outside any part, on a user's request, or by a
-    /// panic of the host.
+    /// The death of a worker in a part of its work; `None` if it ended by itself, outside any part, on a user's request, by a
+    /// limit on processor time, or by a panic of the host.
     pub fn death(&self) -> Option<Death> {
         let Trace { plugin, part, step, finished, .. } = &self.trace;
         if self.stopped || *part == 0 || finished.is_some() || self.status.code() == Some(101) {
             return None;
         }
+        if matches!(self.status.signal(), Some(SIGQUIT | SIGXCPU)) {
+            return None;
+        }
         match ending(self.status, &self.trace) {
             (Some(error), 1) => {
                 let (plugin, message) = (plugin.clone(), error.message().to_owned());
-                Some(Death { part: *part, plugin, step: *step, message })
+                let killed = self.status.signal() == Some(SIGKILL);
+                Some(Death { part: *part, plugin, step: *step, message, killed })
             }
             _ => None,
         }

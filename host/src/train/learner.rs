@@ -169,6 +169,7 @@ impl Learner {
                 let (batcher, longest) = (&mut self.batcher, self.longest);
                 let more = &mut |count| Ok(batcher.next_few(longest, count)?);
                 // Answers and micro-batches need buffers of other sizes: spare ones of the other phase would stay unused.
+                marker.backend("trim");
                 self.device.trim();
                 rollouts.draw(
                     Prompts { first: prompts, more },
@@ -176,7 +177,9 @@ impl Learner {
                     &mut RolloutModels { models: roles.models(model), objectives: &mut self.objectives, rewards },
                     marker,
                 )?;
+                marker.backend("trim");
                 self.device.trim();
+                marker.host();
             }
             let whole_groups = self.objectives.whole_groups();
             return cut_answers(&rollouts.window()?, self.micro_batch_tokens, whole_groups).map(Some);

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     model::Model,
     objectives::Objectives,
+    runs::breadcrumb,
     setup::Setup,
 };
 
@@ -95,13 +96,14 @@ pub fn open_or_mistakes(
     let reads_weights = setup.model_folder.is_some() || !setup.role_paths().is_empty() || checkpoint.is_some();
     let (Some(device), true) = (device, fits && (mistakes.are_none() || !reads_weights)) else { return Ok(None) };
     let roles = match mistakes.are_free(&["train.optimizer"]) {
-        true => Roles::open(setup, device, &objectives, checkpoint, mistakes)?,
+        true => on_backend(setup, || Roles::open(setup, device, &objectives, checkpoint, mistakes))?,
         false => None,
     };
     if reads_weights && !mistakes.are_none() {
         return Ok(None);
     }
-    let model = setup.model(device, checkpoint, policy_outputs(setup, &objectives)).map(|mut model| {
+    let outputs = policy_outputs(setup, &objectives);
+    let model = on_backend(setup, || setup.model(device, checkpoint, outputs)).map(|mut model| {
         roles::describe(model.config_mut(), setup, &objectives);
         model
     });
@@ -126,6 +128,11 @@ pub fn open_or_mistakes(
     Ok(Some(opened))
 }
 
+/// Runs `work`, which loads weights into the backend's session, and marks it as the backend's.
+fn on_backend<R>(setup: &Setup, work: impl FnOnce() -> R) -> R {
+    breadcrumb::within(&setup.experiment().backend.plugin, "load", work)
+}
+
 /// Creates the learner, without rewards, rollouts and objectives with their own text.
 fn learner_of(
     setup: &Setup,
@@ -143,7 +150,7 @@ fn learner_of(
         return Ok(None);
     }
     let Some((batcher, steps)) = mistakes.check("train.batch", setup.batcher(&data))? else { return Ok(None) };
-    let learner = Learner::new(setup, model, roles, objectives, batcher);
+    let learner = on_backend(setup, || Learner::new(setup, model, roles, objectives, batcher));
     let Some(mut learner) = mistakes.check("train.optimizer.groups", learner)? else { return Ok(None) };
     if !cached {
         // Trial steps may read more than the data has: the data then begins again.

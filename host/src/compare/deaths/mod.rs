@@ -27,15 +27,16 @@ pub struct Death {
 
 impl Death {
     /// The death that ended a worker, if the plugin of a backend ended it: one of `backends`, or that of the yardstick. The end of
-    /// an objective concerns all backends, and is none of theirs.
+    /// an objective concerns all backends, and is none of theirs. Outside any plugin only SIGKILL counts: the system sends it when
+    /// memory runs out, most of which the backend holds; other deaths there are mistakes of the host.
     pub fn of(ended: &supervise::Ended, backends: &[Spec], yardstick: Option<&Spec>) -> Option<Death> {
-        let supervise::Death { part, plugin, step, message } = ended.death()?;
+        let supervise::Death { part, plugin, step, message, killed } = ended.death()?;
         let (backend, work) = of_part(part)?;
         let spec = backend.map_or(yardstick, |index| backends.get(index))?;
         let known = [spec.plugin(), REFERENCE];
         // The reference works only in a replay.
         let own = if work == Work::Replay { &known[..] } else { &known[..1] };
-        let is_own = plugin.is_empty() || own.contains(&plugin.as_str());
+        let is_own = (killed && plugin.is_empty()) || own.contains(&plugin.as_str());
         is_own.then_some(Death { backend, work, failure: Failure { step, message } })
     }
 

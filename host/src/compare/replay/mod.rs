@@ -8,12 +8,11 @@ use plugin_api_load::Library;
 use serde::Serialize;
 
 use super::{
-    backend_run::{Entry, one_line, take_step},
+    backend_run::{Entry, Opened, one_line, take_step},
     deaths::mark::Work,
 };
 use crate::{
     data::{PackedBatch, Sequence, TrainingData, batches::pack::pack},
-    device::Device,
     error::{Error, Result},
     objectives::micro_batch::unpack,
     runs::breadcrumb,
@@ -72,19 +71,19 @@ pub fn replay(entry: &Entry, reference: &Library, step: u64, data: &TrainingData
 fn audit(entry: &Entry, reference: Box<dyn Session>, step: u64, data: &TrainingData, tag: u16) -> Result<Replay> {
     let mark = entry.mark.of(Work::Replay);
     let (session, audit) = Audited::wrap(entry.setup.session(tag)?, reference, entry.dtype());
-    let device = Device::new(session, entry.dtype())?;
-    let (mut learner, total) = entry.learner(&device, data)?;
+    let mut opened = entry.open(session, data)?;
+    let Opened { learner, steps: total, .. } = &mut opened;
     for earlier in 0..step - 1 {
-        take_step(&mut learner, earlier, total, &mark)?;
+        take_step(learner, earlier, *total, &mark)?;
     }
     let marker = mark.begin(step);
     let window = learner.window(step - 1, &marker)?;
     let tokens_of_step = window.iter().map(PackedBatch::len).sum::<usize>() as u64;
-    let window = affordable(window, &learner)?;
+    let window = affordable(window, learner)?;
     audit.replay(true);
     let (_, gradient) = learner.gradient(&window, &marker)?;
     if gradient.finite {
-        learner.update(learner.learning_rate(step - 1, total), step)?;
+        learner.update(learner.learning_rate(step - 1, *total), step)?;
     }
     audit.replay(false);
     let tokens = window.iter().map(PackedBatch::len).sum::<usize>() as u64;

@@ -63,6 +63,8 @@ impl Rollouts {
         let (prepared, is_limited) = loop {
             marker.backend("rollout");
             let drawn = self.answers(&next, count, step, models, &mut all)?;
+            // The rewards' calls end with the mark of the host.
+            marker.backend("rollout");
             pool.add(measure::statistics(drawn, models.models, models.objectives, self.tokens)?)?;
             count += next.len();
             let prepared = measure::prepare(&pool, models.objectives, marker)?;
