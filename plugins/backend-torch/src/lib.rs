@@ -6,6 +6,7 @@
 mod context;
 mod device;
 mod fault;
+mod fused;
 mod ops;
 mod session;
 mod settings;
@@ -29,6 +30,7 @@ pub struct Torch;
 
 const TF32: &str = "tf32";
 const DETERMINISTIC: &str = "deterministic";
+const FUSED: &str = "fused";
 
 impl Backend for Torch {
     type Session = TorchSession;
@@ -68,6 +70,12 @@ impl Backend for Torch {
             options: vec![
                 option(TF32, false, "Lets matrix products of f32 round their inputs to 10 bits where that is faster."),
                 option(DETERMINISTIC, true, "Uses the kernels alone that give the same bits every time, on CUDA too."),
+                option(
+                    FUSED,
+                    false,
+                    "Computes norms, activations, rotary embedding, the head's softmax and the optimizer with the plugin's own CUDA \
+                     kernels, which read and write less memory. They have not run on a GPU yet: try `plugins verify` first.",
+                ),
             ],
         }
     }
@@ -76,7 +84,24 @@ impl Backend for Torch {
         shim::check_version()?;
         let settings = settings(options)?;
         let device = device::find(&options.device)?;
-        TorchSession::new(device, options, settings)
+        let kernels = if settings.fused { Some(fused::open(device)?) } else { None };
+        TorchSession::new(device, options, settings, kernels)
+    }
+}
+
+/// The variable that overrides the option `fused`, for tests: `aten` or `fused`.
+const KERNELS: &str = "TELOS_TORCH_KERNELS";
+
+/// What [`KERNELS`] says of `fused`, if it is set.
+fn forced() -> Result<Option<bool>> {
+    let Some(value) = std::env::var_os(KERNELS) else { return Ok(None) };
+    match value.to_str() {
+        Some("aten") => Ok(Some(false)),
+        Some("fused") => Ok(Some(true)),
+        _ => {
+            let text = format!("open: {KERNELS} is {}, expected `aten` or `fused`", value.display());
+            Err(Error::new(Code::OPTION, text))
+        }
     }
 }
 
@@ -93,7 +118,7 @@ fn instruction_set() -> String {
 }
 
 fn settings(options: &SessionOptions) -> Result<Settings> {
-    let mut settings = Settings { tf32: false, deterministic: true };
+    let mut settings = Settings { tf32: false, deterministic: true, fused: false };
     for (key, value) in &options.options {
         let flag = || {
             let refusal =
@@ -103,12 +128,14 @@ fn settings(options: &SessionOptions) -> Result<Settings> {
         match key.as_str() {
             TF32 => settings.tf32 = flag()?,
             DETERMINISTIC => settings.deterministic = flag()?,
+            FUSED => settings.fused = flag()?,
             _ => {
-                let known = format!("torch has `{TF32}`, `{DETERMINISTIC}`");
+                let known = format!("torch has `{TF32}`, `{DETERMINISTIC}`, `{FUSED}`");
                 return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; {known}")));
             }
         }
     }
+    settings.fused = forced()?.unwrap_or(settings.fused);
     Ok(settings)
 }
 

@@ -5,4 +5,6 @@
 pub(crate) struct Settings {
     pub(crate) tf32: bool,
     pub(crate) deterministic: bool,
+    /// Whether the plugin's own kernels are used where there is one.
+    pub(crate) fused: bool,
 }
