@@ -38,7 +38,7 @@ fn run(bench: &mut Bench, dtype: DType, case: Case) -> Vec<(&'static str, View)>
     let [logp, lse, entropy, mean_logit] = [4, 5, 6, 7].map(|seed| row(bench, seed));
     let [dlogp, dlse, dmean, dentropy] = [8, 9, 10, 11].map(|seed| row(bench, seed));
     let top1 = bench.integers(&vec![-1; n]);
-    let logits = Some(bench.dense(dtype, (tokens, vocab), &vec![7.0; n * vocab as usize]));
+    let logits = bench.dense(dtype, (tokens, vocab), &vec![7.0; n * vocab as usize]);
     let stats = HeadStats {
         x,
         w,
@@ -52,7 +52,7 @@ fn run(bench: &mut Bench, dtype: DType, case: Case) -> Vec<(&'static str, View)>
         scale,
         ..HeadStats::default()
     };
-    bench.run(HeadStats { mean_logit: Some(mean_logit), top1: Some(top1), logits, ..stats });
+    bench.run(HeadStats { mean_logit: Some(mean_logit), top1: Some(top1), logits: Some(logits), ..stats });
     let gradients = |bench: &mut Bench, seed| {
         let dx = bench.dense(dtype, (tokens, DIM), &numbers(seed, n * DIM as usize));
         let dw = bench.dense(acc, (vocab, DIM), &numbers(seed + 1, (vocab * DIM) as usize));
@@ -65,7 +65,7 @@ fn run(bench: &mut Bench, dtype: DType, case: Case) -> Vec<(&'static str, View)>
         targets,
         lse,
         bias,
-        logits: logits.filter(|_| kept),
+        logits: Some(logits).filter(|_| kept),
         entropy: Some(entropy),
         dlogp: Some(dlogp),
         dlse: Some(dlse),
@@ -93,7 +93,7 @@ fn run(bench: &mut Bench, dtype: DType, case: Case) -> Vec<(&'static str, View)>
     };
     bench.run(HeadFused { dw: Some(fused_dw), dbias: Some(fused_dbias), temperature, softcap, scale, ..fused });
     let statistics = [("logp", logp), ("lse", lse), ("entropy", entropy), ("mean_logit", mean_logit), ("top1", top1)];
-    let backward = [("logits", logits.unwrap()), ("dx", dx), ("dw", dw), ("dbias", dbias)];
+    let backward = [("logits", logits), ("dx", dx), ("dw", dw), ("dbias", dbias)];
     let in_one =
         [("fused logp", fused_logp), ("fused dx", fused_dx), ("fused dw", fused_dw), ("fused dbias", fused_dbias)];
     statistics.into_iter().chain(backward).chain(in_one).collect()
