@@ -1,10 +1,10 @@
 //! CUDA's driver: loads compiled sources into the device's primary context, which libtorch uses too, and starts kernels.
 
 use super::{
-    Kernel, Source,
     compile::Compiler,
     error::{KernelError, Outcome},
     library::{self, functions},
+    source::{Kernel, Source},
 };
 use std::{
     collections::BTreeMap,
