@@ -18,18 +18,28 @@ fn open(path: &Path) -> Result<Library, libloading::Error> {
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
 }
 
+/// The error with its cause: the loader's own text is only there.
+pub fn explained(why: &libloading::Error) -> String {
+    let cause = std::error::Error::source(why).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{why}{cause}")
+}
+
 /// CUDA's driver.
 pub fn driver() -> Outcome<Library> {
     open(Path::new("libcuda.so.1")).map_err(|why| KernelError::Library {
         name: "libcuda.so.1",
-        tried: why.to_string(),
+        tried: explained(&why),
         remedy: "install the NVIDIA driver, or set `fused = false`",
     })
 }
 
 /// NVRTC: from `TELOS_NVRTC`, from libtorch's folder or the folders of Python's CUDA packages beside it, or by name.
 pub fn nvrtc() -> Outcome<Library> {
-    let named = std::env::var_os(NVRTC).map(PathBuf::from);
+    nvrtc_of(std::env::var_os(NVRTC).map(PathBuf::from))
+}
+
+/// NVRTC from the named file or folder alone, if one is named.
+fn nvrtc_of(named: Option<PathBuf>) -> Outcome<Library> {
     let places = match &named {
         Some(place) if place.is_dir() => in_folder(place),
         Some(file) => vec![file.clone()],
@@ -43,7 +53,7 @@ pub fn nvrtc() -> Outcome<Library> {
         open_builtins(place);
         match open(place) {
             Ok(library) => return Ok(library),
-            Err(why) => tried.push(why.to_string()),
+            Err(why) => tried.push(explained(&why)),
         }
     }
     if let Some(place) = named.filter(|_| tried.is_empty()) {
@@ -125,7 +135,7 @@ macro_rules! functions {
             fn of(library: libloading::os::unix::Library) -> $crate::fused::launch::error::Outcome<Self> {
                 let missing = |why: libloading::Error| $crate::fused::launch::error::KernelError::Library {
                     name: $library,
-                    tried: why.to_string(),
+                    tried: $crate::fused::launch::library::explained(&why),
                     remedy: "install a newer one, or set `fused = false`",
                 };
                 // SAFETY: the signatures are those of the library's headers; the pointers stay valid, because the library is
@@ -157,5 +167,19 @@ mod tests {
         assert_eq!(names(in_folder(&folder)), ["libnvrtc.so.13", "libnvrtc.so.12"]);
         assert_eq!(names(files(&folder, "libnvrtc-builtins")), ["libnvrtc-builtins.so.13.0"]);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Catches a named place that is silently replaced by another one, and a refusal without the place or the remedy.
+    #[test]
+    fn a_missing_nvrtc_is_refused_with_the_places_and_the_remedy() {
+        let missing = PathBuf::from("/no/such/libnvrtc.so.13");
+        for (named, word) in [(std::env::temp_dir(), "contains none"), (missing, "/no/such/libnvrtc.so.13")] {
+            let text = nvrtc_of(Some(named.clone())).err().map(|why| why.to_string()).unwrap_or_default();
+            assert!(
+                text.starts_with("the fused kernels need NVRTC (libnvrtc.so.13 or .12), which cannot be"),
+                "{text}"
+            );
+            assert!(text.contains(word) && text.contains("pip install nvidia-cuda-nvrtc"), "{named:?}: {text}");
+        }
     }
 }
