@@ -139,9 +139,15 @@ def find(program):
     return str(path if path.is_file() else target)
 
 
-def verify(args, dtype, limit, only=()):
+# The operations that have fused kernels, plugins/backend-torch/src/fused.
+FUSED = ["norm", "norm_backward", "activation", "activation_backward", "glu", "glu_backward", "rotary", "head_stats"]
+FUSED += ["head_backward", "head_fused", "global_norm", "adamw"]
+
+
+def verify(args, dtype, limit, only=(), options=()):
     command = [find("telos"), "plugins", "verify", args.backend, "--device", args.device, "--dtype", dtype, "--json"]
     command += [word for name in only for word in ["--only", name]]
+    command += [word for option in options for word in ["--option", option]]
     # An operation that hangs must leave time for the others.
     return ask([*command, "--limit", "150"], limit)
 
@@ -250,7 +256,7 @@ def profiled(args, alone, patience):
     return {"sequences": sequences, "tokens_per_second": rate, "table": table, "profile": profile}
 
 
-def beside(args, alone, peers, patience):
+def beside(args, alone, ours, peers, patience):
     """Telos and the peers in turns, at the largest batch at which all lie in memory together."""
     sizes = [set(n for n, size in part.get("sizes", {}).items() if "failed" not in size) for part in alone]
     common = sorted(set.intersection(*sizes), reverse=True)
@@ -263,7 +269,7 @@ def beside(args, alone, peers, patience):
 
     # The smallest is tried in any case.
     sequences = next((n for n in common if together(n) < 0.95 * total), common[-1])
-    report = side_by_side.measure(arguments(args, args.backend, peers, sequences, patience))
+    report = side_by_side.measure(arguments(args, ours, peers, sequences, patience))
     if report["failures"]:
         report["failed"] = "; ".join(f"{name}: {why}" for name, why in report["failures"].items())[-TEXT:]
     return {"sequences": sequences, "table": side_by_side.table(report).splitlines(), **report}
@@ -277,8 +283,11 @@ def main():
     parser.add_argument("--plugins", required=True, help="the folder of the plugins; gpu.sh gives it")
     parser.add_argument("--quick", action="store_true", help="a small model and short turns, to try this script")
     parser.add_argument("--f32", dest="bf16", action="store_false", help="no bf16, for a backend that lacks it")
+    parser.add_argument("--fused", action=argparse.BooleanOptionalAction, help="the torch plugin's own kernels; default: on CUDA")
     parser.add_argument("--minutes", type=float, default=8.5, help="time for all of it")
     args = parser.parse_args()
+    if args.fused is None:
+        args.fused = args.backend == "torch" and args.device != "cpu"
     # For every program that is started from here.
     os.environ["TELOS_PLUGINS"] = args.plugins
     clock, report = Clock(args.minutes), Report(args.out)
@@ -291,19 +300,35 @@ def main():
     dtype = "bf16" if args.bf16 else "f32"
     attention = ["attention", "attention_backward"]
     report.part(f"verify attention {dtype}", lambda: verify(args, dtype, clock.left(60), attention))
-    report.part("step: telos alone", lambda: largest(args, args.backend, "", clock, 80))
-    report.part("step: pytorch alone", lambda: largest(args, "", "eager", clock, 80))
+    dtypes = ["f32", "bf16"] if args.bf16 else ["f32"]
+
+    def verify_all(name, limit, only=(), options=()):
+        """The types at once, a part each."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            verified = {one: pool.submit(verify, args, one, clock.left(limit), only, options) for one in dtypes}
+            for one, work in verified.items():
+                report.part(f"{name} {one}", work.result)
+
+    fused = f"{args.backend}?fused=true"
+    if args.fused:
+        # Before they are timed: the time of a wrong result means nothing.
+        verify_all("verify fused kernels", 80, FUSED, ["fused=true"])
+    most = 60 if args.fused else 80
+    report.part("step: telos alone", lambda: largest(args, args.backend, "", clock, most))
+    if args.fused:
+        report.part("step: telos fused alone", lambda: largest(args, fused, "", clock, most))
+    report.part("step: pytorch alone", lambda: largest(args, "", "eager", clock, most))
     alone = [parts["step: telos alone"], parts["step: pytorch alone"]]
     report.part("step: telos by operation", lambda: profiled(args, alone[0], clock.left(40)))
-    report.part("step: side by side", lambda: beside(args, alone, "eager", clock.left(60)))
-    report.part("compare", lambda: compare(args, clock.left(90)))
-    report.part("road", lambda: road(args, clock.left(90)))
-    # Last, because it is timed by nothing: in all the time that is left, the types at once.
-    dtypes = ["f32", "bf16"] if args.bf16 else ["f32"]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        verified = {dtype: pool.submit(verify, args, dtype, clock.left(400)) for dtype in dtypes}
-        for dtype, work in verified.items():
-            report.part(f"verify {dtype}", work.result)
+    ours = args.backend
+    if "failed" not in parts.get("step: telos fused alone", {"failed": ""}):
+        alone.append(parts["step: telos fused alone"])
+        ours += f",{fused}"
+    report.part("step: side by side", lambda: beside(args, alone, ours, "eager", clock.left(60)))
+    report.part("compare", lambda: compare(args, clock.left(60 if args.fused else 90)))
+    report.part("road", lambda: road(args, clock.left(60 if args.fused else 90)))
+    # Last, because it is timed by nothing: in all the time that is left.
+    verify_all("verify", 400)
 
     failed = [name for name, part in parts.items() if "failed" in part]
     print("\n".join(parts["step: side by side"].get("table", [])))

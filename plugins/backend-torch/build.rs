@@ -35,4 +35,22 @@ fn main() {
         .file("src/shim.cpp")
         .file("src/queue/queue.cpp")
         .compile("telos_torch_shim");
+    if env::var_os("CARGO_FEATURE_EMULATED_KERNELS").is_some() {
+        emulated_kernels();
+    }
+}
+
+/// Compiles the CUDA sources as C++ for the processor. Only tests use it.
+fn emulated_kernels() {
+    println!("cargo:rerun-if-changed=src/kernels");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .warnings(false)
+        .opt_level(2)
+        // Elements are read in packs, by another type.
+        .flag("-fno-strict-aliasing")
+        .file("src/kernels/emulated.cpp")
+        .compile("telos_emulated_kernels");
 }

@@ -33,6 +33,12 @@ const LIBRARIES: &[&str] = &["libtorch_cpu.so", "libc10.so", "libtorch.so", "lib
 const CUDA_LIBRARIES: &[(&str, &str)] =
     &[("libcupti.so.13", "nvidia-cuda-cupti==13.0.*"), ("libcudart.so.13", "nvidia-cuda-runtime==13.0.*")];
 
+/// Where the packages have their libraries, next to `torch`.
+const CUDA_PACKAGES: &str = "nvidia/cu13/lib";
+
+/// NVRTC, with which a test compiles the CUDA kernels, and its package.
+const NVRTC: (&str, &str) = ("libnvrtc.so.13", "nvidia-cuda-nvrtc==13.0.*");
+
 /// An arranged libtorch.
 pub struct Libtorch {
     /// The folder with the links.
@@ -52,6 +58,28 @@ impl Libtorch {
     pub fn linked(plugins: &Path) -> Option<Libtorch> {
         let folder = fs::read_link(plugins.join(LINK)).ok()?;
         folder.join("lib/libtorch_cpu.so").is_file().then_some(Libtorch { folder })
+    }
+
+    /// The folder of NVRTC: the one in `TELOS_NVRTC`, that of the CUDA packages next to libtorch, or one that pip fetches now.
+    pub fn nvrtc(&self) -> Result<PathBuf> {
+        if let Some(named) = env::var_os("TELOS_NVRTC") {
+            return Ok(named.into());
+        }
+        let library = self.folder.join("lib/libtorch_cpu.so").canonicalize().unwrap_or_default();
+        let beside = library.ancestors().nth(3).map(|packages| packages.join(CUDA_PACKAGES)).unwrap_or_default();
+        let fetched = cache()?.join("nvrtc-13.0");
+        let has_it = |folder: &PathBuf| folder.join(NVRTC.0).is_file();
+        if let Some(folder) = [beside, fetched.join(CUDA_PACKAGES)].into_iter().find(has_it) {
+            return Ok(folder);
+        }
+        eprintln!("fetching NVRTC (90 MB) into {}", fetched.display());
+        if !install(&fetched, &[NVRTC.1])? {
+            return Err(format!(
+                "pip could not fetch {}; name a folder that contains {} in TELOS_NVRTC",
+                NVRTC.1, NVRTC.0
+            ));
+        }
+        Ok(fetched.join(CUDA_PACKAGES))
     }
 
     /// Makes a folder of plugins link to it.
@@ -177,25 +205,36 @@ fn cache() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Fetches the wheels with pip into a temporary folder, and renames it when it is complete.
+/// Fetches the wheels with pip.
 fn fetch(wheels: &Path) -> Result<()> {
-    let part = wheels.with_extension("part");
-    _ = fs::remove_dir_all(&part);
     eprintln!("fetching torch {VERSION} (530 MB) into {}", wheels.display());
     let torch = format!("torch=={VERSION}");
-    let packages = CUDA_LIBRARIES.iter().map(|(_, package)| *package).chain([torch.as_str()]);
-    let run = |python: &PathBuf| {
-        let mut pip = Command::new(python);
-        pip.args(["-m", "pip", "install", "--no-deps", "--no-compile", "--target"]).arg(&part).args(packages.clone());
-        pip.status().is_ok_and(|status| status.success())
-    };
-    if !pythons().iter().any(run) {
+    let packages: Vec<&str> = CUDA_LIBRARIES.iter().map(|(_, package)| *package).chain([torch.as_str()]).collect();
+    if !install(wheels, &packages)? {
         return Err(format!(
             "pip could not fetch torch {VERSION}; install Python 3.10 or newer with pip, or install torch yourself (`python3 -m \
              pip install {torch}`) and run `cargo xtask torch` again, or set LIBTORCH to a libtorch {VERSION} folder"
         ));
     }
-    fs::rename(&part, wheels).map_err(|e| format!("cannot name {}: {e}", wheels.display()))
+    Ok(())
+}
+
+/// Installs Python packages into a folder of their own, with the first Python whose pip can; the folder appears when it is complete.
+/// Returns whether one could.
+fn install(folder: &Path, packages: &[&str]) -> Result<bool> {
+    // Its name has dots, so that an extension would replace a part of it.
+    let part = folder.with_added_extension("part");
+    _ = fs::remove_dir_all(&part);
+    let run = |python: &PathBuf| {
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "install", "--no-deps", "--no-compile", "--target"]).arg(&part).args(packages);
+        pip.status().is_ok_and(|status| status.success())
+    };
+    if !pythons().iter().any(run) {
+        return Ok(false);
+    }
+    fs::rename(&part, folder).map_err(|e| format!("cannot name {}: {e}", folder.display()))?;
+    Ok(true)
 }
 
 /// Links what is needed into a folder of its own, and returns it.
@@ -213,7 +252,7 @@ fn arrange(source: &Source) -> Result<PathBuf> {
         }
     }
     // A wheel's CUDA libraries are in the packages next to it; a libtorch folder has them among its own.
-    let packages = source.folder.parent().map(|folder| folder.join("nvidia/cu13/lib")).unwrap_or_default();
+    let packages = source.folder.parent().map(|folder| folder.join(CUDA_PACKAGES)).unwrap_or_default();
     for (name, package) in CUDA_LIBRARIES.iter().filter(|_| !source.version.ends_with("+cpu")) {
         let from = [&own, &packages].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
         let from = from.ok_or_else(|| {

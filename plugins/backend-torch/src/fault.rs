@@ -1,5 +1,6 @@
 //! Errors inside an operation, and how libtorch's messages become the contract's codes.
 
+use crate::fused::launch::KernelError;
 use plugin_api::{Code, Error, backend::ops};
 use tch::TchError;
 
@@ -13,6 +14,14 @@ pub enum Fault {
     Refused(Error),
     /// libtorch's message.
     Torch(String),
+    /// An error of the fused kernels.
+    Kernel(KernelError),
+}
+
+impl From<KernelError> for Fault {
+    fn from(error: KernelError) -> Self {
+        Fault::Kernel(error)
+    }
 }
 
 impl From<Error> for Fault {
@@ -60,15 +69,24 @@ const EXHAUSTED: &[&str] = &[
     "storage size calculation overflowed",
 ];
 
+/// The code of a message of libtorch or of CUDA's driver.
+fn code_of(text: &str) -> Code {
+    let lower = text.to_lowercase();
+    let exhausted = EXHAUSTED.iter().any(|sign| lower.contains(sign)) || lower.contains("std::bad_alloc");
+    if exhausted { Code::OUT_OF_MEMORY } else { Code::INTERNAL }
+}
+
 impl Fault {
     /// The contract's error for this fault in `operation`.
     pub fn named(self, operation: &str) -> Error {
         match self {
             Fault::Refused(error) => error,
+            Fault::Kernel(error) => {
+                let text = error.to_string();
+                Error::new(code_of(&text), format!("{operation}: {text}"))
+            }
             Fault::Torch(text) => {
-                let lower = text.to_lowercase();
-                let exhausted = EXHAUSTED.iter().any(|sign| lower.contains(sign)) || lower.contains("std::bad_alloc");
-                let code = if exhausted { Code::OUT_OF_MEMORY } else { Code::INTERNAL };
+                let code = code_of(&text);
                 // The lines below the first are libtorch's own backtrace.
                 Error::new(code, format!("{operation}: libtorch: {}", text.lines().next().unwrap_or_default()))
             }

@@ -6,6 +6,7 @@
 mod context;
 mod device;
 mod fault;
+mod fused;
 mod integers;
 mod ops;
 mod queue;
@@ -33,6 +34,7 @@ pub struct Torch;
 
 const TF32: &str = "tf32";
 const DETERMINISTIC: &str = "deterministic";
+const FUSED: &str = "fused";
 
 impl Backend for Torch {
     type Session = TorchSession;
@@ -72,6 +74,12 @@ impl Backend for Torch {
             options: vec![
                 option(TF32, false, "Lets matrix products of f32 round their inputs to 10 bits where that is faster."),
                 option(DETERMINISTIC, true, "Uses the kernels alone that give the same bits every time, on CUDA too."),
+                option(
+                    FUSED,
+                    false,
+                    "Computes norms, activations, rotary embedding, the head's softmax and the optimizer with the plugin's own CUDA \
+                     kernels, which read and write less memory. They have not run on a GPU yet: try `plugins verify` first.",
+                ),
             ],
         }
     }
@@ -80,7 +88,24 @@ impl Backend for Torch {
         shim::check_version()?;
         let settings = settings(options)?;
         let device = device::find(&options.device)?;
-        TorchSession::new(device, options, settings)
+        let kernels = if settings.fused { Some(fused::open(device)?) } else { None };
+        TorchSession::new(device, options, settings, kernels)
+    }
+}
+
+/// The variable that overrides the option `fused`, for tests: `aten` or `fused`.
+const KERNELS: &str = "TELOS_TORCH_KERNELS";
+
+/// What [`KERNELS`] says of `fused`, if it is set.
+fn forced() -> Result<Option<bool>> {
+    let Some(value) = std::env::var_os(KERNELS) else { return Ok(None) };
+    match value.to_str() {
+        Some("aten") => Ok(Some(false)),
+        Some("fused") => Ok(Some(true)),
+        _ => {
+            let text = format!("open: {KERNELS} is {}, expected `aten` or `fused`", value.display());
+            Err(Error::new(Code::OPTION, text))
+        }
     }
 }
 
@@ -97,7 +122,8 @@ fn instruction_set() -> String {
 }
 
 fn settings(options: &SessionOptions) -> Result<Settings> {
-    let mut settings = Settings { tf32: false, deterministic: true, attention: AttentionPath::from_environment()? };
+    let attention = AttentionPath::from_environment()?;
+    let mut settings = Settings { tf32: false, deterministic: true, fused: false, attention };
     for (key, value) in &options.options {
         let flag = || {
             let refusal =
@@ -107,12 +133,14 @@ fn settings(options: &SessionOptions) -> Result<Settings> {
         match key.as_str() {
             TF32 => settings.tf32 = flag()?,
             DETERMINISTIC => settings.deterministic = flag()?,
+            FUSED => settings.fused = flag()?,
             _ => {
-                let known = format!("torch has `{TF32}`, `{DETERMINISTIC}`");
+                let known = format!("torch has `{TF32}`, `{DETERMINISTIC}`, `{FUSED}`");
                 return Err(Error::new(Code::OPTION, format!("open: option `{key}` is unknown; {known}")));
             }
         }
     }
+    settings.fused = forced()?.unwrap_or(settings.fused);
     Ok(settings)
 }
 

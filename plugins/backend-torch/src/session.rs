@@ -3,6 +3,7 @@
 use crate::{
     context::Context,
     fault::{Attempt, Fault},
+    fused::launch::Kernels,
     ops::workspace,
     queue::{
         self,
@@ -31,6 +32,8 @@ pub struct TorchSession {
     pub(crate) pool: Pool<Buffer>,
     threads: i32,
     settings: Settings,
+    /// The fused kernels, if they are used.
+    kernels: Option<Kernels>,
     pub(crate) integers: RefCell<Integers>,
     counts: Counts,
     profile: Option<Profile>,
@@ -46,11 +49,17 @@ impl TorchSession {
     ///
     /// # Errors
     /// libtorch's errors when its switches are set.
-    pub(crate) fn new(device: Device, options: &SessionOptions, settings: Settings) -> Result<Self> {
+    pub(crate) fn new(
+        device: Device,
+        options: &SessionOptions,
+        settings: Settings,
+        kernels: Option<Kernels>,
+    ) -> Result<Self> {
         let session = TorchSession {
             pool: Pool::new(device, options.tag),
             threads: i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX),
             settings,
+            kernels,
             integers: RefCell::default(),
             counts: Counts::default(),
             profile: Profile::from_environment(device)?,
@@ -71,6 +80,11 @@ impl TorchSession {
 
     fn context(&self) -> Context {
         Context(self.device())
+    }
+
+    /// The fused kernels, if they are used.
+    pub(crate) fn kernels(&self) -> Option<&Kernels> {
+        self.kernels.as_ref()
     }
 
     /// Whether it computes on the processor.
@@ -97,6 +111,13 @@ impl TorchSession {
     pub(crate) fn at(&self, view: &View) -> Attempt<Tensor> {
         let (rows, cols) = (storage::size(view.rows)?, storage::size(view.cols)?);
         self.shaped(view, &[rows, cols], &[storage::row_stride(view)?, 1], 0)
+    }
+
+    /// The address of an operand's first element, on the device.
+    pub(crate) fn address(&self, view: &View) -> Attempt<usize> {
+        let buffer = self.pool.check(view)?;
+        let skip = usize::try_from(view.offset).unwrap_or(usize::MAX).saturating_mul(view.dtype.size().unwrap_or(1));
+        Ok((buffer.0.data_ptr() as usize).saturating_add(skip))
     }
 
     /// An optional operand as a matrix.

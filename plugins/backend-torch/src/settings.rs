@@ -7,6 +7,8 @@ use plugin_api::{Code, Error, Result};
 pub(crate) struct Settings {
     pub(crate) tf32: bool,
     pub(crate) deterministic: bool,
+    /// Whether the plugin's own kernels are used where there is one.
+    pub(crate) fused: bool,
     pub(crate) attention: AttentionPath,
 }
 

@@ -9,6 +9,7 @@
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/headeronly/version.h>
 
@@ -207,6 +208,14 @@ char* telos_torch_configure(bool tf32, bool deterministic) {
 // Waits for a CUDA device.
 char* telos_torch_synchronize(int64_t device) {
   return guarded([&] { at::detail::getCUDAHooks().deviceSynchronize(device); });
+}
+
+// The handle of this thread's current stream on a CUDA device.
+char* telos_torch_current_stream(int64_t device, void** stream) {
+  return guarded([&] {
+    const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
+    *stream = cuda.getStream(c10::Device(c10::DeviceType::CUDA, c10::DeviceIndex(device))).native_handle();
+  });
 }
 
 // Gives the CUDA memory that libtorch keeps for later back.

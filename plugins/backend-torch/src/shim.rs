@@ -2,7 +2,7 @@
 
 use crate::fault::{Attempt, Fault};
 use plugin_api::{Code, Error, Result};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use tch::Tensor;
 
 /// `at::Tensor`, by the name in tch's own pointers.
@@ -60,6 +60,7 @@ unsafe extern "C" {
     fn telos_torch_squares(x: *const Raw, sum: *mut f64) -> *mut c_char;
     fn telos_torch_configure(tf32: bool, deterministic: bool) -> *mut c_char;
     fn telos_torch_synchronize(device: i64) -> *mut c_char;
+    fn telos_torch_current_stream(device: i64, stream: *mut *mut c_void) -> *mut c_char;
     fn telos_torch_trim() -> *mut c_char;
     fn telos_torch_cpu_capability() -> *const c_char;
 }
@@ -263,6 +264,17 @@ pub fn configure(tf32: bool, deterministic: bool) -> Attempt {
 pub fn synchronize(index: usize) -> Attempt {
     // SAFETY: takes a number.
     outcome(unsafe { telos_torch_synchronize(index as i64) })
+}
+
+/// libtorch's current CUDA stream on device `index` in this thread: a `CUstream`, null for the default one.
+///
+/// # Errors
+/// libtorch's errors.
+pub fn current_stream(index: usize) -> Attempt<*mut c_void> {
+    let mut stream = std::ptr::null_mut();
+    // SAFETY: takes a number, and a local variable for the handle, which libtorch keeps.
+    outcome(unsafe { telos_torch_current_stream(index as i64, &mut stream) })?;
+    Ok(stream)
 }
 
 /// Gives the CUDA memory that libtorch caches back to the device.

@@ -10,8 +10,9 @@ use tch::{Device, Tensor};
 
 /// A session on the processor with one thread.
 pub(crate) fn session(attention: AttentionPath) -> TorchSession {
-    let settings = Settings { tf32: false, deterministic: true, attention };
-    TorchSession::new(Device::Cpu, &SessionOptions { threads: 1, ..SessionOptions::default() }, settings).unwrap()
+    let settings = Settings { tf32: false, deterministic: true, fused: false, attention };
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    TorchSession::new(Device::Cpu, &options, settings, None).unwrap()
 }
 
 /// Numbers in about -1 to 1 that depend on `seed`.

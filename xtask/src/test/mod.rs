@@ -80,7 +80,10 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
         let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
         passes(cargo::cargo()?.args(lints))?;
         match libtorch {
-            Some(libtorch) => passes(libtorch.cargo(&workspace, "clippy")?.args(&lints[3..])),
+            Some(libtorch) => {
+                passes(libtorch.cargo(&workspace, "clippy")?.args(&lints[3..]))?;
+                passes(libtorch.cargo(&workspace, "clippy")?.arg("--all-features").args(&lints[3..]))
+            }
             None => Ok(Outcome::Passed),
         }
     })?;
@@ -115,6 +118,28 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
             command.arg("--no-fail-fast");
             all &= tests(command, built.folder()?, totals)?;
             Ok(Outcome::Passed)
+        })?;
+    }
+    if let Some(libtorch) = libtorch {
+        steps.step("CUDA kernels, emulated", || {
+            let cargo = |tests: &[&str]| -> Result<Command> {
+                let mut command = libtorch.cargo(&workspace, "test")?;
+                command.args(["--no-fail-fast", "--features", "emulated-kernels"]).args(tests);
+                Ok(command)
+            };
+            let mut own = cargo(&["--lib", "--test", "choice", "--test", "fused"])?;
+            let nvrtc = libtorch.nvrtc();
+            if let Ok(folder) = &nvrtc {
+                own.env("TELOS_NVRTC", folder);
+            }
+            all &= tests(own, built.folder()?, totals)?;
+            let mut suite = cargo(&["--test", "conformance"])?;
+            suite.env("TELOS_TORCH_KERNELS", "fused");
+            all &= tests(suite, built.folder()?, totals)?;
+            Ok(match nvrtc {
+                Ok(_) => Outcome::Passed,
+                Err(why) => Outcome::Noted(format!("NOT RUN: no kernel was compiled for a GPU: {why}")),
+            })
         })?;
     }
     if full {

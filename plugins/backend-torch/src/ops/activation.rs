@@ -3,6 +3,7 @@
 use crate::{
     TorchSession,
     fault::{Attempt, Done},
+    fused::pointwise,
 };
 use plugin_api::backend::ops::{Activation, ActivationBackward, ActivationKind, Glu, GluBackward};
 use tch::Tensor;
@@ -64,18 +65,29 @@ impl Function {
 
 /// `y = f(x)`.
 pub fn forward(s: &mut TorchSession, op: &Activation) -> Attempt {
-    Function::of(op.kind, "activation")?.value_into(&s.at(&op.x)?, &s.at(&op.y)?)
+    let function = Function::of(op.kind, "activation")?;
+    if pointwise::activation(s, op)? {
+        return Ok(());
+    }
+    function.value_into(&s.at(&op.x)?, &s.at(&op.y)?)
 }
 
 /// `dx = dy f'(x)`.
 pub fn backward(s: &mut TorchSession, op: &ActivationBackward) -> Attempt {
     let function = Function::of(op.kind, "activation_backward")?;
+    if pointwise::activation_backward(s, op)? {
+        return Ok(());
+    }
     function.backward_into(&s.at(&op.x)?, &s.at(&op.dy)?, &s.at(&op.dx)?)
 }
 
 /// `y = f(gate) up`.
 pub fn glu(s: &mut TorchSession, op: &Glu) -> Attempt {
-    let value = Function::of(op.kind, "glu")?.value(&s.at(&op.gate)?)?;
+    let function = Function::of(op.kind, "glu")?;
+    if pointwise::glu(s, op)? {
+        return Ok(());
+    }
+    let value = function.value(&s.at(&op.gate)?)?;
     value.f_mul_out(&s.at(&op.y)?, &s.at(&op.up)?).done()?;
     Ok(())
 }
@@ -83,6 +95,9 @@ pub fn glu(s: &mut TorchSession, op: &Glu) -> Attempt {
 /// `dgate = dy up f'(gate)`, `dup = dy f(gate)`.
 pub fn glu_backward(s: &mut TorchSession, op: &GluBackward) -> Attempt {
     let function = Function::of(op.kind, "glu_backward")?;
+    if pointwise::glu_backward(s, op)? {
+        return Ok(());
+    }
     let (gate, dy) = (s.at(&op.gate)?, s.at(&op.dy)?);
     // All inputs are read before anything is written, because an output may share an input's memory.
     let through = dy.f_mul(&s.at(&op.up)?)?;

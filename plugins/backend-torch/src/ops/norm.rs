@@ -3,6 +3,7 @@
 use crate::{
     TorchSession,
     fault::{Attempt, Done},
+    fused::norm as kernels,
     ops::linear::add_column_sums,
     shim,
     storage::{accumulator, to},
@@ -22,6 +23,9 @@ plugin_api::operations! {
 /// `s = x + residual; y = norm(s) gain + bias`.
 pub fn forward(s: &mut TorchSession, op: &Norm) -> Attempt {
     let is_layer = is_layer(op.kind, "norm")?;
+    if kernels::forward(s, op)? {
+        return Ok(());
+    }
     let sum = residual_sum(s, op)?;
     if fused_serves(s, op.weight_offset, &op.x) {
         return fused(s, op, is_layer, &sum);
@@ -109,6 +113,9 @@ fn residual_sum(s: &TorchSession, op: &Norm) -> Attempt<Tensor> {
 /// `dx = rstd (g - [mean(g)] - xhat mean(g xhat)) + dsum`, the bracket in layer norm only.
 pub fn backward(s: &mut TorchSession, op: &NormBackward) -> Attempt {
     let is_layer = is_layer(op.kind, "norm_backward")?;
+    if kernels::backward(s, op)? {
+        return Ok(());
+    }
     let (x, stats, dy) = (s.at(&op.x)?, s.at(&op.stats)?, s.at(&op.dy)?);
     let acc = accumulator(x.f_kind()?);
     let (dy, rstd) = (to(&dy, acc)?, stats.f_narrow(1, 1, 1)?);

@@ -3,6 +3,7 @@
 use crate::{
     TorchSession,
     fault::{Attempt, require, require_shape},
+    fused::optimizer as kernels,
     shim::{self, AdamWStep},
     storage::size,
 };
@@ -20,6 +21,9 @@ plugin_api::operations! {
 
 /// `(sqrt(sum x^2), whether that is finite)`, summed in f64.
 pub fn global_norm(s: &mut TorchSession, op: &ops::GlobalNorm) -> Attempt {
+    if kernels::global_norm(s, op)? {
+        return Ok(());
+    }
     let (x, mut norm) = (s.at(&op.x)?, s.at(&op.norm)?);
     if s.on_cpu() {
         let value = shim::squares(&x)?.sqrt();
@@ -40,6 +44,9 @@ pub fn adamw(s: &mut TorchSession, op: &ops::AdamW) -> Attempt {
         format!("{} elements are not a multiple of {FLAT_ALIGN}", op.params.cols)
     })?;
     let segments = s.ranges("adamw", "bounds", &op.bounds, op.params.cols / FLAT_ALIGN)?;
+    if kernels::adamw(s, op, &s.index_unchecked(&op.bounds)?)? {
+        return Ok(());
+    }
     // On CUDA this waits for the gradients, once per step.
     let (norm, hyper) = (s.floats(&op.norm)?, s.floats(&op.hyper)?);
     if norm[1] == 0.0 {

@@ -3,6 +3,7 @@
 use crate::{
     TorchSession,
     fault::{Attempt, require, require_shape},
+    fused,
     storage::{row_stride, size},
 };
 use plugin_api::backend::{View, ops};
@@ -16,6 +17,9 @@ pub fn rotate(s: &mut TorchSession, op: &ops::Rotary) -> Attempt {
         format!("head_dim {head_dim} must divide {width} columns and hold {pairs} pairs")
     })?;
     let positions = s.index("rotary", "positions", &op.positions, op.cos.rows)?;
+    if fused::rotary::rotate(s, op, &positions)? {
+        return Ok(());
+    }
     let angles =
         |table: &View| Ok::<_, crate::fault::Fault>(s.at(table)?.f_index_select(0, &positions)?.f_unsqueeze(1)?);
     let cos = angles(&op.cos)?;

@@ -17,7 +17,7 @@ use crate::{
     fault::{Attempt, Done, require},
     storage::{accumulator, size, to},
 };
-use plugin_api::backend::View;
+use plugin_api::backend::{DType, View};
 use tch::{Kind, Tensor};
 
 /// Maximum number of logits at a time.
@@ -32,6 +32,8 @@ struct Logits {
     /// The weight in the layout for the product.
     factor: Tensor,
     bias: Option<Tensor>,
+    /// The compute type.
+    dtype: DType,
     /// The accumulator's kind.
     acc: Kind,
     temperature: f64,
@@ -90,12 +92,14 @@ impl Logits {
         require(temperature > 0.0, name, || format!("temperature {temperature} is not positive"))?;
         let budget = if s.on_cpu() { LOGITS_CPU } else { LOGITS_DEVICE };
         let chunk = (budget / size(w.rows)?.max(1)).max(1);
+        let dtype = x.dtype;
         let (x, w) = (s.at(x)?, s.at(w)?);
         let acc = accumulator(x.f_kind()?);
         Ok(Logits {
             // The processor has no product of bf16 with an f32 result.
             factor: if s.on_cpu() { to(&w, acc)? } else { w.shallow_clone() }.f_tr()?,
             bias: s.at_opt(bias)?,
+            dtype,
             acc,
             temperature,
             softcap,
@@ -111,14 +115,19 @@ impl Logits {
         (0..tokens).step_by(chunk as usize).map(move |first| Chunk { first, count: chunk.min(tokens - first) })
     }
 
-    /// The chunk's logits `z`, in the accumulator.
-    fn of(&self, chunk: Chunk) -> Attempt<Tensor> {
+    /// The chunk's raw logits `x w^T`, in the accumulator.
+    fn raw_of(&self, chunk: Chunk) -> Attempt<Tensor> {
         let x = rows(&self.x, chunk)?;
-        let mut z = if x.f_kind()? == self.acc || !x.device().is_cuda() {
+        Ok(if x.f_kind()? == self.acc || !x.device().is_cuda() {
             to(&x, self.acc)?.f_mm(&self.factor)?
         } else {
             x.f_mm_dtype(&self.factor, self.acc)?
-        };
+        })
+    }
+
+    /// The chunk's logits `z`, in the accumulator.
+    fn of(&self, chunk: Chunk) -> Attempt<Tensor> {
+        let mut z = self.raw_of(chunk)?;
         if let Some(bias) = &self.bias {
             z.f_add_(bias).done()?;
         }

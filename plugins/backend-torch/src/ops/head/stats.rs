@@ -4,13 +4,14 @@ use super::{Chunk, Logits, logits, rows};
 use crate::{
     TorchSession,
     fault::{Attempt, Done, require},
+    fused::{head as kernels, launch::Kernels},
     storage::to,
 };
 use plugin_api::backend::{
     View,
     ops::{HeadBackward, HeadFused, HeadStats},
 };
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 plugin_api::operations! {
     HeadOps for TorchSession:
@@ -75,6 +76,63 @@ impl Head {
         Ok(logp)
     }
 
+    /// The chunk for the fused kernels, whose targets are `targets`; `raw` are raw logits.
+    fn fused<'a>(&'a self, raw: &'a Tensor, targets: &'a Tensor) -> kernels::Chunk<'a> {
+        let Logits { dtype, temperature, softcap, scale, .. } = self.logits;
+        kernels::Chunk { raw, bias: self.logits.bias.as_ref(), targets, dtype, temperature, softcap, scale }
+    }
+
+    /// [`Head::statistics`] by the fused kernels, from raw logits; also writes the logits to `logits`, all tokens' own. Returns the
+    /// log-sum-exps.
+    fn fused_statistics(
+        &self,
+        (s, own): (&TorchSession, &Kernels),
+        chunk: Chunk,
+        raw: &Tensor,
+        out: &Outputs<'_>,
+        logits: Option<&Tensor>,
+    ) -> Attempt<Tensor> {
+        let temporary = |kind: Kind| Tensor::f_empty([chunk.count, 1], (kind, raw.device()));
+        let lse = match out.lse {
+            Some(lse) => chunk.column(s, lse)?,
+            None => temporary(self.logits.acc)?,
+        };
+        let statistics = kernels::Statistics {
+            logp: chunk.column(s, out.logp)?,
+            lse: Some(lse.shallow_clone()),
+            entropy: chunk.column_opt(s, out.entropy)?,
+            mean_logit: chunk.column_opt(s, out.mean_logit)?,
+            // The operand is in the host's memory.
+            top1: if out.top1.is_some() { Some(temporary(Kind::Int64)?) } else { None },
+            logits: logits.map(|logits| rows(logits, chunk)).transpose()?,
+        };
+        self.fused(raw, &rows(&self.targets, chunk)?).statistics(own, &statistics)?;
+        if let Some(top1) = statistics.top1 {
+            chunk.write(s, out.top1, || Ok(top1))?;
+        }
+        Ok(lse)
+    }
+
+    /// [`Head::cotangent`] by the fused kernels, in the compute type, from raw logits, whose memory it may use; from logits if they
+    /// were `kept`.
+    fn fused_cotangent(
+        &self,
+        own: &Kernels,
+        chunk: Chunk,
+        (raw, kept): (&Tensor, bool),
+        lse: &Tensor,
+        d: &Cotangents,
+    ) -> Attempt<Tensor> {
+        let cotangents = kernels::Cotangents {
+            entropy: d.dentropy.as_ref().map(|(_, entropy)| entropy),
+            dlogp: d.dlogp.as_ref(),
+            dlse: d.dlse.as_ref(),
+            dmean_logit: d.dmean_logit.as_ref(),
+            dentropy: d.dentropy.as_ref().map(|(dentropy, _)| dentropy),
+        };
+        self.fused(raw, &rows(&self.targets, chunk)?).cotangent(own, lse, &cotangents, !kept, kept)
+    }
+
     /// Cotangent of `x w^T + bias`, from the logits and their log-probabilities.
     fn cotangent(&self, chunk: Chunk, z: &Tensor, logp: Tensor, d: &Cotangents) -> Attempt<Tensor> {
         let entropy_part = match &d.dentropy {
@@ -112,6 +170,11 @@ pub fn stats(s: &mut TorchSession, op: &HeadStats) -> Attempt {
         Outputs { logp: &op.logp, lse: &op.lse, entropy: &op.entropy, mean_logit: &op.mean_logit, top1: &op.top1 };
     let logits = s.at_opt(&op.logits)?;
     for chunk in head.logits.chunks() {
+        if let Some(own) = s.kernels() {
+            let raw = head.logits.raw_of(chunk)?;
+            let _lse = head.fused_statistics((s, own), chunk, &raw, &out, logits.as_ref())?;
+            continue;
+        }
         let z = head.logits.of(chunk)?;
         let _log_probabilities = head.statistics(s, chunk, &z, &out)?;
         if let Some(logits) = &logits {
@@ -132,6 +195,7 @@ pub fn backward(s: &mut TorchSession, op: &HeadBackward) -> Attempt {
     for chunk in head.logits.chunks() {
         let z = match &kept {
             Some(kept) => to(&rows(kept, chunk)?, head.logits.acc)?,
+            None if s.kernels().is_some() => head.logits.raw_of(chunk)?,
             None => head.logits.of(chunk)?,
         };
         let d = Cotangents {
@@ -140,8 +204,11 @@ pub fn backward(s: &mut TorchSession, op: &HeadBackward) -> Attempt {
             dmean_logit: chunk.column_opt(s, &op.dmean_logit)?,
             dentropy: chunk.column_opt(s, &op.dentropy)?.zip(chunk.column_opt(s, &op.entropy)?),
         };
-        let logp = z.f_sub(&chunk.column(s, &op.lse)?)?;
-        let dz = head.cotangent(chunk, &z, logp, &d)?;
+        let lse = chunk.column(s, &op.lse)?;
+        let dz = match s.kernels() {
+            Some(own) => head.fused_cotangent(own, chunk, (&z, kept.is_some()), &lse, &d)?,
+            None => head.cotangent(chunk, &z, z.f_sub(&lse)?, &d)?,
+        };
         head.logits.gradients(chunk, &dz, &dx, &mut dw, &mut dbias)?;
     }
     Ok(())
@@ -155,15 +222,24 @@ pub fn fused(s: &mut TorchSession, op: &HeadFused) -> Attempt {
     let dx = s.at(&op.dx)?;
     let (mut dw, mut dbias) = (s.at_opt(&op.dw)?, s.at_opt(&op.dbias)?);
     for chunk in head.logits.chunks() {
-        let z = head.logits.of(chunk)?;
-        let logp = head.statistics(s, chunk, &z, &out)?;
         let d = Cotangents {
             dlogp: Some(chunk.column(s, &op.dlogp)?),
             dlse: chunk.column_opt(s, &op.dlse)?,
             dmean_logit: chunk.column_opt(s, &op.dmean_logit)?,
             dentropy: None,
         };
-        let dz = head.cotangent(chunk, &z, logp, &d)?;
+        let dz = match s.kernels() {
+            Some(own) => {
+                let raw = head.logits.raw_of(chunk)?;
+                let lse = head.fused_statistics((s, own), chunk, &raw, &out, None)?;
+                head.fused_cotangent(own, chunk, (&raw, false), &lse, &d)?
+            }
+            None => {
+                let z = head.logits.of(chunk)?;
+                let logp = head.statistics(s, chunk, &z, &out)?;
+                head.cotangent(chunk, &z, logp, &d)?
+            }
+        };
         head.logits.gradients(chunk, &dz, &dx, &mut dw, &mut dbias)?;
     }
     Ok(())
