@@ -4,6 +4,8 @@
 //! piped. Which lines are printed depends only on step numbers, so that the log of a resumed run shows the same
 //! steps.
 
+mod sparkline;
+
 use crate::decimals::fixed;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sparkline::Sparkline;
 
 /// The least time between two lines of a task.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -34,6 +37,8 @@ pub struct Progress {
     total: u64,
     first: u64,
     started: Instant,
+    /// The losses so far; a bar shows them as a curve.
+    losses: Arc<Mutex<Sparkline>>,
 }
 
 #[derive(Clone)]
@@ -60,7 +65,7 @@ impl Progress {
     }
 
     fn with(display: Display, first: u64, total: u64) -> Self {
-        Self { display, total, first, started: Instant::now() }
+        Self { display, total, first, started: Instant::now(), losses: Arc::default() }
     }
 
     /// Shows that optimizer step `step` (the first is 1) is done, with its loss and its speed.
@@ -68,7 +73,11 @@ impl Progress {
         let numbers = format!("loss {}  {} tokens/s", fixed(loss, 4), short(tokens_per_second));
         match &self.display {
             Display::Bar(bar) => {
-                bar.set_message(numbers);
+                let curve = self.losses.lock().map(|mut losses| {
+                    losses.add(loss);
+                    losses.text()
+                });
+                bar.set_message(format!("{numbers}  {}", curve.unwrap_or_default()));
                 bar.set_position(step);
             }
             Display::Lines { steps, .. } if *steps && is_shown(step, self.first, self.total) => {
