@@ -21,7 +21,9 @@ fn all(
     let mut matrix = |bench: &mut Bench, factor: f64| {
         seed += 1;
         let values: Vec<f64> = numbers(seed, count).iter().map(|x| factor * x).collect();
-        bench.strided(dtype, shape, layout, &values)
+        // Operands with gaps have gaps of their own.
+        let stride = if layout.1 == shape.1 { layout.1 } else { layout.1 + 16 * seed };
+        bench.strided(dtype, shape, (layout.0, stride), &values)
     };
     let (x, gate, up, dy) = (matrix(bench, 8.0), matrix(bench, 8.0), matrix(bench, 1.0), matrix(bench, 1.0));
     let [y, dx, gated, dgate, dup] = [(); 5].map(|()| matrix(bench, 1.0));

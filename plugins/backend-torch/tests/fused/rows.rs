@@ -9,6 +9,12 @@ use plugin_api::backend::{
 /// How far apart rows lie and where the first starts, for rows of `cols`.
 type Layout = fn(u64) -> (u64, u64);
 
+/// The layout of one operand of several: without gaps, or with gaps that differ from the other operands'.
+fn own(layout: Layout, cols: u64, seed: u64) -> (u64, u64) {
+    let (offset, stride) = layout(cols);
+    (offset, if stride == cols { stride } else { stride + 16 * seed })
+}
+
 const DENSE: Layout = |cols| (0, cols);
 const ALIGNED_GAPS: Layout = |cols| (16, cols.next_multiple_of(16) + 32);
 const UNALIGNED: Layout = |cols| (3, cols + 5);
@@ -21,7 +27,8 @@ fn norm(
     layout: Layout,
 ) -> Vec<(&'static str, View)> {
     let count = (rows * cols) as usize;
-    let matrix = |bench: &mut Bench, seed| bench.strided(dtype, (rows, cols), layout(cols), &numbers(seed, count));
+    let matrix =
+        |bench: &mut Bench, seed| bench.strided(dtype, (rows, cols), own(layout, cols, seed), &numbers(seed, count));
     let vector = |bench: &mut Bench, seed| {
         bench.strided(dtype, (1, cols), (layout(cols).0, cols), &numbers(seed, cols as usize))
     };
@@ -91,7 +98,12 @@ fn rotary_of_any_layout() {
                     same(&name, dtype, |bench| {
                         let cols = heads * head_dim;
                         let matrix = |bench: &mut Bench, seed| {
-                            bench.strided(dtype, (tokens, cols), layout(cols), &numbers(seed, (tokens * cols) as usize))
+                            bench.strided(
+                                dtype,
+                                (tokens, cols),
+                                own(layout, cols, seed),
+                                &numbers(seed, (tokens * cols) as usize),
+                            )
                         };
                         let x = matrix(bench, 1);
                         let y = if in_place { x } else { matrix(bench, 2) };
