@@ -67,8 +67,9 @@ impl Breadcrumb {
                 return None;
             }
             let file = OpenOptions::new().write(true).open(&path).ok()?;
-            if !in_memory {
-                _ = std::fs::remove_file(&path);
+            match in_memory {
+                true => keep_from_children(&path),
+                false => _ = std::fs::remove_file(&path),
             }
             Some(Arc::new(file))
         };
@@ -262,6 +263,20 @@ fn is_ours(path: &Path) -> bool {
     #[cfg(not(target_os = "linux"))]
     return path.exists();
 }
+
+/// Closes the inherited descriptor in every process that this one starts: it would write its own calls and its own end there.
+#[cfg(target_os = "linux")]
+fn keep_from_children(path: &Path) {
+    use rustix::io::{FdFlags, fcntl_setfd};
+    let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+    let Some(number) = number else { return };
+    // SAFETY: the descriptor is open, as `is_ours` has found, and nothing in this process closes it.
+    let inherited = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    _ = fcntl_setfd(inherited, FdFlags::CLOEXEC);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_from_children(_path: &Path) {}
 
 /// Reads a breadcrumb; fields that were never written are empty.
 pub(super) fn read(file: &File) -> io::Result<Trace> {

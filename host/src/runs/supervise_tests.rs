@@ -60,6 +60,11 @@ fn work(part: &str) -> ExitCode {
         "done" => return ExitCode::SUCCESS,
         "quit" => std::process::exit(0),
         "quit-2" => std::process::exit(2),
+        "children" => {
+            let listed = Command::new("ls").args(["-l", "/proc/self/fd/"]).output().unwrap();
+            println!("descriptors: {}", String::from_utf8_lossy(&listed.stdout));
+            return ExitCode::SUCCESS;
+        }
         "quit-late" => {
             crumb.finish(0);
             std::process::exit(3)
@@ -180,6 +185,16 @@ fn no_temporary_folder_is_needed() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(code) && errors.contains(expected), "{what}: {errors}");
     }
+}
+
+/// Catches a process started by the worker that can write its own calls and its own end into the worker's file.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_worker_starts_does_not_inherit_the_file() {
+    let (output, errors) = run("children");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("descriptors: ") && printed.contains("->"), "{printed} {errors}");
+    assert!(!printed.contains("telos-breadcrumb"), "{printed}");
 }
 
 /// Catches a worker without breadcrumbs whose normal end is taken for a crash.
