@@ -1,8 +1,8 @@
 //! Large products of f32 by AVX-512.
 //!
 //! Columns of the right factor are packed once for all threads ([`WIDTH`] at a time); a task packs its rows of the left factor and
-//! computes their sums from both (`kernel`). Packed factors are panels of adjacent terms, so the processor reads them in order and
-//! from few pages.
+//! computes their sums from both (`kernel`), with all columns or some of them. Packed factors are panels of adjacent terms, so the
+//! processor reads them in order and from few pages.
 //!
 //! A sum is cut into equal parts of at most [`PART`] terms, which are added to the result one after the other. So its order depends
 //! only on the number of terms.
@@ -43,7 +43,10 @@ pub fn suits(m: usize, n: usize, k: usize) -> bool {
     m.min(n).min(k) >= LEAST
 }
 
-/// Sizes of a product's pieces. All but the rows of a task depend only on the product's sizes, and the rows change no result.
+/// Threads above which a product with few rows is also split into columns: for fewer, the rows give enough tasks.
+const FEW_THREADS: usize = 4;
+
+/// Sizes of a product's pieces. All but the rows and columns of a task depend only on the product's sizes, and these change no result.
 struct Plan {
     /// Columns that are packed at a time.
     width: usize,
@@ -107,7 +110,7 @@ struct Piece {
     terms: (usize, usize),
 }
 
-/// Computes the product, split into rows that the threads share.
+/// Computes the product, split into rows, or rows and columns, that the threads share.
 ///
 /// # Safety
 /// The processor has AVX-512 (F, VL). The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
@@ -168,23 +171,33 @@ impl Work {
         });
     }
 
+    /// Columns of a task: all of a piece's, unless the rows alone give many threads fewer than two tasks each.
+    fn task_cols(&self, cols: usize, threads: usize) -> usize {
+        let along_rows = self.left.len.div_ceil(self.plan.rows).max(1);
+        let wanted = if threads > FEW_THREADS { (2 * threads).div_ceil(along_rows) } else { 1 };
+        cols.div_ceil(wanted).max(ACROSS).min(cols).next_multiple_of(COLS)
+    }
+
     /// Adds a piece to the result.
     unsafe fn multiply(&self, par: &Parallel, piece: &Piece, right: Packed) {
         let (m, (_, cols), (term, terms)) = (self.left.len, piece.cols, piece.terms);
         let (part, rows) = (self.plan.part, self.plan.rows);
         let nanoseconds = m * cols * terms / 80;
-        par.run_scratch(m.div_ceil(rows), nanoseconds, self.plan.own_len(), |task, scratch| {
-            let row = task * rows;
+        let across = self.task_cols(cols, par.threads());
+        let along_cols = cols.div_ceil(across);
+        par.run_scratch(m.div_ceil(rows) * along_cols, nanoseconds, self.plan.own_len(), |task, scratch| {
+            let (row, at) = (task / along_cols * rows, task % along_cols * across);
             let rows = (row, rows.min(m - row));
+            let own_cols = (piece.cols.0 + at, across.min(cols - at));
             let left = aligned(scratch);
             // Without terms the result is still written.
             for from in (0..terms.max(1)).step_by(part) {
                 let len = part.min(terms - from);
-                // SAFETY: the caller's; the scratch holds the task's rows, which no other task writes.
+                // SAFETY: the caller's; the scratch holds the task's rows; no other task writes these columns of them.
                 unsafe {
                     pack::rows(&self.left, rows, (term + from, len), left);
-                    let right = right.at(from * cols.div_ceil(COLS) * COLS);
-                    self.tiles(rows, piece.cols, len, term + from == 0, left, right);
+                    let right = right.at(from * cols.div_ceil(COLS) * COLS + at * len);
+                    self.tiles(rows, own_cols, len, term + from == 0, left, right);
                 }
             }
         });
