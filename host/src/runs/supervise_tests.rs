@@ -197,6 +197,16 @@ fn what_the_worker_starts_does_not_inherit_the_file() {
     assert!(!printed.contains("telos-breadcrumb"), "{printed}");
 }
 
+/// Catches a request of the user, or a limit on processor time, that counts as a backend's death, and SIGKILL that looks as others.
+#[test]
+fn a_death_that_can_be_left_out_has_certain_signals() {
+    let killed = |signal: i32| {
+        let trace = Trace { part: 1, ..Trace::default() };
+        Ended { status: ExitStatus::from_raw(signal), trace, stopped: false }.death().map(|death| death.killed)
+    };
+    assert_eq!([SIGKILL, SIGSEGV, SIGQUIT, SIGXCPU].map(killed), [Some(true), Some(false), None, None]);
+}
+
 /// Catches a worker without breadcrumbs whose normal end is taken for a crash.
 #[test]
 fn without_breadcrumbs_an_exit_code_is_used() {

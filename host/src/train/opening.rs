@@ -113,7 +113,7 @@ pub fn open_or_mistakes(
         _ => None,
     };
     let rewards = match mistakes.are_free(&["reward"]) {
-        true => Rewards::open(setup, device, mistakes)?,
+        true => on_backend(setup, || Rewards::open(setup, device, mistakes))?,
         false => None,
     };
     let (Some(mut opened), Some(rewards), Some(auxiliary)) = (opened, rewards, auxiliary) else { return Ok(None) };

@@ -288,6 +288,15 @@ fn only_the_work_in_which_a_backend_ends_the_process_is_left_out() {
     assert!(!answer.err.contains("starts again") && answer.out.is_empty(), "{answer:#?}");
 }
 
+/// Catches a crash at the end of a session that is blamed on the objective, which ends just before it.
+#[test]
+fn a_backend_that_ends_the_process_when_it_is_closed_is_left_out() {
+    let lab = Lab::tiny();
+    let answer = compare(&lab, "candle,broken?fault=\"close\"", &["--steps", "2", "--no-plot", "--no-replay"]);
+    answer.refuses(1, &["in plugin `broken`, call `close`", "the comparison starts again without it"]);
+    assert!(answer.out.contains("tokens/s"), "{answer:#?}");
+}
+
 /// Catches a page that lacks a table or the plot, that needs another file, and that replaces something else.
 #[test]
 fn the_page_has_the_tables_and_the_plot() {

@@ -130,7 +130,7 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
             let mut own = cargo(&["--lib", "--test", "choice", "--test", "fused"])?;
             let nvrtc = libtorch.nvrtc();
             if let Ok(folder) = &nvrtc {
-                own.env("TELOS_NVRTC", folder);
+                own.env("TELOS_NVRTC", folder).args(["--", "--include-ignored"]);
             }
             all &= tests(own, built.folder()?, totals)?;
             let mut suite = cargo(&["--test", "conformance"])?;

@@ -17,7 +17,7 @@ options! {
         /// What goes wrong.
         fault: String = "none".into(), of [
             "none", "scale", "panic", "abort", "exit", "hang", "deny", "affirm", "leak-handle", "leak-memory", "drift",
-            "chatter", "open", "abort-at-forty", "lose-at-forty"
+            "chatter", "open", "close", "abort-at-forty", "lose-at-forty"
         ];
         /// The operation it concerns.
         op: String = "attention_backward".into();
@@ -108,6 +108,14 @@ impl Broken {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        if self.fault == "close" {
+            process::abort();
         }
     }
 }

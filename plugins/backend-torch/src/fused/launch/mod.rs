@@ -103,20 +103,12 @@ mod tests {
     use super::*;
     use crate::fused::params;
 
-    /// Catches a source that NVRTC refuses on one of the architectures, and a kernel that is missing in it. Without NVRTC the test
-    /// prints why it does nothing; `TELOS_NVRTC` names its library or folder.
+    /// Catches a source that NVRTC refuses on one of the architectures, and a kernel that is missing in it. `TELOS_NVRTC` names
+    /// NVRTC's library or folder.
     #[test]
+    #[ignore = "needs NVRTC: `cargo xtask test` fetches it"]
     fn nvrtc_compiles_every_source_for_every_architecture() {
-        let compiler = match compile::Compiler::open() {
-            Ok(compiler) => compiler,
-            Err(why) if std::env::var_os("TELOS_NVRTC").is_none() => {
-                // To the terminal itself: the harness hides what a passing test prints.
-                use std::io::Write;
-                let _ = writeln!(std::io::stderr(), "NOT RUN: no kernel was compiled with NVRTC: {why}");
-                return;
-            }
-            Err(why) => panic!("TELOS_NVRTC: {why}"),
-        };
+        let compiler = compile::Compiler::open().unwrap();
         for architecture in ["sm_80", "sm_90", "sm_100"] {
             for source in Source::ALL {
                 for storage in 0..3 {
