@@ -135,6 +135,7 @@ fn the_first_window_gives_the_same_loss_and_norm_in_every_cut() {
     let text = compare(&lab, "candle", &["--steps", "2", "--no-replay", "--no-plot", "--cuts", "2,1"]).out;
     assert!(text.contains("equal up to rounding") && text.contains("micro-batches"), "{text}");
     compare(&lab, "candle", &["--cuts", "0"]).refuses(2, &["--cuts"]);
+    compare(&lab, "candle", &["--cuts", "3"]).refuses(2, &["--cuts 3", "at least two"]);
 }
 
 /// Catches bits that depend on the order of the backends, and two runs of one backend that share state.

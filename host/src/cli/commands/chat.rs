@@ -82,15 +82,24 @@ pub(in crate::cli) fn execute(args: Chat, plugin_folders: Vec<PathBuf>) -> Resul
         print::err("/help lists the commands; Ctrl-C ends an answer, Ctrl-D the program\n");
     }
     let mut lines = io::stdin().lock();
-    loop {
+    for number in 1_u64.. {
         if shown {
             print::err(PROMPT);
         }
-        let Some(line) = read_line(&mut lines)? else {
-            if shown {
-                print::err("\n");
+        let line = match read_line(&mut lines) {
+            Ok(Some(line)) => line,
+            Ok(None) => {
+                if shown {
+                    print::err("\n");
+                }
+                return Ok(());
             }
-            return Ok(());
+            // As for a message that is refused.
+            Err(error) if shown && error.exit_code() == 2 => {
+                print::err(&error.report());
+                continue;
+            }
+            Err(error) => return Err(error.context(format!("standard input: line {number} cannot be read"))),
         };
         match talk.line(line.trim_end()) {
             Ok(ControlFlow::Continue(())) => {}
@@ -100,6 +109,7 @@ pub(in crate::cli) fn execute(args: Chat, plugin_folders: Vec<PathBuf>) -> Resul
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// The longest line that is read, in bytes: longer than any context.
@@ -111,12 +121,13 @@ fn read_line(input: &mut impl BufRead) -> Result<Option<String>> {
     let read = io::Read::take(input, LONGEST_LINE).read_until(b'\n', &mut line);
     read.map_err(|cause| Error::run("cannot read standard input").with_cause(cause))?;
     if line.len() as u64 >= LONGEST_LINE {
-        return Err(Error::request(format!("standard input: a line has more than {LONGEST_LINE} bytes")));
+        return Err(Error::request(format!("it has more than {LONGEST_LINE} bytes")));
     }
     if line.is_empty() {
         return Ok(None);
     }
-    let text = String::from_utf8(line).map_err(|_| Error::request("standard input: a line is not UTF-8 text"))?;
+    let text = String::from_utf8(line)
+        .map_err(|_| Error::request("it is not UTF-8 text").with_hint("convert the text to UTF-8"))?;
     Ok(Some(text))
 }
 

@@ -89,6 +89,7 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
     let Compare { file, backends, steps, rounds, set, noise_floor, cuts, no_replay, plot, no_plot, html, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
     html.as_deref().map_or(Ok(()), |html| check_html(html, plot.as_deref()))?;
+    check_cuts(&cuts)?;
     let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
     let request = compare::Request {
         file,
@@ -111,6 +112,17 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
     drawn?;
     written?;
     failures(&comparison)
+}
+
+/// Refuses cuts of which there is only one.
+fn check_cuts(cuts: &[u16]) -> Result<()> {
+    match cuts {
+        [first, rest @ ..] if rest.iter().all(|cut| cut == first) => {
+            let message = format!("--cuts {first}: one number of micro-batches is compared with nothing");
+            Err(Error::request(message).with_hint("name at least two numbers, such as --cuts 1,2,4"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs the comparison, which `args` asks for, in a child process; if a backend ends that process, runs it again without what the

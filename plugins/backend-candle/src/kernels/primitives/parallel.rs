@@ -156,6 +156,7 @@ impl Parallel {
                 f(task, thread);
             }
         };
-        pool.run(self.threads.min(tasks) - 1, &work);
+        // A thread that is woken for less than this comes too late to help.
+        pool.run((self.threads.min(tasks) - 1).min(nanoseconds / WORTH_WAKING), &work);
     }
 }
