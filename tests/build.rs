@@ -17,8 +17,9 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(telos_chromium)");
     // A path that does not exist would make every build run this again.
     println!("cargo::rerun-if-changed=/usr/bin");
-    if let Some(chromium) = CHROMIUM.into_iter().find(|path| Path::new(path).exists()) {
+    let found = CHROMIUM.into_iter().find(|path| Path::new(path).exists());
+    if found.is_some() {
         println!("cargo::rustc-cfg=telos_chromium");
-        println!("cargo::rustc-env=TELOS_CHROMIUM={chromium}");
     }
+    println!("cargo::rustc-env=TELOS_CHROMIUM={}", found.unwrap_or("chromium"));
 }

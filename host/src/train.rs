@@ -71,7 +71,7 @@ impl Trainer {
     /// consistent, it is saved first, and the error names the checkpoint.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
         let outcome = self.train_and_save(interrupt);
-        self.record_end(&outcome);
+        self.record_end(outcome.as_ref().map(|(end, _)| *end));
         outcome
     }
 

@@ -48,7 +48,7 @@ const LAYERS: &[&[&str]] = &[
     &["lib", "main"],
     &["cli"],
     &["authoring"],
-    &["pipeline", "compare", "verify"],
+    &["pipeline", "compare", "report", "verify"],
     &["inference"],
     &["train"],
     &["setup"],
@@ -61,7 +61,7 @@ const LAYERS: &[&[&str]] = &[
     &["runs"],
     &["data", "families"],
     &["keys"],
-    &["files", "plot"],
+    &["files", "html", "plot"],
     &["capacity", "decimals"],
     &["error"],
 ];

@@ -2,12 +2,7 @@
 
 use std::time::Instant;
 
-use super::{
-    End,
-    learner::Learner,
-    run::{state, summary::Summary},
-    trainer::Trainer,
-};
+use super::{End, learner::Learner, run::state, trainer::Trainer};
 use crate::{
     error::{Error, Result},
     optimizer::{kind::global_norm, moments},
@@ -108,12 +103,12 @@ impl Trainer {
     }
 
     /// Writes how the run ended. A failure to do so is printed.
-    pub(super) fn record_end(&mut self, outcome: &Result<(End, Summary)>) {
+    pub(super) fn record_end(&mut self, outcome: Result<End, &Error>) {
         let step = self.state.step;
         let end = match outcome {
-            Ok((End::Done, _)) => RunEnd::now(Ending::Done, step),
-            Ok((End::Early, _)) => RunEnd::now(Ending::Early, step),
-            Ok((End::Interrupted, _)) => RunEnd::now(Ending::Interrupted, step),
+            Ok(End::Done) => RunEnd::now(Ending::Done, step),
+            Ok(End::Early) => RunEnd::now(Ending::Early, step),
+            Ok(End::Interrupted) => RunEnd::now(Ending::Interrupted, step),
             Err(error) => RunEnd::of(error, Ending::Failed, step),
         };
         // A run that failed before its first step has no folder any more.

@@ -66,7 +66,7 @@ fn drive(lab: &Lab, page: &str, size: (u32, u32), dark: bool) -> Value {
     let text = text.replacen("<head>", &format!("<head>{FIRST}"), 1).replacen("</body>", &format!("{DRIVE}</body>"), 1);
     let copy = lab.write("driven.html", text);
     let profile = tempfile::tempdir().expect("a folder");
-    let mut command = Command::new(option_env!("TELOS_CHROMIUM").expect("Chromium is installed"));
+    let mut command = Command::new(env!("TELOS_CHROMIUM"));
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
     command.args(["--virtual-time-budget=20000", &format!("--window-size={},{}", size.0, size.1)]);
