@@ -97,8 +97,13 @@ fn reports_refuse_what_they_must_not_touch() {
     lab.ask(&["report", "runs"]).refuses(2, &["neither a run nor a pipeline", "runs/tiny"]);
     lab.ask(&["report", "runs/tyni"]).refuses(2, &["does not exist", "runs/tiny"]);
     lab.ask(&["runs", "nowhere"]).refuses(2, &["nowhere"]);
-    // The same file may be written again.
+    // The same file may be written again; a file of the user stays.
     lab.ask(&["report", "runs/tiny"]).succeeds();
+    lab.write("runs/tiny/report.html", "<html>mine</html>");
+    let answer = lab.resume(&["train.steps=2"]);
+    answer.succeeds();
+    assert!(answer.err.contains("there is no report"), "{}", answer.err);
+    assert_eq!(fs::read_to_string(lab.at("runs/tiny/report.html")).expect("a page"), "<html>mine</html>");
 }
 
 /// Catches seeds that are not averaged, and a metric whose misspelling is not refused.

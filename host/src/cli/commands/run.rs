@@ -8,7 +8,7 @@ use clap::Args;
 use signal_hook::consts::SIGXFSZ;
 
 use crate::{
-    cli::print,
+    cli::{out::check_own, print},
     config::{Draft, Override, Pipeline, Plan, schema},
     error::{Error, Result},
     pipeline::{self, Event, Selection},
@@ -209,7 +209,9 @@ fn write_report(folder: &Path, json: bool) {
         return;
     }
     let path = folder.join(REPORT_FILE);
-    let written = Report::read(&[folder.to_owned()]).and_then(|report| page::write(&report, &path));
+    let free = check_own("the report", &path, "a report", page::is_page);
+    let report = free.and_then(|()| Report::read(&[folder.to_owned()]));
+    let written = report.and_then(|report| page::write(&report, &path));
     match written {
         Ok(()) if json => {}
         Ok(()) => _ = print::out(&format!("report {}\n", path.display())),
