@@ -13,7 +13,7 @@ use serde_json::Value;
 pub struct Tree(BTreeMap<String, Vec<u8>>);
 
 impl Tree {
-    /// Reads `folder`. Left out are locks, `timing.jsonl`, and temporary files of the token cache.
+    /// Reads `folder`. Left out are locks, files with times, and temporary files of the token cache.
     pub fn read(folder: &Path) -> Tree {
         let files = files_below(folder).into_iter().filter(|name| !is_passing(name));
         Tree(
@@ -117,7 +117,9 @@ fn file_name(path: &str) -> &str {
 
 fn is_passing(name: &str) -> bool {
     let file = file_name(name);
-    ["timing.jsonl", ".lock", ".plugins.lock"].contains(&file) || name.starts_with(".cache/") && file.starts_with('.')
+    let with_times = ["timing.jsonl", "about.json", "end.json", "report.html"];
+    let locks = [".lock", ".plugins.lock"];
+    with_times.contains(&file) || locks.contains(&file) || name.starts_with(".cache/") && file.starts_with('.')
 }
 
 /// Whether no result depends on a file: a temporary one, one that is being removed, or one of an older checkpoint.
