@@ -114,7 +114,8 @@ fn bounds(lines: &[Line], bands: &[Band]) -> [(f64, f64); 2] {
         if low < high {
             (low, high)
         } else if low == high {
-            (low * 0.9, high * 1.1 + 1e-9)
+            let room = 0.1 * low.abs() + 1e-9;
+            (low - room, high + room)
         } else {
             (0.0, 1.0)
         }
@@ -185,7 +186,9 @@ mod tests {
     /// Catches an axis of length 0, which leads to a division by zero when the plot is drawn.
     #[test]
     fn an_axis_is_never_empty() {
-        for values in [vec![], vec![(1.0, 3.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, 1.0), (2.0, 3.0)]] {
+        for values in
+            [vec![], vec![(1.0, 3.0)], vec![(1.0, -3.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, 1.0), (2.0, 3.0)]]
+        {
             for (low, high) in bounds(&[("a".into(), BLACK, values)], &[]) {
                 assert!(low < high && low.is_finite() && high.is_finite(), "{low} {high}");
             }

@@ -20,7 +20,7 @@ use crate::{
         Receipt, RunFolder,
         checkpoint::{Checkpoint, Checkpoints, find::is_tidy, latest},
         disk::{holds_unfinished, is_unfinished, remove_abandoned, sync_folder, write_durably},
-        folder::{CHECKPOINTS, Existing, PIPELINE_FILE, is_empty, is_replaceable},
+        folder::{CHECKPOINTS, Existing, PIPELINE_FILE, REPORT_FILE, is_empty, is_replaceable},
     },
     setup::named::model_folder,
     train::run::{
@@ -215,7 +215,7 @@ fn refuse_content(pipeline: &Pipeline, dev: bool) -> Result<()> {
     let existing = if dev { Existing::ReplaceUnsaved } else { Existing::Keep };
     let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
     let is_free = |path: &Path| is_replaceable(path, existing) || is_empty(path);
-    let is_ours = |name: &OsStr| name == PIPELINE_FILE || is_unfinished(name);
+    let is_ours = |name: &OsStr| [PIPELINE_FILE, REPORT_FILE].iter().any(|own| name == *own) || is_unfinished(name);
     if entries.all(|entry| is_ours(&entry.file_name()) || is_free(&entry.path())) {
         return Ok(());
     }

@@ -111,14 +111,15 @@ pub fn panel(report: &Report, request: &Request) -> Result<Panel> {
     let (mut lines, mut bands) = (Vec::new(), Vec::new());
     for (index, set) in sets.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        let curves: Vec<Points> = set.runs.iter().map(|run| curve(run, metric, *axis, *smooth)).collect();
-        if curves.iter().all(Vec::is_empty) {
-            let names: Vec<&str> = set.runs.iter().map(|run| run.name.as_str()).collect();
-            let message = format!("--axis {}: {} recorded no value for it", axis.title(), names.join(", "));
+        let curves: Vec<Curve> = set.runs.iter().map(|run| curve(run, metric, *axis, *smooth)).collect();
+        if let Some(at) = curves.iter().position(Vec::is_empty) {
+            let name = &set.runs[at].name;
+            let message = format!("--axis: {name} recorded no value for {}", axis.title());
             return Err(Error::request(message).with_hint("use --axis step"));
         }
         if let [only] = &curves[..] {
-            lines.push((set.name.clone(), colour, only.clone()));
+            let line = only.iter().map(|(_, x, value)| (*x, *value)).collect();
+            lines.push((set.name.clone(), colour, line));
             continue;
         }
         let (mean, band) = over_seeds(&curves);
@@ -142,9 +143,21 @@ fn by_seed<'a>(found: &[(&'a str, &'a Labelled)]) -> Vec<Seeds<'a>> {
     let mut sets: Vec<(BTreeMap<String, String>, &str, Vec<&Labelled>)> = Vec::new();
     for (stage, labelled) in found {
         let mut own = options(&labelled.run);
-        // Neither seeds, of the run or of a part, nor the folders of runs and models distinguish them.
-        own.retain(|key, _| !["seed", "runs_dir", "from"].contains(&key.rsplit('.').next().unwrap_or(key)));
-        match sets.iter_mut().find(|(other, title, _)| *other == own && title == stage) {
+        own.retain(|key, _| !["seed", "runs_dir"].contains(&key.rsplit('.').next().unwrap_or(key)));
+        // Stages of several runs of one pipeline read the models of their own pipeline.
+        if let Some((pipeline, _)) = labelled.run.name.split_once('/') {
+            for value in own.iter_mut().filter(|(key, _)| !key.contains("prompt")).map(|(_, value)| value) {
+                let parts = value.split('/').map(|part| if part == pipeline { "*" } else { part });
+                *value = parts.collect::<Vec<_>>().join("/");
+            }
+        }
+        let seed = |run: &RunRecord| run.experiment.get("seed").map(ToString::to_string);
+        // Runs whose options are unknown, and a second one of the same seed, are not seeds of one experiment.
+        let same = |(other, title, runs): &&mut (BTreeMap<String, String>, &str, Vec<&Labelled>)| {
+            let new = runs.iter().all(|earlier| seed(&earlier.run) != seed(&labelled.run));
+            !own.is_empty() && *other == own && title == stage && new
+        };
+        match sets.iter_mut().find(same) {
             Some((_, _, runs)) => runs.push(labelled),
             None => sets.push((own, stage, vec![labelled])),
         }
@@ -167,8 +180,11 @@ fn by_seed<'a>(found: &[(&'a str, &'a Labelled)]) -> Vec<Seeds<'a>> {
     sets.into_iter().zip(named).map(|((_, _, own), name)| Seeds { name, runs: runs(own) }).collect()
 }
 
+/// A curve's points: step, place on the axis, value.
+type Curve = Vec<(f64, f64, f64)>;
+
 /// The smoothed values over the axis; values that are not finite are left out.
-fn curve(run: &RunRecord, metric: &str, axis: Axis, smooth: f64) -> Points {
+fn curve(run: &RunRecord, metric: &str, axis: Axis, smooth: f64) -> Curve {
     let (mut sum, mut weight) = (0.0, 0.0);
     let finite = points(run, metric).into_iter().flatten().filter(|(_, value)| value.is_finite());
     let averaged = finite.map(|(step, value)| {
@@ -177,26 +193,22 @@ fn curve(run: &RunRecord, metric: &str, axis: Axis, smooth: f64) -> Points {
         // An evaluation is a measurement of its own.
         (*step, if metric.starts_with(EVAL) { *value } else { sum / weight })
     });
-    averaged.filter_map(|(step, value)| Some((axis.at(run, step)?, value))).collect()
+    averaged.filter_map(|(step, value)| Some((step, axis.at(run, step)?, value))).collect()
 }
 
-/// The mean over seeds at each place that all of them have, and one standard deviation (of the sample) below and above it. Where
-/// places differ, as for seconds, the n-th points of all seeds are averaged.
-fn over_seeds(curves: &[Points]) -> (Points, Vec<(f64, f64, f64)>) {
-    let shared = curves.iter().map(Vec::len).min().unwrap_or(0);
-    let same_places = (0..shared).all(|at| curves.iter().all(|own| own[at].0 == curves[0][at].0));
-    let n = curves.len() as f64;
-    let mut rows: Vec<(f64, Vec<f64>)> = Vec::new();
-    if same_places {
-        rows.extend((0..shared).map(|at| (curves[0][at].0, curves.iter().map(|own| own[at].1).collect())));
-    } else {
-        let place = |at: usize| curves.iter().map(|own| own[at].0).sum::<f64>() / n;
-        rows.extend((0..shared).map(|at| (place(at), curves.iter().map(|own| own[at].1).collect())));
+/// The mean over seeds at each step that all of them have, and one standard deviation (of the sample) below and above it. A step's
+/// place is the mean of its places.
+fn over_seeds(curves: &[Curve]) -> (Points, Vec<(f64, f64, f64)>) {
+    let mut steps: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
+    for (step, x, value) in curves.iter().flatten() {
+        steps.entry(*step as u64).or_default().push((*x, *value));
     }
+    let n = curves.len() as f64;
     let (mut mean, mut band) = (Vec::new(), Vec::new());
-    for (x, values) in rows {
-        let middle = values.iter().sum::<f64>() / n;
-        let deviation = (values.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+    for own in steps.into_values().filter(|own| own.len() == curves.len()) {
+        let x = own.iter().map(|point| point.0).sum::<f64>() / n;
+        let middle = own.iter().map(|point| point.1).sum::<f64>() / n;
+        let deviation = (own.iter().map(|point| (point.1 - middle).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
         mean.push((x, middle));
         band.push((x, middle - deviation, middle + deviation));
     }
@@ -242,6 +254,26 @@ mod tests {
         assert_eq!((panel.x.as_str(), panel.axis), ("tokens", PlotAxis::Falling));
     }
 
+    /// Catches a seed that is counted twice, runs from different models that are averaged, and values of different steps that are
+    /// averaged after one that is not a number.
+    #[test]
+    fn only_seeds_of_one_experiment_are_averaged_step_by_step() {
+        let nan = f64::NAN;
+        let with = |mut labelled: Labelled, from: &str| {
+            labelled.run.experiment.insert("model".into(), toml::Value::String(from.into()));
+            labelled
+        };
+        let runs = vec![
+            with(run("a", 1, 0.1, &[3.0, nan, 1.0]), "small"),
+            with(run("b", 2, 0.1, &[5.0, 4.0, 3.0]), "small"),
+            with(run("b again", 2, 0.1, &[5.0, 4.0, 3.0]), "small"),
+            with(run("c", 3, 0.1, &[9.0, 9.0, 9.0]), "large"),
+        ];
+        let panel = panel(&report(runs), &request("loss", Axis::Step)).unwrap();
+        assert_eq!((panel.lines.len(), panel.bands.len()), (3, 1));
+        assert_eq!(panel.lines[0].2, [(1.0, 4.0), (3.0, 2.0)]);
+    }
+
     /// Catches a misspelt metric that is drawn as an empty figure, and an axis that the runs did not record.
     #[test]
     fn what_no_run_has_is_refused_with_what_there_is() {
@@ -256,7 +288,7 @@ mod tests {
     #[test]
     fn smoothing_is_unbiased_at_its_beginning() {
         let labelled = run("a", 1, 0.1, &[4.0, 4.0, 4.0]);
-        let values: Vec<f64> = curve(&labelled.run, "loss", Axis::Step, 0.9).into_iter().map(|point| point.1).collect();
+        let values: Vec<f64> = curve(&labelled.run, "loss", Axis::Step, 0.9).into_iter().map(|point| point.2).collect();
         assert!(values.iter().all(|value| (value - 4.0).abs() < 1e-12), "{values:?}");
     }
 }

@@ -14,7 +14,11 @@ pub fn sentences(run: &RunRecord) -> Vec<String> {
             let outside: Vec<_> = points.iter().filter(|(_, value)| is_outside(*value)).collect();
             let (Some((step, value)), Some((_, last))) = (outside.first(), points.last()) else { continue };
             let many = points.len();
-            let now = if is_outside(*last) { "and at the end" } else { "and inside again at the end" };
+            let now = match last {
+                last if is_outside(*last) => "and at the end",
+                last if last.is_finite() => "and inside again at the end",
+                _ => "and not a number at the end",
+            };
             found.push(format!(
                 "{name} left its healthy range, {} to {}, at step {step} with {}: outside in {} of {many} {which} {now}.",
                 short(low),

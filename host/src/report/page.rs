@@ -58,8 +58,8 @@ pub fn page(report: &Report) -> String {
     }
     body.push_str("</main>\n");
     let data = json!({ "runs": report.runs().map(run).collect::<Vec<_>>(), "charts": charts });
-    // A closing tag in a text would end the script.
-    let data = data.to_string().replace("</", "<\\/");
+    // A tag or a comment in a text would end the script or hide its end.
+    let data = data.to_string().replace('<', "\\u003c");
     _ = write!(body, "<script type=\"application/json\" id=\"data\">{data}</script>\n<script>{UPLOT}</script>\n");
     _ = writeln!(body, "<script>\n{SCRIPT}</script>");
     html::page(&title, &format!("<style>\n{UPLOT_STYLE}\n{STYLE}</style>\n"), &body)
@@ -225,13 +225,13 @@ mod tests {
     /// Catches a text of a model or a name that ends the script or becomes markup, and a NaN, which is not JSON.
     #[test]
     fn texts_cannot_leave_their_place() {
-        let evil = "</script><script>alert(1)</script>";
+        let evil = "<!--<script></script><script>alert(1)</script>";
         let mut run = empty_run();
         run.name = evil.into();
         run.notes = vec![(1, evil.into())];
         run.metrics.insert(evil.into(), vec![(1.0, f64::NAN), (2.0, 1.0 / 3.0)]);
         let text = page(&report_of(run));
-        assert!(!text.contains(evil) && !text.contains("alert(1)</script>"));
+        assert!(!text.contains(evil) && !text.contains("alert(1)</script>") && !text.contains("<!--"));
         let data = text.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next()).unwrap();
         let data: Value = serde_json::from_str(data).unwrap();
         assert_eq!(data["charts"][0]["lines"][0]["y"], json!([null, 0.333333]));

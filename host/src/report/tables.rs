@@ -26,7 +26,9 @@ pub fn runs(report: &Report) -> Rows {
                 stage => format!("{stage}: {label}"),
             };
             let steps = run.total.map_or(run.step.to_string(), |total| format!("{} of {total}", run.step));
-            let peak = run.timing.get("process_peak_gib").and_then(|points| points.last());
+            // The peak of each process: a resumed run begins again.
+            let peaks = run.timing.get("process_peak_gib").into_iter().flatten().map(|(_, gib)| *gib);
+            let peak = peaks.reduce(f64::max);
             let loss = run.metrics.get("loss").and_then(|points| points.last());
             let dash = || "-".to_owned();
             rows.push(vec![
@@ -37,7 +39,7 @@ pub fn runs(report: &Report) -> Rows {
                 duration(run.seconds()),
                 count(run.tokens()),
                 run.timing.get("tokens_per_s").and_then(|p| median(p)).map_or_else(dash, count),
-                peak.map_or_else(dash, |(_, gib)| format!("{gib:.2} GiB")),
+                peak.map_or_else(dash, |gib| format!("{gib:.2} GiB")),
                 loss.map_or_else(dash, |(_, loss)| short(*loss)),
             ]);
         }
@@ -58,7 +60,7 @@ pub fn phases(group: &Group) -> Rows {
     rows
 }
 
-/// The first, the best and the last value of what evaluations measured; the best by a smaller loss or a larger share.
+/// The first, the last, the least and the greatest value of what evaluations measured.
 pub fn evaluations(group: &Group) -> Rows {
     let mut rows = vec![["", "first", "last", "least", "greatest"].map(str::to_owned).to_vec()];
     for Labelled { label, run } in &group.runs {

@@ -259,7 +259,8 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
             }
             Some(run) => {
                 let error = with_resume_command(error, run, args);
-                if trace.finished.is_none() {
+                // An end that is there was recorded by this run, or by another one that has its folder now.
+                if trace.finished.is_none() && matches!(RunEnd::read(run), Ok(None)) {
                     // What ended the run is reported below in any case.
                     _ = RunEnd::of(&error, Ending::Crashed, trace.step.saturating_sub(1)).write(run);
                 }

@@ -102,7 +102,7 @@ fn reports_refuse_what_they_must_not_touch() {
     lab.write("runs/tiny/report.html", "<html>mine</html>");
     let answer = lab.resume(&["train.steps=2"]);
     answer.succeeds();
-    assert!(answer.err.contains("there is no report"), "{}", answer.err);
+    assert!(answer.err.contains("the report was not written"), "{}", answer.err);
     assert_eq!(fs::read_to_string(lab.at("runs/tiny/report.html")).expect("a page"), "<html>mine</html>");
 }
 

@@ -13,8 +13,13 @@ use crate::{
     error::{Error, Result},
     pipeline::{self, Event, Selection},
     plugins::Pinning,
-    report::{Report, page},
-    runs::{Interrupt, folder::REPORT_FILE, progress::Show, receipt::pin_commits},
+    report::{Report, page, record::is_run},
+    runs::{
+        Interrupt,
+        folder::{PIPELINE_FILE, REPORT_FILE},
+        progress::Show,
+        receipt::pin_commits,
+    },
     setup::loading::open_draft,
     train::{End, trainer::Trainer},
 };
@@ -163,6 +168,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     }
     let outcome = trainer.run(interrupt);
     let folder = trainer.finished().folder;
+    // Frees the model: the report needs memory too.
+    drop(trainer);
     let (end, summary) = outcome.inspect_err(|_| write_report(&folder, request.json))?;
     print::result(&summary, request.json)?;
     write_report(&folder, request.json);
@@ -196,7 +203,8 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
         }
         Event::Stage(_) if json => Ok(()),
         Event::Stage(summary) => print::result(summary, false),
-    })?;
+    })
+    .inspect_err(|_| write_report(&all.folder(), json))?;
     print::result(&summary, json)?;
     write_report(&summary.folder, json);
     stopped.map_or(Ok(()), Err)
@@ -204,8 +212,8 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
 
 /// Writes the report of a run or pipeline into its folder and prints the path. A run whose report cannot be written has not failed.
 fn write_report(folder: &Path, json: bool) {
-    // A run that failed before its first step has no folder any more.
-    if !folder.exists() {
+    // A run that failed before its first step leaves nothing.
+    if !is_run(folder) && !folder.join(PIPELINE_FILE).is_file() {
         return;
     }
     let path = folder.join(REPORT_FILE);
@@ -215,6 +223,6 @@ fn write_report(folder: &Path, json: bool) {
     match written {
         Ok(()) if json => {}
         Ok(()) => _ = print::out(&format!("report {}\n", path.display())),
-        Err(error) => print::err(&format!("note: there is no report: {}\n", error.message())),
+        Err(error) => print::err(&format!("note: the report was not written: {}\n", error.message())),
     }
 }

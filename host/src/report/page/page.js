@@ -56,9 +56,10 @@
   }
 
   // Points in the order of the axis, each place once: the last value counts.
+  // An evaluation is a measurement of its own and is not smoothed.
   function column(line) {
     const points = new Map();
-    const values = smoothed(line.y);
+    const values = line.held_out ? line.y : smoothed(line.y);
     line.x.forEach((step, at) => {
       const x = place(line.run, step);
       if (x !== null) points.set(x, values[at]);
