@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -113,6 +114,28 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     // A name without a folder is in the current folder, whose path is not "".
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     disk.sync(folder.unwrap_or(Path::new(".")))
+}
+
+/// Writes `value` as indented JSON, by [`write_durably`].
+///
+/// # Errors
+/// The path and the cause.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(value).map_err(|cause| failed("write", path)(cause.into()))?;
+    write_durably(path, &bytes)
+}
+
+/// Reads a file of JSON; `None` if it does not exist.
+///
+/// # Errors
+/// The file cannot be read, or is damaged.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let failed = || Error::run(format!("cannot read {}", shown(path).display()));
+    match files::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|cause| failed().with_cause(cause)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(failed().with_cause(cause)),
+    }
 }
 
 /// Gives the file `from`, whose bytes are durable, the name `to`, and makes that durable.

@@ -1,5 +1,5 @@
-//! How a run ended: `end.json` in its folder. It is removed when the run starts or resumes, so a run without it is in progress or was
-//! killed.
+//! How a run ended: `end.json` in its folder. It is removed when the run starts or resumes, so a run without it is in progress, was
+//! killed, or was made by an earlier version.
 
 use std::fs;
 use std::io;
@@ -8,9 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{shown, write_durably};
+use super::disk::{read_json, shown, write_json};
 use crate::error::{Error, Kind, Result};
-use crate::files;
 
 /// Name of the file.
 pub const END_FILE: &str = "end.json";
@@ -63,10 +62,7 @@ impl RunEnd {
     /// # Errors
     /// The path and the system's error.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(END_FILE);
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|cause| Error::run(format!("cannot write {}", shown(&path).display())).with_cause(cause))?;
-        write_durably(&path, &bytes)
+        write_json(&folder.join(END_FILE), self)
     }
 
     /// Reads it from the run in `folder`; `None` if there is none.
@@ -74,15 +70,7 @@ impl RunEnd {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn read(folder: &Path) -> Result<Option<RunEnd>> {
-        let path = folder.join(END_FILE);
-        let failed = || format!("cannot read {}", path.display());
-        match files::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|cause| Error::run(failed()).with_cause(cause))
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(Error::run(failed()).with_cause(cause)),
-        }
+        read_json(&folder.join(END_FILE))
     }
 
     /// Removes it from the run in `folder`, which starts.

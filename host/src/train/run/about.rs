@@ -2,18 +2,17 @@
 //!
 //! Times and the processor's name differ between equal runs, so this file is not part of what makes two runs the same.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use plugin_api::manifest::{MetricSpec, TermSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
-    files,
+    error::Result,
     model::Model,
     objectives::active::Active,
     runs::{
-        disk::{shown, write_durably},
+        disk::{read_json, write_json},
         end::seconds_since_1970,
     },
 };
@@ -81,14 +80,11 @@ impl About {
     /// # Errors
     /// The path and the system's error.
     pub fn write(mut self, folder: &Path, step: u64) -> Result<()> {
-        let path = folder.join(ABOUT_FILE);
         // Starts of a damaged file are not worth refusing a run.
         self.starts = About::read(folder).ok().flatten().unwrap_or_default().starts;
         self.starts.retain(|start| start.step <= step && step > 0);
         self.starts.push(Start { at: seconds_since_1970(), step });
-        let bytes = serde_json::to_vec_pretty(&self)
-            .map_err(|cause| Error::run(format!("cannot write {}", shown(&path).display())).with_cause(cause))?;
-        write_durably(&path, &bytes)
+        write_json(&folder.join(ABOUT_FILE), &self)
     }
 
     /// Reads the file in `folder`; `None` if there is none, as in runs of earlier versions.
@@ -96,15 +92,7 @@ impl About {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn read(folder: &Path) -> Result<Option<About>> {
-        let path = folder.join(ABOUT_FILE);
-        let failed = || format!("cannot read {}", path.display());
-        match files::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|cause| Error::run(failed()).with_cause(cause))
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(Error::run(failed()).with_cause(cause)),
-        }
+        read_json(&folder.join(ABOUT_FILE))
     }
 }
 
