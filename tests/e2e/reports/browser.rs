@@ -1,13 +1,10 @@
 //! A report in Chromium: it is opened from disk without a network, and driven by a script that the test adds to a copy of the page.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
+use super::chromium::chromium;
 use crate::support::lab::Lab;
 
 /// Catches errors before the page's own script runs.
@@ -16,12 +13,17 @@ const FIRST: &str = "<script>window.problems = []; \
     console.error = (...all) => window.problems.push(all.join(' ')); \
     window.addEventListener('unhandledrejection', (event) => window.problems.push(String(event.reason)));</script>";
 
-/// Drives the page: hovers, hides a run, changes axis, smoothing and theme, and leaves what it found in the document.
+/// Drives the page: hovers, hides a run, changes axis, smoothing and theme, and leaves what it found in the document. The clock of
+/// the page runs ahead of the machine's, so a pause also counts, and what the page does later is waited for, not timed.
 const DRIVE: &str = r##"<script>
 window.addEventListener("load", async () => {
-  const pause = () => new Promise((done) => setTimeout(done, 200));
+  const pause = async () => {
+    await new Promise((done) => setTimeout(done, 50));
+    for (let count = 0; count < 1e7; count += 1) window.counted = count;
+  };
+  const until = async (holds) => { for (let tries = 0; tries < 300 && !holds(); tries += 1) await pause(); };
   const all = (query) => [...document.querySelectorAll(query)];
-  await pause();
+  await until(() => all("[data-chart] .u-wrap").length >= all("[data-chart]").length);
   const found = { charts: all("[data-chart]").length, drawn: all("[data-chart] .u-wrap").length };
   found.width = [document.documentElement.scrollWidth, window.innerWidth];
   const first = () => document.querySelector("[data-chart]");
@@ -33,7 +35,7 @@ window.addEventListener("load", async () => {
   const at = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, bubbles: true };
   over.dispatchEvent(new MouseEvent("mouseenter", at));
   over.dispatchEvent(new MouseEvent("mousemove", at));
-  await pause();
+  await until(() => !isNaN(parseFloat(values()[0])));
   found.hover = values();
   found.names = names();
   const ink = () => first().querySelector("canvas").toDataURL().length;
@@ -66,18 +68,16 @@ fn drive(lab: &Lab, page: &str, size: (u32, u32), dark: bool) -> Value {
     let text = text.replacen("<head>", &format!("<head>{FIRST}"), 1).replacen("</body>", &format!("{DRIVE}</body>"), 1);
     let copy = lab.write("driven.html", text);
     let profile = tempfile::tempdir().expect("a folder");
-    let mut command = Command::new(env!("TELOS_CHROMIUM"));
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"]);
-    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    command.args(["--virtual-time-budget=20000", &format!("--window-size={},{}", size.0, size.1)]);
-    command.arg(format!("--user-data-dir={}", profile.path().display()));
+    let mut command = chromium(env!("TELOS_CHROMIUM"), profile.path());
+    command.args(["--virtual-time-budget=600000", &format!("--window-size={},{}", size.0, size.1)]);
     if dark {
         command.arg("--blink-settings=preferredColorScheme=0");
     }
-    let output = command.arg(url(&copy)).stdin(Stdio::null()).output().expect("Chromium starts");
+    let output = command.arg(url(&copy)).output().expect("Chromium starts");
     let dom = String::from_utf8_lossy(&output.stdout);
     let result = dom.split("<pre id=\"result\">").nth(1).and_then(|rest| rest.split("</pre>").next());
-    let result = result.unwrap_or_else(|| panic!("no result: {}", String::from_utf8_lossy(&output.stderr)));
+    let result = result
+        .unwrap_or_else(|| panic!("no result ({}): {dom}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     serde_json::from_str(&result.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).expect("JSON")
 }
 
@@ -92,7 +92,7 @@ fn texts(value: &Value) -> Vec<&str> {
 /// Catches a chart that is not drawn, values that do not follow the pointer, a run that cannot be hidden, an axis or a theme that
 /// changes nothing, a page wider than a phone, and any error on the console.
 #[test]
-#[cfg_attr(not(telos_chromium), ignore = "needs Chromium: install the package chromium")]
+#[cfg_attr(not(telos_chromium), ignore = "needs a Chromium that starts: install the package chromium")]
 fn a_report_works_in_a_browser() {
     let lab = Lab::tiny();
     for (name, lr) in [("one", "1e-2"), ("two", "3e-3")] {
