@@ -6,6 +6,7 @@ use super::{
     Labelled,
     record::{EVAL, Points},
 };
+use crate::train::run::about::About;
 
 /// Points that are kept of a curve: two for each of so many ranges of steps, the smallest and the largest value.
 const RANGES: usize = 1000;
@@ -43,6 +44,9 @@ pub struct Line {
     pub held_out: bool,
     /// Its points.
     pub points: Points,
+    /// Where points were left out: the mean of the finite values of each range of steps, at its last step, and how many they are.
+    /// A moving average over the points that were kept would be one over extremes.
+    pub means: Vec<(f64, f64, usize)>,
 }
 
 /// A place in the report, in this order.
@@ -97,12 +101,15 @@ pub fn panels(runs: &[Labelled]) -> Vec<Panel> {
             if held_out && name == "tokens" || points.is_empty() {
                 continue;
             }
-            let spec = run.about.metrics.iter().find(|spec| spec.name == name);
-            let term = run.about.terms.iter().find(|spec| spec.name == name);
+            // What another run declares is true for a run of an earlier version, which declares nothing.
+            let abouts = || std::iter::once(&run.about).chain(runs.iter().map(|own| &own.run.about));
+            let spec = abouts().find_map(|about| about.metrics.iter().find(|spec| spec.name == name));
+            let term = abouts().find_map(|about| about.terms.iter().find(|spec| spec.name == name));
             let place = place(name, spec.is_some(), term.is_some());
             let (title, label) = chart_of(name);
             // Objectives list their metrics in an order that means something.
-            let rank = match run.about.metrics.iter().position(|spec| chart_of(&spec.name).0 == title) {
+            let listed = |about: &About| about.metrics.iter().position(|spec| chart_of(&spec.name).0 == title);
+            let rank = match abouts().find_map(listed) {
                 Some(at) if place == Place::Objective => at,
                 _ => OWN.iter().position(|(own, _)| *own == title).unwrap_or(OWN.len()),
             };
@@ -126,8 +133,8 @@ pub fn panels(runs: &[Labelled]) -> Vec<Panel> {
                     chart.meaning.push(meaning);
                 }
             }
-            let points = thinned(points);
-            chart.lines.push(Line { run: index, label: label.to_owned(), held_out, points });
+            let (points, means) = (thinned(points), means(points));
+            chart.lines.push(Line { run: index, label: label.to_owned(), held_out, points, means });
         }
     }
     let mut panels: Vec<Panel> = Vec::new();
@@ -210,6 +217,19 @@ fn thinned(points: &Points) -> Points {
     }
     kept.sort_by(|a, b| a.0.total_cmp(&b.0));
     kept
+}
+
+/// See [`Line::means`]; empty if every point is kept.
+fn means(points: &Points) -> Vec<(f64, f64, usize)> {
+    if points.len() <= 2 * RANGES {
+        return Vec::new();
+    }
+    let mean = |range: &[(f64, f64)]| {
+        let finite = || range.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
+        let count = finite().count();
+        (range[range.len() - 1].0, if count > 0 { finite().sum::<f64>() / count as f64 } else { f64::NAN }, count)
+    };
+    points.chunks(points.len().div_ceil(RANGES)).map(mean).collect()
 }
 
 #[cfg(test)]
@@ -295,5 +315,17 @@ mod tests {
         }
         assert!(kept.iter().any(|(step, value)| *step == 12_345.0 && value.is_nan()));
         assert_eq!(thinned(&points[..2000].to_vec()).len(), 2000);
+        assert!(means(&points[..2000].to_vec()).is_empty());
+    }
+
+    /// Catches a mean over extremes only, one that a NaN destroys, and steps that count in two ranges.
+    #[test]
+    fn means_are_over_all_steps_of_a_range() {
+        let mut points: Points = (0..100_000).map(|step| (f64::from(step), f64::from(step % 10))).collect();
+        points[150].1 = f64::NAN;
+        let means = means(&points);
+        assert_eq!((means.len(), means[0], means[999].0), (RANGES, (99.0, 4.5, 100), 99_999.0));
+        assert_eq!((means[1].2, means[1].1 > 4.5), (99, true));
+        assert_eq!(means.iter().map(|mean| mean.2).sum::<usize>(), 99_999);
     }
 }

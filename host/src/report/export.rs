@@ -19,7 +19,7 @@ use parquet::{
 };
 
 use super::{
-    Report,
+    Labelled, Report,
     record::{EVAL, Points},
 };
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub struct Table {
 /// One step or evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The run: its name, behind that of its pipeline.
+    /// The run: its name, or PIPELINE/STAGE; with folders where names are equal.
     pub run: String,
     /// The step.
     pub step: u64,
@@ -56,16 +56,17 @@ impl Table {
         let names: BTreeSet<String> = report.runs().flat_map(|own| columns(&own.run)).map(|(name, _)| name).collect();
         let metrics: Vec<String> = names.into_iter().collect();
         let mut rows = Vec::new();
-        for labelled in report.runs() {
+        let runs = report.groups.iter().flat_map(|group| group.runs.iter().map(move |own| (&group.title, own)));
+        for (stage, Labelled { label, run }) in runs {
             let mut own: BTreeMap<(u64, &'static str), BTreeMap<usize, f64>> = BTreeMap::new();
-            for (name, points) in columns(&labelled.run) {
+            for (name, points) in columns(run) {
                 let kind = if name.starts_with(EVAL) { "eval" } else { "train" };
                 let Ok(at) = metrics.binary_search(&name) else { continue };
                 for (step, value) in points {
                     own.entry((step as u64, kind)).or_default().insert(at, value);
                 }
             }
-            let run = &labelled.run.name;
+            let run = if stage.is_empty() { label.clone() } else { format!("{label}/{stage}") };
             rows.extend(own.into_iter().map(|((step, kind), values)| Row { run: run.clone(), step, kind, values }));
         }
         Table { metrics, rows }
@@ -174,16 +175,15 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Group, Labelled, record::tests::empty_run};
+    use crate::report::{Group, record::tests::empty_run};
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
 
     fn table() -> Table {
         let mut run = empty_run();
-        run.name = "a,b".into();
         run.metrics.insert("loss".into(), vec![(1.0, 0.1 + 0.2), (2.0, f64::NAN)]);
         run.metrics.insert("eval/loss".into(), vec![(0.0, 3.0), (2.0, 1.0)]);
-        let runs = vec![Labelled { label: String::new(), run }];
+        let runs = vec![Labelled { label: "a,b".into(), run }];
         Table::of(&Report { title: String::new(), groups: vec![Group { title: String::new(), runs }], remarks: vec![] })
     }
 

@@ -16,6 +16,7 @@ pub mod samples;
 pub mod tables;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -65,7 +66,12 @@ impl Report {
     /// A request error for a folder that is neither.
     pub fn read(folders: &[PathBuf]) -> Result<Report> {
         let (mut groups, mut remarks): (Vec<Group>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut known = BTreeSet::new();
         for folder in folders {
+            if !known.insert(fs::canonicalize(folder).unwrap_or_else(|_| folder.clone())) {
+                remarks.push(format!("{} is named twice and shown once", folder.display()));
+                continue;
+            }
             let mut add = |title: String, label: String, run: RunRecord| {
                 let labelled = Labelled { label, run };
                 match groups.iter_mut().find(|group| group.title == title) {
@@ -88,9 +94,10 @@ impl Report {
                 return Err(not_a_run(folder));
             }
         }
-        groups.iter_mut().for_each(Group::distinguish);
+        distinguish(&mut groups);
         groups.sort_by_key(|group| !group.title.is_empty());
-        let names: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
+        let mut names: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
+        names.dedup();
         Ok(Report { title: names.join(", "), groups, remarks })
     }
 
@@ -98,15 +105,32 @@ impl Report {
     pub fn runs(&self) -> impl Iterator<Item = &Labelled> {
         self.groups.iter().flat_map(|group| &group.runs)
     }
+
+    /// All runs, each with a name that no other run of the report has.
+    pub fn named(&self) -> impl Iterator<Item = (String, &RunRecord)> {
+        let name = |group: &Group, label: &String| match group.title.as_str() {
+            "" => label.clone(),
+            stage if group.runs.len() == 1 => stage.to_owned(),
+            stage => format!("{stage}: {label}"),
+        };
+        self.groups.iter().flat_map(move |group| group.runs.iter().map(move |own| (name(group, &own.label), &own.run)))
+    }
 }
 
-impl Group {
-    /// Names runs by their folders if their names are equal.
-    fn distinguish(&mut self) {
-        let labels: Vec<String> = self.runs.iter().map(|run| run.label.clone()).collect();
-        for run in &mut self.runs {
-            if labels.iter().filter(|label| **label == run.label).count() > 1 {
-                run.label = run.run.folder.display().to_string();
+/// Names runs and pipelines by their folders where their names are equal.
+fn distinguish(groups: &mut [Group]) {
+    let owner = |title: &str, run: &RunRecord| match title {
+        "" => run.folder.clone(),
+        _ => run.folder.parent().unwrap_or(&run.folder).to_owned(),
+    };
+    let labels =
+        groups.iter().flat_map(|group| group.runs.iter().map(|own| (&own.label, owner(&group.title, &own.run))));
+    let mut owners: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    labels.for_each(|(label, folder)| _ = owners.entry(label.clone()).or_default().insert(folder));
+    for group in groups {
+        for own in &mut group.runs {
+            if owners.get(&own.label).is_some_and(|folders| folders.len() > 1) {
+                own.label = owner(&group.title, &own.run).display().to_string();
             }
         }
     }
@@ -181,13 +205,15 @@ mod tests {
             ("two/experiment.toml", "name = \"same\""),
         ]);
         let at = |name: &str| folder.path().join(name);
-        let report = Report::read(&["p", "q", "one", "two"].map(at)).unwrap();
+        let report = Report::read(&["p", "q", "one", "two", "./one"].map(at)).unwrap();
         let groups: Vec<(&str, usize)> = report.groups.iter().map(|g| (g.title.as_str(), g.runs.len())).collect();
         assert_eq!(groups, [("", 2), ("z", 1), ("a", 2)]);
         assert!(report.groups[0].runs[0].label.ends_with("one") && report.groups[0].runs[1].label.ends_with("two"));
         assert_eq!(report.groups[2].runs.iter().map(|run| run.label.as_str()).collect::<Vec<_>>(), ["p", "q"]);
-        assert_eq!(report.remarks, ["p: the stage later has not begun"]);
-        assert_eq!(report.title, "p, q, one, two");
+        let [later, twice] = &report.remarks[..] else { panic!("two remarks") };
+        assert!(later == "p: the stage later has not begun" && twice.ends_with("one is named twice and shown once"));
+        let names: Vec<String> = report.named().map(|(name, _)| name).collect();
+        assert_eq!(names[2..], ["z", "a: p", "a: q"]);
     }
 
     /// Catches an error that does not say which runs there are.

@@ -1,7 +1,7 @@
 //! The report as one HTML page. What can be read without a script is HTML; the charts are data that `page/page.js` draws with uPlot,
 //! which is in the page too.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
@@ -12,12 +12,10 @@ use super::{
     tables::Rows,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     html::{self, escaped},
+    runs::{disk::write_durably, folder::REPORT_TITLE},
 };
-
-/// How the titles of these pages begin.
-const TITLE: &str = "telos report: ";
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
@@ -28,23 +26,17 @@ const UPLOT_STYLE: &str = include_str!("page/uplot.min.css");
 /// Points of the table that turns steps into tokens and seconds.
 const AXIS_POINTS: usize = 500;
 
-/// Whether a text is a page of a report.
-pub fn is_page(text: &str) -> bool {
-    html::title_of(text).is_some_and(|title| title.starts_with(TITLE))
-}
-
-/// Writes the page.
+/// Writes the page. A reader of the file sees the earlier page or this one, and never a part.
 ///
 /// # Errors
 /// A failed run naming the file.
 pub fn write(report: &Report, path: &Path) -> Result<()> {
-    let failed = || format!("cannot write {}", path.display());
-    fs::write(path, page(report)).map_err(|cause| Error::run(failed()).with_cause(cause))
+    write_durably(path, page(report).as_bytes())
 }
 
 /// The page's text.
 pub fn page(report: &Report) -> String {
-    let title = format!("{TITLE}{}", report.title);
+    let title = format!("{REPORT_TITLE}{}", report.title);
     let mut body = format!("<header><h1>{}</h1></header>\n{TOOLBAR}", escaped(&title));
     body.push_str("<main>\n<section id=\"runs\">\n");
     body.push_str(&html::table(&tables::runs(report)));
@@ -74,19 +66,18 @@ const TOOLBAR: &str = "<nav id=\"tools\" aria-label=\"charts\">\n\
 
 /// What is missing, for every run.
 fn remarks(report: &Report) -> Vec<String> {
-    let of_runs = report
-        .runs()
-        .flat_map(|labelled| labelled.run.remarks.iter().map(move |remark| format!("{}: {remark}", labelled.run.name)));
+    let of_runs =
+        report.named().flat_map(|(name, run)| run.remarks.iter().map(move |remark| format!("{name}: {remark}")));
     report.remarks.iter().cloned().chain(of_runs).collect()
 }
 
 /// Why runs ended that did not end as planned.
 fn ends(report: &Report) -> String {
     let mut text = String::new();
-    for Labelled { run, .. } in report.runs() {
+    for (name, run) in report.named() {
         let why = run.state.why();
         if !why.is_empty() {
-            let (name, state) = (escaped(&run.name), run.state.word());
+            let (name, state) = (escaped(&name), run.state.word());
             _ = writeln!(text, "<p class=\"end\"><b>{name}: {state}</b></p>\n<pre>{}</pre>", escaped(&why.join("\n")));
         }
     }
@@ -194,6 +185,7 @@ fn chart(chart: &Chart, first: usize) -> Value {
                 "held_out": line.held_out,
                 "x": column(|point| point.0),
                 "y": column(|point| point.1),
+                "means": line.means.iter().map(|(x, y, count)| json!([number(*x), number(*y), count])).collect::<Value>(),
             })
         })
         .collect();
@@ -215,7 +207,7 @@ fn number(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::record::tests::empty_run;
+    use crate::{report::record::tests::empty_run, runs::folder::is_report};
 
     fn report_of(run: super::super::RunRecord) -> Report {
         let runs = vec![Labelled { label: run.name.clone(), run }];
@@ -246,7 +238,7 @@ mod tests {
         for word in ["src=", "href=", "url(", "@import", "fetch(", "http"] {
             assert!(!own.contains(word), "{word}");
         }
-        assert!(is_page(&text) && !is_page("<html>"));
+        assert!(is_report(&text) && !is_report("<html>"));
     }
 
     /// Catches a page of a long run that is too large to be sent.

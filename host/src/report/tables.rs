@@ -18,31 +18,24 @@ pub type Rows = Vec<Vec<String>>;
 pub fn runs(report: &Report) -> Rows {
     let heads = ["run", "state", "objective", "steps", "time", "tokens", "tokens/s", "peak memory", "last loss"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    for group in &report.groups {
-        for Labelled { label, run } in &group.runs {
-            let name = match group.title.as_str() {
-                "" => label.clone(),
-                stage if group.runs.len() == 1 => stage.to_owned(),
-                stage => format!("{stage}: {label}"),
-            };
-            let steps = run.total.map_or(run.step.to_string(), |total| format!("{} of {total}", run.step));
-            // The peak of each process: a resumed run begins again.
-            let peaks = run.timing.get("process_peak_gib").into_iter().flatten().map(|(_, gib)| *gib);
-            let peak = peaks.reduce(f64::max);
-            let loss = run.metrics.get("loss").and_then(|points| points.last());
-            let dash = || "-".to_owned();
-            rows.push(vec![
-                name,
-                run.state.to_string(),
-                run.objectives().join(" + "),
-                steps,
-                duration(run.seconds()),
-                count(run.tokens()),
-                run.timing.get("tokens_per_s").and_then(|p| median(p)).map_or_else(dash, count),
-                peak.map_or_else(dash, |gib| format!("{gib:.2} GiB")),
-                loss.map_or_else(dash, |(_, loss)| short(*loss)),
-            ]);
-        }
+    for (name, run) in report.named() {
+        let steps = run.total.map_or(run.step.to_string(), |total| format!("{} of {total}", run.step));
+        // The peak of each process: a resumed run begins again.
+        let peaks = run.timing.get("process_peak_gib").into_iter().flatten().map(|(_, gib)| *gib);
+        let peak = peaks.reduce(f64::max);
+        let loss = run.metrics.get("loss").and_then(|points| points.last());
+        let dash = || "-".to_owned();
+        rows.push(vec![
+            name,
+            run.state.to_string(),
+            run.objectives().join(" + "),
+            steps,
+            duration(run.seconds()),
+            count(run.tokens()),
+            run.timing.get("tokens_per_s").and_then(|p| median(p)).map_or_else(dash, count),
+            peak.map_or_else(dash, |gib| format!("{gib:.2} GiB")),
+            loss.map_or_else(dash, |(_, loss)| short(*loss)),
+        ]);
     }
     rows
 }

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::disk::shown;
+use crate::files;
 
 /// Suffix of the file that replaces a lock.
 pub(super) const HELD: &str = ".held";
@@ -112,15 +113,37 @@ impl Drop for FileLock {
     }
 }
 
-/// Whether another file handle holds the lock at `path`. Takes nothing: a process that wants the lock waits at most a moment.
+/// Whether another file handle holds the lock at `path`. The lock is shared for a moment to find out: a process that wants it waits
+/// for that moment.
 pub fn is_held(path: &Path) -> bool {
-    let mut held = path.as_os_str().to_owned();
-    held.push(HELD);
-    if Path::new(&held).exists() {
-        return true;
+    let held = with_ending(path, HELD);
+    if held.exists() {
+        return !is_left_over(&held, &fs::read_to_string(&held).unwrap_or_default());
     }
     // A file that cannot be opened is not locked by a process of this user.
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    files::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// The machine's name, as it stands in the files that replace locks.
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Whether the process that `owner`, the text of the file `held`, names is dead: one of this machine that does not exist, or an
+/// earlier one with our number.
+fn is_left_over(held: &Path, owner: &str) -> bool {
+    let (process, place) = owner.trim().split_once(" on ").unwrap_or_default();
+    let is_own = process.parse() == Ok(std::process::id());
+    let is_ours = is_own && OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&shown(held));
+    let process = process.parse().ok().and_then(Pid::from_raw);
+    let is_dead = process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH));
+    place == machine() && (is_dead || is_own && !is_ours)
 }
 
 /// The files that replace locks of this process. They are recorded because a process that is restarted in a
@@ -142,15 +165,10 @@ fn has_no_locks(error: &io::Error) -> bool {
 
 /// Creates `path` with `.held` appended, or returns which process has created it before.
 fn create_held(path: &Path) -> io::Result<Result<PathBuf, String>> {
-    let with_ending = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let held = with_ending(HELD);
-    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let held = with_ending(path, HELD);
+    let machine = machine();
     loop {
-        match create_with_content(&held, &with_ending(&format!(".new-{}", std::process::id())), &machine) {
+        match create_with_content(&held, &with_ending(path, &format!(".new-{}", std::process::id())), &machine) {
             Ok(()) => {
                 OURS.lock().unwrap_or_else(PoisonError::into_inner).push(shown(&held));
                 return Ok(Ok(held));
@@ -159,12 +177,7 @@ fn create_held(path: &Path) -> io::Result<Result<PathBuf, String>> {
             Err(error) => return Err(error),
         }
         let owner = fs::read_to_string(&held).unwrap_or_default();
-        let (process, place) = owner.trim().split_once(" on ").unwrap_or_default();
-        let is_own = process.parse() == Ok(std::process::id());
-        let is_ours = is_own && OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&shown(&held));
-        let process = process.parse().ok().and_then(Pid::from_raw);
-        let is_dead = process.is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH));
-        if !(place == machine && (is_dead || is_own && !is_ours)) {
+        if !is_left_over(&held, &owner) {
             let file = shown(&held);
             return Ok(Err(format!(
                 "{} (named by {}; remove that file if the process has ended)",
@@ -218,6 +231,7 @@ mod tests {
         let first = take().unwrap();
         assert!(first.note().unwrap().contains(".lock.held"), "{first:?}");
         let Err(Denied::Taken(owner)) = take() else { panic!("two hold it") };
+        assert!(is_held(&path));
         assert!(owner.contains(&format!("process {} on ", std::process::id())), "{owner}");
         drop(first);
         drop(take().unwrap());
@@ -226,11 +240,13 @@ mod tests {
         dead.wait().unwrap();
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", dead.id())).unwrap();
+        assert!(!is_held(&path));
         drop(take().unwrap());
         // Left by a process with our number: that of a container that was restarted.
         fs::write(folder.path().join(".lock.held"), format!("{} on {machine}\n", std::process::id())).unwrap();
         drop(take().unwrap());
         fs::write(folder.path().join(".lock.held"), format!("{} on elsewhere\n", dead.id())).unwrap();
+        assert!(is_held(&path));
         let Err(Denied::Taken(owner)) = take() else { panic!("another machine's lock was taken") };
         assert!(owner.contains("elsewhere") && owner.contains(".lock.held"), "{owner}");
     }

@@ -11,7 +11,7 @@ use super::disk::{self, is_unfinished};
 use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, html};
 
 const LOCK: &str = ".lock";
 /// The file of pinned plugins, in the folder of all runs.
@@ -34,8 +34,15 @@ const FILES: [&str; 9] = [
 ];
 /// The page that `telos report` writes by default, in the folder of a run or a pipeline.
 pub const REPORT_FILE: &str = "report.html";
+/// How the titles of these pages begin.
+pub const REPORT_TITLE: &str = "telos report: ";
 /// The resolved pipeline, in the pipeline's folder.
 pub const PIPELINE_FILE: &str = "pipeline.toml";
+
+/// Whether a text is a page of `telos report`, and not a page of the user with its name.
+pub fn is_report(text: &str) -> bool {
+    html::title_of(text).is_some_and(|title| title.starts_with(REPORT_TITLE))
+}
 
 /// The file or folder of telos with this name, ignoring case, in the folder of a run, a pipeline or all runs;
 /// `None` if there is none.
@@ -311,6 +318,7 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
         let name = entry.file_name();
         match kind.is_dir() {
             true => name == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
+            false if name == REPORT_FILE => files::read_to_string(&entry.path()).is_ok_and(|text| is_report(&text)),
             false => {
                 kind.is_file() && (is_lock(&name) || is_unfinished(&name) || FILES.iter().any(|file| name == *file))
             }

@@ -76,6 +76,7 @@ fn only_a_run_without_steps_or_other_files_is_replaced() {
         }
     };
     let step = ("metrics.jsonl", "{\"step\":1,\"kind\":\"train\",\"loss\":2.0}\n");
+    let report = html::page(&format!("{REPORT_TITLE}a"), "", "");
     let evaluated = ("metrics.jsonl", "{\"step\":0,\"kind\":\"eval\",\"eval/loss\":2.0}\n");
     for (files, kept, replaced) in [
         (&[evaluated][..], false, false),
@@ -84,6 +85,8 @@ fn only_a_run_without_steps_or_other_files_is_replaced() {
         (&[step, ("checkpoints/step-00000001/x", "")], true, true),
         (&[evaluated, ("checkpoints/LATEST", "step-00000001")], true, true),
         (&[evaluated, ("notes.txt", "mine")], true, true),
+        (&[evaluated, (REPORT_FILE, "mine")], true, true),
+        (&[evaluated, (REPORT_FILE, &report)], false, false),
         (&[evaluated, ("mine/file", "mine")], true, true),
     ] {
         for (existing, stays) in [(Existing::Keep, kept), (Existing::ReplaceUnsaved, replaced)] {

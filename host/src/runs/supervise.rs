@@ -269,6 +269,11 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
             None => error,
         };
         _ = io::stderr().lock().write_all(error.report().as_bytes());
+    } else if let (130, None, Some(run)) = (code, trace.finished, &trace.run)
+        && matches!(RunEnd::read(run), Ok(None))
+    {
+        // A second Ctrl-C: the process that could not record it has ended at once.
+        _ = RunEnd::now(Ending::Interrupted, trace.step.saturating_sub(1)).write(run);
     }
     ExitCode::from(code)
 }

@@ -16,7 +16,7 @@ use crate::{
     report::{Report, page, record::is_run},
     runs::{
         Interrupt,
-        folder::{PIPELINE_FILE, REPORT_FILE},
+        folder::{PIPELINE_FILE, REPORT_FILE, is_report},
         progress::Show,
         receipt::pin_commits,
     },
@@ -217,12 +217,12 @@ fn write_report(folder: &Path, json: bool) {
         return;
     }
     let path = folder.join(REPORT_FILE);
-    let free = check_own("the report", &path, "a report", page::is_page);
+    let free = check_own("report", &path, "a page of telos report", is_report);
     let report = free.and_then(|()| Report::read(&[folder.to_owned()]));
     let written = report.and_then(|report| page::write(&report, &path));
     match written {
         Ok(()) if json => {}
         Ok(()) => _ = print::out(&format!("report {}\n", path.display())),
-        Err(error) => print::err(&format!("note: the report was not written: {}\n", error.message())),
+        Err(error) => print::err(&format!("note: no report was written: {}\n", error.message())),
     }
 }

@@ -44,13 +44,14 @@
     return factor * (values[low] + share * (values[high] - values[low]));
   }
 
-  // The exponential moving average, corrected at its beginning; a gap stays a gap.
-  function smoothed(values) {
+  // The exponential moving average, corrected at its beginning; a gap stays a gap. A value may be the mean of several steps.
+  function smoothed(values, counts) {
     let sum = 0, weight = 0;
-    return values.map((value) => {
+    return values.map((value, at) => {
       if (value === null) return null;
-      sum = state.smooth * sum + (1 - state.smooth) * value;
-      weight = state.smooth * weight + (1 - state.smooth);
+      const past = Math.pow(state.smooth, counts ? counts[at] : 1);
+      sum = past * sum + (1 - past) * value;
+      weight = past * weight + (1 - past);
       return sum / weight;
     });
   }
@@ -59,8 +60,13 @@
   // An evaluation is a measurement of its own and is not smoothed.
   function column(line) {
     const points = new Map();
-    const values = line.held_out ? line.y : smoothed(line.y);
-    line.x.forEach((step, at) => {
+    let steps = line.x, values = line.y;
+    if (state.smooth > 0 && !line.held_out) {
+      const by = (part) => line.means.map((mean) => mean[part]);
+      if (line.means.length) [steps, values] = [by(0), smoothed(by(1), by(2))];
+      else values = smoothed(values);
+    }
+    steps.forEach((step, at) => {
       const x = place(line.run, step);
       if (x !== null) points.set(x, values[at]);
     });

@@ -15,6 +15,7 @@ use toml::{Table, Value as Toml};
 use crate::{
     error::{Error, Result},
     files,
+    runs::end::RunEnd,
     train::run::about::About,
 };
 use state::State;
@@ -126,6 +127,9 @@ impl RunRecord {
         run.samples = samples;
         run.remarks.extend(remark);
         run.state = State::read(folder, run.step, run.total);
+        if let Err(error) = RunEnd::read(folder) {
+            run.remarks.push(format!("how it ended is unknown: {}", error.message()));
+        }
         Ok(run)
     }
 

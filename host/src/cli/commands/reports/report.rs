@@ -7,7 +7,7 @@ use clap::Args;
 use crate::cli::{out::check_own, print};
 use crate::error::Result;
 use crate::report::{Report, page};
-use crate::runs::folder::REPORT_FILE;
+use crate::runs::folder::{REPORT_FILE, is_report};
 
 /// Write runs as one page that opens in a browser: what ran, its curves, samples, options and costs.
 ///
@@ -28,7 +28,7 @@ pub(in crate::cli) fn execute(args: ReportArgs) -> Result<()> {
     let ReportArgs { runs, out } = args;
     let path = out.unwrap_or_else(|| runs[0].join(REPORT_FILE));
     let report = Report::read(&runs)?;
-    check_own("--out", &path, "a report", page::is_page)?;
+    check_own("--out", &path, "a report", is_report)?;
     page::write(&report, &path)?;
     print::out(&format!("{}\n", path.display()))
 }
