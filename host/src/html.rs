@@ -14,9 +14,9 @@ pub fn page(title: &str, head: &str, body: &str) -> String {
     format!("{START}{title}</title>\n<style>\n{STYLE}</style>\n{head}</head>\n<body>\n{body}</body>\n</html>\n")
 }
 
-/// The title of a page that [`page`] made, escaped as there; `None` for any other text.
-pub fn title_of(text: &str) -> Option<&str> {
-    text.strip_prefix(START)?.split_once("</title>").map(|(title, _)| title)
+/// The title of a file that [`page`] made, escaped as there; `None` for any other file.
+pub fn title_of(bytes: &[u8]) -> Option<&str> {
+    str::from_utf8(bytes).ok()?.strip_prefix(START)?.split_once("</title>").map(|(title, _)| title)
 }
 
 /// Text as HTML: names of files, options and plugins, and what a model writes, are not ours.
@@ -61,7 +61,7 @@ mod tests {
     /// Catches a check for earlier pages that accepts any page, or refuses one whose title has markup in it.
     #[test]
     fn a_title_is_read_back() {
-        assert_eq!(title_of(&page("a <b>", "", "")), Some("a &lt;b&gt;"));
-        assert_eq!(title_of("<!doctype html><title>x</title>"), None);
+        assert_eq!(title_of(page("a <b>", "", "").as_bytes()), Some("a &lt;b&gt;"));
+        assert_eq!(title_of(b"<!doctype html><title>x</title>"), None);
     }
 }

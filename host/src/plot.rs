@@ -1,22 +1,29 @@
-//! Curves as SVG: panels one below the other, each with lines over the steps.
+//! Curves as SVG or PNG: panels one below the other, each with lines over the steps.
 
-use std::{error::Error as StdError, fs, path::Path};
+use std::{error::Error as StdError, fs, path::Path, sync::OnceLock};
 
 use plotters::coord::{
     Shift,
     ranged1d::{Ranged, ValueFormatter},
     types::RangedCoordf64,
 };
-use plotters::prelude::*;
+use plotters::{prelude::*, style::register_font};
 
 use crate::error::{Error, Result};
 
 pub use plotters::prelude::RGBColor as Colour;
 
+/// Width and height of an SVG, in its units.
 const SIZE: (u32, u32) = (960, 720);
+/// Pixels of a PNG for each unit of an SVG: enough for print at half a page's width.
+const PIXELS: u32 = 3;
 
-/// The fonts are the viewer's.
-const TEXT: (&str, i32) = ("sans-serif", 15);
+/// The font's name. An SVG names it, and the viewer has it; a PNG is drawn with DejaVu Sans.
+const FONT: &str = "sans-serif";
+/// Size of numbers and names, in units.
+const TEXT: u32 = 15;
+/// Size of titles, in units.
+const TITLE: u32 = 20;
 
 /// Distinguishable with any colour vision (Okabe and Ito 2008).
 pub const COLOURS: [RGBColor; 6] = [
@@ -28,8 +35,41 @@ pub const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 0, 0),
 ];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Area<B> = DrawingArea<B, Shift>;
 type Drawn<T = ()> = std::result::Result<T, Box<dyn StdError>>;
+
+/// The format of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Scalable Vector Graphics.
+    Svg,
+    /// Portable Network Graphics.
+    Png,
+}
+
+impl Format {
+    /// The format that a file's ending names.
+    ///
+    /// # Errors
+    /// A request error for another ending; `flag` gave the path.
+    pub fn of(flag: &str, path: &Path) -> Result<Format> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("svg") => Ok(Format::Svg),
+            Some("png") => Ok(Format::Png),
+            _ => Err(Error::request(format!("{flag}: {} ends neither in .svg nor in .png", path.display()))
+                .with_hint("the ending decides the format, for example loss.svg")),
+        }
+    }
+
+    /// Whether bytes are a picture in this format.
+    pub fn is_of(self, bytes: &[u8]) -> bool {
+        match self {
+            Format::Svg => bytes.trim_ascii_start().starts_with(b"<svg"),
+            Format::Png => bytes.starts_with(b"\x89PNG\r\n\x1a\n"),
+        }
+    }
+}
 
 /// A line: its name in the legend, its colour, and its points (step, value).
 pub type Line = (String, RGBColor, Vec<(f64, f64)>);
@@ -71,14 +111,18 @@ pub struct Panel {
     pub height: u32,
 }
 
-/// Writes the panels that have lines.
+/// Writes the panels that have lines; the file's ending decides the format.
 ///
 /// # Errors
-/// A failed run naming the file.
+/// A failed run naming the file; see [`Format::of`].
 pub fn write(panels: &[Panel], path: &Path) -> Result<()> {
     let failed = |cause: String| Error::run(format!("cannot write {}", path.display())).with_cause(cause);
-    let text = draw(panels).map_err(|cause| failed(cause.to_string()))?;
-    fs::write(path, text).map_err(|cause| failed(cause.to_string()))
+    let bytes = match Format::of("picture", path)? {
+        Format::Svg => draw(panels).map(String::into_bytes),
+        Format::Png => draw_png(panels),
+    };
+    let bytes = bytes.map_err(|cause| failed(cause.to_string()))?;
+    fs::write(path, bytes).map_err(|cause| failed(cause.to_string()))
 }
 
 /// The picture as SVG, of the panels that have lines.
@@ -86,22 +130,47 @@ pub fn write(panels: &[Panel], path: &Path) -> Result<()> {
 /// # Errors
 /// Drawing failed.
 pub fn draw(panels: &[Panel]) -> Drawn<String> {
-    let panels: Vec<&Panel> = panels.iter().filter(|panel| !panel.lines.is_empty()).collect();
     let mut text = String::new();
-    {
-        let mut rest = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        rest.fill(&WHITE)?;
-        let mut left: u32 = panels.iter().map(|panel| panel.height).sum();
-        for panel in panels {
-            let (_, height) = rest.dim_in_pixel();
-            let (own, below) = rest.split_vertically(height * panel.height / left.max(1));
-            left -= panel.height;
-            chart(&own, panel)?;
-            rest = below;
-        }
-        rest.present()?;
-    }
+    draw_on(SVGBackend::with_string(&mut text, SIZE), panels, 1)?;
     Ok(text)
+}
+
+/// The picture as PNG, of the panels that have lines.
+fn draw_png(panels: &[Panel]) -> Drawn<Vec<u8>> {
+    let (width, height) = (SIZE.0 * PIXELS, SIZE.1 * PIXELS);
+    let mut pixels = vec![0; 3 * (width * height) as usize];
+    draw_on(BitMapBackend::with_buffer(&mut pixels, (width, height)), panels, PIXELS)?;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header()?.write_image_data(&pixels)?;
+    Ok(bytes)
+}
+
+/// Draws the panels that have lines; a unit has `scale` pixels.
+fn draw_on<B: DrawingBackend>(backend: B, panels: &[Panel], scale: u32) -> Drawn
+where
+    B::ErrorType: 'static,
+{
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    let register = || register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_ok();
+    if !*REGISTERED.get_or_init(register) {
+        return Err("the font is damaged".into());
+    }
+    let panels: Vec<&Panel> = panels.iter().filter(|panel| !panel.lines.is_empty()).collect();
+    let mut rest = backend.into_drawing_area();
+    rest.fill(&WHITE)?;
+    let mut left: u32 = panels.iter().map(|panel| panel.height).sum();
+    for panel in panels {
+        let (_, height) = rest.dim_in_pixel();
+        let (own, below) = rest.split_vertically(height * panel.height / left.max(1));
+        left -= panel.height;
+        chart(&own, panel, scale)?;
+        rest = below;
+    }
+    rest.present()?;
+    Ok(())
 }
 
 /// The ranges of steps and values over all lines; a range is never empty.
@@ -123,7 +192,10 @@ fn bounds(lines: &[Line], bands: &[Band]) -> [(f64, f64); 2] {
     [span(&mut all().map(|p| p.0)), span(&mut all().map(|p| p.1))]
 }
 
-fn chart(area: &Area<'_>, panel: &Panel) -> Drawn {
+fn chart<B: DrawingBackend>(area: &Area<B>, panel: &Panel, scale: u32) -> Drawn
+where
+    B::ErrorType: 'static,
+{
     let Panel { title, axis, lines, bands, .. } = panel;
     let [x, y] = bounds(lines, bands);
     let names = match axis {
@@ -131,26 +203,31 @@ fn chart(area: &Area<'_>, panel: &Panel) -> Drawn {
         Axis::Rising | Axis::Logarithmic => SeriesLabelPosition::LowerRight,
     };
     if *axis == Axis::Logarithmic {
-        let mut chart = builder(area, title).build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale())?;
-        return fill(&mut chart, panel, names, &|value| format!("{value:.0e}"));
+        let mut chart = builder(area, title, scale).build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale())?;
+        return fill(&mut chart, panel, names, scale, &|value| format!("{value:.0e}"));
     }
-    let mut chart = builder(area, title).build_cartesian_2d(x.0..x.1, y.0..y.1)?;
+    let mut chart = builder(area, title, scale).build_cartesian_2d(x.0..x.1, y.0..y.1)?;
     // As many digits as the range needs.
     let digits = (2.0 - (y.1 - y.0).log10().floor()).clamp(0.0, 9.0) as usize;
-    fill(&mut chart, panel, names, &|value| format!("{value:.digits$}"))
+    fill(&mut chart, panel, names, scale, &|value| format!("{value:.digits$}"))
 }
 
-type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
+type Chart<'a, B, Y> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, Y>>;
 
 /// Draws the grid, the lines and the legend.
-fn fill<'a, 'b: 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
-    chart: &mut Chart<'a, 'b, Y>,
+fn fill<'a, B: DrawingBackend + 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
+    chart: &mut Chart<'a, B, Y>,
     Panel { x, lines, bands, .. }: &Panel,
     names: SeriesLabelPosition,
+    scale: u32,
     value: &dyn Fn(&f64) -> String,
-) -> Drawn {
+) -> Drawn
+where
+    B::ErrorType: 'static,
+{
+    let text = (FONT, TEXT * scale);
     let mut mesh = chart.configure_mesh();
-    mesh.light_line_style(TRANSPARENT).label_style(TEXT).x_desc(x);
+    mesh.light_line_style(TRANSPARENT).label_style(text).x_desc(x);
     let place = |at: &f64| if at.abs() < 1e6 { format!("{at:.0}") } else { format!("{at:.1e}") };
     mesh.x_label_formatter(&place).y_label_formatter(value).draw()?;
     for Band { colour, points } in bands {
@@ -159,29 +236,62 @@ fn fill<'a, 'b: 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
         chart.draw_series([Polygon::new(above.chain(back).collect::<Vec<_>>(), colour.mix(0.2).filled())])?;
     }
     for (name, colour, points) in lines {
-        let series = LineSeries::new(points.iter().copied(), colour.stroke_width(1));
+        let series = LineSeries::new(points.iter().copied(), colour.stroke_width(scale));
         let colour = *colour;
-        chart.draw_series(series)?.label(name).legend(move |at| legend(at, colour));
+        chart.draw_series(series)?.label(name).legend(move |at| legend(at, colour, scale));
     }
     let mut labels = chart.configure_series_labels();
-    labels.position(names).label_font(TEXT);
+    labels.position(names).label_font(text).legend_area_size(30 * scale).margin(10 * scale);
     labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     Ok(())
 }
 
-fn builder<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+fn builder<'a, 'b, B: DrawingBackend>(area: &'a Area<B>, title: &str, scale: u32) -> ChartBuilder<'a, 'b, B> {
     let mut builder = ChartBuilder::on(area);
-    builder.caption(title, ("sans-serif", 20)).margin(12).x_label_area_size(40).y_label_area_size(64);
+    builder.caption(title, (FONT, TITLE * scale)).margin(12 * scale);
+    builder.x_label_area_size(40 * scale).y_label_area_size(64 * scale);
     builder
 }
 
-fn legend((x, y): (i32, i32), colour: RGBColor) -> PathElement<(i32, i32)> {
-    PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2))
+fn legend((x, y): (i32, i32), colour: RGBColor, scale: u32) -> PathElement<(i32, i32)> {
+    PathElement::new(vec![(x, y), (x + 18 * scale.cast_signed(), y)], colour.stroke_width(2 * scale))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches a format that does not follow the ending, a picture without its lines, and text that a machine without fonts leaves out.
+    #[test]
+    fn the_ending_decides_the_format() {
+        let line: Line = ("a".into(), COLOURS[1], vec![(0.0, 1.0), (9.0, 3.0)]);
+        let panel = |title: &str, lines| Panel {
+            title: title.into(),
+            axis: Axis::Falling,
+            x: "step".into(),
+            lines,
+            bands: Vec::new(),
+            height: 1,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let drawn = |name: &str, title: &str| {
+            let path = folder.path().join(name);
+            write(&[panel(title, vec![line.clone()])], &path).unwrap();
+            fs::read(path).unwrap()
+        };
+        let (svg, png, titled) = (drawn("a.svg", "t"), drawn("a.PNG", ""), drawn("b.png", "a title"));
+        assert!(Format::Svg.is_of(&svg) && !Format::Png.is_of(&svg) && Format::Png.is_of(&png));
+        let pixels = |bytes: &[u8]| {
+            let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+            let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+            reader.next_frame(&mut pixels).unwrap();
+            pixels
+        };
+        let count = |bytes: &[u8], colour: [u8; 3]| pixels(bytes).chunks(3).filter(|pixel| *pixel == colour).count();
+        assert!(count(&png, [213, 94, 0]) > 1000, "{}", count(&png, [213, 94, 0]));
+        assert!(count(&titled, [0, 0, 0]) > count(&png, [0, 0, 0]));
+        assert!(write(&[], Path::new("a.pdf")).unwrap_err().report().contains(".png"));
+    }
 
     /// Catches an axis of length 0, which leads to a division by zero when the plot is drawn.
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::plot::Format;
 
 /// Refuses `path`, given by `flag`, if the file already exists or its folder does not. Called before anything is
 /// computed.
@@ -19,21 +20,27 @@ pub(super) fn check_new(flag: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a drawing's `path` if something other than an earlier drawing is there, or its folder does not exist.
+/// Refuses a drawing's `path` if its ending names no format, something other than an earlier drawing is there, or its folder does not
+/// exist.
 ///
 /// # Errors
 /// A request error that names flag and path.
 pub(super) fn check_drawing(flag: &str, path: &Path) -> Result<()> {
-    check_own(flag, path, "an SVG", |text| text.trim_start().starts_with("<svg"))
+    let format = Format::of(flag, path)?;
+    let kind = match format {
+        Format::Svg => "an SVG",
+        Format::Png => "a PNG",
+    };
+    check_own(flag, path, kind, |bytes| format.is_of(bytes))
 }
 
 /// Refuses `path` if a file is there that `is_own` refuses, or its folder does not exist. `kind` says what the command writes.
 ///
 /// # Errors
 /// A request error that names flag and path.
-pub(super) fn check_own(flag: &str, path: &Path, kind: &str, is_own: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) fn check_own(flag: &str, path: &Path, kind: &str, is_own: impl Fn(&[u8]) -> bool) -> Result<()> {
     check_folder(flag, path)?;
-    let is_own = || fs::read_to_string(path).is_ok_and(|text| is_own(&text));
+    let is_own = || fs::read(path).is_ok_and(|bytes| is_own(&bytes));
     if fs::symlink_metadata(path).is_ok() && !(path.is_file() && is_own()) {
         let message = format!("{flag}: {} exists already and is not {kind}", path.display());
         return Err(Error::request(message).with_hint("name a new file, or remove this one first"));

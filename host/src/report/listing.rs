@@ -18,7 +18,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     files,
-    runs::{checkpoint, folder::CHECKPOINTS, folder::PIPELINE_FILE},
+    runs::{
+        checkpoint::find::LATEST,
+        folder::{CHECKPOINTS, PIPELINE_FILE},
+    },
 };
 
 /// Bytes at the end of a log in which its last training step is searched for.
@@ -97,8 +100,9 @@ impl Brief {
         let step = last.as_ref().and_then(|line| line.get("step")?.as_u64()).unwrap_or(0);
         let state = State::read(folder, step, total);
         let written = [&metrics, &folder.join("experiment.toml")].into_iter().find_map(|path| modified(path));
-        let latest = checkpoint::latest(&folder.join(CHECKPOINTS)).ok().flatten();
-        let name = |found: checkpoint::Checkpoint| found.path.file_name().map(|n| n.to_string_lossy().into_owned());
+        // Whether it is intact is not checked: that would read every byte of it.
+        let checkpoints = folder.join(CHECKPOINTS);
+        let latest = files::read_to_string(&checkpoints.join(LATEST)).ok().map(|name| name.trim().to_owned());
         Brief {
             run,
             state: state.word(),
@@ -107,7 +111,7 @@ impl Brief {
             loss: last.as_ref().and_then(|line| line.get("loss")?.as_f64()),
             age_s: written.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or(Duration::ZERO).as_secs(),
             bytes: size(folder),
-            checkpoint: latest.and_then(name),
+            checkpoint: latest.filter(|name| checkpoints.join(name).is_dir()),
             why: state.why(),
         }
     }
@@ -176,7 +180,7 @@ impl fmt::Display for Listing {
 }
 
 /// A duration in its largest whole unit.
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         s if s < 120 => format!("{s} s"),
         s if s < 7200 => format!("{} min", s / 60),

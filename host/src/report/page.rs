@@ -238,7 +238,7 @@ mod tests {
         for word in ["src=", "href=", "url(", "@import", "fetch(", "http"] {
             assert!(!own.contains(word), "{word}");
         }
-        assert!(is_report(&text) && !is_report("<html>"));
+        assert!(is_report(text.as_bytes()) && !is_report(b"<html>"));
     }
 
     /// Catches a page of a long run that is too large to be sent.

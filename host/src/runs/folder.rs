@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checkpoint::find::{BEST, LATEST};
 use super::disk::{self, is_unfinished};
 use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
@@ -39,9 +40,9 @@ pub const REPORT_TITLE: &str = "telos report: ";
 /// The resolved pipeline, in the pipeline's folder.
 pub const PIPELINE_FILE: &str = "pipeline.toml";
 
-/// Whether a text is a page of `telos report`, and not a page of the user with its name.
-pub fn is_report(text: &str) -> bool {
-    html::title_of(text).is_some_and(|title| title.starts_with(REPORT_TITLE))
+/// Whether a file is a page of `telos report`, and not one of the user with its name.
+pub fn is_report(bytes: &[u8]) -> bool {
+    html::title_of(bytes).is_some_and(|title| title.starts_with(REPORT_TITLE))
 }
 
 /// The file or folder of telos with this name, ignoring case, in the folder of a run, a pipeline or all runs;
@@ -142,6 +143,23 @@ impl RunFolder {
         // Dropped at the end, which removes the empty folder.
         let run = Self { path: path.to_owned(), name, created: true, held, lock };
         is_replaceable(path, Existing::Keep) && clear(&run.path).is_ok()
+    }
+
+    /// Removes the run in the folder `path`, with its checkpoints.
+    ///
+    /// # Errors
+    /// A failed run if another process writes it, if it holds what telos did not write (see [`foreign_entries`]), or if it cannot be
+    /// removed.
+    pub fn remove(path: &Path) -> Result<()> {
+        let (held, lock) = open_and_lock(path)?;
+        if let Some(foreign) = foreign_entries(path).first() {
+            let message = format!("{} holds {foreign}, which telos did not write", path.display());
+            return Err(Error::run(message).with_hint("move it elsewhere, or remove the run by hand"));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Dropped at the end, which removes the empty folder.
+        let run = Self { path: path.to_owned(), name, created: true, held, lock };
+        clear(&run.path)
     }
 
     /// Opens the folder of an earlier run, to resume it.
@@ -312,22 +330,52 @@ fn refuse_content(path: &Path, name: &str, existing: Existing) -> Result<()> {
 pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
     let Ok(mut entries) = fs::read_dir(path) else { return false };
     let known = |entry: io::Result<fs::DirEntry>| {
-        let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
-            return false;
-        };
-        let name = entry.file_name();
-        match kind.is_dir() {
-            true => name == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
-            false if name == REPORT_FILE => files::read_to_string(&entry.path()).is_ok_and(|text| is_report(&text)),
-            false => {
-                kind.is_file() && (is_lock(&name) || is_unfinished(&name) || FILES.iter().any(|file| name == *file))
-            }
-        }
+        entry.is_ok_and(|entry| match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => entry.file_name() == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
+            false => is_own_file(&entry),
+        })
     };
     let experiment = path.join(FILES[0]).is_file();
     experiment
         && entries.all(known)
         && (existing == Existing::ReplaceUnsaved || !has_steps(&path.join("metrics.jsonl")))
+}
+
+/// The names of what a run's folder, or its folder of checkpoints, holds and telos did not write; in alphabetical order.
+pub fn foreign_entries(path: &Path) -> Vec<String> {
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().collect::<Vec<_>>();
+    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let within = |name: &str| {
+        let is_step =
+            |name: &str| name.strip_prefix("step-").is_some_and(|step| step.bytes().all(|b| b.is_ascii_digit()));
+        is_step(name) || [LATEST, BEST].contains(&name) || name.starts_with('.')
+    };
+    let mut foreign = Vec::new();
+    for entry in entries(path) {
+        let name = entry.file_name();
+        if is_dir(&entry) && name == CHECKPOINTS {
+            let names = entries(&entry.path()).into_iter().map(|own| own.file_name().to_string_lossy().into_owned());
+            foreign.extend(names.filter(|name| !within(name)).map(|name| format!("{CHECKPOINTS}/{name}")));
+        } else if is_dir(&entry) || !is_own_file(&entry) {
+            foreign.push(name.to_string_lossy().into_owned());
+        }
+    }
+    foreign.sort();
+    foreign
+}
+
+/// Whether telos wrote this entry of a pipeline's folder, besides the folders of its runs.
+pub fn is_own_of_pipeline(entry: &fs::DirEntry) -> bool {
+    entry.file_name() == PIPELINE_FILE || is_own_file(entry)
+}
+
+/// Whether telos wrote this file of a run's folder.
+fn is_own_file(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    match entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        true if name == REPORT_FILE => files::read(&entry.path()).is_ok_and(|bytes| is_report(&bytes)),
+        is_file => is_file && (is_lock(&name) || is_unfinished(&name) || FILES.iter().any(|file| name == *file)),
+    }
 }
 
 /// Whether the folder of checkpoints contains nothing except what an interrupted save left.

@@ -71,8 +71,8 @@ pub struct Compare {
     /// Do not replay a step on the reference.
     #[arg(long)]
     no_replay: bool,
-    /// Draw the losses into this file [default: compare-NAME.svg].
-    #[arg(long, value_name = "FILE.svg")]
+    /// Draw the losses into this file, SVG or PNG by its ending [default: compare-NAME.svg].
+    #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Do not write the plot of the losses.
     #[arg(long, conflicts_with = "plot")]

@@ -18,9 +18,9 @@ pub fn write(comparison: &Comparison, path: &Path) -> Result<()> {
     fs::write(path, text).map_err(|cause| Error::run(format!("cannot write {}", path.display())).with_cause(cause))
 }
 
-/// Whether a text is a page of a comparison.
-pub fn is_page(text: &str) -> bool {
-    html::title_of(text).is_some_and(|title| title.starts_with(TITLE))
+/// Whether a file is a page of a comparison.
+pub fn is_page(bytes: &[u8]) -> bool {
+    html::title_of(bytes).is_some_and(|title| title.starts_with(TITLE))
 }
 
 fn page(comparison: &Comparison) -> Result<String> {

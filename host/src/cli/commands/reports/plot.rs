@@ -12,7 +12,7 @@ use crate::report::{
     figure::{self, Axis, Request},
 };
 
-/// Draw one metric of several runs into an SVG file, for a paper or a slide.
+/// Draw one metric of several runs into an SVG or PNG file, for a paper or a slide.
 ///
 /// Runs that differ only in their seed become one curve: the mean, in a band of one standard deviation on each side. All other runs
 /// have a curve each, named by the options in which they differ.
@@ -33,8 +33,8 @@ pub struct PlotArgs {
     /// Only this stage of pipelines.
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
-    /// The file to write [default: METRIC.svg, with - for /].
-    #[arg(short, long, value_name = "FILE.svg")]
+    /// The file to write; its ending, .svg or .png, decides the format [default: METRIC.svg, with - for /].
+    #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
