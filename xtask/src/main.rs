@@ -5,6 +5,7 @@
 mod archive;
 mod build;
 mod cargo;
+mod denominators;
 mod dist;
 mod errors;
 mod files;
@@ -36,6 +37,7 @@ usage: cargo telos ARGS...           build the host and all plugins, then run th
                                      --graph prints the limited figures instead
        cargo xtask archive           build the plugins of every released version of the contract from its own source, and
                                      verify each with this host
+       cargo xtask denominators      make docs/denominators.html: the same batches in 1, 2, 4 and 8 micro-batches
        cargo xtask dist [--out DIR] [--built DIR]
                                      build, then make a folder of stripped files that runs anywhere;
                                      --built uses the files of an earlier build (target/release) instead
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Some("test") if rest == ["--full"] => test::run(true),
         Some("test") if rest == ["--accept"] => test::accept().map(|()| ExitCode::SUCCESS),
         Some("archive") if rest.is_empty() => archive_of_plugins().map(|()| ExitCode::SUCCESS),
+        Some("denominators") if rest.is_empty() => denominators::run().map(|()| ExitCode::SUCCESS),
         Some("dist") => match dist::Request::read(&rest) {
             Some(request) => dist::run(&request).map(|()| ExitCode::SUCCESS),
             None => wrong_usage(),
