@@ -1,4 +1,5 @@
 //! What runs leave for a reader: reports in a real browser, figures, the list of runs, and how runs ended.
 
 mod browser;
+mod histograms;
 mod records;
