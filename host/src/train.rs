@@ -9,6 +9,7 @@ pub mod auxiliary;
 pub mod dry_run;
 pub mod eval;
 mod evaluation;
+pub mod histogram;
 pub mod learner;
 pub mod memory;
 mod notices;
@@ -138,6 +139,8 @@ impl Trainer {
         self.records.step(&line, &phases, self.learner.device.memory())?;
         let answers = self.learner.rollouts.as_mut().map(Rollouts::take_first_answers).unwrap_or_default();
         self.records.answers(self.state.step, &answers)?;
+        let distributions = self.learner.rollouts.as_mut().map(Rollouts::take_distributions).unwrap_or_default();
+        self.records.distributions(self.state.step, "train", &distributions)?;
         self.records.done();
         self.mid_step = false;
         self.check_step(&out, gradient)?;

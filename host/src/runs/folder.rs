@@ -22,13 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The folder of checkpoints in that of a run.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The files of a run besides its checkpoints.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "experiment.toml",
     "receipt.json",
     "rows.txt",
     "metrics.jsonl",
     "timing.jsonl",
     "samples.jsonl",
+    "histograms.jsonl",
     "about.json",
     END_FILE,
     REPORT_FILE,
@@ -254,6 +255,11 @@ impl RunFolder {
     /// Samples of generated text over time.
     pub fn samples(&self) -> PathBuf {
         self.held.access_path.join("samples.jsonl")
+    }
+
+    /// Distributions of values over time; absent if there are none.
+    pub fn histograms(&self) -> PathBuf {
+        self.held.access_path.join("histograms.jsonl")
     }
 
     /// The folder of checkpoints; see [`super::checkpoint`].

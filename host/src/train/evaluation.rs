@@ -38,7 +38,9 @@ impl Trainer {
         let Learner { model, roles, objectives, .. } = &mut self.learner;
         let mut figures = Figures::new();
         if !self.held_out.is_empty() {
-            figures = evaluate(roles.models(model), objectives, &self.held_out, &self.marker)?;
+            let distributions;
+            (figures, distributions) = evaluate(roles.models(model), objectives, &self.held_out, &self.marker)?;
+            self.records.distributions(step, "eval", &distributions)?;
             if let Some(scores) = held_out::spread_of_scores(&figures) {
                 model.config_mut().scores = Some(scores);
             }
@@ -82,9 +84,10 @@ impl Trainer {
         let mut answered = self.learner.held_out_prompts(&self.setup, &*self.data.held_out, &self.eval_prompts);
         let mut figures = Figures::new();
         for evaluator in EVALUATORS {
-            let (own, lines) = evaluator::figures(evaluator, &mut answered)?;
+            let (own, measured) = evaluator::figures(evaluator, &mut answered)?;
             figures.extend(own);
-            self.records.evaluated_answers(self.state.step, lines)?;
+            self.records.evaluated_answers(self.state.step, measured.answers)?;
+            self.records.distributions(self.state.step, "eval", &measured.distributions)?;
         }
         Ok(figures)
     }

@@ -2,4 +2,5 @@
 
 mod browser;
 mod chromium;
+mod histograms;
 mod records;

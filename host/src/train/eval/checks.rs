@@ -82,7 +82,7 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
         // One batch usually has all metrics; the others are evaluated only if the name is not among its metrics.
         for some in [held_out.get(..1).unwrap_or_default(), held_out] {
             if !some.is_empty() && !names.iter().any(|known| known == name) {
-                let figures = evaluate(answered.models, answered.objectives, some, &CrashMarker::default())?;
+                let (figures, _) = evaluate(answered.models, answered.objectives, some, &CrashMarker::default())?;
                 names.extend(figures.into_iter().map(|(name, _)| name));
             }
         }

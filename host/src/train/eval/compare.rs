@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     generate::{GenerateOptions, generate, text::SampleText},
     model::Model,
+    train::histogram::Distribution,
 };
 
 /// An answer and what it was compared with.
@@ -40,6 +41,12 @@ impl ComparedAnswer {
         let others = (!more_expected.is_empty()).then(|| ("also_right", json!(more_expected)));
         line.into_iter().chain(others).map(|(key, value)| (key.to_owned(), value)).collect()
     }
+}
+
+/// Returns the distribution of the answers' lengths in tokens.
+pub fn lengths(name: &str, answers: &[ComparedAnswer]) -> Vec<Distribution> {
+    let lengths: Vec<f64> = answers.iter().map(|answer| answer.text.tokens as f64).collect();
+    Distribution::of(name, &lengths).into_iter().collect()
 }
 
 /// Returns the prompts whose rows have an answer.

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     generate::GenerateOptions,
     objectives::Objectives,
-    train::{rollout::rewards::Rewards, step::models::Models},
+    train::{histogram::Distribution, rollout::rewards::Rewards, step::models::Models},
 };
 
 /// Metrics of an evaluation, by name without the prefix `eval/`; `loss` comes first.
@@ -17,6 +17,17 @@ pub type Figures = Vec<(String, f64)>;
 
 /// Lines for samples.jsonl: the answers that a metric counted, without the step.
 pub type AnswerLines = Vec<Map<String, Value>>;
+
+/// What an evaluator measured.
+#[derive(Default)]
+pub struct Measured {
+    /// A value for each name of a metric, in their order.
+    pub values: Vec<f64>,
+    /// The answers that were counted.
+    pub answers: AnswerLines,
+    /// Distributions over the answers.
+    pub distributions: Vec<Distribution>,
+}
 
 /// Held-out prompts, and the models and rewards that answer and score them.
 pub struct HeldOutPrompts<'a> {
@@ -50,25 +61,24 @@ pub trait Evaluator: Sync {
         None
     }
 
-    /// Returns a value for each of the names, in their order, and the answers that were counted. Called only if there are names.
+    /// Measures the metrics. Called only if there are names.
     ///
     /// # Errors
     /// Errors of plugins and of the backend.
-    fn values(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<(Vec<f64>, AnswerLines)>;
+    fn measure(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<Measured>;
 }
 
-/// Returns the metrics of `evaluator` by name, and the answers that were counted; nothing if the experiment does not measure
-/// them.
+/// Returns the metrics of `evaluator` by name, and all that it measured; nothing if the experiment does not measure them.
 ///
 /// # Errors
 /// Errors of plugins and of the backend.
-pub fn figures(evaluator: &dyn Evaluator, held_out: &mut HeldOutPrompts<'_>) -> Result<(Figures, AnswerLines)> {
+pub fn figures(evaluator: &dyn Evaluator, held_out: &mut HeldOutPrompts<'_>) -> Result<(Figures, Measured)> {
     let names = evaluator.names(held_out);
     if names.is_empty() {
         return Ok(Default::default());
     }
-    let (values, answers) = evaluator.values(held_out)?;
-    Ok((named(names, &values)?, answers))
+    let measured = evaluator.measure(held_out)?;
+    Ok((named(names, &measured.values)?, measured))
 }
 
 /// Gives each value its name.

@@ -1,8 +1,8 @@
 //! Exact match: greedy answers to held-out prompts, compared with the rows' own answers.
 
 use super::{
-    compare::{ComparedAnswer, compare, with_answers},
-    evaluator::{AnswerLines, Evaluator, HeldOutPrompts},
+    compare::{ComparedAnswer, compare, lengths, with_answers},
+    evaluator::{AnswerLines, Evaluator, HeldOutPrompts, Measured},
     prompts::EvalPrompt,
 };
 use crate::{
@@ -23,9 +23,13 @@ impl Evaluator for ExactMatch {
         with_answers(held_out.prompts).next().map(|_| EXACT_MATCH.to_owned()).into_iter().collect()
     }
 
-    fn values(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<(Vec<f64>, AnswerLines)> {
+    fn measure(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<Measured> {
         let answers = greedy(held_out.models.policy, held_out.tokenizer, held_out.prompts)?;
-        Ok((share(&answers).into_iter().collect(), lines(&answers)))
+        Ok(Measured {
+            values: share(&answers).into_iter().collect(),
+            answers: lines(&answers),
+            distributions: lengths("exact_match/length", &answers),
+        })
     }
 }
 

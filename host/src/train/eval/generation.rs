@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    evaluator::{AnswerLines, Evaluator, HeldOutPrompts, sampling},
+    evaluator::{Evaluator, HeldOutPrompts, Measured, sampling},
     prompts::EvalPrompt,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     objectives::{Objectives, batch_arrays::supervised_rows, reads::Frozen},
     train::{
         rollout::{
-            rewards::{Rewards, Scores},
+            rewards::{Rewards, Scores, of_answers},
             sampling::{Answer, AnswerRecord, Policy},
         },
         step::{forward::logps, models::Models},
@@ -38,7 +38,7 @@ impl Evaluator for RewardsOfAnswers {
         reward.into_iter().chain(by_reward).chain(of_answers).chain(kl).collect()
     }
 
-    fn values(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<(Vec<f64>, AnswerLines)> {
+    fn measure(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<Measured> {
         let HeldOutPrompts { experiment, tokenizer, data, prompts, models, has_reference, rewards, .. } = *held_out;
         let objectives = &mut *held_out.objectives;
         let options = sampling(experiment, prompts);
@@ -54,7 +54,7 @@ impl Evaluator for RewardsOfAnswers {
             options,
             tokens: rewards.tokens(),
         };
-        let scored = scoring.values(prompts);
+        let scored = scoring.measure(prompts);
         objectives.set_temperature(usual);
         scored
     }
@@ -79,14 +79,15 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    fn values(&self, prompts: &[EvalPrompt]) -> Result<(Vec<f64>, AnswerLines)> {
+    fn measure(&self, prompts: &[EvalPrompt]) -> Result<Measured> {
         let inputs: Vec<Sequence> = prompts.iter().map(|prompt| prompt.prompt().clone()).collect();
         let answers = self.policy.answer(&inputs, &self.options)?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let scores = self.rewards.score(&answers)?;
         let combined = self.rewards.combined(&scores, answers.len());
         let mut values = Vec::new();
-        if self.objectives.needs().rollouts {
+        let learns = self.objectives.needs().rollouts;
+        if learns {
             values.push(mean(&combined));
         }
         values.extend(scores.iter().flat_map(Scores::means).map(|(_, mean)| mean));
@@ -94,8 +95,10 @@ impl Scoring<'_> {
         let lengths: Vec<f64> = answers.iter().map(|answer| answer.sequence.supervised_targets() as f64).collect();
         values.extend([mean(&ended), mean(&lengths)]);
         values.extend(self.kl(&answers)?);
+        let distributions = of_answers(&scores, if learns { &combined } else { &[] }, &lengths);
         let each = answers.iter().zip(prompts).zip(combined).enumerate();
-        Ok((values, each.map(|(index, ((answer, prompt), sum))| line(index, answer, prompt, sum, &scores)).collect()))
+        let answers = each.map(|(index, ((answer, prompt), sum))| line(index, answer, prompt, sum, &scores)).collect();
+        Ok(Measured { values, answers, distributions })
     }
 
     fn kl(&self, answers: &[Answer]) -> Result<Option<f64>> {

@@ -1,6 +1,8 @@
 //! Held-out evaluation: the objectives' own losses and metrics on data that is never trained on.
 
-use plugin_api::batch::Batch;
+use std::collections::BTreeMap;
+
+use plugin_api::batch::{Batch, Scope, names};
 
 use super::evaluator::Figures;
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{
+        histogram::Distribution,
         memory::largest_rows::forward_tokens,
         step::{
             forward::ForwardPass,
@@ -30,7 +33,7 @@ use crate::{
     },
 };
 
-/// Evaluates `batches`. Every denominator counts all of them, and a coupled loss reads all of them, so the result does not
+/// Evaluates `batches`, and returns the metrics with the distributions of a reward model's scores. Every denominator counts all of them, and a coupled loss reads all of them, so the result does not
 /// depend on how the data is cut. Nothing is kept for a backward pass.
 ///
 /// # Errors
@@ -40,7 +43,7 @@ pub fn evaluate(
     objectives: &mut Objectives,
     batches: &[PackedBatch],
     marker: &CrashMarker,
-) -> Result<Figures> {
+) -> Result<(Figures, Vec<Distribution>)> {
     objectives.keeping_state(|objectives| {
         let PreparedWindow { arrays: joined, batches: read } = prepare(models, objectives, batches, marker)?;
         let mut read = read.into_iter().flatten();
@@ -48,6 +51,7 @@ pub fn evaluate(
         let pass = ForwardPass { models, objectives };
         let denominators = objectives.denominators(batches, &joined)?;
         let (mut tally, mut waiting): (_, Vec<Batch<'_>>) = (MetricAccumulator::default(), Vec::new());
+        let mut pairs = Vec::new();
         for (packed, part) in batches.iter().zip(MicroBatchRange::all(batches)) {
             marker.backend("held-out evaluation");
             let batch = match read.next() {
@@ -61,6 +65,7 @@ pub fn evaluate(
             let losses = objectives.losses(&batch, &joined, part, &packed.rows, marker)?;
             objectives.check_shares(&losses, &denominators)?;
             tally.add(packed, &batch, objectives, &losses);
+            pairs.extend(scores_of_pairs(&batch));
         }
         if objectives.coupled() {
             let whole = join(batches);
@@ -68,12 +73,36 @@ pub fn evaluate(
             let losses = objectives.losses(&batch, &joined, MicroBatchRange::whole(&whole), &whole.rows, marker)?;
             objectives.check_shares(&losses, &denominators)?;
             tally.add(&whole, &batch, objectives, &losses);
+            pairs.extend(scores_of_pairs(&batch));
         }
         let mut figures = vec![("loss".to_owned(), tally.loss(objectives, &denominators))];
         figures.extend(tally.metrics(&tally.of_objectives(objectives, &denominators)));
         figures.push(("tokens".into(), tally.supervised()));
-        Ok(figures)
+        Ok((figures, Distribution::of_pairs(&pairs)))
     })
+}
+
+/// Returns the scores of each pair's chosen and rejected answer, if a reward model has scored pairs.
+fn scores_of_pairs(batch: &Batch<'_>) -> Vec<(f64, f64)> {
+    let of_sequences = |name| batch.find(name).filter(|array| array.scope == Scope::SEQUENCE).map(|array| &*array.data);
+    let (Some(scores), Some(groups), Some(sides)) =
+        (of_sequences("score"), of_sequences(names::GROUP), of_sequences(names::SIDE))
+    else {
+        return Vec::new();
+    };
+    let counted = of_sequences(names::COUNTED);
+    let is_counted = |s: &usize| counted.and_then(|counted| counted.get(*s)) != Some(&0.0);
+    let (mut pairs, mut halves) = (Vec::new(), BTreeMap::new());
+    for s in (0..scores.len()).filter(is_counted) {
+        let is_chosen = sides[s] == 1.0;
+        // The other side of the same group.
+        match halves.remove(&(groups[s].to_bits(), !is_chosen)) {
+            Some(other) if is_chosen => pairs.push((scores[s], other)),
+            Some(other) => pairs.push((other, scores[s])),
+            None => _ = halves.insert((groups[s].to_bits(), is_chosen), scores[s]),
+        }
+    }
+    pairs
 }
 
 /// Returns mean and standard deviation of a reward model's scores, if the evaluation measured them.
@@ -128,7 +157,6 @@ fn held_out_extent(setup: &Setup) -> (usize, Option<u64>) {
 #[cfg(test)]
 mod tests {
     use plugin_api::{
-        batch::{Scope, names},
         manifest::ObjectiveManifest,
         objective::{Loss, Objective},
     };
@@ -184,6 +212,20 @@ mod tests {
     #[test]
     fn an_objective_that_composes_is_evaluated_on_its_own_sequences() {
         assert_eq!(evaluated(1), [(vec![3, 2, 6, 5], vec![2, 1, 5, 4], vec![1.0, 0.0, 1.0, 0.0])]);
+    }
+
+    /// Catches scores that are paired with a neighbour's instead of the other answer's of their row, sides that are exchanged
+    /// where the rejected answer comes first, sequences that do not count, and scores per token that are read as an answer's.
+    #[test]
+    fn scores_of_the_answers_of_a_row_are_paired() {
+        let sequences = |name: &'static str, values: Vec<f64>| Batch::new().with(name, Scope::SEQUENCE, values);
+        let batch = sequences("score", vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+            .with(names::GROUP, Scope::SEQUENCE, vec![7.0, 8.0, 8.0, 7.0, 9.0, 9.0])
+            .with(names::SIDE, Scope::SEQUENCE, vec![1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+            .with(names::COUNTED, Scope::SEQUENCE, vec![1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(scores_of_pairs(&batch), [(3.0, 2.0), (1.0, 4.0)]);
+        let per_token = sequences(names::GROUP, vec![7.0, 7.0]).with(names::SIDE, Scope::SEQUENCE, vec![1.0, 0.0]);
+        assert!(scores_of_pairs(&per_token.with("score", Scope::TOKEN, vec![1.0; 4])).is_empty());
     }
 
     /// Catches composed sequences that exceed the memory of a batch because there are more of them than rows.

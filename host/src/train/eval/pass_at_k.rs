@@ -6,8 +6,8 @@
 //! an answer. Rewards do not decide what is right.
 
 use super::{
-    compare::{ComparedAnswer, compare, with_answers},
-    evaluator::{AnswerLines, Evaluator, HeldOutPrompts, sampling},
+    compare::{ComparedAnswer, compare, lengths, with_answers},
+    evaluator::{Evaluator, HeldOutPrompts, Measured, sampling},
     prompts::EvalPrompt,
 };
 use crate::{capacity, error::Result};
@@ -41,14 +41,17 @@ impl Evaluator for PassAtK {
         Some(("eval.samples", format!("{answers} answers: {why}; draw fewer, or give a smaller eval.generate")))
     }
 
-    fn values(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<(Vec<f64>, AnswerLines)> {
+    fn measure(&self, held_out: &mut HeldOutPrompts<'_>) -> Result<Measured> {
         let HeldOutPrompts { experiment, tokenizer, prompts, models, .. } = *held_out;
         let Some(pass) = &experiment.eval.pass else { return Ok(Default::default()) };
         let repeated = |prompt| std::iter::repeat_n(prompt, pass.samples);
         let prompts_to_answer: Vec<&EvalPrompt> = with_answers(prompts).flat_map(repeated).collect();
         let answers = compare(models.policy, tokenizer, &prompts_to_answer, &sampling(experiment, prompts))?;
-        let values = pass.pass_at.iter().map(|k| mean(&answers, pass.samples, *k)).collect();
-        Ok((values, answers.iter().map(|answer| answer.line("pass")).collect()))
+        Ok(Measured {
+            values: pass.pass_at.iter().map(|k| mean(&answers, pass.samples, *k)).collect(),
+            answers: answers.iter().map(|answer| answer.line("pass")).collect(),
+            distributions: lengths("pass/length", &answers),
+        })
     }
 }
 

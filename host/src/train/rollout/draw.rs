@@ -8,7 +8,7 @@ use telos_random::Rng;
 use super::{
     RolloutModels, Rollouts, grouped,
     measure::{self, Measured},
-    rewards::Scores,
+    rewards::{Scores, of_answers},
     sampling::{Answer, AnswerRecord, Policy, per_token},
     skipped::NoneKept,
     state::{Selection, State},
@@ -36,6 +36,8 @@ pub struct Prompts<'a> {
 struct Drawn {
     scores: Vec<Scores>,
     combined: Vec<f64>,
+    /// Tokens of each answer, the end-of-text token included.
+    lengths: Vec<f64>,
     /// Answers that were cut off.
     cut_off: usize,
     first_answers: Vec<AnswerRecord>,
@@ -130,6 +132,7 @@ impl Rollouts {
         let is_cut = |sequence: &&Sequence| sequence.per_sequence.get(names::ENDED) == Some(&0.0);
         all.cut_off += sequences.iter().filter(is_cut).count();
         all.combined.extend(combined);
+        all.lengths.extend(sequences.iter().map(|sequence| sequence.supervised_targets() as f64));
         match all.scores.is_empty() {
             true => all.scores = scores,
             false => all.scores.iter_mut().zip(scores).for_each(|(all, more)| all.extend(more)),
@@ -155,6 +158,8 @@ impl Rollouts {
         let most = all.combined.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         self.reward_range = is_scored.then_some((least, most));
         self.first_answers = all.first_answers;
+        let rewards = if is_scored { all.combined.as_slice() } else { &[] };
+        self.distributions = of_answers(&all.scores, rewards, &all.lengths);
     }
 }
 

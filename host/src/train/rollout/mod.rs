@@ -35,7 +35,7 @@ use std::{path::Path, sync::Arc};
 
 use plugin_api::batch::names;
 
-use super::step::models::Models;
+use super::{histogram::Distribution, step::models::Models};
 use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window},
@@ -66,6 +66,8 @@ pub struct Rollouts {
     reward_range: Option<(f64, f64)>,
     /// First answers of the latest rollout until a step records them.
     first_answers: Vec<AnswerRecord>,
+    /// Rewards and lengths of the latest rollout's answers until a step records them.
+    distributions: Vec<Distribution>,
     /// How many answers the latest rollout drew and kept until a step reports it; only for objectives that keep or request.
     selection: Option<Selection>,
     /// Whether a rollout took fewer prompts than requested, until a note says so.
@@ -104,7 +106,8 @@ impl Rollouts {
     /// Creates the rollouts; none is drawn yet.
     pub fn new(settings: RolloutSettings) -> Rollouts {
         let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = settings;
-        let (state, committed, mean_rewards, reward_range, first_answers, selection) = Default::default();
+        let (state, committed, mean_rewards, reward_range, first_answers, distributions, selection) =
+            Default::default();
         Rollouts {
             settings,
             prompts,
@@ -117,6 +120,7 @@ impl Rollouts {
             mean_rewards,
             reward_range,
             first_answers,
+            distributions,
             selection,
             limit_reached: false,
             skipped: Skipped::default(),
@@ -154,6 +158,11 @@ impl Rollouts {
     /// Takes the first answers of a rollout drawn since the last call.
     pub fn take_first_answers(&mut self) -> Vec<AnswerRecord> {
         std::mem::take(&mut self.first_answers)
+    }
+
+    /// Takes the distributions of a rollout drawn since the last call.
+    pub fn take_distributions(&mut self) -> Vec<Distribution> {
+        std::mem::take(&mut self.distributions)
     }
 
     /// Takes the smallest and the largest reward of a rollout drawn since the last call.

@@ -29,7 +29,7 @@ use crate::{
     },
     runs::breadcrumb,
     setup::Setup,
-    train::memory::micro_batch::MOST,
+    train::{histogram::Distribution, memory::micro_batch::MOST},
 };
 
 /// All rewards of an experiment.
@@ -115,6 +115,13 @@ impl Scores {
             }
         }
     }
+}
+
+/// Returns the distributions of answers: each reward by name, the weighted sum of all rewards if there is one, and the lengths.
+pub fn of_answers(scores: &[Scores], combined: &[f64], lengths: &[f64]) -> Vec<Distribution> {
+    let by_reward = scores.iter().map(|one| Distribution::of(metric(&one.name), &one.scores));
+    let rest = [Distribution::of("reward", combined), Distribution::of("answers/length", lengths)];
+    by_reward.chain(rest).flatten().collect()
 }
 
 fn metric(reward: &str) -> String {

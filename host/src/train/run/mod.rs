@@ -3,6 +3,7 @@
 
 pub mod about;
 pub(crate) mod open;
+mod optional_log;
 pub(crate) mod provenance;
 pub mod records;
 pub(crate) mod resume;

@@ -1,43 +1,43 @@
-//! The logs of a run: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two equal runs) and
-//! samples.jsonl.
+//! The logs of a run: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two equal runs),
+//! samples.jsonl, and histograms.jsonl if anything is counted in bins.
 
-use std::{
-    io::{self, BufRead, BufReader},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use plugin_api::backend::Memory;
-use serde::Deserialize;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::state::{Logs, TrainState};
+use super::{
+    optional_log::{OptionalLog, lines_until},
+    state::{Logs, TrainState},
+};
 use crate::{
     decimals::fixed,
-    error::{Error, Result},
-    files,
+    error::Result,
     generate::text::SampleText,
     optimizer::kind::Gradient,
     runs::{
-        disk::{shown, sync_folder},
+        disk::sync_folder,
         folder::RunFolder,
         jsonl::{JsonLines, Lines},
     },
     train::{
         eval::evaluator::{AnswerLines, Figures},
+        histogram::Distribution,
         memory::process::process_memory,
         rollout::sampling::AnswerRecord,
         step::gradient::WindowLoss,
     },
 };
 
-/// The three files.
+/// The four files.
 pub struct Records {
     metrics: JsonLines,
     timing: JsonLines,
     samples: JsonLines,
+    histograms: OptionalLog,
     /// The part of each file that belongs to completed steps, evaluations and samples.
-    done: [Lines; 3],
+    done: [Lines; 4],
 }
 
 /// Seconds of a step's phases.
@@ -91,20 +91,22 @@ impl Records {
         let lines = state.map(|state| state.logs.clone()).unwrap_or_default();
         JsonLines::check(&folder.metrics(), &lines.metrics)?;
         JsonLines::check(&folder.samples(), &lines.samples)?;
-        let timing = state.map_or_else(|| Ok(Lines::default()), |state| timing_until(&folder.timing(), state))?;
+        let timing = state.map_or_else(|| Ok(Lines::default()), |state| lines_until(&folder.timing(), state))?;
         let metrics = JsonLines::open(&folder.metrics(), &lines.metrics)?;
         let samples = JsonLines::open(&folder.samples(), &lines.samples)?;
         let timing = JsonLines::open(&folder.timing(), &timing)?;
+        let histograms = OptionalLog::open(&folder.histograms(), state)?;
         if let Some(folder) = folder.metrics().parent() {
             sync_folder(folder)?;
         }
-        let done = [&metrics, &timing, &samples].map(JsonLines::lines);
-        Ok(Records { metrics, timing, samples, done })
+        let done = [metrics.lines(), timing.lines(), samples.lines(), histograms.lines()];
+        Ok(Records { metrics, timing, samples, histograms, done })
     }
 
     /// Marks everything written so far as belonging to completed steps, evaluations and samples.
     pub fn done(&mut self) {
-        self.done = [&self.metrics, &self.timing, &self.samples].map(JsonLines::lines);
+        let Records { metrics, timing, samples, histograms, .. } = self;
+        self.done = [metrics.lines(), timing.lines(), samples.lines(), histograms.lines()];
     }
 
     /// Writes a training step. Numbers that are not finite are written as null.
@@ -185,6 +187,21 @@ impl Records {
         })
     }
 
+    /// Writes distributions of a rollout (`kind` is `train`) or of an evaluation (`eval`).
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn distributions(&mut self, step: u64, kind: &'static str, all: &[Distribution]) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            step: u64,
+            kind: &'static str,
+            #[serde(flatten)]
+            own: &'a Distribution,
+        }
+        all.iter().try_for_each(|own| self.histograms.append(&Line { step, kind, own }))
+    }
+
     /// Writes a note to timing.jsonl, since notes may differ between a run and the same run resumed.
     ///
     /// # Errors
@@ -200,45 +217,15 @@ impl Records {
     /// Errors of the file system.
     pub fn durable(&mut self) -> Result<Logs> {
         let files = [&mut self.metrics, &mut self.timing, &mut self.samples];
-        for (file, done) in files.into_iter().zip(&self.done) {
+        let [of_logs @ .., of_histograms] = &self.done;
+        for (file, done) in files.into_iter().zip(of_logs) {
             file.take_back(done)?;
             file.sync()?;
         }
+        self.histograms.take_back(of_histograms)?;
+        self.histograms.sync()?;
         Ok(Logs { metrics: self.metrics.lines(), samples: self.samples.lines() })
     }
-}
-
-/// Returns the lines of timing.jsonl that belong to `state`. Checkpoints do not store its length because it differs between
-/// equal runs.
-///
-/// # Errors
-/// The file cannot be read.
-fn timing_until(path: &Path, state: &TrainState) -> Result<Lines> {
-    #[derive(Deserialize)]
-    struct Line<'a> {
-        step: u64,
-        kind: &'a str,
-    }
-    let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
-    let file = match files::open(path) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Lines::default()),
-        file => file.map_err(failed)?,
-    };
-    let (mut lines, mut reader, mut line) = (Lines::default(), BufReader::new(file), Vec::new());
-    let is_evaluated = state.evaluated.is_some_and(|(at, _)| at == state.step);
-    while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
-        let comes_later = match serde_json::from_slice::<Line>(&line) {
-            Ok(Line { step, kind }) => step > state.step || (step == state.step && kind == "eval" && !is_evaluated),
-            // No run reads times back, so a damaged line stays for inspection.
-            Err(_) => !line.ends_with(b"\n"),
-        };
-        if comes_later {
-            break;
-        }
-        lines.bytes += line.len() as u64;
-        line.clear();
-    }
-    Ok(lines)
 }
 
 /// Returns a line of samples.jsonl.
