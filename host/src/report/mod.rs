@@ -1,12 +1,13 @@
 //! `telos report`: runs as one HTML page that needs no network and no other file.
 //!
 //! [`record`] reads the files of a run, whatever state they are in; [`charts`] decides which curves share a chart; [`health`] says
-//! where metrics left their ranges, [`samples`] sets answers side by side, [`listing`] is `telos runs`, [`prune`]
+//! where metrics left their ranges, [`distributions`] draws histograms, [`samples`] sets answers side by side, [`listing`] is `telos runs`, [`prune`]
 //! is `telos runs prune`, [`figure`] is
 //! `telos plot`, [`export`] is `telos export`, [`tables`] has what is printed as tables; [`page`] writes
 //! all of it as HTML, and `page/page.js` draws the charts in the browser.
 
 pub mod charts;
+pub mod distributions;
 pub mod export;
 pub mod figure;
 pub mod health;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Group, Labelled, Report,
     charts::{self, Chart},
-    health, samples, tables,
+    distributions, health, samples, tables,
     tables::Rows,
 };
 use crate::{
@@ -121,6 +121,7 @@ fn section(group: &Group, first: usize, charts: &mut Vec<Value>) -> String {
     text.push_str(&folded("Where the time went", &tables::phases(group), false));
     for Labelled { run, label } in &group.runs {
         let of = |title: &str| if group.runs.len() == 1 { title.to_owned() } else { format!("{title}: {label}") };
+        text.push_str(&part(&of("Distributions"), &distributions::pictures(run), group.runs.len() == 1));
         for table in samples::tables(run) {
             text.push_str(&folded(&of(&table.title), &table.rows, true).replace("<table>", "<table class=\"texts\">"));
         }
@@ -150,11 +151,17 @@ fn meaning(chart: &Chart) -> String {
 
 /// A table that can be folded away; nothing without rows besides the headings.
 fn folded(title: &str, rows: &Rows, open: bool) -> String {
-    if rows.len() < 2 {
+    let table = if rows.len() < 2 { String::new() } else { html::table(rows) };
+    part(title, &table, open)
+}
+
+/// HTML that can be folded away; nothing without content.
+fn part(title: &str, content: &str, open: bool) -> String {
+    if content.is_empty() {
         return String::new();
     }
     let (title, open) = (escaped(title), if open { " open" } else { "" });
-    format!("<details class=\"part\"{open}><summary>{title}</summary>\n{}</details>\n", html::table(rows))
+    format!("<details class=\"part\"{open}><summary>{title}</summary>\n{content}</details>\n")
 }
 
 fn run(Labelled { label, run }: &Labelled) -> Value {

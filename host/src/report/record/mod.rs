@@ -1,6 +1,7 @@
 //! A run as its files tell it: whole or damaged, ended or in progress, in its folder or moved elsewhere. Nothing here is refused
 //! except a folder that is not a run; what is missing becomes a remark.
 
+pub mod distribution;
 pub mod lines;
 pub mod state;
 
@@ -18,10 +19,13 @@ use crate::{
     runs::end::RunEnd,
     train::run::about::About,
 };
+use distribution::{Distribution, Over};
 use state::State;
 
 /// Points of a curve: step and value; the value is NaN where the log has null.
 pub type Points = Vec<(f64, f64)>;
+
+const HISTOGRAMS: &str = "histograms.jsonl";
 
 /// Prefix of the metrics of an evaluation.
 pub const EVAL: &str = "eval/";
@@ -57,6 +61,8 @@ pub struct RunRecord {
     pub notes: Vec<(u64, String)>,
     /// The lines of samples.jsonl.
     pub samples: Vec<Map<String, Value>>,
+    /// What histograms.jsonl holds, by kind (train or eval) and name.
+    pub distributions: BTreeMap<(String, String), Over>,
     /// What is missing or damaged.
     pub remarks: Vec<String>,
 }
@@ -118,6 +124,7 @@ impl RunRecord {
             phases: Vec::new(),
             notes: Vec::new(),
             samples: Vec::new(),
+            distributions: BTreeMap::new(),
             remarks,
         };
         run.read_metrics();
@@ -126,6 +133,7 @@ impl RunRecord {
         let remark = lines::read(folder, "samples.jsonl", |line| samples.push(line));
         run.samples = samples;
         run.remarks.extend(remark);
+        run.read_distributions();
         run.state = State::read(folder, run.step, run.total);
         if let Err(error) = RunEnd::read(folder) {
             run.remarks.push(format!("how it ended is unknown: {}", error.message()));
@@ -213,6 +221,23 @@ impl RunRecord {
         (self.timing, self.phases, self.notes) = (timing, phases, notes);
     }
 
+    fn read_distributions(&mut self) {
+        let mut found: BTreeMap<(String, String), Over> = BTreeMap::new();
+        let mut foreign = 0_u64;
+        let remark = lines::read(&self.folder, HISTOGRAMS, |line| {
+            match serde_json::from_value::<Distribution>(Value::Object(line)) {
+                Ok(line) => found.entry((line.kind.clone(), line.name.clone())).or_default().add(line),
+                Err(_) => foreign += 1,
+            }
+        });
+        // The file exists only if there was something to count.
+        self.remarks.extend(remark.filter(|_| self.folder.join(HISTOGRAMS).exists()));
+        if foreign > 0 {
+            self.remarks.push(format!("{HISTOGRAMS}: {foreign} lines are not distributions and skipped"));
+        }
+        self.distributions = found;
+    }
+
     /// Seconds of all phases.
     pub fn seconds(&self) -> f64 {
         self.phases.iter().map(|(_, seconds)| seconds).sum()
@@ -270,6 +295,7 @@ pub(super) mod tests {
             phases: Vec::new(),
             notes: Vec::new(),
             samples: Vec::new(),
+            distributions: BTreeMap::new(),
             remarks: Vec::new(),
         }
     }
