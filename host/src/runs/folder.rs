@@ -12,6 +12,7 @@ use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::track::holds_only_events;
 
 const LOCK: &str = ".lock";
 /// The file of pinned plugins, in the folder of all runs.
@@ -33,6 +34,10 @@ const FILES: [&str; 10] = [
     END_FILE,
     REPORT_FILE,
 ];
+/// The folder of event files for TensorBoard in that of a run.
+pub const TENSORBOARD: &str = "tensorboard";
+/// How the names of files begin in which programs beside a run keep what they have sent to a tracker: `.track-NAME.json`.
+const TRACKERS: &str = ".track-";
 /// The page that `telos report` writes by default, in the folder of a run or a pipeline.
 pub const REPORT_FILE: &str = "report.html";
 /// The resolved pipeline, in the pipeline's folder.
@@ -42,7 +47,7 @@ pub const PIPELINE_FILE: &str = "pipeline.toml";
 /// `None` if there is none.
 pub fn own_file(name: &str) -> Option<&'static str> {
     let pipelines = [PIPELINE_FILE, PLUGINS_LOCK];
-    let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
+    let all = FILES.into_iter().chain([CHECKPOINTS, TENSORBOARD]).chain(pipelines);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }
 
@@ -237,6 +242,11 @@ impl RunFolder {
         self.held.access_path.join("histograms.jsonl")
     }
 
+    /// The folder of event files for TensorBoard; see [`crate::track`].
+    pub fn tensorboard(&self) -> PathBuf {
+        self.held.access_path.join(TENSORBOARD)
+    }
+
     /// The folder of checkpoints; see [`super::checkpoint`].
     pub fn checkpoints(&self) -> PathBuf {
         self.held.access_path.join(CHECKPOINTS)
@@ -316,9 +326,11 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
         };
         let name = entry.file_name();
         match kind.is_dir() {
+            true if name == TENSORBOARD => holds_only_events(&entry.path()),
             true => name == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
             false => {
-                kind.is_file() && (is_lock(&name) || is_unfinished(&name) || FILES.iter().any(|file| name == *file))
+                let is_ours = is_lock(&name) || is_unfinished(&name) || is_of_a_tracker(&name);
+                kind.is_file() && (is_ours || FILES.iter().any(|file| name == *file))
             }
         }
     };
@@ -349,10 +361,22 @@ fn clear(path: &Path) -> Result<()> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     };
-    missing(fs::remove_dir_all(path.join(CHECKPOINTS))).map_err(failed)?;
+    for folder in [CHECKPOINTS, TENSORBOARD] {
+        missing(fs::remove_dir_all(path.join(folder))).map_err(failed)?;
+    }
+    for entry in fs::read_dir(path).map_err(failed)?.flatten() {
+        if is_of_a_tracker(&entry.file_name()) {
+            missing(fs::remove_file(entry.path())).map_err(failed)?;
+        }
+    }
     disk::remove_unfinished(path)?;
     // The experiment last, because it is what identifies the folder as a run.
     FILES.iter().rev().try_for_each(|file| missing(fs::remove_file(path.join(file)))).map_err(failed)
+}
+
+/// Whether this is the name of a file in which a program beside the run keeps what it has sent.
+fn is_of_a_tracker(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(TRACKERS) && name.ends_with(".json"))
 }
 
 /// Whether this is the name of the lock, or of the file that replaces it.

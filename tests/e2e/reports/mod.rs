@@ -3,3 +3,4 @@
 mod browser;
 mod histograms;
 mod records;
+mod tensorboard;
