@@ -1,11 +1,12 @@
 //! Sets the configuration `telos_data` if `TELOS_DATA` names the folder of real data, so that the test runner lists the tests of
-//! [`real_data`](e2e/real_data/mod.rs) as ignored otherwise; and `telos_chromium` if Chromium is installed and starts, for
-//! the tests that open reports in a browser.
+//! [`real_data`](e2e/real_data/mod.rs) as ignored otherwise; `telos_chromium` if Chromium is installed and starts, for the tests that
+//! open reports in a browser; and `telos_tensorboard` if `python3` has TensorBoard, or finds it in the folder that `TELOS_TENSORBOARD`
+//! names.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -34,6 +35,15 @@ fn main() {
         println!("cargo::rustc-cfg=telos_chromium");
     }
     println!("cargo::rustc-env=TELOS_CHROMIUM={}", found.unwrap_or("chromium"));
+    println!("cargo::rerun-if-env-changed=TELOS_TENSORBOARD");
+    println!("cargo::rustc-check-cfg=cfg(telos_tensorboard)");
+    let folder = std::env::var("TELOS_TENSORBOARD").unwrap_or_default();
+    let mut python = Command::new("python3");
+    python.args(["-c", "import tensorboard.backend.event_processing.event_accumulator"]).env("PYTHONPATH", &folder);
+    if python.output().is_ok_and(|output| output.status.success()) {
+        println!("cargo::rustc-cfg=telos_tensorboard");
+    }
+    println!("cargo::rustc-env=TELOS_TENSORBOARD_PATH={folder}");
 }
 
 /// How long Chromium may take to print an empty page: minutes on a loaded machine that starts it for the first time.

@@ -24,5 +24,6 @@ pub mod plugins;
 pub mod report;
 pub mod runs;
 pub mod setup;
+pub mod track;
 pub mod train;
 pub mod verify;

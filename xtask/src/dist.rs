@@ -34,6 +34,7 @@ const TEXTS: &[&str] = &[
     "benches/peers",
     "benches/results",
     "docs",
+    "python",
     "tests/peers",
     "tests/results",
     "README.md",

@@ -61,7 +61,7 @@ const LAYERS: &[&[&str]] = &[
     &["runs"],
     &["data", "families"],
     &["keys"],
-    &["files", "html", "plot"],
+    &["files", "html", "plot", "track"],
     &["capacity", "decimals"],
     &["error"],
 ];

@@ -73,7 +73,7 @@ impl Libtorch {
             return Ok(folder);
         }
         eprintln!("fetching NVRTC (90 MB) into {}", fetched.display());
-        if !install(&fetched, &[NVRTC.1])? {
+        if !install(&fetched, &["--no-deps", NVRTC.1])? {
             return Err(format!(
                 "pip could not fetch {}; name a folder that contains {} in TELOS_NVRTC",
                 NVRTC.1, NVRTC.0
@@ -193,7 +193,7 @@ fn in_python(python: &Path) -> Option<Source> {
 }
 
 /// The folder for fetched and arranged files.
-fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let given = env::var_os("TELOS_CACHE").map(PathBuf::from);
     let user = || env::var_os("XDG_CACHE_HOME").map(|folder| Path::new(&folder).join("telos"));
     let home = || env::var_os("HOME").map(|folder| Path::new(&folder).join(".cache/telos"));
@@ -210,7 +210,7 @@ fn fetch(wheels: &Path) -> Result<()> {
     eprintln!("fetching torch {VERSION} (530 MB) into {}", wheels.display());
     let torch = format!("torch=={VERSION}");
     let packages: Vec<&str> = CUDA_LIBRARIES.iter().map(|(_, package)| *package).chain([torch.as_str()]).collect();
-    if !install(wheels, &packages)? {
+    if !install(wheels, &[&["--no-deps"], &packages[..]].concat())? {
         return Err(format!(
             "pip could not fetch torch {VERSION}; install Python 3.10 or newer with pip, or install torch yourself (`python3 -m \
              pip install {torch}`) and run `cargo xtask torch` again, or set LIBTORCH to a libtorch {VERSION} folder"
@@ -220,14 +220,14 @@ fn fetch(wheels: &Path) -> Result<()> {
 }
 
 /// Installs Python packages into a folder of their own, with the first Python whose pip can; the folder appears when it is complete.
-/// Returns whether one could.
-fn install(folder: &Path, packages: &[&str]) -> Result<bool> {
+/// `packages` may begin with an option of pip. Returns whether one could.
+pub fn install(folder: &Path, packages: &[&str]) -> Result<bool> {
     // Its name has dots, so that an extension would replace a part of it.
     let part = folder.with_added_extension("part");
     _ = fs::remove_dir_all(&part);
     let run = |python: &PathBuf| {
         let mut pip = Command::new(python);
-        pip.args(["-m", "pip", "install", "--no-deps", "--no-compile", "--target"]).arg(&part).args(packages);
+        pip.args(["-m", "pip", "install", "--no-compile", "--target"]).arg(&part).args(packages);
         pip.status().is_ok_and(|status| status.success())
     };
     if !pythons().iter().any(run) {

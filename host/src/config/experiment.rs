@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::tables::metric::usual_metric;
 use super::tables::roles::{context, critic, reference, reward, rollout, teacher};
-use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, train};
+use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, track, train};
 use crate::data::sources as data;
 use crate::error::{Error, Result};
 use crate::keys::notes::Notes;
@@ -29,6 +29,7 @@ pub use super::tables::roles::rollout::Rollout;
 pub use super::tables::roles::teacher::Teacher;
 pub use super::tables::sample::Sample;
 pub use super::tables::tokenizer::Tokenizer;
+pub use super::tables::track::Track;
 pub use super::tables::train::batch::Batch;
 pub use super::tables::train::length::Length;
 pub use super::tables::train::{Recompute, Train};
@@ -65,6 +66,7 @@ table! {
         eval in eval::Written;
         checkpoint in checkpoint::Written;
         sample in Option<sample::Written>;
+        track in Option<track::Written>;
     }
 }
 
@@ -114,6 +116,9 @@ pub struct Experiment {
     /// Text generated during training; absent without prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
+    /// Programs that show the run while it is in progress; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub track: Option<Track>,
 }
 
 impl Experiment {
@@ -173,6 +178,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         train: train::resolve(written.train, context, notes),
         checkpoint,
         sample: written.sample.and_then(|sample| sample::resolve(sample, seed, notes)),
+        track: written.track.and_then(track::resolve),
         model,
         data,
         eval,

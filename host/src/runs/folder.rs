@@ -12,6 +12,7 @@ use super::disk::{self, is_unfinished};
 use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
 use crate::error::{Error, Result};
+use crate::track::holds_only_events;
 use crate::{files, html};
 
 const LOCK: &str = ".lock";
@@ -34,6 +35,10 @@ const FILES: [&str; 10] = [
     END_FILE,
     REPORT_FILE,
 ];
+/// The folder of event files for TensorBoard in that of a run.
+pub const TENSORBOARD: &str = "tensorboard";
+/// How the names of files begin in which programs beside a run keep what they have sent to a tracker: `.track-NAME.json`.
+const TRACKERS: &str = ".track-";
 /// The page that `telos report` writes by default, in the folder of a run or a pipeline.
 pub const REPORT_FILE: &str = "report.html";
 /// How the titles of these pages begin.
@@ -50,7 +55,7 @@ pub fn is_report(bytes: &[u8]) -> bool {
 /// `None` if there is none.
 pub fn own_file(name: &str) -> Option<&'static str> {
     let pipelines = [PIPELINE_FILE, PLUGINS_LOCK];
-    let all = FILES.into_iter().chain([CHECKPOINTS]).chain(pipelines);
+    let all = FILES.into_iter().chain([CHECKPOINTS, TENSORBOARD]).chain(pipelines);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }
 
@@ -262,6 +267,11 @@ impl RunFolder {
         self.held.access_path.join("histograms.jsonl")
     }
 
+    /// The folder of event files for TensorBoard; see [`crate::track`].
+    pub fn tensorboard(&self) -> PathBuf {
+        self.held.access_path.join(TENSORBOARD)
+    }
+
     /// The folder of checkpoints; see [`super::checkpoint`].
     pub fn checkpoints(&self) -> PathBuf {
         self.held.access_path.join(CHECKPOINTS)
@@ -337,7 +347,8 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
     let Ok(mut entries) = fs::read_dir(path) else { return false };
     let known = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            true => entry.file_name() == CHECKPOINTS && holds_no_checkpoint(&entry.path()),
+            true if entry.file_name() == CHECKPOINTS => holds_no_checkpoint(&entry.path()),
+            true => entry.file_name() == TENSORBOARD && holds_only_events(&entry.path()),
             false => is_own_file(&entry),
         })
     };
@@ -362,6 +373,8 @@ pub fn foreign_entries(path: &Path) -> Vec<String> {
         if is_dir(&entry) && name == CHECKPOINTS {
             let names = entries(&entry.path()).into_iter().map(|own| own.file_name().to_string_lossy().into_owned());
             foreign.extend(names.filter(|name| !within(name)).map(|name| format!("{CHECKPOINTS}/{name}")));
+        } else if is_dir(&entry) && name == TENSORBOARD && holds_only_events(&entry.path()) {
+            continue;
         } else if is_dir(&entry) || !is_own_file(&entry) {
             foreign.push(name.to_string_lossy().into_owned());
         }
@@ -378,9 +391,10 @@ pub fn is_own_of_pipeline(entry: &fs::DirEntry) -> bool {
 /// Whether telos wrote this file of a run's folder.
 fn is_own_file(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
+    let is_ours = |name: &OsStr| is_lock(name) || is_unfinished(name) || is_of_a_tracker(name);
     match entry.file_type().is_ok_and(|kind| kind.is_file()) {
         true if name == REPORT_FILE => files::read(&entry.path()).is_ok_and(|bytes| is_report(&bytes)),
-        is_file => is_file && (is_lock(&name) || is_unfinished(&name) || FILES.iter().any(|file| name == *file)),
+        is_file => is_file && (is_ours(&name) || FILES.iter().any(|file| name == *file)),
     }
 }
 
@@ -405,10 +419,22 @@ fn clear(path: &Path) -> Result<()> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     };
-    missing(fs::remove_dir_all(path.join(CHECKPOINTS))).map_err(failed)?;
+    for folder in [CHECKPOINTS, TENSORBOARD] {
+        missing(fs::remove_dir_all(path.join(folder))).map_err(failed)?;
+    }
+    for entry in fs::read_dir(path).map_err(failed)?.flatten() {
+        if is_of_a_tracker(&entry.file_name()) {
+            missing(fs::remove_file(entry.path())).map_err(failed)?;
+        }
+    }
     disk::remove_unfinished(path)?;
     // The experiment last, because it is what identifies the folder as a run.
     FILES.iter().rev().try_for_each(|file| missing(fs::remove_file(path.join(file)))).map_err(failed)
+}
+
+/// Whether this is the name of a file in which a program beside the run keeps what it has sent.
+fn is_of_a_tracker(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(TRACKERS) && name.ends_with(".json"))
 }
 
 /// Whether this is the name of the lock, or of the file that replaces it.

@@ -31,7 +31,7 @@ impl Trainer {
         }
         let Learner { objectives, batcher, .. } = &self.learner;
         let notes = notices::at_start(self.experiment(), objectives, batcher, self.learner.context(0))?;
-        notes.into_iter().try_for_each(|text| self.note(text))?;
+        notes.into_iter().chain(self.records.take_failure()).try_for_each(|text| self.note(text))?;
         self.prove_next_window()?;
         // Only now: a plugin that fails its checks will be changed and must not be pinned.
         self.setup.lock.save()?;
@@ -55,7 +55,7 @@ impl Trainer {
         self.note_unchecked()?;
         let auxiliary = self.learner.auxiliary.iter().flat_map(|one| one.objectives.iter());
         let notes = self.notices.end(self.learner.objectives.iter().chain(auxiliary));
-        notes.into_iter().try_for_each(|text| self.note(text))?;
+        notes.into_iter().chain(self.records.take_failure()).try_for_each(|text| self.note(text))?;
         Ok(if self.state.stopped { End::Early } else { End::Done })
     }
 

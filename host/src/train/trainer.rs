@@ -94,7 +94,7 @@ impl Trainer {
         let range = self.learner.rollouts.as_mut().and_then(Rollouts::take_reward_range);
         let notes =
             [self.notices.step(self.state.step, gradient.norm), range.and_then(|range| self.notices.rollout(range))];
-        notes.into_iter().flatten().try_for_each(|text| self.note(text))?;
+        notes.into_iter().flatten().chain(self.records.take_failure()).try_for_each(|text| self.note(text))?;
         self.notes_of_rollouts()
     }
 

@@ -4,3 +4,4 @@ mod browser;
 mod chromium;
 mod histograms;
 mod records;
+mod tensorboard;

@@ -7,10 +7,22 @@ use std::{
 };
 
 /// The documents that are checked, besides those in `docs/`.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "benches/peers/README.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "benches/peers/README.md", "python/README.md"];
 /// Paths in code are checked if they begin with one of these folders.
-const FOLDERS: [&str; 10] =
-    ["benches/", "docs/", "experiments/", "host/", "plugin-api/", "plugins/", "random/", "tests/", "world/", "xtask/"];
+const FOLDERS: [&str; 11] = [
+    "benches/",
+    "docs/",
+    "experiments/",
+    "host/",
+    "plugin-api/",
+    "plugins/",
+    "python/",
+    "random/",
+    "tests/",
+    "world/",
+    "xtask/",
+];
 /// The section of the README whose commands hold in the source tree alone.
 const SOURCE_TREE: &str = "## In the source tree";
 

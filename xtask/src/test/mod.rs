@@ -3,6 +3,7 @@
 mod advisories;
 mod isa;
 mod steps;
+mod tensorboard;
 mod totals;
 
 use crate::{
@@ -105,6 +106,7 @@ fn all(steps: &mut Steps, totals: &mut Totals, full: bool) -> Result<()> {
             passes(cargo::cargo()?.args(["bench", "--workspace", "--benches", "--", "--test"]))
         })?;
     }
+    steps.step("TensorBoard", tensorboard::set_up)?;
     let mut all = true;
     steps.step("tests", || {
         let mut command = cargo::cargo()?;
@@ -240,6 +242,7 @@ fn licences(manifest: &str) -> Result<Outcome> {
 fn tests(mut command: Command, folder: &Path, totals: &mut Totals) -> Result<bool> {
     // A text that differs from its snapshot is a failure, and leaves no files.
     command.env("TELOS_TEST_BIN", folder).env(SNAPSHOTS, "no").env_remove(FORCE_PASS);
+    command.envs(tensorboard::folder().map(|folder| ("TELOS_TENSORBOARD", folder)));
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo test: {e}"))?;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {

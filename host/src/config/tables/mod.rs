@@ -11,4 +11,5 @@ pub mod objective;
 pub mod roles;
 pub mod sample;
 pub mod tokenizer;
+pub mod track;
 pub mod train;

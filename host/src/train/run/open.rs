@@ -135,7 +135,10 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         RunEnd::remove(folder.access_path())?;
     }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
-    let records = records.map_or_else(|| Records::open(&folder, None), Ok)?;
+    let mut records = records.map_or_else(|| Records::open(&folder, None), Ok)?;
+    if experiment.track.is_some_and(|track| track.tensorboard) && !state.ended {
+        records.show(&folder.tensorboard(), checkpoint.as_ref().map(|_| state.step));
+    }
     let progress = Progress::new(state.step, total, show);
     if let Some(note) = folder.note() {
         progress.message(&format!("note: {note}"));

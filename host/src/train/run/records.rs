@@ -1,10 +1,13 @@
 //! The logs of a run: metrics.jsonl (the same bits every time), timing.jsonl (what may differ between two equal runs),
 //! samples.jsonl, and histograms.jsonl if anything is counted in bins.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use plugin_api::backend::Memory;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -13,14 +16,15 @@ use super::{
 };
 use crate::{
     decimals::fixed,
-    error::Result,
+    error::{Error, Result},
     generate::text::SampleText,
     optimizer::kind::Gradient,
     runs::{
-        disk::sync_folder,
+        disk::{shown, sync_folder},
         folder::RunFolder,
         jsonl::{JsonLines, Lines},
     },
+    track::{Line, Log, TensorBoard},
     train::{
         eval::evaluator::{AnswerLines, Figures},
         histogram::Distribution,
@@ -38,6 +42,12 @@ pub struct Records {
     histograms: OptionalLog,
     /// The part of each file that belongs to completed steps, evaluations and samples.
     done: [Lines; 4],
+    /// Shows the lines; absent if the experiment does not ask for it, and after a failure.
+    shown_by: Option<TensorBoard>,
+    /// Lines that are not yet shown, because they may still be removed.
+    not_shown: Vec<Line>,
+    /// Why nothing more is shown.
+    failure: Option<String>,
 }
 
 /// Seconds of a step's phases.
@@ -100,13 +110,59 @@ impl Records {
             sync_folder(folder)?;
         }
         let done = [metrics.lines(), timing.lines(), samples.lines(), histograms.lines()];
-        Ok(Records { metrics, timing, samples, histograms, done })
+        let (shown_by, not_shown, failure) = Default::default();
+        Ok(Records { metrics, timing, samples, histograms, done, shown_by, not_shown, failure })
+    }
+
+    /// Writes event files for TensorBoard from now on, which replace earlier ones after `step` steps; `None`: a run that begins.
+    /// A failure does not end the run: [`Records::take_failure`] returns it.
+    pub fn show(&mut self, folder: &Path, step: Option<u64>) {
+        match TensorBoard::create(folder, step.map_or(0, |step| step + 1)) {
+            Ok(board) => self.shown_by = Some(board),
+            Err(cause) => self.failed_to_show(folder, &cause),
+        }
+    }
+
+    /// Takes the reason why nothing more is shown, if there is a new one.
+    pub fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    fn failed_to_show(&mut self, path: &Path, cause: &io::Error) {
+        let path = shown(path);
+        self.failure = Some(format!(
+            "track.tensorboard: cannot write {}: {cause}: TensorBoard gets nothing more of this run; its own logs are complete, \
+             and `telos report` shows them",
+            path.display()
+        ));
+        self.shown_by = None;
+        self.not_shown = Vec::new();
+    }
+
+    /// Appends a line to one of the logs.
+    fn append(&mut self, log: Log, line: Value) -> Result<()> {
+        match log {
+            Log::Metrics => self.metrics.append(&line),
+            Log::Timing => self.timing.append(&line),
+            Log::Samples => self.samples.append(&line),
+            Log::Histograms => self.histograms.append(&line),
+        }?;
+        if self.shown_by.is_some() {
+            self.not_shown.push(Line { log, line });
+        }
+        Ok(())
     }
 
     /// Marks everything written so far as belonging to completed steps, evaluations and samples.
     pub fn done(&mut self) {
         let Records { metrics, timing, samples, histograms, .. } = self;
         self.done = [metrics.lines(), timing.lines(), samples.lines(), histograms.lines()];
+        let Some(board) = &mut self.shown_by else { return };
+        let written = board.write(&std::mem::take(&mut self.not_shown));
+        if let Err(cause) = written {
+            let path = board.path().to_owned();
+            self.failed_to_show(&path, &cause);
+        }
     }
 
     /// Writes a training step. Numbers that are not finite are written as null.
@@ -128,9 +184,9 @@ impl Records {
         for (name, value) in &line.out.metrics {
             metrics.insert(name.clone(), number(*value));
         }
-        self.metrics.append(&Value::Object(metrics))?;
+        self.append(Log::Metrics, Value::Object(metrics))?;
         let seconds: Map<String, Value> = phases.seconds.iter().map(|(n, s)| ((*n).to_owned(), number(*s))).collect();
-        self.timing.append(&json!({
+        let timing = json!({
             "step": line.step,
             "kind": "train",
             "tokens_per_s": line.out.tokens as f64 / phases.total(),
@@ -138,7 +194,8 @@ impl Records {
             "memory_bytes": memory.in_use,
             "memory_peak_bytes": memory.peak,
             "process_peak_bytes": process_memory().map(|process| process.peak),
-        }))
+        });
+        self.append(Log::Timing, timing)
     }
 
     /// Writes an evaluation.
@@ -152,8 +209,8 @@ impl Records {
         for (name, value) in figures {
             metrics.insert(format!("eval/{name}"), number(*value));
         }
-        self.metrics.append(&Value::Object(metrics))?;
-        self.timing.append(&json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
+        self.append(Log::Metrics, Value::Object(metrics))?;
+        self.append(Log::Timing, json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
     }
 
     /// Writes samples.
@@ -161,7 +218,7 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
-        texts.iter().try_for_each(|text| self.samples.append(&sample(step, text)))
+        texts.iter().try_for_each(|text| self.append(Log::Samples, sample(step, text)))
     }
 
     /// Writes answers of the rollout that a step drew, each with its reward.
@@ -172,7 +229,7 @@ impl Records {
         answers.iter().try_for_each(|AnswerRecord { text, reward }| {
             let mut line = sample(step, text);
             line["reward"] = number(*reward);
-            self.samples.append(&line)
+            self.append(Log::Samples, line)
         })
     }
 
@@ -183,7 +240,7 @@ impl Records {
     pub fn evaluated_answers(&mut self, step: u64, answers: AnswerLines) -> Result<()> {
         answers.into_iter().try_for_each(|answer| {
             let line: Map<String, Value> = [("step".to_owned(), step.into())].into_iter().chain(answer).collect();
-            self.samples.append(&Value::Object(line))
+            self.append(Log::Samples, Value::Object(line))
         })
     }
 
@@ -192,14 +249,13 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn distributions(&mut self, step: u64, kind: &'static str, all: &[Distribution]) -> Result<()> {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            step: u64,
-            kind: &'static str,
-            #[serde(flatten)]
-            own: &'a Distribution,
-        }
-        all.iter().try_for_each(|own| self.histograms.append(&Line { step, kind, own }))
+        all.iter().try_for_each(|distribution| {
+            let own = serde_json::to_value(distribution)
+                .map_err(|cause| Error::run("cannot write a distribution as JSON").with_cause(cause))?;
+            let mut line = Map::from_iter([("step".to_owned(), step.into()), ("kind".to_owned(), kind.into())]);
+            line.extend(own.as_object().cloned().unwrap_or_default());
+            self.append(Log::Histograms, Value::Object(line))
+        })
     }
 
     /// Writes a note to timing.jsonl, since notes may differ between a run and the same run resumed.
@@ -207,7 +263,7 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
-        self.timing.append(&json!({ "step": step, "kind": "note", "text": text }))
+        self.append(Log::Timing, json!({ "step": step, "kind": "note", "text": text }))
     }
 
     /// Removes the lines of an incomplete evaluation or of incomplete samples, syncs the files to disk, and returns the lengths
@@ -217,6 +273,7 @@ impl Records {
     /// Errors of the file system.
     pub fn durable(&mut self) -> Result<Logs> {
         let files = [&mut self.metrics, &mut self.timing, &mut self.samples];
+        self.not_shown.clear();
         let [of_logs @ .., of_histograms] = &self.done;
         for (file, done) in files.into_iter().zip(of_logs) {
             file.take_back(done)?;
