@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::tables::metric::usual_metric;
 use super::tables::roles::{context, critic, reference, reward, rollout, teacher};
-use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, train};
+use super::tables::{alert, backend, checkpoint, eval, model, objective, sample, tokenizer, train};
 use crate::data::sources as data;
 use crate::error::{Error, Result};
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 use crate::runs::folder::own_file;
 
+pub use super::tables::alert::{Alert, BuiltIn, MetricAlert, Then, Watched};
 pub use super::tables::backend::Backend;
 pub use super::tables::checkpoint::Checkpoint;
 pub use super::tables::eval::{EarlyStop, Eval, PassAt};
@@ -65,6 +66,7 @@ table! {
         eval in eval::Written;
         checkpoint in checkpoint::Written;
         sample in Option<sample::Written>;
+        alert in Vec<alert::Written>;
     }
 }
 
@@ -114,6 +116,9 @@ pub struct Experiment {
     /// Text generated during training; absent without prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
+    /// Rules that watch metrics during training, besides the built-in ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alert: Vec<Alert>,
 }
 
 impl Experiment {
@@ -173,6 +178,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         train: train::resolve(written.train, context, notes),
         checkpoint,
         sample: written.sample.and_then(|sample| sample::resolve(sample, seed, notes)),
+        alert: alert::resolve(written.alert, eval.every > 0, notes),
         model,
         data,
         eval,

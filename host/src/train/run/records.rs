@@ -8,7 +8,7 @@ use std::{
 };
 
 use plugin_api::backend::Memory;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::state::{Logs, TrainState};
@@ -20,10 +20,12 @@ use crate::{
     optimizer::kind::Gradient,
     runs::{
         disk::{shown, sync_folder},
+        events::Events,
         folder::RunFolder,
         jsonl::{JsonLines, Lines},
     },
     train::{
+        alerts::{AlertChange, Line},
         eval::evaluator::{AnswerLines, Figures},
         memory::process::process_memory,
         rollout::sampling::AnswerRecord,
@@ -31,13 +33,14 @@ use crate::{
     },
 };
 
-/// The three files.
+/// The three files, and the events that programs receive: a line that is written becomes an event.
 pub struct Records {
     metrics: JsonLines,
     timing: JsonLines,
     samples: JsonLines,
     /// The part of each file that belongs to completed steps, evaluations and samples.
     done: [Lines; 3],
+    events: Events,
 }
 
 /// Seconds of a step's phases.
@@ -87,7 +90,7 @@ impl Records {
     ///
     /// # Errors
     /// Errors of the file system; files that do not belong to the checkpoint, before any of them is truncated.
-    pub fn open(folder: &RunFolder, state: Option<&TrainState>) -> Result<Records> {
+    pub fn open(folder: &RunFolder, state: Option<&TrainState>, events: Events) -> Result<Records> {
         let lines = state.map(|state| state.logs.clone()).unwrap_or_default();
         JsonLines::check(&folder.metrics(), &lines.metrics)?;
         JsonLines::check(&folder.samples(), &lines.samples)?;
@@ -99,7 +102,7 @@ impl Records {
             sync_folder(folder)?;
         }
         let done = [&metrics, &timing, &samples].map(JsonLines::lines);
-        Ok(Records { metrics, timing, samples, done })
+        Ok(Records { metrics, timing, samples, done, events })
     }
 
     /// Marks everything written so far as belonging to completed steps, evaluations and samples.
@@ -107,11 +110,11 @@ impl Records {
         self.done = [&self.metrics, &self.timing, &self.samples].map(JsonLines::lines);
     }
 
-    /// Writes a training step. Numbers that are not finite are written as null.
+    /// Writes a training step and returns its line of metrics.jsonl. Numbers that are not finite are written as null.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<()> {
+    pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<Line> {
         let mut metrics = Map::new();
         metrics.insert("step".into(), line.step.into());
         metrics.insert("kind".into(), "train".into());
@@ -126,7 +129,7 @@ impl Records {
         for (name, value) in &line.out.metrics {
             metrics.insert(name.clone(), number(*value));
         }
-        self.metrics.append(&Value::Object(metrics))?;
+        self.metrics.append(&metrics)?;
         let seconds: Map<String, Value> = phases.seconds.iter().map(|(n, s)| ((*n).to_owned(), number(*s))).collect();
         self.timing.append(&json!({
             "step": line.step,
@@ -136,22 +139,28 @@ impl Records {
             "memory_bytes": memory.in_use,
             "memory_peak_bytes": memory.peak,
             "process_peak_bytes": process_memory().map(|process| process.peak),
-        }))
+        }))?;
+        let mut event = metrics.clone();
+        event.insert("tokens_per_s".into(), number(line.out.tokens as f64 / phases.total()));
+        self.events.emit("step", &event);
+        Ok(metrics)
     }
 
-    /// Writes an evaluation.
+    /// Writes an evaluation and returns its line of metrics.jsonl.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<()> {
+    pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<Line> {
         let mut metrics = Map::new();
         metrics.insert("step".into(), step.into());
         metrics.insert("kind".into(), "eval".into());
         for (name, value) in figures {
             metrics.insert(format!("eval/{name}"), number(*value));
         }
-        self.metrics.append(&Value::Object(metrics))?;
-        self.timing.append(&json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
+        self.metrics.append(&metrics)?;
+        self.timing.append(&json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))?;
+        self.events.emit("eval", &metrics);
+        Ok(metrics)
     }
 
     /// Writes samples.
@@ -159,7 +168,13 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
-        texts.iter().try_for_each(|text| self.samples.append(&sample(step, text)))
+        texts.iter().try_for_each(|text| self.sample(&sample(step, text)))
+    }
+
+    fn sample(&mut self, line: &Value) -> Result<()> {
+        self.samples.append(line)?;
+        self.events.emit("sample", line);
+        Ok(())
     }
 
     /// Writes answers of the rollout that a step drew, each with its reward.
@@ -170,7 +185,7 @@ impl Records {
         answers.iter().try_for_each(|AnswerRecord { text, reward }| {
             let mut line = sample(step, text);
             line["reward"] = number(*reward);
-            self.samples.append(&line)
+            self.sample(&line)
         })
     }
 
@@ -190,7 +205,34 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
-        self.timing.append(&json!({ "step": step, "kind": "note", "text": text }))
+        let line = json!({ "step": step, "kind": "note", "text": text });
+        self.timing.append(&line)?;
+        self.events.emit("note", &line);
+        Ok(())
+    }
+
+    /// Writes to timing.jsonl that an alert began or ended, so that metrics.jsonl has the same bits whichever alerts there are.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn alert(&mut self, change: &AlertChange) -> Result<()> {
+        let line = json!({
+            "step": change.step,
+            "kind": "alert",
+            "name": change.name,
+            "metric": change.metric,
+            "value": change.value,
+            "state": change.state,
+            "text": change.text,
+        });
+        self.timing.append(&line)?;
+        self.events.emit("alert", &line);
+        Ok(())
+    }
+
+    /// Passes on an event that is not a line of these files.
+    pub fn emit(&self, name: &str, content: &impl Serialize) {
+        self.events.emit(name, content);
     }
 
     /// Removes the lines of an incomplete evaluation or of incomplete samples, syncs the files to disk, and returns the lengths
