@@ -65,6 +65,14 @@ class Report:
         print(f"   {result.get('failed', 'done')} ({result['part_seconds']} s)", file=sys.stderr, flush=True)
 
 
+def from_json(text):
+    """A list with the value of a JSON text; an empty one for any other text."""
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        return []
+
+
 def ask(command, limit, folder=None):
     """Runs a command, in a folder, to its end or the limit; its output, parsed where it is JSON."""
     shown = " ".join(map(str, command))
@@ -82,10 +90,9 @@ def ask(command, limit, folder=None):
         printed = {"stdout": out[-TEXT:], "stderr": err[-TEXT:]}
         return {"command": shown, "failed": f"not done within {limit:.0f} s", **printed}
     result = {"command": shown, "exit_code": process.returncode}
-    try:
-        result["result"] = json.loads(out)
-    except ValueError:
-        result["stdout"] = out[-TEXT:]
+    # A run prints events, one a line; the last one is its result.
+    parsed = [value for text in [out, *out.splitlines()[-1:]] for value in from_json(text)]
+    result |= {"result": parsed[0]} if parsed else {"stdout": out[-TEXT:]}
     if process.returncode != 0:
         result["failed"] = f"exit code {process.returncode}: {err.strip()[-TEXT:]}"
     return result

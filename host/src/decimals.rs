@@ -9,6 +9,26 @@ pub fn fixed(value: f64, decimals: usize) -> String {
     }
 }
 
+/// A number with up to four significant digits.
+pub fn short(value: f64) -> String {
+    let size = value.abs();
+    if value.is_nan() {
+        "not a number".to_owned()
+    } else if size == 0.0 || (1e-3..1e6).contains(&size) {
+        let digits = if size >= 100.0 {
+            1
+        } else if size >= 10.0 {
+            2
+        } else {
+            4
+        };
+        let text = fixed(value, digits);
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    } else {
+        format!("{value:.2e}")
+    }
+}
+
 /// Returns a share as a percentage, without the digits that rounding adds.
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
@@ -45,5 +65,12 @@ mod tests {
     fn percentages_have_no_digits_of_rounding() {
         let all = [1e-6, 0.1, 0.07, 0.0, 1.0 / 3.0].map(percent);
         assert_eq!(all, ["0.0001%", "10%", "7%", "0%", "33.33333333333%"]);
+    }
+
+    /// Catches trailing zeros, and a small or large number without its exponent.
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.0, 0.25, 12.345, 1234.0, 1e-5, 2.5e9, -0.5].map(short);
+        assert_eq!(shown, ["0", "0.25", "12.35", "1234", "1.00e-5", "2.50e9", "-0.5"]);
     }
 }

@@ -5,6 +5,7 @@
 //! writes its records, [`learner`] holds the model and everything that trains it, [`step`] has the parts of one step,
 //! [`optimizer`](crate::optimizer) updates the weights, [`eval`] evaluates.
 
+pub mod alerts;
 pub mod auxiliary;
 pub mod dry_run;
 pub mod eval;
@@ -26,13 +27,14 @@ pub mod step;
 pub mod trainer;
 
 use plugin_api::objective::Verdict;
+use serde_json::json;
 
 use crate::{
     data::PackedBatch,
     error::Result,
     objectives::Objectives,
     optimizer::kind::Gradient,
-    runs::{Interrupt, breadcrumb::CrashMarker, progress::Show},
+    runs::{Interrupt, breadcrumb::CrashMarker, progress::Watch},
     setup::Setup,
 };
 use learner::Learner;
@@ -50,7 +52,7 @@ pub use trainer::Trainer;
 pub enum End {
     /// All steps are done.
     Done,
-    /// Early stopping, or an objective returned [`Verdict::STOP`].
+    /// Early stopping, an alert, or an objective that returned [`Verdict::STOP`].
     Early,
     /// The user interrupted the run; it can be resumed.
     Interrupted,
@@ -61,8 +63,8 @@ impl Trainer {
     ///
     /// # Errors
     /// Request errors, before anything is written; errors of the file system.
-    pub fn new(setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
-        open::trainer(setup, resume, show)
+    pub fn new(setup: Setup, resume: bool, watch: &Watch) -> Result<Trainer> {
+        open::trainer(setup, resume, watch)
     }
 
     /// Trains until the end, an early stop or an interruption, and writes a checkpoint in each case.
@@ -71,7 +73,15 @@ impl Trainer {
     /// A plugin's or the backend's failure, too many non-finite steps in a row, files that cannot be written. If the state is
     /// consistent, it is saved first, and the error names the checkpoint.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<(End, Summary)> {
+        self.records.emit("start", &self.beginning());
         let outcome = self.train_and_save(interrupt);
+        match &outcome {
+            Ok((_, summary)) => self.records.emit("end", summary),
+            Err(error) => self.records.emit(
+                "error",
+                &json!({ "step": self.state.step, "error": error.report().lines().collect::<Vec<_>>() }),
+            ),
+        }
         self.record_end(outcome.as_ref().map(|(end, _)| *end));
         outcome
     }
@@ -98,8 +108,8 @@ impl Trainer {
                 self.progress.message(&format!("the data has ended after step {}", self.state.step));
                 break;
             };
-            // An objective's stop is recorded before the evaluation: if that fails, the saved state must not train on.
-            self.state.stopped = verdict == Verdict::STOP;
+            // A stop is recorded before the evaluation: if that fails, the saved state must not train on.
+            self.state.stopped = verdict == Verdict::STOP || self.alerts.stop().is_some();
             let best = self.evaluate_if(false)?;
             self.sample_if(false)?;
             self.state.stopped = self.is_to_stop(verdict);
@@ -136,7 +146,8 @@ impl Trainer {
         let context = self.learner.context(self.state.step);
         self.commit(out.tokens);
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
-        self.records.step(&line, &phases, self.learner.device.memory())?;
+        let line = self.records.step(&line, &phases, self.learner.device.memory())?;
+        self.watch(&line)?;
         let answers = self.learner.rollouts.as_mut().map(Rollouts::take_first_answers).unwrap_or_default();
         self.records.answers(self.state.step, &answers)?;
         let distributions = self.learner.rollouts.as_mut().map(Rollouts::take_distributions).unwrap_or_default();
@@ -144,7 +155,7 @@ impl Trainer {
         self.records.done();
         self.mid_step = false;
         self.check_step(&out, gradient)?;
-        self.progress.step(self.state.step, out.loss, out.tokens as f64 / phases.total());
+        self.progress.step(self.state.step, out.loss, &out.metrics, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
         Ok(Some(verdict))
     }

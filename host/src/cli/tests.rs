@@ -39,6 +39,7 @@ fn run_turns_every_argument_into_the_request() {
         pinning: crate::plugins::Pinning::Update,
         unproved: true,
         json: true,
+        watch: None,
     };
     assert_eq!(request, expected);
 }

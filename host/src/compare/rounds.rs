@@ -119,7 +119,7 @@ fn report(runs: &[BackendRun], measured: &[Measured], step: u64, progress: &Prog
     if let Some((run, own)) = runs.iter().zip(measured).find(|(run, _)| run.failure.is_none())
         && let (Some(loss), Some(speed)) = (run.curve.loss.last(), own.tokens_per_second.last())
     {
-        progress.step(step, *loss, *speed);
+        progress.step(step, *loss, &[], *speed);
     }
 }
 

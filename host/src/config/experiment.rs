@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::tables::metric::usual_metric;
 use super::tables::roles::{context, critic, reference, reward, rollout, teacher};
-use super::tables::{backend, checkpoint, eval, model, objective, sample, tokenizer, track, train};
+use super::tables::{alert, backend, checkpoint, eval, model, objective, sample, tokenizer, track, train};
 use crate::data::sources as data;
 use crate::error::{Error, Result};
 use crate::keys::notes::Notes;
 use crate::keys::{Form, table};
 use crate::runs::folder::own_file;
 
+pub use super::tables::alert::{Alert, BuiltIn, MetricAlert, Then, Watched};
 pub use super::tables::backend::Backend;
 pub use super::tables::checkpoint::Checkpoint;
 pub use super::tables::eval::{EarlyStop, Eval, PassAt};
@@ -67,6 +68,7 @@ table! {
         checkpoint in checkpoint::Written;
         sample in Option<sample::Written>;
         track in Option<track::Written>;
+        alert in Vec<alert::Written>;
     }
 }
 
@@ -119,6 +121,9 @@ pub struct Experiment {
     /// Programs that show the run while it is in progress; absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<Track>,
+    /// Rules that watch metrics during training, besides the built-in ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alert: Vec<Alert>,
 }
 
 impl Experiment {
@@ -179,6 +184,7 @@ pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experimen
         checkpoint,
         sample: written.sample.and_then(|sample| sample::resolve(sample, seed, notes)),
         track: written.track.and_then(track::resolve),
+        alert: alert::resolve(written.alert, eval.every > 0, notes),
         model,
         data,
         eval,

@@ -17,7 +17,7 @@ use crate::{
     config::{Experiment, Pipeline},
     error::{Error, Kind, Result},
     plugins::Pinning,
-    runs::{Interrupt, progress::Show, receipt::pin_commits},
+    runs::{Interrupt, progress::Watch, receipt::pin_commits},
     setup::loading::open_draft,
     train::{
         End,
@@ -44,8 +44,8 @@ pub struct Options {
     pub pinning: Pinning,
     /// Whether to train objectives that fail a law on the first batch.
     pub unproved: bool,
-    /// How progress is shown.
-    pub show: Show,
+    /// How the stages are watched.
+    pub watch: Watch,
     /// What the user does to continue after a failure or an interruption.
     pub again: &'static str,
 }
@@ -153,7 +153,8 @@ fn run_stage(
     let mut setup = open_draft(draft, &options.plugin_folders, options.pinning)?;
     setup.accept_unproved = options.unproved;
     setup.accepts_fixed_rows = options.fixed_rows;
-    let mut trainer = Trainer::new(setup, resume, options.show)?;
+    let events = options.watch.events.of_stage(&pipeline.stages()[index].name);
+    let mut trainer = Trainer::new(setup, resume, &Watch { events, ..options.watch.clone() })?;
     trainer.run(interrupt)
 }
 

@@ -1,9 +1,7 @@
 //! What each stage measured before and after training: read from its logs, so stages run by earlier processes are
 //! reported like those of this process.
 
-use crate::decimals::fixed;
 use std::fmt;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,12 +9,9 @@ use serde_json::{Map, Value};
 
 use super::folder;
 use crate::config::Experiment;
-use crate::error::{Error, Result};
-use crate::files;
-
-/// The metrics of evaluations that are reported in addition to the loss, in this order. A prefix up to a `/` is ignored:
-/// `rewards/margin`, or `dpo/rewards/margin` where there are several objectives.
-const REPORTED: [&str; 7] = ["exact_match", "gold", "accuracy", "reward", "margin", "answers/kl", "score/mean"];
+use crate::error::Result;
+use crate::runs::jsonl::each_line;
+use crate::train::run::digest::{Change, arrow, changes, rank};
 
 /// Summary of a pipeline that has ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,17 +51,6 @@ pub struct StageFigures {
     pub ended: bool,
 }
 
-/// A metric in the first and in the last evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Change {
-    /// Its name, without `eval/`.
-    pub name: String,
-    /// Its value in the first evaluation.
-    pub before: Option<f64>,
-    /// Its value in the last evaluation; `None` if there was only one.
-    pub after: Option<f64>,
-}
-
 /// The ids of an experiment's objectives.
 pub fn objectives(experiment: &Experiment) -> String {
     experiment.objective.iter().map(|objective| objective.plugin.as_str()).collect::<Vec<_>>().join(" + ")
@@ -82,7 +66,7 @@ impl StageFigures {
             return Ok(None);
         }
         let (mut steps, mut first, mut last) = (0, None, None);
-        lines(&folder.join("metrics.jsonl"), |line| {
+        each_line(&folder.join("metrics.jsonl"), |line| {
             let step = line.get("step").and_then(Value::as_u64).unwrap_or(0);
             if line.get("kind").and_then(Value::as_str) == Some("eval") {
                 let earlier = last.replace(line);
@@ -92,7 +76,7 @@ impl StageFigures {
             }
         })?;
         let mut seconds = 0.0;
-        lines(&folder.join("timing.jsonl"), |line| seconds += line.get("seconds").map_or(0.0, total))?;
+        each_line(&folder.join("timing.jsonl"), |line| seconds += line.get("seconds").map_or(0.0, total))?;
         // A single evaluation counts as the one before training, unless steps came before it.
         let step_of = |line: &Map<String, Value>| line.get("step").and_then(Value::as_u64);
         let (before, after) = match (first, last) {
@@ -115,70 +99,10 @@ impl StageFigures {
     }
 }
 
-/// Every metric of two evaluations; those in `REPORTED` come first, in its order.
-fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value>>) -> Vec<Change> {
-    let number = |line: Option<&Map<String, Value>>, key: &str| line.and_then(|line| line.get(key)?.as_f64());
-    let keys = after.or(before).into_iter().flat_map(Map::keys);
-    let mut changes: Vec<Change> = keys
-        .filter_map(|key| {
-            let name = key.strip_prefix("eval/")?.to_owned();
-            Some(Change { name, before: number(before, key), after: number(after, key) })
-        })
-        .collect();
-    changes.sort_by_key(|change| rank(&change.name));
-    changes
-}
-
-/// Rank of a metric among those that are reported; `None` for the rest. Every reward metric has one (`reward_gold`,
-/// `reward/world`), but not the parts of a reward (`reward/world/terse`).
-fn rank(name: &str) -> Option<usize> {
-    let is =
-        |reported: &str| name.strip_suffix(reported).is_some_and(|before| before.is_empty() || before.ends_with('/'));
-    let known = REPORTED.iter().position(|reported| is(reported));
-    let reward = || {
-        let words: Vec<&str> = name.split('/').collect();
-        let last = words.iter().rposition(|word| word.starts_with("reward") && !word.starts_with("rewards"));
-        let is_part = |at: usize| words[at] == "reward" && words.len() > at + 2;
-        last.filter(|at| !is_part(*at)).and_then(|_| REPORTED.iter().position(|reported| *reported == "reward"))
-    };
-    known.or_else(reward)
-}
-
 fn total(seconds: &Value) -> f64 {
     match seconds {
         Value::Object(phases) => phases.values().filter_map(Value::as_f64).sum(),
         one => one.as_f64().unwrap_or(0.0),
-    }
-}
-
-/// Calls `each` with every complete line of a log; a missing log has no lines.
-fn lines(path: &Path, mut each: impl FnMut(Map<String, Value>)) -> Result<()> {
-    let failed = |cause| Error::run(format!("cannot read {}", path.display())).with_cause(cause);
-    let file = match files::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        file => file.map_err(failed)?,
-    };
-    for line in BufReader::new(file).lines() {
-        // A killed run may have left half a line.
-        if let Ok(Value::Object(line)) = serde_json::from_str(&line.map_err(failed)?) {
-            each(line);
-        }
-    }
-    Ok(())
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, arrow(self.before, self.after))
-    }
-}
-
-/// `0.020 -> 0.710`, with a dash for a missing value.
-fn arrow(before: Option<f64>, after: Option<f64>) -> String {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| fixed(value, 3));
-    match (before, after) {
-        (None, None) => "-".to_owned(),
-        (before, after) => format!("{} -> {}", number(before), number(after)),
     }
 }
 
@@ -204,37 +128,5 @@ impl fmt::Display for PipelineSummary {
             writeln!(f, "{}", line.trim_end())?;
         }
         write!(f, "pipeline {}, {:.1} s", self.folder.display(), self.seconds)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Catches metrics that are lost because of a prefix, reported out of order, or reported although they do not
-    /// describe a stage.
-    #[test]
-    fn reported_metrics_come_first_in_their_order() {
-        let line = |value: f64| {
-            let names = [
-                "answers/kl",
-                "kl",
-                "loss",
-                "token_accuracy",
-                "dpo/rewards/margin",
-                "rewards/chosen",
-                "reward_gold",
-                "reward/world/terse",
-                "exact_match",
-            ];
-            names.iter().map(|name| (format!("eval/{name}"), value.into())).collect::<Map<String, Value>>()
-        };
-        let all = changes(Some(&line(0.5)), Some(&line(0.75)));
-        let shown: Vec<String> =
-            all.iter().filter(|change| rank(&change.name).is_some()).map(Change::to_string).collect();
-        let arrow = "0.500 -> 0.750";
-        let expected =
-            ["exact_match", "reward_gold", "dpo/rewards/margin", "answers/kl"].map(|name| format!("{name} {arrow}"));
-        assert_eq!(shown, expected);
     }
 }

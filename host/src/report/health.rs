@@ -1,7 +1,7 @@
 //! Where a run's metrics left the ranges that its objectives declare healthy, in plain sentences.
 
 use super::record::{EVAL, RunRecord};
-use crate::decimals::fixed;
+pub use crate::decimals::short;
 
 /// A sentence for each metric that left its range.
 pub fn sentences(run: &RunRecord) -> Vec<String> {
@@ -31,26 +31,6 @@ pub fn sentences(run: &RunRecord) -> Vec<String> {
     found
 }
 
-/// A number with up to four significant digits.
-pub fn short(value: f64) -> String {
-    let size = value.abs();
-    if value.is_nan() {
-        "not a number".to_owned()
-    } else if size == 0.0 || (1e-3..1e6).contains(&size) {
-        let digits = if size >= 100.0 {
-            1
-        } else if size >= 10.0 {
-            2
-        } else {
-            4
-        };
-        let text = fixed(value, digits);
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-    } else {
-        format!("{value:.2e}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,11 +50,5 @@ mod tests {
         assert_eq!(sentences(&run), [expected]);
         run.metrics.insert("clip".into(), vec![(1.0, 0.4)]);
         assert!(sentences(&run).is_empty());
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let shown = [0.0, 0.25, 12.345, 1234.0, 1e-5, 2.5e9, -0.5].map(short);
-        assert_eq!(shown, ["0", "0.25", "12.35", "1234", "1.00e-5", "2.50e9", "-0.5"]);
     }
 }

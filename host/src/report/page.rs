@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::{
     Group, Labelled, Report,
     charts::{self, Chart},
-    distributions, health, samples, tables,
+    distributions, health,
+    record::AlertSpan,
+    samples, tables,
     tables::Rows,
 };
 use crate::{
@@ -100,6 +102,7 @@ fn section(group: &Group, first: usize, charts: &mut Vec<Value>) -> String {
     }
     for Labelled { run, label } in &group.runs {
         let named = |line: String| if group.runs.len() == 1 { line } else { format!("{label}: {line}") };
+        text.push_str(&list("alerts", &run.alerts.iter().map(alert).map(named).collect::<Vec<_>>()));
         text.push_str(&list("health", &health::sentences(run).into_iter().map(named).collect::<Vec<_>>()));
     }
     for panel in charts::panels(&group.runs) {
@@ -137,6 +140,14 @@ fn section(group: &Group, first: usize, charts: &mut Vec<Value>) -> String {
     }
     text.push_str("</section>\n");
     text
+}
+
+/// An alert in a line.
+fn alert(AlertSpan { text, ended, .. }: &AlertSpan) -> String {
+    match ended {
+        Some(step) => format!("alert: {text}; it ended at step {step}"),
+        None => format!("alert: {text}; it did not end"),
+    }
 }
 
 fn meaning(chart: &Chart) -> String {

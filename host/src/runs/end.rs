@@ -20,7 +20,7 @@ pub const END_FILE: &str = "end.json";
 pub enum Ending {
     /// All steps are done, or the data ended.
     Done,
-    /// Early stopping, or an objective stopped it.
+    /// Early stopping, an alert or an objective stopped it.
     Early,
     /// The user interrupted it.
     Interrupted,
@@ -39,6 +39,9 @@ pub struct RunEnd {
     pub step: u64,
     /// Seconds since 1970.
     pub at: u64,
+    /// What stopped a run before its last step; absent if that is not known, and for all other ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The error's message, details and remedy; empty without an error.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub error: Vec<String>,
@@ -47,7 +50,7 @@ pub struct RunEnd {
 impl RunEnd {
     /// An end now, after `step`.
     pub fn now(ending: Ending, step: u64) -> RunEnd {
-        RunEnd { ending, step, at: seconds_since_1970(), error: Vec::new() }
+        RunEnd { ending, step, at: seconds_since_1970(), reason: None, error: Vec::new() }
     }
 
     /// The end that `error` caused.

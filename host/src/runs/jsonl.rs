@@ -8,10 +8,11 @@
 //! both are written as `null`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::disk::{hex, shown};
@@ -116,6 +117,25 @@ impl JsonLines {
     fn failed(&self, doing: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::run(format!("cannot {doing} {}", shown(&self.path).display())).with_cause(cause)
     }
+}
+
+/// Calls `each` with every complete line of a log; a missing log has no lines.
+///
+/// # Errors
+/// The path and the system's error.
+pub fn each_line(path: &Path, mut each: impl FnMut(Map<String, Value>)) -> Result<()> {
+    let failed = |cause| Error::run(format!("cannot read {}", shown(path).display())).with_cause(cause);
+    let file = match files::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(failed)?,
+    };
+    for line in BufReader::new(file).lines() {
+        // A killed run may have left half a line.
+        if let Ok(Value::Object(line)) = serde_json::from_str(&line.map_err(failed)?) {
+            each(line);
+        }
+    }
+    Ok(())
 }
 
 /// Returns the hash of the lines of the file that a checkpoint recorded, after checking them.

@@ -7,6 +7,7 @@ pub mod breadcrumb;
 pub mod checkpoint;
 pub mod disk;
 pub mod end;
+pub mod events;
 pub mod file_lock;
 pub mod folder;
 pub mod jsonl;

@@ -42,7 +42,7 @@ pub enum Log {
 }
 
 /// A line of a log.
-pub struct Line {
+pub struct LogLine {
     /// The log.
     pub log: Log,
     /// The line's object.
@@ -85,8 +85,8 @@ impl TensorBoard {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn write(&mut self, lines: &[Line]) -> io::Result<()> {
-        let of = |Line { log, line }: &Line| match log {
+    pub fn write(&mut self, lines: &[LogLine]) -> io::Result<()> {
+        let of = |LogLine { log, line }: &LogLine| match log {
             Log::Metrics => values(line, scalars(line, "")),
             Log::Timing if line["kind"] == "eval" => values(line, scalars(line, "timing/eval/")),
             Log::Timing => values(line, scalars(line, "timing/")),
@@ -157,10 +157,10 @@ fn histogram(line: &Value) -> Option<SummaryValue> {
 }
 
 /// The samples among `lines`: those of one step and kind are one event.
-fn texts(lines: &[Line]) -> Vec<(u64, What)> {
+fn texts(lines: &[LogLine]) -> Vec<(u64, What)> {
     let mut found: Vec<(u64, String, Vec<String>)> = Vec::new();
     for line in lines {
-        let Line { log: Log::Samples, line: Value::Object(line) } = line else { continue };
+        let LogLine { log: Log::Samples, line: Value::Object(line) } = line else { continue };
         let Some(step) = line.get("step").and_then(Value::as_u64) else { continue };
         let kind = match line.get("kind").and_then(Value::as_str) {
             Some(kind) => kind,

@@ -29,8 +29,8 @@ fn shown(events: &[Event]) -> Vec<(i64, String, Shown)> {
     events.iter().flat_map(of).collect()
 }
 
-fn line(log: Log, line: Value) -> Line {
-    Line { log, line }
+fn line(log: Log, line: Value) -> LogLine {
+    LogLine { log, line }
 }
 
 /// Catches numbers that are left out because they are 0 or not finite, text that becomes a number, an evaluation's seconds under

@@ -48,7 +48,8 @@ impl Trainer {
         figures.extend(self.answers()?);
         self.learner.device.trim();
         self.notices.figures(figures.iter().map(|(name, _)| name.as_str()));
-        self.records.evaluation(step, &figures, start.elapsed())?;
+        let line = self.records.evaluation(step, &figures, start.elapsed())?;
+        self.watch(&line)?;
         self.progress.message(&records::evaluation_line(step, &figures));
         let best = self.experiment().checkpoint.best.clone();
         // Step 0 is never checkpointed, so it cannot become the best.
@@ -92,19 +93,26 @@ impl Trainer {
         Ok(figures)
     }
 
-    /// Returns whether to stop, because an objective requests it or early stopping is due, and prints the reason.
-    pub(super) fn is_to_stop(&self, verdict: Verdict) -> bool {
-        let step = self.state.step;
+    /// Returns whether to stop, because an objective requests it, an alert stops the run or early stopping is due, and prints and
+    /// keeps the reason.
+    pub(super) fn is_to_stop(&mut self, verdict: Verdict) -> bool {
+        let Some(why) = self.why_to_stop(verdict) else { return false };
+        self.progress.message(&format!("stopped after step {}: {why}", self.state.step));
+        self.stop_reason = Some(why);
+        true
+    }
+
+    pub(super) fn why_to_stop(&self, verdict: Verdict) -> Option<String> {
         if verdict == Verdict::STOP {
-            self.progress.message(&format!("stopped after step {step}: an objective requested it"));
-            return true;
+            return Some("an objective requested it".to_owned());
+        }
+        if let Some(alert) = self.alerts.stop() {
+            return Some(format!("alert: {alert}"));
         }
         let stop = self.experiment().eval.early_stop.as_ref();
-        let Some(stop) = stop.filter(|stop| self.state.evaluations_without_gain >= stop.patience) else { return false };
+        let stop = stop.filter(|stop| self.state.evaluations_without_gain >= stop.patience)?;
         let EarlyStop { metric: MetricRule { metric, .. }, patience, .. } = stop;
-        let why = format!("{metric} has not improved in {patience} evaluations");
-        self.progress.message(&format!("stopped after step {step}: {why}"));
-        true
+        Some(format!("{metric} has not improved in {patience} evaluations"))
     }
 
     pub(super) fn sample_if(&mut self, last: bool) -> Result<()> {
@@ -128,6 +136,9 @@ impl Trainer {
         self.records.samples(step, &texts)?;
         self.state.sampled = Some(step);
         self.records.done();
+        if let Some(text) = texts.first() {
+            self.progress.sample(&text.to_string());
+        }
         if !last {
             texts.iter().for_each(|text| self.progress.message(&text.to_string()));
         }

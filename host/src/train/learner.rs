@@ -297,6 +297,32 @@ impl Learner {
         self.objectives.iter_mut().chain(self.auxiliary.iter_mut().flat_map(|one| one.objectives.iter_mut()))
     }
 
+    /// Returns the names of all metrics that steps may report, in the order of their lines: those of every run, those that
+    /// objectives declare, and those of rollouts.
+    pub fn metric_names(&self) -> Vec<String> {
+        let of_every_step = ["loss", "lr", "grad_norm", "tokens", "context", "token_accuracy"];
+        let mut names: Vec<String> = of_every_step.map(str::to_owned).to_vec();
+        let own = |active: &Active, several: bool| {
+            // The only term of the only objective is the loss itself.
+            let terms = active.manifest.terms.iter().filter(|_| several).map(|term| &term.name);
+            let metrics = active.manifest.metrics.iter().map(|metric| &metric.name);
+            terms.chain(metrics).map(|name| format!("{}{name}", active.prefix)).collect::<Vec<String>>()
+        };
+        for objectives in std::iter::once(&self.objectives).chain(self.auxiliary.iter().map(|one| &one.objectives)) {
+            let most = objectives.iter().map(|active| active.manifest.terms.len()).max().unwrap_or(0);
+            let several = most + objectives.iter().count() > 2;
+            names.extend(objectives.iter().flat_map(|active| own(active, several)));
+        }
+        let auxiliary = self.auxiliary.iter().flat_map(|one| one.objectives.iter());
+        names.extend(auxiliary.map(|active| format!("{}loss", active.prefix)));
+        names.extend(self.roles.critic.as_ref().map(|_| "critic/grad_norm".to_owned()));
+        if self.rollouts.is_some() {
+            names.extend(self.rewards.metrics());
+            names.extend(["prompts", "kept", "skipped"].map(|name| format!("answers/{name}")));
+        }
+        names
+    }
+
     /// Returns the states of all objectives, in the order of [`Learner::every_objective`].
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::{End, learner::Learner, run::state, trainer::Trainer};
 use crate::{
     error::{Error, Result},
@@ -84,7 +86,10 @@ impl Trainer {
         if let Err(error) = self.write_longer() {
             self.progress.message(&format!("{}{name} was saved nevertheless", error.report()));
         }
-        self.progress.message(&format!("saved {name} in {:.2} s", start.elapsed().as_secs_f64()));
+        let seconds = start.elapsed().as_secs_f64();
+        self.progress.message(&format!("saved {name} in {seconds:.2} s"));
+        let event = json!({ "step": self.state.step, "checkpoint": name, "path": saved.path, "seconds": seconds });
+        self.records.emit("checkpoint", &event);
         Ok(name)
     }
 
@@ -107,7 +112,7 @@ impl Trainer {
         let step = self.state.step;
         let end = match outcome {
             Ok(End::Done) => RunEnd::now(Ending::Done, step),
-            Ok(End::Early) => RunEnd::now(Ending::Early, step),
+            Ok(End::Early) => RunEnd { reason: self.stop_reason.clone(), ..RunEnd::now(Ending::Early, step) },
             Ok(End::Interrupted) => RunEnd::now(Ending::Interrupted, step),
             Err(error) => RunEnd::of(error, Ending::Failed, step),
         };

@@ -1,6 +1,7 @@
 //! What a run does before its first step in this process and after its last one.
 
 use plugin_api::objective::Verdict;
+use serde_json::{Value, json};
 
 use super::{
     End,
@@ -16,6 +17,21 @@ use crate::{
 };
 
 impl Trainer {
+    /// What programs that watch the run receive first.
+    pub(super) fn beginning(&self) -> Value {
+        let (parameters, trained) = self.learner.model.count();
+        let objectives = self.experiment().objective.iter().map(|objective| objective.plugin.as_str());
+        json!({
+            "name": self.experiment().name,
+            "folder": self.folder.path(),
+            "objectives": objectives.collect::<Vec<_>>(),
+            "parameters": parameters,
+            "trained_parameters": trained,
+            "step": self.state.step,
+            "total": self.state.total,
+        })
+    }
+
     /// Computes what the reference contributes, checks memory, objectives and the untrained model. Returns false if the user
     /// interrupts it.
     pub(super) fn before_first_step(&mut self, interrupt: &Interrupt) -> Result<bool> {
@@ -56,6 +72,10 @@ impl Trainer {
         let auxiliary = self.learner.auxiliary.iter().flat_map(|one| one.objectives.iter());
         let notes = self.notices.end(self.learner.objectives.iter().chain(auxiliary));
         notes.into_iter().chain(self.records.take_failure()).try_for_each(|text| self.note(text))?;
+        // A process that resumes a stopped run finds the reason again, unless it was an objective's.
+        if self.state.stopped && self.stop_reason.is_none() {
+            self.stop_reason = self.why_to_stop(Verdict::CONTINUE);
+        }
         Ok(if self.state.stopped { End::Early } else { End::Done })
     }
 

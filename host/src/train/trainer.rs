@@ -5,13 +5,14 @@ use std::{path::PathBuf, time::Instant};
 use plugin_api::objective::Verdict;
 
 use super::{
+    alerts::{Alerts, Line},
     eval::prompts::EvalPrompt,
     learner::Learner,
     notices::Notices,
     quick_laws::ToProve,
     roles::reference_pass::ReferencePass,
     rollout::Rollouts,
-    run::{records::Records, state::TrainState},
+    run::{digest::Digest, records::Records, state::TrainState},
     step::{gradient::WindowLoss, metrics::OwnNumbers},
 };
 use crate::{
@@ -49,6 +50,12 @@ pub struct Trainer {
     pub(super) states: Vec<Vec<u8>>,
     /// The latest samples, for the summary.
     pub(super) texts: Vec<SampleText>,
+    /// The rules that watch the metrics.
+    pub(super) alerts: Alerts,
+    /// The first and last numbers of the run, for the summary.
+    pub(super) digest: Digest,
+    /// Why the run stopped before its last step, once it has.
+    pub(super) stop_reason: Option<String>,
     /// Notes that are printed once if something looks wrong.
     pub(super) notices: Notices,
     /// The notes printed so far.
@@ -123,6 +130,16 @@ impl Trainer {
             self.state.bad_steps
         ))
         .with_hint("lower the learning rate, clip harder, or look at the data of these steps"))
+    }
+
+    /// Adds a line of metrics.jsonl to the summary, passes it to the alerts, and prints and records those that begin or end.
+    pub(super) fn watch(&mut self, line: &Line) -> Result<()> {
+        self.digest.observe(line);
+        for change in self.alerts.observe(line) {
+            self.progress.message(&change.to_string());
+            self.records.alert(&change)?;
+        }
+        Ok(())
     }
 
     /// Prints a note once and records it: in timing.jsonl and for the summary.

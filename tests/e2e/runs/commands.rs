@@ -28,11 +28,13 @@ fn run_prints_samples_and_held_out_loss_before_and_after() {
     }
 }
 
-/// Catches a summary that is not the run's: numbers that disagree with metrics.jsonl, or text around the JSON.
+/// Catches a summary that is not the run's: numbers that disagree with metrics.jsonl, or text behind the JSON.
 #[test]
 fn run_prints_its_summary_as_json() {
     let lab = Lab::tiny();
-    let found = json(lab.ask(&["run", "tiny.toml", "--json", "--name", "mine"]).succeeds());
+    let answer = lab.ask(&["run", "tiny.toml", "--json", "--name", "mine"]);
+    answer.succeeds();
+    let found = answer.last_event();
     let run = Run(lab.at("runs/mine"));
     assert_eq!(
         (&found["name"], &found["steps"], &found["ended"]),

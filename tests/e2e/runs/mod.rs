@@ -2,6 +2,7 @@
 
 mod commands;
 pub mod distribution;
+mod events;
 mod failures;
 mod leftovers;
 mod pipelines;

@@ -88,6 +88,13 @@ impl Answer {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
+    /// The last line of standard output as JSON: of events, the result.
+    #[track_caller]
+    pub fn last_event(&self) -> Value {
+        let last = self.out.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
+    }
+
     /// Fails unless the exit code is `code` and standard error contains every part.
     #[track_caller]
     pub fn refuses(&self, code: i32, parts: &[&str]) {

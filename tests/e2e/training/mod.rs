@@ -1,5 +1,6 @@
 //! Training: keys of an experiment, objectives on text and rows, batches, threads, memory.
 
+mod alerts;
 mod large_files;
 mod memory;
 mod micro_batches;

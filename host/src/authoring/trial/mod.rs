@@ -205,7 +205,7 @@ fn train(
         plugin_folders: request.folders.clone(),
         pinning: Pinning::Ignore,
         unproved: false,
-        show,
+        watch: show.into(),
         again: AGAIN,
     };
     let (summary, stopped) = pipeline::run(pipeline, &options, interrupt, &mut |event| {

@@ -90,7 +90,7 @@ pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Re
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
     html.as_deref().map_or(Ok(()), |html| check_html(html, plot.as_deref()))?;
     check_cuts(&cuts)?;
-    let progress = Progress::new(0, steps, if json { Show::Quiet } else { Show::Auto });
+    let progress = Progress::new(0, steps, &if json { Show::Quiet } else { Show::Auto }.into());
     let request = compare::Request {
         file,
         overrides: set,

@@ -1,10 +1,13 @@
 //! `telos run`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use signal_hook::consts::SIGXFSZ;
 
 use crate::{
@@ -16,8 +19,9 @@ use crate::{
     report::{Report, page, record::is_run},
     runs::{
         Interrupt,
+        events::Events,
         folder::{PIPELINE_FILE, REPORT_FILE, is_report},
-        progress::Show,
+        progress::{Show, Watch},
         receipt::pin_commits,
     },
     setup::loading::open_draft,
@@ -66,9 +70,13 @@ pub struct Run {
     /// the expectations that they declare.
     #[arg(long)]
     unproved: bool,
-    /// Print the summary as JSON.
+    /// Print events as they happen, each a line of JSON: start, step, eval, sample, alert, note, checkpoint, and end, whose
+    /// content is the summary, or error. Those of a pipeline's stages name the stage; its last line is the end of the pipeline.
     #[arg(long)]
     json: bool,
+    /// Draw the curve of this metric on a terminal, instead of that of the loss.
+    #[arg(long, value_name = "METRIC", conflicts_with = "json")]
+    watch: Option<String>,
     /// Explain every key of an experiment and exit.
     #[arg(long)]
     help_keys: bool,
@@ -93,8 +101,10 @@ pub struct RunRequest {
     pub pinning: Pinning,
     /// Whether to train objectives that fail a law on the first batch.
     pub unproved: bool,
-    /// Whether the summary is printed as JSON.
+    /// Whether events and the summary are printed as JSON.
     pub json: bool,
+    /// The metric whose curve is drawn on a terminal.
+    pub watch: Option<String>,
 }
 
 pub(in crate::cli) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
@@ -126,8 +136,19 @@ impl Run {
             (true, false) => Pinning::Update,
             (false, false) => Pinning::Strict,
         };
-        let Self { resume, fixed_rows, unproved, json, .. } = self;
-        Ok(RunRequest { file, overrides, resume, fixed_rows, selection, plugin_folders, pinning, unproved, json })
+        let Self { resume, fixed_rows, unproved, json, watch, .. } = self;
+        Ok(RunRequest {
+            file,
+            overrides,
+            resume,
+            fixed_rows,
+            selection,
+            plugin_folders,
+            pinning,
+            unproved,
+            json,
+            watch,
+        })
     }
 }
 
@@ -143,8 +164,15 @@ fn perform(request: RunRequest) -> Result<()> {
     }
 }
 
-fn show(request: &RunRequest) -> Show {
-    if request.json { Show::Quiet } else { Show::Auto }
+fn watch(request: &RunRequest) -> Watch {
+    if !request.json {
+        return Watch { metric: request.watch.clone(), ..Show::Auto.into() };
+    }
+    let print = |event: &Map<String, Value>| {
+        // A failure to print must not end the run.
+        _ = print::json(event);
+    };
+    Watch { events: Events::new(print), ..Show::Quiet.into() }
 }
 
 fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
@@ -161,17 +189,20 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     let mut setup = open_draft(draft, &request.plugin_folders, request.pinning)?;
     setup.accept_unproved = request.unproved;
     setup.accepts_fixed_rows = request.fixed_rows;
-    let mut trainer = Trainer::new(setup, request.resume, show(request))?;
+    let watch = watch(request);
+    let mut trainer = Trainer::new(setup, request.resume, &watch)?;
     if trainer.ended() {
         print::err("the run has ended: nothing is left to do\n");
-        return print::result(&trainer.finished(), request.json);
+        return print_end(&trainer.finished(), &watch, request.json);
     }
     let outcome = trainer.run(interrupt);
     let folder = trainer.finished().folder;
     // Frees the model: the report needs memory too.
     drop(trainer);
     let (end, summary) = outcome.inspect_err(|_| write_report(&folder, request.json))?;
-    print::result(&summary, request.json)?;
+    if !request.json {
+        print::result(&summary, false)?;
+    }
     write_report(&folder, request.json);
     if end == End::Interrupted {
         return Err(Error::interrupted(format!(
@@ -183,8 +214,17 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     Ok(())
 }
 
+/// Prints the last result of a command: as text, or as its last event.
+fn print_end<T: fmt::Display + Serialize>(summary: &T, watch: &Watch, json: bool) -> Result<()> {
+    if json {
+        watch.events.emit("end", summary);
+        return Ok(());
+    }
+    print::result(summary, false)
+}
+
 fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
-    let (show, json) = (show(&request), request.json);
+    let (watch, json) = (watch(&request), request.json);
     let RunRequest { selection, resume, fixed_rows, plugin_folders, pinning, unproved, .. } = request;
     let options = pipeline::Options {
         selection,
@@ -193,7 +233,7 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
         plugin_folders,
         pinning,
         unproved,
-        show,
+        watch,
         again: pipeline::RESUME,
     };
     let (summary, stopped) = pipeline::run(all, &options, interrupt, &mut |event| match event {
@@ -205,7 +245,7 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
         Event::Stage(summary) => print::result(summary, false),
     })
     .inspect_err(|_| write_report(&all.folder(), json))?;
-    print::result(&summary, json)?;
+    print_end(&summary, &options.watch, json)?;
     write_report(&summary.folder, json);
     stopped.map_or(Ok(()), Err)
 }

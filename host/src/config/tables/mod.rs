@@ -1,6 +1,7 @@
 //! The tables of an experiment. The file of a table declares its keys, its resolved form, its defaults and the rules between its
 //! keys.
 
+pub mod alert;
 pub mod backend;
 pub mod checkpoint;
 pub mod eval;

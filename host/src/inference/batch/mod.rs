@@ -98,7 +98,7 @@ impl Opened {
         let samples: Vec<usize> = (file.rows()..total).filter(|sample| fits(prompt_of(*sample))).collect();
         let extent = Extent { samples, slots: wanted.batch };
         self.check_room(&ids, wanted)?;
-        let progress = Progress::new(0, 0, Show::Auto);
+        let progress = Progress::new(0, 0, &Show::Auto.into());
         let task = progress.task("answers", total as u64);
         let start = Instant::now();
         let mut ignore = |_| {};

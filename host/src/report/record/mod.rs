@@ -59,12 +59,27 @@ pub struct RunRecord {
     pub phases: Vec<(String, f64)>,
     /// Notes that the run printed, with the step.
     pub notes: Vec<(u64, String)>,
+    /// Alerts in the order in which they began.
+    pub alerts: Vec<AlertSpan>,
     /// The lines of samples.jsonl.
     pub samples: Vec<Map<String, Value>>,
     /// What histograms.jsonl holds, by kind (train or eval) and name.
     pub distributions: BTreeMap<(String, String), Over>,
     /// What is missing or damaged.
     pub remarks: Vec<String>,
+}
+
+/// An alert from its beginning to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertSpan {
+    /// Its rule.
+    pub name: String,
+    /// The metric.
+    pub metric: String,
+    /// The text with which it began.
+    pub text: String,
+    /// The step at which it ended; `None` while it is active.
+    pub ended: Option<u64>,
 }
 
 /// What was spent up to and including a step.
@@ -123,6 +138,7 @@ impl RunRecord {
             progress: Vec::new(),
             phases: Vec::new(),
             notes: Vec::new(),
+            alerts: Vec::new(),
             samples: Vec::new(),
             distributions: BTreeMap::new(),
             remarks,
@@ -183,11 +199,25 @@ impl RunRecord {
 
     fn read_timing(&mut self) {
         let (mut timing, mut phases) = (BTreeMap::<String, Points>::new(), Vec::<(String, f64)>::new());
-        let (mut notes, mut sum, mut at_step) = (Vec::new(), 0.0, BTreeMap::new());
+        let (mut notes, mut alerts) = (Vec::new(), Vec::<AlertSpan>::new());
+        let (mut sum, mut at_step) = (0.0, BTreeMap::new());
         let remark = lines::read(&self.folder, "timing.jsonl", |line| {
             let Some(step) = line.get("step").and_then(Value::as_u64) else { return };
-            if let Some(text) = line.get("text").and_then(Value::as_str) {
-                notes.push((step, text.to_owned()));
+            let word = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            match word("kind").as_str() {
+                "note" => notes.push((step, word("text"))),
+                "alert" => {
+                    let alert =
+                        AlertSpan { name: word("name"), metric: word("metric"), text: word("text"), ended: None };
+                    let is_same = |own: &&mut AlertSpan| {
+                        (&own.name, &own.metric, own.ended) == (&alert.name, &alert.metric, None)
+                    };
+                    match word("state").as_str() {
+                        "begin" => alerts.push(alert),
+                        _ => alerts.iter_mut().filter(is_same).for_each(|own| own.ended = Some(step)),
+                    }
+                }
+                _ => {}
             }
             let mut add = |name: &str, seconds: f64| {
                 sum += seconds;
@@ -218,7 +248,7 @@ impl RunRecord {
         for progress in &mut self.progress {
             progress.seconds = at_step.get(&(progress.step as u64)).copied().unwrap_or(f64::NAN);
         }
-        (self.timing, self.phases, self.notes) = (timing, phases, notes);
+        (self.timing, self.phases, self.notes, self.alerts) = (timing, phases, notes, alerts);
     }
 
     fn read_distributions(&mut self) {
@@ -294,6 +324,7 @@ pub(super) mod tests {
             progress: Vec::new(),
             phases: Vec::new(),
             notes: Vec::new(),
+            alerts: Vec::new(),
             samples: Vec::new(),
             distributions: BTreeMap::new(),
             remarks: Vec::new(),
@@ -304,7 +335,8 @@ pub(super) mod tests {
         files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
     }
 
-    /// Catches a null that is read as 0, an evaluation that counts as a step, and a sum of tokens that forgets a step.
+    /// Catches a null that is read as 0, an evaluation that counts as a step, a sum of tokens that forgets a step, and the end of an
+    /// alert that ends another one of the same rule.
     #[test]
     fn numbers_are_read_by_name_and_step() {
         let folder = tempfile::tempdir().unwrap();
@@ -314,7 +346,10 @@ pub(super) mod tests {
 "#;
         let timing = r#"{"step":0,"kind":"eval","seconds":1.0}
 {"step":1,"kind":"train","tokens_per_s":5.0,"seconds":{"data":0.5,"gradient":1.5}}
+{"step":1,"kind":"alert","name":"range","metric":"a","state":"begin","text":"a is off"}
+{"step":1,"kind":"alert","name":"range","metric":"b","state":"begin","text":"b is off"}
 {"step":2,"kind":"train","tokens_per_s":5.0,"seconds":{"data":0.5,"gradient":2.5}}
+{"step":2,"kind":"alert","name":"range","metric":"b","state":"end","text":"b is back"}
 {"step":2,"kind":"note","text":"look"}
 "#;
         write(
@@ -333,6 +368,8 @@ pub(super) mod tests {
         assert_eq!(spent, [(10.0, 3.0), (30.0, 6.0)]);
         assert_eq!(run.phases, [("evaluation".into(), 1.0), ("data".into(), 1.0), ("gradient".into(), 4.0)]);
         assert_eq!((run.seconds(), run.tokens(), run.notes.len()), (6.0, 30.0, 1));
+        let alerts: Vec<_> = run.alerts.iter().map(|alert| (alert.text.as_str(), alert.ended)).collect();
+        assert_eq!(alerts, [("a is off", None), ("b is off", Some(2))]);
         assert!(
             run.remarks.iter().any(|remark| remark == "not a finite number in some steps: loss"),
             "{:?}",

@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// Why it ended, if that was not as planned; the first line is the error's message.
+    /// Why it ended, if that was before its last step; the first line is the error's message, or what stopped it.
     pub fn why(&self) -> Vec<String> {
         match self {
             State::Lost => vec![
@@ -57,7 +57,7 @@ impl State {
                  stopped; continue it with --resume"
                     .to_owned(),
             ],
-            State::Ended(end) => end.error.clone(),
+            State::Ended(end) => end.reason.iter().chain(&end.error).cloned().collect(),
             State::Running | State::Complete => Vec::new(),
         }
     }

@@ -1,19 +1,22 @@
-//! Progress output during a run: a bar on a terminal, about twenty plain lines elsewhere.
+//! Progress output during a run: a bar with the latest metrics on a terminal, about twenty plain lines elsewhere.
 //!
 //! All of it is written to standard error; standard output is for a command's result, so that `--json` can be
 //! piped. Which lines are printed depends only on step numbers, so that the log of a resumed run shows the same
 //! steps.
 
 mod sparkline;
+mod view;
 
+use super::events::Events;
 use crate::decimals::fixed;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sparkline::Sparkline;
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use view::View;
 
 /// The least time between two lines of a task.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -30,6 +33,24 @@ pub enum Show {
     Quiet,
 }
 
+/// How a run is watched.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// Where progress is shown.
+    pub show: Show,
+    /// The metric whose curve a terminal shows; `None`: the loss.
+    pub metric: Option<String>,
+    /// What programs receive.
+    pub events: Events,
+}
+
+impl From<Show> for Watch {
+    /// The loss, and no program.
+    fn from(show: Show) -> Watch {
+        Watch { show, metric: None, events: Events::default() }
+    }
+}
+
 /// A run's progress. Clones share one display, so that a signal handler's thread may print above the bar.
 #[derive(Clone)]
 pub struct Progress {
@@ -37,8 +58,8 @@ pub struct Progress {
     total: u64,
     first: u64,
     started: Instant,
-    /// The losses so far; a bar shows them as a curve.
-    losses: Arc<Mutex<Sparkline>>,
+    /// What a bar shows below itself.
+    view: Arc<Mutex<View>>,
 }
 
 #[derive(Clone)]
@@ -49,12 +70,13 @@ enum Display {
 
 impl Progress {
     /// Progress from step `done` (0 for a new run) to step `total`.
-    pub fn new(done: u64, total: u64, show: Show) -> Self {
+    pub fn new(done: u64, total: u64, watch: &Watch) -> Self {
+        let Watch { show, metric, .. } = watch.clone();
         if show == Show::Auto && io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style());
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style(None));
             bar.set_position(done);
             bar.reset_eta();
-            Self::with(Display::Bar(bar), done, total)
+            Self { view: Arc::new(Mutex::new(View::new(metric))), ..Self::with(Display::Bar(bar), done, total) }
         } else {
             Self::lines(io::stderr(), show == Show::Auto, done, total)
         }
@@ -65,27 +87,37 @@ impl Progress {
     }
 
     fn with(display: Display, first: u64, total: u64) -> Self {
-        Self { display, total, first, started: Instant::now(), losses: Arc::default() }
+        Self { display, total, first, started: Instant::now(), view: Arc::default() }
     }
 
-    /// Shows that optimizer step `step` (the first is 1) is done, with its loss and its speed.
-    pub fn step(&self, step: u64, loss: f64, tokens_per_second: f64) {
-        let numbers = format!("loss {}  {} tokens/s", fixed(loss, 4), short(tokens_per_second));
+    /// Shows that optimizer step `step` (the first is 1) is done, with its loss, its metrics and its speed.
+    pub fn step(&self, step: u64, loss: f64, metrics: &[(String, f64)], tokens_per_second: f64) {
+        let speed = format!("{} tokens/s", short(tokens_per_second));
         match &self.display {
             Display::Bar(bar) => {
-                let curve = self.losses.lock().map(|mut losses| {
-                    losses.add(loss);
-                    losses.text()
-                });
-                bar.set_message(format!("{numbers}  {}", curve.unwrap_or_default()));
+                if let Ok(mut view) = self.view.lock() {
+                    view.step(loss, metrics);
+                    bar.set_message(view.numbers());
+                }
+                bar.set_prefix(speed);
                 bar.set_position(step);
             }
             Display::Lines { steps, .. } if *steps && is_shown(step, self.first, self.total) => {
                 let left =
                     left(self.started.elapsed(), step.saturating_sub(self.first), self.total.saturating_sub(step));
-                self.message(&format!("step {step}/{}  {numbers}{left}", self.total));
+                self.message(&format!("step {step}/{}  loss {}  {speed}{left}", self.total, fixed(loss, 4)));
             }
             Display::Lines { .. } => {}
+        }
+    }
+
+    /// Shows the first line of a sample below the bar.
+    pub fn sample(&self, text: &str) {
+        if let Display::Bar(bar) = &self.display
+            && let Ok(mut view) = self.view.lock()
+        {
+            view.sample(text);
+            bar.set_style(style(view.sampled()));
         }
     }
 
@@ -177,7 +209,7 @@ impl Task {
         if let Display::Bar(bar) = &self.progress.display
             && self.total > 0
         {
-            bar.set_style(style());
+            bar.set_style(style(None));
             bar.set_message(String::new());
             bar.set_length(self.progress.total);
             bar.set_position(self.progress.first);
@@ -195,9 +227,24 @@ fn task_style() -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn style() -> ProgressStyle {
-    let template = "{bar:24} {pos}/{len}  {msg}  {eta} left";
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// The template of the bar; with a line for a sample.
+fn template(has_sample: bool) -> &'static str {
+    if has_sample {
+        "{bar:24} {pos}/{len}  {prefix}  {eta} left\n{wide_msg}\n{sample}"
+    } else {
+        "{bar:24} {pos}/{len}  {prefix}  {eta} left\n{wide_msg}"
+    }
+}
+
+fn style(sample: Option<&str>) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template(sample.is_some()));
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    match sample.map(str::to_owned) {
+        None => style,
+        Some(line) => {
+            style.with_key("sample", move |_: &ProgressState, to: &mut dyn fmt::Write| _ = to.write_str(&line))
+        }
+    }
 }
 
 /// Whether a plain line is printed at `step`: at the run's first and last step, at the first after a resume, and
@@ -297,7 +344,7 @@ mod tests {
         }
         for steps in [true, false] {
             let progress = Progress::lines(Shared(text.clone()), steps, 0, 1);
-            progress.step(1, 2.34567, 12_345.0);
+            progress.step(1, 2.34567, &[("kl".to_owned(), 1.0)], 12_345.0);
             progress.clone().message("eval: loss 2.3");
             progress.finish();
         }
@@ -314,9 +361,11 @@ mod tests {
         assert_eq!(left(Duration::MAX, 1, u64::MAX), "");
     }
 
-    /// Catches an error in the bar's template, which would silently fall back to another style.
+    /// Catches an error in the bar's templates, which would silently fall back to another style.
     #[test]
-    fn the_bars_template_is_valid() {
-        assert!(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left").is_ok());
+    fn the_bars_templates_are_valid() {
+        for has_sample in [false, true] {
+            assert!(ProgressStyle::with_template(template(has_sample)).is_ok());
+        }
     }
 }

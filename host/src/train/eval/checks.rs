@@ -8,13 +8,16 @@ use super::{
     prompts::{Evaluated, eval_prompts},
 };
 use crate::{
-    config::Mistakes,
+    config::{
+        Experiment, Mistakes,
+        experiment::{MetricRule, Watched},
+    },
     data::{PackedBatch, TrainingData},
     error::{Error, Result},
     keys::mistake::nearest,
     runs::breadcrumb::CrashMarker,
     setup::Setup,
-    train::learner::Learner,
+    train::{alerts::names, learner::Learner},
 };
 
 /// Finishes the checks of an experiment; `opened` is its learner and data, `None` if a mistake prevented opening them. If the run
@@ -35,6 +38,7 @@ pub fn finish(
         mistakes.finish()?;
         return Err(Error::run("the models were not opened"));
     };
+    check_alerts(setup, learner, &mut mistakes);
     let held_out = held_out(setup, &learner.objectives, data);
     let most = setup.experiment().eval.generate.unwrap_or(0);
     let eval_prompts = eval_prompts(&*data.held_out, &setup.tokenizer, most);
@@ -49,8 +53,29 @@ pub fn finish(
     evaluated.ok_or_else(|| Error::run("the held-out data was not read"))
 }
 
+/// The metrics of `[[alert]]` tables, each with its key.
+fn alert_metrics(experiment: &Experiment) -> impl Iterator<Item = (String, &str)> {
+    experiment.alert.iter().enumerate().filter_map(|(index, alert)| match &alert.watched {
+        Watched::Metric(rule) => Some((format!("alert.{index}.metric"), rule.metric.as_str())),
+        Watched::BuiltIn { .. } => None,
+    })
+}
+
+/// Refuses alerts on metrics that no step reports; those of evaluations are checked by [`check_names`].
+fn check_alerts(setup: &Setup, learner: &Learner, mistakes: &mut Mistakes) {
+    let experiment = setup.experiment();
+    let of_steps = alert_metrics(experiment).filter(|(_, metric)| !metric.starts_with("eval/"));
+    let free: Vec<(String, &str)> = of_steps.filter(|(key, _)| mistakes.are_free(&[key])).collect();
+    if !free.is_empty() {
+        let known = learner.metric_names();
+        for (key, metric) in free.into_iter().filter(|(_, metric)| known.iter().all(|name| name != metric)) {
+            mistakes.refuse(&key, names::unknown(metric, &known));
+        }
+    }
+}
+
 /// Refuses keys that ask for metrics of answers that cannot be measured, and `checkpoint.best` and `eval.early_stop.metric` if
-/// no evaluation reports the metric they name.
+/// no evaluation reports the metric they name; likewise alerts on metrics of evaluations.
 ///
 /// # Errors
 /// Errors of plugins and of the backend.
@@ -62,19 +87,23 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
             mistakes.refuse(key, why);
         }
     }
-    let best = experiment.checkpoint.best.as_ref().map(|rule| ("checkpoint.best", rule));
-    let stop = experiment.eval.early_stop.as_ref().map(|stop| ("eval.early_stop.metric", &stop.metric));
+    let named = |key: &str, rule: &MetricRule| (key.to_owned(), rule.metric.clone());
+    let best = experiment.checkpoint.best.as_ref().map(|rule| named("checkpoint.best", rule));
+    let stop = experiment.eval.early_stop.as_ref().map(|stop| named("eval.early_stop.metric", &stop.metric));
+    let alerts = alert_metrics(experiment).filter(|(_, metric)| metric.starts_with("eval/"));
+    let alerts = alerts.map(|(key, metric)| (key, metric.to_owned()));
     // Which metrics there are, and which is the default, follows from these keys.
     let known = mistakes.are_free(&["eval.every", "eval.generate"]);
     let rollouts_are_known = mistakes.are_free(&["rollout"]);
     let samples_are_known = mistakes.are_free(&["eval.samples", "eval.pass_at"]);
-    let rules: Vec<_> = best.into_iter().chain(stop).filter(|(key, _)| known && mistakes.are_free(&[key])).collect();
+    let rules = best.into_iter().chain(stop).chain(alerts);
+    let rules: Vec<(String, String)> = rules.filter(|(key, _)| known && mistakes.are_free(&[key])).collect();
     let is_known = |metric: &str| match metric {
         "eval/loss" | "eval/reward" => rollouts_are_known,
         _ => samples_are_known || !metric.starts_with("eval/pass@"),
     };
-    for (key, rule) in rules.into_iter().filter(|(_, rule)| is_known(&rule.metric)) {
-        let name = rule.metric.strip_prefix("eval/").unwrap_or(&rule.metric);
+    for (key, metric) in rules.into_iter().filter(|(_, metric)| is_known(metric)) {
+        let name = metric.strip_prefix("eval/").unwrap_or(&metric);
         if name == "loss" && !held_out.is_empty() {
             continue;
         }
@@ -87,7 +116,7 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
             }
         }
         if !names.iter().any(|known| known == name) {
-            mistakes.refuse(key, missing(&rule.metric, name, names));
+            mistakes.refuse(&key, missing(&metric, name, names));
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! its receipt records.
 
 pub mod about;
+pub mod digest;
 pub(crate) mod open;
 mod optional_log;
 pub(crate) mod provenance;

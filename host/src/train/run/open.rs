@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     about::About,
+    digest::Digest,
     provenance,
     records::Records,
     resume::{self, Changed},
@@ -16,6 +17,7 @@ use super::{
     state::TrainState,
 };
 use crate::{
+    config::Experiment,
     error::{Error, Result},
     optimizer::moments,
     plugins::Pinning,
@@ -26,11 +28,13 @@ use crate::{
         disk::write_durably,
         end::RunEnd,
         folder::{CHECKPOINTS, Existing, RunFolder},
-        progress::{Progress, Show},
+        jsonl::each_line,
+        progress::{Progress, Watch},
         receipt::Replaced,
     },
     setup::Setup,
     train::{
+        alerts::{Alerts, names, rules::Declared},
         eval::{checks, prompts::Evaluated},
         learner::Learner,
         notices::Notices,
@@ -41,7 +45,7 @@ use crate::{
 };
 
 /// Opens everything a run needs.
-pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trainer> {
+pub(crate) fn trainer(mut setup: Setup, resume: bool, watch: &Watch) -> Result<Trainer> {
     let started = Instant::now();
     let experiment = setup.experiment().clone();
     let mut mistakes = setup.take_mistakes();
@@ -69,6 +73,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     let Some(Opened { mut learner, data, steps: total, reference }) = opened else {
         return Err(Error::run("the models were not opened"));
     };
+    let watch = &check_watched(watch, &learner, &experiment)?;
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
@@ -110,7 +115,8 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     };
     let discards = checkpoint.is_none() && fs::metadata(folder.metrics()).is_ok_and(|metrics| metrics.len() > 0);
     // Logs that do not belong to the checkpoint are refused before the run's own files change.
-    let records = checkpoint.is_some().then(|| Records::open(&folder, Some(&state))).transpose()?;
+    let records =
+        checkpoint.is_some().then(|| Records::open(&folder, Some(&state), watch.events.clone())).transpose()?;
     // A new run pins its plugins only after they have passed the checks before its first step.
     if state.step > 0 {
         setup.lock.save()?;
@@ -134,12 +140,19 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         About::new(&learner.model, objectives, context).write(folder.access_path(), state.step)?;
         RunEnd::remove(folder.access_path())?;
     }
+    let mut digest = Digest::default();
+    let mut alerts = Alerts::new(&experiment, &declared(&learner));
+    if checkpoint.is_some() {
+        // The file has just been truncated to the checkpoint's lines.
+        alerts.replay(&folder.metrics())?;
+        each_line(&folder.metrics(), |line| digest.observe(&line))?;
+    }
     let checkpoints = Checkpoints::new(&folder, experiment.checkpoint.keep, checkpoint.as_ref().map(|c| c.step))?;
-    let mut records = records.map_or_else(|| Records::open(&folder, None), Ok)?;
+    let mut records = records.map_or_else(|| Records::open(&folder, None, watch.events.clone()), Ok)?;
     if experiment.track.is_some_and(|track| track.tensorboard) && !state.ended {
         records.show(&folder.tensorboard(), checkpoint.as_ref().map(|_| state.step));
     }
-    let progress = Progress::new(state.step, total, show);
+    let progress = Progress::new(state.step, total, watch);
     if let Some(note) = folder.note() {
         progress.message(&format!("note: {note}"));
     }
@@ -181,6 +194,9 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
         state,
         states,
         texts: Vec::new(),
+        alerts,
+        digest,
+        stop_reason: None,
         notices: Notices::default(),
         notes: Vec::new(),
         started,
@@ -190,6 +206,26 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, show: Show) -> Result<Trai
     };
     trainer.report_start(resume, checkpoint, discards);
     Ok(trainer)
+}
+
+/// Refuses a watched metric that no step reports. A stage of a pipeline, whose other stages may report it, shows the loss instead.
+fn check_watched(watch: &Watch, learner: &Learner, experiment: &Experiment) -> Result<Watch> {
+    let known = learner.metric_names();
+    match &watch.metric {
+        Some(metric) if !known.contains(metric) && experiment.name.contains('/') => {
+            Ok(Watch { metric: None, ..watch.clone() })
+        }
+        Some(metric) if !known.contains(metric) => {
+            Err(Error::request(format!("--watch: {}", names::unknown(metric, &known))))
+        }
+        _ => Ok(watch.clone()),
+    }
+}
+
+/// The metrics that all objectives declare.
+fn declared(learner: &Learner) -> Vec<Declared<'_>> {
+    let auxiliary = learner.auxiliary.iter().flat_map(|one| one.objectives.iter());
+    learner.objectives.iter().chain(auxiliary).map(|active| (active.prefix.as_str(), &active.manifest)).collect()
 }
 
 /// Restores data order and objectives from the checkpoint. Returns the objectives' states.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use plugin_api::backend::Memory;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -21,11 +22,13 @@ use crate::{
     optimizer::kind::Gradient,
     runs::{
         disk::{shown, sync_folder},
+        events::Events,
         folder::RunFolder,
         jsonl::{JsonLines, Lines},
     },
-    track::{Line, Log, TensorBoard},
+    track::{Log, LogLine, TensorBoard},
     train::{
+        alerts::{AlertChange, Line},
         eval::evaluator::{AnswerLines, Figures},
         histogram::Distribution,
         memory::process::process_memory,
@@ -34,7 +37,7 @@ use crate::{
     },
 };
 
-/// The four files.
+/// The four files, and the events that programs receive: a line that is written becomes an event.
 pub struct Records {
     metrics: JsonLines,
     timing: JsonLines,
@@ -45,9 +48,10 @@ pub struct Records {
     /// Shows the lines; absent if the experiment does not ask for it, and after a failure.
     shown_by: Option<TensorBoard>,
     /// Lines that are not yet shown, because they may still be removed.
-    not_shown: Vec<Line>,
+    not_shown: Vec<LogLine>,
     /// Why nothing more is shown.
     failure: Option<String>,
+    events: Events,
 }
 
 /// Seconds of a step's phases.
@@ -97,7 +101,7 @@ impl Records {
     ///
     /// # Errors
     /// Errors of the file system; files that do not belong to the checkpoint, before any of them is truncated.
-    pub fn open(folder: &RunFolder, state: Option<&TrainState>) -> Result<Records> {
+    pub fn open(folder: &RunFolder, state: Option<&TrainState>, events: Events) -> Result<Records> {
         let lines = state.map(|state| state.logs.clone()).unwrap_or_default();
         JsonLines::check(&folder.metrics(), &lines.metrics)?;
         JsonLines::check(&folder.samples(), &lines.samples)?;
@@ -111,7 +115,7 @@ impl Records {
         }
         let done = [metrics.lines(), timing.lines(), samples.lines(), histograms.lines()];
         let (shown_by, not_shown, failure) = Default::default();
-        Ok(Records { metrics, timing, samples, histograms, done, shown_by, not_shown, failure })
+        Ok(Records { metrics, timing, samples, histograms, done, shown_by, not_shown, failure, events })
     }
 
     /// Writes event files for TensorBoard from now on, which replace earlier ones after `step` steps; `None`: a run that begins.
@@ -148,7 +152,7 @@ impl Records {
             Log::Histograms => self.histograms.append(&line),
         }?;
         if self.shown_by.is_some() {
-            self.not_shown.push(Line { log, line });
+            self.not_shown.push(LogLine { log, line });
         }
         Ok(())
     }
@@ -165,11 +169,11 @@ impl Records {
         }
     }
 
-    /// Writes a training step. Numbers that are not finite are written as null.
+    /// Writes a training step and returns its line of metrics.jsonl. Numbers that are not finite are written as null.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<()> {
+    pub fn step(&mut self, line: &StepLine<'_>, phases: &Phases, memory: Memory) -> Result<Line> {
         let mut metrics = Map::new();
         metrics.insert("step".into(), line.step.into());
         metrics.insert("kind".into(), "train".into());
@@ -184,7 +188,7 @@ impl Records {
         for (name, value) in &line.out.metrics {
             metrics.insert(name.clone(), number(*value));
         }
-        self.append(Log::Metrics, Value::Object(metrics))?;
+        self.append(Log::Metrics, Value::Object(metrics.clone()))?;
         let seconds: Map<String, Value> = phases.seconds.iter().map(|(n, s)| ((*n).to_owned(), number(*s))).collect();
         let timing = json!({
             "step": line.step,
@@ -195,22 +199,28 @@ impl Records {
             "memory_peak_bytes": memory.peak,
             "process_peak_bytes": process_memory().map(|process| process.peak),
         });
-        self.append(Log::Timing, timing)
+        self.append(Log::Timing, timing)?;
+        let mut event = metrics.clone();
+        event.insert("tokens_per_s".into(), number(line.out.tokens as f64 / phases.total()));
+        self.events.emit("step", &event);
+        Ok(metrics)
     }
 
-    /// Writes an evaluation.
+    /// Writes an evaluation and returns its line of metrics.jsonl.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<()> {
+    pub fn evaluation(&mut self, step: u64, figures: &Figures, elapsed: Duration) -> Result<Line> {
         let mut metrics = Map::new();
         metrics.insert("step".into(), step.into());
         metrics.insert("kind".into(), "eval".into());
         for (name, value) in figures {
             metrics.insert(format!("eval/{name}"), number(*value));
         }
-        self.append(Log::Metrics, Value::Object(metrics))?;
-        self.append(Log::Timing, json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))
+        self.append(Log::Metrics, Value::Object(metrics.clone()))?;
+        self.append(Log::Timing, json!({ "step": step, "kind": "eval", "seconds": elapsed.as_secs_f64() }))?;
+        self.events.emit("eval", &metrics);
+        Ok(metrics)
     }
 
     /// Writes samples.
@@ -218,7 +228,12 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn samples(&mut self, step: u64, texts: &[SampleText]) -> Result<()> {
-        texts.iter().try_for_each(|text| self.append(Log::Samples, sample(step, text)))
+        texts.iter().try_for_each(|text| self.sample(sample(step, text)))
+    }
+
+    fn sample(&mut self, line: Value) -> Result<()> {
+        self.events.emit("sample", &line);
+        self.append(Log::Samples, line)
     }
 
     /// Writes answers of the rollout that a step drew, each with its reward.
@@ -229,7 +244,7 @@ impl Records {
         answers.iter().try_for_each(|AnswerRecord { text, reward }| {
             let mut line = sample(step, text);
             line["reward"] = number(*reward);
-            self.append(Log::Samples, line)
+            self.sample(line)
         })
     }
 
@@ -263,7 +278,32 @@ impl Records {
     /// # Errors
     /// Errors of the file system.
     pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
-        self.append(Log::Timing, json!({ "step": step, "kind": "note", "text": text }))
+        let line = json!({ "step": step, "kind": "note", "text": text });
+        self.events.emit("note", &line);
+        self.append(Log::Timing, line)
+    }
+
+    /// Writes to timing.jsonl that an alert began or ended, so that metrics.jsonl has the same bits whichever alerts there are.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn alert(&mut self, change: &AlertChange) -> Result<()> {
+        let line = json!({
+            "step": change.step,
+            "kind": "alert",
+            "name": change.name,
+            "metric": change.metric,
+            "value": change.value,
+            "state": change.state,
+            "text": change.text,
+        });
+        self.events.emit("alert", &line);
+        self.append(Log::Timing, line)
+    }
+
+    /// Passes on an event that is not a line of these files.
+    pub fn emit(&self, name: &str, content: &impl Serialize) {
+        self.events.emit(name, content);
     }
 
     /// Removes the lines of an incomplete evaluation or of incomplete samples, syncs the files to disk, and returns the lengths

@@ -169,7 +169,7 @@ fn refusal(folder: &Path, lines: Vec<String>) -> Error {
         .with_details(lines)
         .with_hint(format!(
             "resume with the experiment as it was, or {ANOTHER_RUN} (with empty moments and from the data's beginning). What may change on resuming: the number of train.steps or \
-             train.epochs, checkpoint.every, checkpoint.keep, checkpoint.merged, checkpoint.dtype and checkpoint.shard_size, sample, track, backend.threads, runs_dir and name if the run was moved, model.from and the paths of other models if the same weights are there, and \
+             train.epochs, checkpoint.every, checkpoint.keep, checkpoint.merged, checkpoint.dtype and checkpoint.shard_size, sample, track, alert, backend.threads, runs_dir and name if the run was moved, model.from and the paths of other models if the same weights are there, and \
              eval.every if there is no eval.early_stop",
         ))
 }
@@ -189,7 +189,8 @@ pub fn lengthen(state: &mut TrainState, total: u64, experiment: &Experiment) -> 
             .with_hint(format!("set {key} so that there are at least {done} steps; the run had {before}")));
     }
     if state.stopped && total > done {
-        let why = "eval.early_stop or an objective stopped it before its last step, so more steps have no effect";
+        let why =
+            "eval.early_stop, an alert or an objective stopped it before its last step, so more steps have no effect";
         return Err(
             Error::request(format!("{key}: the run ended after step {done} of {before}: {why}")).with_hint(ANOTHER_RUN)
         );

@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf};
 use plugin_api::manifest::{Normaliser, TermSpec};
 use serde::Serialize;
 
+use super::digest::{Change, LossOfSteps};
 use crate::{generate::text::SampleText, train::trainer::Trainer};
 
 /// The results of a run.
@@ -28,6 +29,15 @@ pub struct Summary {
     pub tokens: u64,
     /// Seconds of this process.
     pub seconds: f64,
+    /// The loss of training steps; absent if none was finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_loss: Option<LossOfSteps>,
+    /// Important metrics in the first and the last evaluation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Change>,
+    /// The metric of `checkpoint.best` with its best value, and its step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
     /// Held-out loss before training, in nats.
     pub loss_before: Option<f64>,
     /// Held-out loss at the end, in nats where it is a cross-entropy.
@@ -44,9 +54,26 @@ pub struct Summary {
     /// Notes that this process printed because something looks wrong: expectations that were missed, a gradient of 0.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The alerts that are active at the end, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<String>,
+    /// Why the run stopped before its last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
     /// What is wrong at the end of the run, which an earlier note has said.
     #[serde(skip)]
     pub at_last: Option<String>,
+}
+
+/// The best evaluation, whose checkpoint is kept.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Best {
+    /// The metric.
+    pub metric: String,
+    /// Its value.
+    pub value: f64,
+    /// The step.
+    pub step: u64,
 }
 
 impl fmt::Display for Summary {
@@ -60,12 +87,26 @@ impl fmt::Display for Summary {
         if let (Some(before), Some(after)) = (self.loss_before, self.loss_after) {
             writeln!(f, "held-out loss {} -> {}{}", fixed(before, 4), fixed(after, 4), self.unit)?;
         }
+        if !self.figures.is_empty() {
+            let figures: Vec<String> = self.figures.iter().map(Change::to_string).collect();
+            writeln!(f, "held out: {}", figures.join(", "))?;
+        }
+        if let Some(Best { metric, value, step }) = &self.best {
+            writeln!(f, "best {metric} {} at step {step}", fixed(*value, 4))?;
+        }
+        if let Some(LossOfSteps { first, last, least, least_step }) = self.train_loss {
+            let least = format!("least {} at step {least_step}", fixed(least, 4));
+            writeln!(f, "training loss {} -> {}, {least}", fixed(first, 4), fixed(last, 4))?;
+        }
         let trained = self.trained_parameters.map_or_else(String::new, |trained| format!(" ({trained} trained)"));
         writeln!(
             f,
             "{} steps, {} tokens, {} parameters{trained}, {:.1} s; {} refused steps",
             self.steps, self.tokens, self.parameters, self.seconds, self.refused
         )?;
+        for alert in &self.alerts {
+            writeln!(f, "alert, active at the end: {alert}")?;
+        }
         if let Some(note) = &self.at_last {
             writeln!(f, "note: {note}")?;
         }
@@ -79,6 +120,11 @@ impl Trainer {
         self.summary(format!("step-{:08}", self.state.step))
     }
 
+    fn best(&self) -> Option<Best> {
+        let metric = self.experiment().checkpoint.best.as_ref()?.metric.clone();
+        Some(Best { metric, value: self.state.best?, step: self.state.best_step? })
+    }
+
     /// Returns the summary after saving `checkpoint`.
     pub(crate) fn summary(&self, checkpoint: String) -> Summary {
         Summary {
@@ -90,6 +136,9 @@ impl Trainer {
             refused: self.state.refused,
             tokens: self.state.tokens,
             seconds: self.started.elapsed().as_secs_f64(),
+            train_loss: self.digest.loss(),
+            figures: self.digest.changes(),
+            best: self.best(),
             loss_before: self.state.loss_before,
             // An interrupted run may not have been evaluated since its start.
             loss_after: self.state.evaluated.filter(|(step, _)| *step > 0).and_then(|(_, loss)| loss),
@@ -98,6 +147,8 @@ impl Trainer {
             ended: self.state.ended,
             samples: self.texts.clone(),
             notes: self.notes.clone(),
+            alerts: self.alerts.active(),
+            stopped: self.stop_reason.clone(),
             at_last: self.notices.at_last(),
         }
     }
