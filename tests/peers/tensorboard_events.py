@@ -132,7 +132,7 @@ def main():
     print(f"tensorboard {importlib.metadata.version('tensorboard')}")
     wrong = [f"{run}: {why}" for run in runs for why in compare(run)]
     if wrong:
-        sys.exit("\n".join(wrong))
+        sys.exit("\n".join(why if len(why) < 500 else why[:500] + " ..." for why in wrong))
     print("all values agree")
 
 
