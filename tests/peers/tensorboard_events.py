@@ -19,6 +19,7 @@ import struct
 import sys
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as Tensors
 
 # The most texts of one kind that are shown of a step.
 TEXTS = 16
@@ -93,6 +94,10 @@ def shown(sample):
 def compare(run):
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={kind: 0 for kind in ("scalars", "histograms", "tensors")})
     events.Reload()
+    # The accumulator of TensorBoard's own pages, in which every value is a tensor. The other one keeps texts of steps that a
+    # resumed run replaced.
+    tensors = Tensors(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    tensors.Reload()
     tags, wrong = events.Tags(), []
     scalars, histograms, texts = expected_scalars(run), expected_histograms(run), expected_texts(run)
     for kind, expected in (("scalars", scalars), ("histograms", histograms), ("tensors", texts)):
@@ -110,9 +115,9 @@ def compare(run):
         if found != histograms[tag]:
             wrong.append(f"{tag}: {found}, expected {histograms[tag]}")
     for tag in set(tags["tensors"]) & set(texts):
-        found = {event.step: [text.decode() for text in event.tensor_proto.string_val] for event in events.Tensors(tag)}
+        found = {event.step: [text.decode() for text in event.tensor_proto.string_val] for event in tensors.Tensors(tag)}
         expected = {step: [shown(sample) for sample in samples[:TEXTS]] for step, samples in texts[tag].items()}
-        if found != expected or len(events.Tensors(tag)) != len(expected):
+        if found != expected or len(tensors.Tensors(tag)) != len(expected):
             wrong.append(f"{tag}: {found}, expected {expected}")
     files = len(list((run / "tensorboard").iterdir()))
     values = sum(len(scalars[tag]) for tag in scalars)
@@ -132,7 +137,7 @@ def main():
     print(f"tensorboard {importlib.metadata.version('tensorboard')}")
     wrong = [f"{run}: {why}" for run in runs for why in compare(run)]
     if wrong:
-        sys.exit("\n".join(wrong))
+        sys.exit("\n".join(why if len(why) < 500 else why[:500] + " ..." for why in wrong))
     print("all values agree")
 
 

@@ -4,8 +4,8 @@
     v/bin/python tests/peers/trackers.py --telos PROGRAM --plugins FOLDER
 
 All three keep their data in a temporary folder: W&B in offline mode, MLflow in SQLite. For each, a run is followed from its first
-step; the tracker is ended by SIGTERM in the middle and started again; the run is killed, loses the lines after its last checkpoint
-and is resumed, while it is followed and once more while it is not. Every number of metrics.jsonl and timing.jsonl must have arrived
+step; the tracker is ended by SIGTERM in the middle and started again; the run is killed and resumed, so that steps after its
+last checkpoint are computed again, while it is followed and once more while it is not. Every number of metrics.jsonl and timing.jsonl must have arrived
 once, at its step (of steps that were computed twice, either value of timing.jsonl), with every histogram and sample, and the program
 must end by itself after the run.
 """
@@ -32,7 +32,7 @@ import telos_track
 EXPERIMENT = """
 seed = 7
 backend = { plugin = "candle", threads = 1 }
-model = { layers = 1, dim = 32, heads = 2, context = 48 }
+model = { layers = 4, dim = 192, heads = 4, context = 48 }
 data = { source = "jsonl", path = "rows.jsonl", held_out = 0.2 }
 eval = { every = 40, generate = 4 }
 checkpoint = { every = 60, keep = 1 }
@@ -64,6 +64,8 @@ class Followed:
     def __init__(self, folder, args, to):
         self.folder, self.args, self.to = folder, args, to
         self.run = folder / "runs/tiny"
+        # Steps that were sent and then computed again.
+        self.again = 0
         (folder / "tiny.toml").write_text(EXPERIMENT)
         rows = [{"prompt": f"{i}? ", "chosen": "yes", "rejected": "well, no"} for i in range(60)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -81,25 +83,33 @@ class Followed:
         return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def follow(self):
-        command = [sys.executable, ROOT / "python/telos_track.py", self.run, "--to", self.to, "--every", "0.2"]
+        command = [sys.executable, ROOT / "python/telos_track.py", self.run, "--to", self.to, "--every", "0.05"]
         output = open(self.folder / "output.txt", "ab")
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=output, stderr=output)
+
+    def saved(self):
+        return int((self.run / "checkpoints/LATEST").read_text().strip().removeprefix("step-"))
 
     def lines(self, log):
         path = self.run / log
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def until(self, step, process):
-        """Waits for a step; fails if the process ends before it."""
-        while not any(line.get("kind") == "train" and line["step"] >= step for line in self.lines_so_far()):
+    def until(self, step, process, sent=False):
+        """Waits for a step, or until the times of that step are sent; fails if the run ends before it."""
+        while (self.last_sent() if sent else self.last_step()) < step:
             if process.poll() is not None:
                 sys.exit(f"the run was over before step {step}: give it more steps")
-            time.sleep(0.02)
+            time.sleep(0.01)
 
-    def lines_so_far(self):
-        path = self.run / "metrics.jsonl"
+    def last_step(self):
+        path = self.run / "timing.jsonl"
         text = path.read_text() if path.exists() else ""
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        steps = [json.loads(line)["step"] for line in text[: text.rfind("\n") + 1].splitlines()]
+        return max(steps, default=0)
+
+    def last_sent(self):
+        path = self.run / f".track-{self.to}.json"
+        return json.loads(path.read_text())["logs"]["timing.jsonl"]["sent"][0] if path.exists() else 0
 
     def whole_story(self):
         """Runs and follows as described above. Returns the numbers of timing.jsonl that later were written again."""
@@ -107,20 +117,24 @@ class Followed:
         run = self.start()
         self.until(1, run)
         tracker = self.follow()
-        self.until(100, run)
-        time.sleep(2)
+        self.until(70, run, sent=True)
         tracker.send_signal(signal.SIGTERM)
         tracker.wait()
-        for followed, step in ((True, 200), (False, 400)):
-            tracker = self.follow() if followed else None
-            self.until(step, run)
-            if followed:
-                time.sleep(2)
+        for followed, step in ((True, 170), (False, 290)):
+            tracker = self.follow()
+            # After the checkpoint of the step that is a multiple of 60, and before the next one.
+            self.until(step, run, sent=True)
+            if not followed:
+                tracker.send_signal(signal.SIGTERM)
+                tracker.wait()
+            if run.poll() is not None:
+                sys.exit("the run was over before it was killed: give it more steps")
             kill(run)
-            replaced += self.lines("timing.jsonl")
+            replaced += [line for line in self.lines("timing.jsonl") if line["kind"] != "note"]
+            self.again += self.last_sent() - self.saved()
             run = self.start("--resume")
-            if tracker:
-                self.until(step + 20, run)
+            if followed:
+                self.until(step + 40, run, sent=True)
                 tracker.send_signal(signal.SIGTERM)
                 tracker.wait()
         tracker = self.follow()
@@ -250,8 +264,10 @@ def compare(followed, replaced):
         wrong.append(f"{histograms} histograms, expected {len(lines)}")
     if samples != len(followed.lines("samples.jsonl")):
         wrong.append(f"{samples} samples, expected {len(followed.lines('samples.jsonl'))}")
+    if followed.again == 0:
+        wrong.append("no step was computed again, so nothing was tried")
     print(f"{followed.to} {importlib.metadata.version(followed.to)}: {sum(map(len, scalars.values()))} values of {len(scalars)} "
-          f"metrics, {histograms} histograms, {samples} samples: {'; '.join(wrong) or 'all agree'}")
+          f"metrics, {histograms} histograms, {samples} samples, {followed.again} steps computed again: {'; '.join(wrong) or 'all agree'}")
     return not wrong
 
 

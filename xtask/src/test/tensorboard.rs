@@ -16,7 +16,7 @@ pub fn set_up() -> Result<Outcome> {
         return Ok(Outcome::Passed);
     }
     let folder = named()?;
-    eprintln!("fetching TensorBoard {VERSION} (60 MB with what it needs) into {}", folder.display());
+    eprintln!("fetching TensorBoard {VERSION} (130 MB with what it needs) into {}", folder.display());
     Ok(match install(&folder, &[&format!("tensorboard=={VERSION}")])? {
         true => Outcome::Passed,
         false => {
