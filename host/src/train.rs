@@ -155,7 +155,9 @@ impl Trainer {
         self.records.done();
         self.mid_step = false;
         self.check_step(&out, gradient)?;
-        self.progress.step(self.state.step, out.loss, &out.metrics, out.tokens as f64 / phases.total());
+        let metrics: Vec<(String, f64)> =
+            line.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect();
+        self.progress.step(self.state.step, out.loss, &metrics, out.tokens as f64 / phases.total());
         self.count_bad(finite, out.loss, gradient.norm)?;
         Ok(Some(verdict))
     }

@@ -7,10 +7,13 @@ use std::{fmt, sync::Arc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// What receives events.
+type Receiver = dyn Fn(&Map<String, Value>) + Send + Sync;
+
 /// Where events go. Clones share the receiver.
 #[derive(Clone, Default)]
 pub struct Events {
-    to: Option<Arc<dyn Fn(&Map<String, Value>) + Send + Sync>>,
+    to: Option<Arc<Receiver>>,
     stage: Option<String>,
 }
 

@@ -88,7 +88,8 @@ impl Trainer {
         }
         let seconds = start.elapsed().as_secs_f64();
         self.progress.message(&format!("saved {name} in {seconds:.2} s"));
-        let event = json!({ "step": self.state.step, "checkpoint": name, "path": saved.path, "seconds": seconds });
+        let event =
+            json!({ "step": self.state.step, "checkpoint": name, "path": shown(&saved.path), "seconds": seconds });
         self.records.emit("checkpoint", &event);
         Ok(name)
     }

@@ -32,7 +32,7 @@ fn experiment(rollouts: bool, alert: Vec<Table>) -> Experiment {
 fn manifest(names: &[(&str, Option<(f64, f64)>)]) -> ObjectiveManifest {
     let metric = |(name, healthy): &(&str, Option<(f64, f64)>)| MetricSpec {
         healthy: *healthy,
-        ..MetricSpec::new(*name, Reduction::MEAN, "what it means")
+        ..MetricSpec::new(name, Reduction::MEAN, "what it means")
     };
     ObjectiveManifest { metrics: names.iter().map(metric).collect(), ..Default::default() }
 }
