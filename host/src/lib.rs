@@ -24,5 +24,6 @@ pub mod plugins;
 pub mod report;
 pub mod runs;
 pub mod setup;
+pub mod study;
 pub mod train;
 pub mod verify;

@@ -1,5 +1,7 @@
 //! Curves as SVG: panels one below the other, each with lines over the steps.
 
+pub mod dots;
+
 use std::{error::Error as StdError, fs, path::Path};
 
 use plotters::coord::{

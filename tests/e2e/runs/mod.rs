@@ -8,3 +8,4 @@ mod pipelines;
 mod quickstart;
 mod receipts;
 mod resume;
+mod studies;
