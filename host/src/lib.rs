@@ -24,6 +24,7 @@ pub mod plugins;
 pub mod report;
 pub mod runs;
 pub mod setup;
+pub mod study;
 pub mod track;
 pub mod train;
 pub mod verify;

@@ -1,5 +1,7 @@
 //! Curves as SVG or PNG: panels one below the other, each with lines over the steps.
 
+pub mod dots;
+
 use std::{error::Error as StdError, fs, path::Path, sync::OnceLock};
 
 use plotters::coord::{
@@ -148,16 +150,19 @@ fn draw_png(panels: &[Panel]) -> Drawn<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Makes the font known, once; both formats measure texts with it.
+fn register() -> Drawn {
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    let register = || register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_ok();
+    if *REGISTERED.get_or_init(register) { Ok(()) } else { Err("the font is damaged".into()) }
+}
+
 /// Draws the panels that have lines; a unit has `scale` pixels.
 fn draw_on<B: DrawingBackend>(backend: B, panels: &[Panel], scale: u32) -> Drawn
 where
     B::ErrorType: 'static,
 {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    let register = || register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_ok();
-    if !*REGISTERED.get_or_init(register) {
-        return Err("the font is damaged".into());
-    }
+    register()?;
     let panels: Vec<&Panel> = panels.iter().filter(|panel| !panel.lines.is_empty()).collect();
     let mut rest = backend.into_drawing_area();
     rest.fill(&WHITE)?;

@@ -56,6 +56,8 @@ pub enum End {
     Early,
     /// The user interrupted the run; it can be resumed.
     Interrupted,
+    /// It was to pause after this step; it can be resumed.
+    Paused,
 }
 
 impl Trainer {
@@ -101,6 +103,9 @@ impl Trainer {
         while self.state.step < self.state.total && !self.state.stopped {
             if interrupt.requested() {
                 return Ok(End::Interrupted);
+            }
+            if self.setup.pause_after.is_some_and(|last| self.state.step >= last) {
+                return Ok(End::Paused);
             }
             let verdict = if self.learner.data_has_ended() { None } else { self.step()? };
             let Some(verdict) = verdict else {

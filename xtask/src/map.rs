@@ -47,7 +47,7 @@ const LAYERED: &str = "host/src";
 const LAYERS: &[&[&str]] = &[
     &["lib", "main"],
     &["cli"],
-    &["authoring"],
+    &["authoring", "study"],
     &["pipeline", "compare", "report", "verify"],
     &["inference"],
     &["train"],

@@ -198,9 +198,10 @@ mod tests {
             let manifest: toml::Table = fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
             assert_eq!(manifest["package"]["name"].as_str(), Some("my-own-loss"));
             assert!(manifest.contains_key("workspace") && manifest.contains_key("dev-dependencies"));
-            match Plan::read(&folder.join("experiment.toml"), &[]).unwrap() {
+            match Plan::read(&folder.join("experiment.toml"), &[], None).unwrap() {
                 Plan::Experiment(draft) => assert!(draft.plugins().iter().any(|plugin| plugin.id == "my-own-loss")),
                 Plan::Pipeline(pipeline) => assert!(pipeline.stages().len() > 1),
+                Plan::Study(study) => panic!("{study:?}"),
             }
             assert!(data != "text" || created.lines <= 40, "{} lines", created.lines);
         }

@@ -21,6 +21,14 @@ use crate::keys::tree::{self, Node, join, keys_of, place_of};
 /// The key of the list of stages.
 pub(super) const STAGE: &str = "stage";
 
+/// The key that makes a file a study.
+pub(super) const SWEEP: &str = "sweep";
+
+/// Whether a tree is a study.
+pub(super) fn is_study(root: &Node) -> bool {
+    root.find(SWEEP).is_some()
+}
+
 /// Whether a tree is a pipeline.
 pub(super) fn is_pipeline(root: &Node) -> bool {
     root.find(STAGE).is_some()
@@ -81,6 +89,11 @@ impl Draft {
         if is_pipeline(&root) {
             return Err(Error::request(format!("{file} is a pipeline of stages, not one experiment")).with_hint(
                 "`telos run` and `telos check` accept pipelines; the experiment of one stage is experiment.toml in the folder of its run",
+            ));
+        }
+        if is_study(&root) {
+            return Err(Error::request(format!("{file} is a study of several runs, not one experiment")).with_hint(
+                "`telos run` and `telos check` accept studies; the experiment of each run is in experiments/ in the study's folder",
             ));
         }
         Ok(Self::with_overrides(&file, stem, root, overrides))

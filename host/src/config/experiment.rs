@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::sweep::table as sweep;
 use super::tables::metric::usual_metric;
 use super::tables::roles::{context, critic, reference, reward, rollout, teacher};
 use super::tables::{alert, backend, checkpoint, eval, model, objective, sample, tokenizer, track, train};
@@ -69,6 +70,7 @@ table! {
         sample in Option<sample::Written>;
         track in Option<track::Written>;
         alert in Vec<alert::Written>;
+        sweep in Option<sweep::Written>;
     }
 }
 
@@ -150,6 +152,10 @@ impl Experiment {
 /// Checking does not stop at the first mistake. A missing or contradictory value is recorded as a mistake and replaced by a
 /// placeholder; the result is valid only if `notes` contains no mistake.
 pub fn resolve(written: Written, stem: &str, notes: &mut Notes<'_>) -> Experiment {
+    if written.sweep.is_some() {
+        let message = "makes a file a study, which is possible for the file that `telos run` is given, but not here; write it into the file";
+        notes.refuse("sweep", message);
+    }
     let (seed, runs_dir) = (written.seed(), written.runs_dir());
     let model = model::resolve(written.model, notes);
     let data = data::resolve(&written.data, notes);
@@ -196,7 +202,7 @@ fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
     let name = written.unwrap_or_else(|| stem.to_owned());
     // A stage's run is in its pipeline's folder: `pipeline/stage`.
     let (folder, within) = name.split_once('/').unwrap_or((&name, "x"));
-    if !is_folder_name(folder) || !is_folder_name(within) {
+    if !is_folder_name(folder) || !is_run_of_study(within) {
         let origin = if from_file { "taken from the name of the file: " } else { "" };
         let rule = "letters, digits, `-`, `_`, `.`, and no `.` or `-` in front";
         let shown = name.escape_debug();
@@ -212,6 +218,11 @@ fn name(written: Option<String>, stem: &str, notes: &mut Notes<'_>) -> String {
         notes.refuse("name", what);
     }
     name
+}
+
+/// Whether this is the name of a stage, or that of a run of a study, such as `beta=0.1,seed=2`.
+fn is_run_of_study(name: &str) -> bool {
+    name.len() <= 200 && is_folder_name(&name.replace(['=', ',', '+'], "_").chars().take(120).collect::<String>())
 }
 
 /// Whether this is a single folder name, without parent folders, that can be given on a command line.

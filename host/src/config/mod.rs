@@ -15,6 +15,7 @@ pub mod options;
 pub mod overrides;
 pub mod pipeline;
 pub mod schema;
+pub mod sweep;
 mod tables;
 
 #[cfg(test)]
@@ -30,11 +31,12 @@ pub use experiment::Experiment;
 pub use options::SpannedTable;
 pub use overrides::Override;
 pub use pipeline::Pipeline;
+pub use sweep::Study;
 
 use crate::error::Result;
 use crate::keys::mistake::refusal;
 use crate::keys::tree;
-use draft::is_pipeline;
+use draft::{is_pipeline, is_study};
 use file::read_text;
 
 /// The content of a file.
@@ -44,26 +46,32 @@ pub enum Plan {
     Experiment(Box<Draft>),
     /// Several experiments that pass their models on: the file has `[[stage]]` tables.
     Pipeline(Pipeline),
+    /// Several runs of an experiment, or of the last stage of a pipeline: the file has `[sweep]`, or a number of seeds was given.
+    Study(Box<Study>),
 }
 
 impl Plan {
-    /// Reads `path`, an experiment or a pipeline, and merges `overrides` into it.
+    /// Reads `path`, an experiment, a pipeline or a study, and merges `overrides` into it. With `seeds`, it is a study of that many
+    /// seeds.
     ///
     /// # Errors
     /// As for [`Draft::read`].
-    pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
+    pub fn read(path: &Path, overrides: &[Override], seeds: Option<u64>) -> Result<Self> {
         let (file, stem, text) = read_text(path)?;
-        Self::parse(&file, &stem, &text, overrides)
+        Self::parse(&file, &stem, &text, overrides, seeds)
     }
 
     /// As [`Plan::read`], from the text of `file`; `stem` is the default of `name`.
     ///
     /// # Errors
     /// A request error for text that is not TOML.
-    pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override]) -> Result<Self> {
+    pub fn parse(file: &str, stem: &str, text: &str, overrides: &[Override], seeds: Option<u64>) -> Result<Self> {
         let file: Arc<str> = file.into();
         let root = tree::parse(&file, text).map_err(|mistakes| refusal(&file, mistakes))?;
         Ok(match is_pipeline(&root) {
+            _ if is_study(&root) || seeds.is_some() => {
+                Plan::Study(Box::new(Study::new(&file, stem, root, overrides, seeds)))
+            }
             true => Plan::Pipeline(Pipeline::new(&file, stem, root, overrides)),
             false => Plan::Experiment(Box::new(Draft::with_overrides(&file, stem, root, overrides))),
         })

@@ -114,10 +114,17 @@ pub fn apply_override(root: &mut Node, index: usize, over: &Override) -> Result<
     let place = over.place(index);
     let refuse = |message: String| Mistake::new(place.clone(), over.path.clone(), message);
     let new = over.node(&place).map_err(refuse)?;
-    let mut at = root;
-    let mut done = String::new();
-    for part in over.path.split('.') {
-        at = step_into(at, part, &done, &place).map_err(refuse)?;
+    set(root, &over.path, new).map_err(refuse)
+}
+
+/// Sets the key at the dotted `path` to a value; tables that do not exist are created at the value's place.
+///
+/// # Errors
+/// What is in the way.
+pub fn set(root: &mut Node, path: &str, new: Node) -> Result<(), String> {
+    let (mut at, mut done) = (root, String::new());
+    for part in path.split('.') {
+        at = step_into(at, part, &done, &new.place)?;
         done = join(&done, part);
     }
     *at = new;

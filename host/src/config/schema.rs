@@ -38,6 +38,14 @@ stage.name
     name of the stage: letters, digits, `-`, `_`; \"stage:NAME\" as a value of a later stage (model.from) is its last
     checkpoint, \"stage:NAME/best\" its best
     a string (not empty)
+
+sweep.values
+    values of keys of the experiment, or of the last stage of a pipeline: a list for each key, and for random and latin-hypercube
+    also a range { min, max, scale = \"linear\" or \"log\", integer = true }; for example \"train.optimizer.lr\" = [1e-4, 3e-4]
+    a table
+sweep.arm
+    for method = \"list\": each [[sweep.arm]] has keys of the experiment with their values
+    a list of tables
 ";
 
 /// Returns the reference that `telos run --help-keys` prints: every key with form, default and meaning.

@@ -83,8 +83,8 @@ impl Node {
         Some(at)
     }
 
-    /// The value as JSON, for messages: what JSON cannot represent becomes a string or null.
-    fn to_json(&self) -> Json {
+    /// The value as JSON: what JSON cannot represent becomes a string or null.
+    pub fn to_json(&self) -> Json {
         match &self.value {
             Value::Text(text) | Value::Date(text) => Json::from(text.as_str()),
             Value::Int(number) => Json::from(*number),

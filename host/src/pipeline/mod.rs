@@ -6,7 +6,7 @@
 
 pub mod check;
 pub mod folder;
-mod plan;
+pub(crate) mod plan;
 pub mod report;
 mod selection;
 

@@ -184,7 +184,12 @@ mod tests {
         run.metrics.insert("loss".into(), vec![(1.0, 0.1 + 0.2), (2.0, f64::NAN)]);
         run.metrics.insert("eval/loss".into(), vec![(0.0, 3.0), (2.0, 1.0)]);
         let runs = vec![Labelled { label: "a,b".into(), run }];
-        Table::of(&Report { title: String::new(), groups: vec![Group { title: String::new(), runs }], remarks: vec![] })
+        Table::of(&Report {
+            title: String::new(),
+            groups: vec![Group { title: String::new(), runs }],
+            remarks: vec![],
+            studies: vec![],
+        })
     }
 
     /// Catches an evaluation in the row of a step, a value in another column, lost digits, and a name that splits a column.

@@ -232,7 +232,12 @@ mod tests {
     }
 
     fn report(runs: Vec<Labelled>) -> Report {
-        Report { title: String::new(), groups: vec![Group { title: String::new(), runs }], remarks: Vec::new() }
+        Report {
+            title: String::new(),
+            groups: vec![Group { title: String::new(), runs }],
+            remarks: Vec::new(),
+            studies: Vec::new(),
+        }
     }
 
     fn request(metric: &str, axis: Axis) -> Request {

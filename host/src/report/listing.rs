@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{
     health::short,
     record::{is_run, state::State},
+    study::StudyRecord,
 };
 use crate::{
     error::{Error, Result},
@@ -21,6 +22,7 @@ use crate::{
     runs::{
         checkpoint::find::LATEST,
         folder::{CHECKPOINTS, PIPELINE_FILE},
+        study_file::StudyFile,
     },
 };
 
@@ -34,6 +36,27 @@ pub struct Listing {
     pub folder: PathBuf,
     /// Its runs, the one that was written last first; the stages of a pipeline are runs of their own.
     pub runs: Vec<Brief>,
+    /// Its studies, whose runs are among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub studies: Vec<StudyBrief>,
+}
+
+/// A study in a list.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StudyBrief {
+    /// Its folder within the listed one.
+    pub study: String,
+    /// Runs that are complete.
+    pub complete: usize,
+    /// Runs in its plan.
+    pub runs: usize,
+    /// The metric by which arms are compared.
+    pub metric: String,
+    /// The best arm, if any is complete.
+    pub best: Option<String>,
+    /// A line for each stage and run that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
 }
 
 /// A run in a list.
@@ -72,11 +95,17 @@ impl Listing {
                 .with_hint("name the folder that holds the runs; by default it is runs")
         };
         let mut found: Vec<(String, PathBuf)> = Vec::new();
+        let mut studies = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)?.flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             if is_run(&path) {
                 found.push((name, path));
-            } else if path.join(PIPELINE_FILE).is_file() {
+                continue;
+            }
+            if StudyFile::is_in(&path) {
+                studies.extend(StudyRecord::read(&path).ok().map(|study| StudyBrief::of(name.clone(), study)));
+            }
+            if path.join(PIPELINE_FILE).is_file() || StudyFile::is_in(&path) {
                 let stages = fs::read_dir(&path).into_iter().flatten().flatten().filter(|stage| is_run(&stage.path()));
                 found.extend(
                     stages.map(|stage| (format!("{name}/{}", stage.file_name().to_string_lossy()), stage.path())),
@@ -85,7 +114,29 @@ impl Listing {
         }
         let mut runs: Vec<Brief> = found.into_iter().map(|(name, path)| Brief::read(name, &path)).collect();
         runs.sort_by(|a, b| (a.age_s, &a.run).cmp(&(b.age_s, &b.run)));
-        Ok(Listing { folder: folder.to_owned(), runs })
+        studies.sort_by(|a: &StudyBrief, b| a.study.cmp(&b.study));
+        Ok(Listing { folder: folder.to_owned(), runs, studies })
+    }
+}
+
+impl StudyBrief {
+    fn of(name: String, study: StudyRecord) -> StudyBrief {
+        let (complete, runs) = study.progress();
+        let StudyRecord { metric, best, failed, .. } = study;
+        StudyBrief { study: name, complete, runs, metric: metric.to_string(), best, failed }
+    }
+}
+
+impl fmt::Display for StudyBrief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "study {}: {} of {} runs complete", self.study, self.complete, self.runs)?;
+        if !self.failed.is_empty() {
+            write!(f, ", {} failed", self.failed.len())?;
+        }
+        match &self.best {
+            Some(best) => write!(f, "; best by {}: {best}", self.metric),
+            None => Ok(()),
+        }
     }
 }
 
@@ -175,6 +226,7 @@ impl fmt::Display for Listing {
                 lines.push(format!("    {why}"));
             }
         }
+        lines.extend(self.studies.iter().map(StudyBrief::to_string));
         f.write_str(&lines.join("\n"))
     }
 }

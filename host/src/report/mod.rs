@@ -3,7 +3,8 @@
 //! [`record`] reads the files of a run, whatever state they are in; [`charts`] decides which curves share a chart; [`health`] says
 //! where metrics left their ranges, [`distributions`] draws histograms, [`samples`] sets answers side by side, [`listing`] is `telos runs`, [`prune`]
 //! is `telos runs prune`, [`figure`] is
-//! `telos plot`, [`export`] is `telos export`, [`tables`] has what is printed as tables; [`page`] writes
+//! `telos plot`, [`export`] is `telos export`, [`tables`] has what is printed as tables, [`study`] compares the arms of a
+//! study; [`page`] writes
 //! all of it as HTML, and `page/page.js` draws the charts in the browser.
 
 pub mod charts;
@@ -16,6 +17,7 @@ pub mod page;
 pub mod prune;
 pub mod record;
 pub mod samples;
+pub mod study;
 pub mod tables;
 
 use std::{
@@ -29,9 +31,10 @@ use toml::{Table, Value};
 use crate::{
     error::{Error, Result},
     files,
-    runs::folder::PIPELINE_FILE,
+    runs::{folder::PIPELINE_FILE, study_file::StudyFile},
 };
 use record::{RunRecord, is_run};
+use study::StudyRecord;
 
 /// A run, and its name in the report.
 #[derive(Debug, Clone)]
@@ -60,16 +63,19 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// What is missing in the folders of pipelines.
     pub remarks: Vec<String>,
+    /// The studies among the folders; their runs are in the groups.
+    pub studies: Vec<StudyRecord>,
 }
 
 impl Report {
-    /// Reads the runs and pipelines in `folders`.
+    /// Reads the runs, pipelines and studies in `folders`.
     ///
     /// # Errors
-    /// A request error for a folder that is neither.
+    /// A request error for a folder that is none of them.
     pub fn read(folders: &[PathBuf]) -> Result<Report> {
         let (mut groups, mut remarks): (Vec<Group>, Vec<String>) = (Vec::new(), Vec::new());
         let mut known = BTreeSet::new();
+        let mut studies = Vec::new();
         for folder in folders {
             if !known.insert(fs::canonicalize(folder).unwrap_or_else(|_| folder.clone())) {
                 remarks.push(format!("{} is named twice and shown once", folder.display()));
@@ -82,7 +88,23 @@ impl Report {
                     None => groups.push(Group { title, runs: vec![labelled] }),
                 }
             };
-            if folder.join(PIPELINE_FILE).is_file() {
+            if StudyFile::is_in(folder) {
+                let study = StudyRecord::read(folder)?;
+                let name = name_of(folder);
+                for stage in &study.plan.stages {
+                    match folder.join(stage) {
+                        run if is_run(&run) => add(stage.clone(), name.clone(), RunRecord::read(&run)?),
+                        _ => remarks.push(format!("{name}: the stage {stage} has not begun")),
+                    }
+                }
+                for run in study.plan.runs().map(|run| &run.name) {
+                    match folder.join(run) {
+                        own if is_run(&own) => add(String::new(), run.clone(), RunRecord::read(&own)?),
+                        _ => remarks.push(format!("{name}: the run {run} has not begun")),
+                    }
+                }
+                studies.push(study);
+            } else if folder.join(PIPELINE_FILE).is_file() {
                 let name = name_of(folder);
                 for stage in stages(folder, &mut remarks) {
                     match folder.join(&stage) {
@@ -101,7 +123,7 @@ impl Report {
         groups.sort_by_key(|group| !group.title.is_empty());
         let mut names: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
         names.dedup();
-        Ok(Report { title: names.join(", "), groups, remarks })
+        Ok(Report { title: names.join(", "), groups, remarks, studies })
     }
 
     /// All runs.
@@ -163,19 +185,19 @@ fn stages(folder: &Path, remarks: &mut Vec<String>) -> Vec<String> {
 }
 
 fn not_a_run(folder: &Path) -> Error {
-    let what = if folder.exists() { "is neither a run nor a pipeline" } else { "does not exist" };
+    let what = if folder.exists() { "is not a run, a pipeline or a study" } else { "does not exist" };
     let error = Error::request(format!("{} {what}", folder.display()));
     let mut runs: Vec<String> = Vec::new();
     for parent in [folder, folder.parent().unwrap_or(Path::new("."))] {
         let entries = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
-        let known = |path: &PathBuf| is_run(path) || path.join(PIPELINE_FILE).is_file();
+        let known = |path: &PathBuf| is_run(path) || path.join(PIPELINE_FILE).is_file() || StudyFile::is_in(path);
         runs.extend(entries.filter(known).map(|path| path.display().to_string()));
     }
     runs.sort();
     runs.dedup();
     runs.truncate(8);
     match runs.is_empty() {
-        true => error.with_hint("name the folder of a run or a pipeline, such as runs/NAME"),
+        true => error.with_hint("name the folder of a run, a pipeline or a study, such as runs/NAME"),
         false => error.with_hint(format!("runs near it: {}", runs.join(", "))),
     }
 }

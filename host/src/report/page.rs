@@ -10,7 +10,7 @@ use super::{
     charts::{self, Chart},
     distributions, health,
     record::AlertSpan,
-    samples, tables,
+    samples, study, tables,
     tables::Rows,
 };
 use crate::{
@@ -40,7 +40,9 @@ pub fn write(report: &Report, path: &Path) -> Result<()> {
 pub fn page(report: &Report) -> String {
     let title = format!("{REPORT_TITLE}{}", report.title);
     let mut body = format!("<header><h1>{}</h1></header>\n{TOOLBAR}", escaped(&title));
-    body.push_str("<main>\n<section id=\"runs\">\n");
+    body.push_str("<main>\n");
+    report.studies.iter().for_each(|study| body.push_str(&study::page::section(study, report)));
+    body.push_str("<section id=\"runs\">\n");
     body.push_str(&html::table(&tables::runs(report)));
     body.push_str(&list("remarks", &remarks(report)));
     body.push_str(&ends(report));
@@ -229,7 +231,12 @@ mod tests {
 
     fn report_of(run: super::super::RunRecord) -> Report {
         let runs = vec![Labelled { label: run.name.clone(), run }];
-        Report { title: "t".into(), groups: vec![Group { title: String::new(), runs }], remarks: Vec::new() }
+        Report {
+            title: "t".into(),
+            groups: vec![Group { title: String::new(), runs }],
+            remarks: Vec::new(),
+            studies: Vec::new(),
+        }
     }
 
     /// Catches a text of a model or a name that ends the script or becomes markup, and a NaN, which is not JSON.

@@ -24,6 +24,8 @@ pub enum Ending {
     Early,
     /// The user interrupted it.
     Interrupted,
+    /// It was to pause after this step (`--pause-after`).
+    Paused,
     /// An error.
     Failed,
     /// The process was killed or exited in the middle of its work.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::track::holds_only_events;
 use crate::{files, html};
 
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 /// The file of pinned plugins, in the folder of all runs.
 pub const PLUGINS_LOCK: &str = "plugins.lock";
 /// How long to wait for a lock: one of a process that is just being killed is released in a moment.
@@ -46,6 +46,12 @@ pub const REPORT_TITLE: &str = "telos report: ";
 /// The resolved pipeline, in the pipeline's folder.
 pub const PIPELINE_FILE: &str = "pipeline.toml";
 
+/// The plan of a study, in the study's folder.
+pub const STUDY_FILE: &str = "study.json";
+/// The experiments of a study's stages and runs, in the study's folder.
+pub const EXPERIMENTS: &str = "experiments";
+/// What the stages and runs of a study printed, in the study's folder.
+pub const LOGS: &str = "logs";
 /// Whether a file is a page of `telos report`, and not one of the user with its name.
 pub fn is_report(bytes: &[u8]) -> bool {
     html::title_of(bytes).is_some_and(|title| title.starts_with(REPORT_TITLE))
@@ -54,7 +60,7 @@ pub fn is_report(bytes: &[u8]) -> bool {
 /// The file or folder of telos with this name, ignoring case, in the folder of a run, a pipeline or all runs;
 /// `None` if there is none.
 pub fn own_file(name: &str) -> Option<&'static str> {
-    let pipelines = [PIPELINE_FILE, PLUGINS_LOCK];
+    let pipelines = [PIPELINE_FILE, PLUGINS_LOCK, STUDY_FILE, EXPERIMENTS, LOGS];
     let all = FILES.into_iter().chain([CHECKPOINTS, TENSORBOARD]).chain(pipelines);
     all.into_iter().find(|own| own.eq_ignore_ascii_case(name))
 }

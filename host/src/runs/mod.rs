@@ -14,6 +14,7 @@ pub mod jsonl;
 pub mod progress;
 pub mod receipt;
 pub mod signals;
+pub mod study_file;
 pub mod supervise;
 
 pub use breadcrumb::Breadcrumb;

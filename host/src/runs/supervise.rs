@@ -124,6 +124,11 @@ impl Ended {
         report(self.status, &self.trace, args)
     }
 
+    /// What the worker could not report itself, which is also recorded in its run, and the exit code of the whole command.
+    pub fn settle(&self, args: &[OsString]) -> (Option<Error>, u8) {
+        settle(self.status, &self.trace, args)
+    }
+
     /// The death of a worker in a part of its work; `None` if it ended by itself, outside any part, on a user's request, by a
     /// limit on processor time, or by a panic of the host.
     pub fn death(&self) -> Option<Death> {
@@ -251,9 +256,17 @@ fn ending(status: ExitStatus, trace: &Trace) -> (Option<Error>, u8) {
 }
 
 fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
-    let (error, code) = ending(status, trace);
+    let (error, code) = settle(status, trace, args);
     if let Some(error) = error {
-        let error = match &trace.run {
+        _ = io::stderr().lock().write_all(error.report().as_bytes());
+    }
+    ExitCode::from(code)
+}
+
+fn settle(status: ExitStatus, trace: &Trace, args: &[OsString]) -> (Option<Error>, u8) {
+    let (error, code) = ending(status, trace);
+    let error = error.map(|error| {
+        match &trace.run {
             Some(run) if has_crashed(status) && !resumes(args) && RunFolder::discard_unstarted(run) => {
                 error.with_details([format!("removed {}: the run ended before its first step", run.display())])
             }
@@ -267,15 +280,15 @@ fn report(status: ExitStatus, trace: &Trace, args: &[OsString]) -> ExitCode {
                 error
             }
             None => error,
-        };
-        _ = io::stderr().lock().write_all(error.report().as_bytes());
-    } else if let (130, None, Some(run)) = (code, trace.finished, &trace.run)
+        }
+    });
+    if let (130, None, Some(run)) = (code, trace.finished, &trace.run)
         && matches!(RunEnd::read(run), Ok(None))
     {
         // A second Ctrl-C: the process that could not record it has ended at once.
         _ = RunEnd::now(Ending::Interrupted, trace.step.saturating_sub(1)).write(run);
     }
-    ExitCode::from(code)
+    (error, code)
 }
 
 /// Whether the process ended itself, by a crash, a panic or `exit`, and was not stopped from outside.

@@ -209,6 +209,7 @@ impl Plugins {
             named: Named::default(),
             accepts_fixed_rows: false,
             accept_unproved: false,
+            pause_after: None,
         })
     }
 }

@@ -61,6 +61,8 @@ pub struct Setup {
     pub accepts_fixed_rows: bool,
     /// Whether to train with objectives that contradict the quick laws.
     pub accept_unproved: bool,
+    /// The step after which the run saves and ends, to be resumed later; `None`: it trains to its end.
+    pub pause_after: Option<u64>,
 }
 
 impl Setup {

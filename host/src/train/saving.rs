@@ -115,6 +115,7 @@ impl Trainer {
             Ok(End::Done) => RunEnd::now(Ending::Done, step),
             Ok(End::Early) => RunEnd { reason: self.stop_reason.clone(), ..RunEnd::now(Ending::Early, step) },
             Ok(End::Interrupted) => RunEnd::now(Ending::Interrupted, step),
+            Ok(End::Paused) => RunEnd::now(Ending::Paused, step),
             Err(error) => RunEnd::of(error, Ending::Failed, step),
         };
         // A run that failed before its first step has no folder any more.

@@ -9,3 +9,4 @@ mod pipelines;
 mod quickstart;
 mod receipts;
 mod resume;
+mod studies;

@@ -307,7 +307,9 @@ mod tests {
                 let plain = Needs { teacher: false, context: false, ..needs.clone() };
                 let stages = Stages::new(&recipe, "start", "teacher", [plain, needs.clone()], measures);
                 let text = stages.text(&recipe, "try-start", "runs", Length { start: 10, steps: 12, answers: 64 });
-                let Ok(Plan::Pipeline(pipeline)) = Plan::parse("try.toml", "try", &text, &[]) else { panic!("{text}") };
+                let Ok(Plan::Pipeline(pipeline)) = Plan::parse("try.toml", "try", &text, &[], None) else {
+                    panic!("{text}")
+                };
                 let names: Vec<&str> = pipeline.stages().iter().map(|stage| stage.name.as_str()).collect();
                 assert!(names.contains(&"teacher") && names.contains(&"start"), "{names:?}");
                 assert_eq!(names.contains(&"teacher.first"), needs.teacher, "{names:?}");

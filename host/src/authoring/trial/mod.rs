@@ -182,9 +182,9 @@ fn overrides(request: &Request, recipe: &Recipe, stages: &Stages) -> Vec<Overrid
 }
 
 fn pipeline_of(file: &str, text: &str, overrides: &[Override]) -> Result<Pipeline> {
-    match Plan::parse(file, "try", text, overrides)? {
+    match Plan::parse(file, "try", text, overrides, None)? {
         Plan::Pipeline(pipeline) => Ok(pipeline),
-        Plan::Experiment(_) => Err(Error::run(format!("{file} is not a pipeline"))),
+        Plan::Experiment(_) | Plan::Study(_) => Err(Error::run(format!("{file} is not a pipeline"))),
     }
 }
 

@@ -55,12 +55,16 @@ pub(in crate::cli) fn execute(args: Check, plugin_folders: Vec<PathBuf>) -> Resu
 
 /// Checks the experiment and prints the findings.
 fn perform(request: CheckRequest) -> Result<()> {
-    match Plan::read(&request.file, &request.overrides)? {
+    match Plan::read(&request.file, &request.overrides, None)? {
         Plan::Experiment(draft) => {
             print::result(&dry_run(&mut open_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
         }
         Plan::Pipeline(all) => {
             print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json)
         }
+        Plan::Study(all) => print::result(
+            &pipeline::check::check(&all.pipeline, &request.plugin_folders, request.pinning)?,
+            request.json,
+        ),
     }
 }

@@ -12,7 +12,7 @@ use signal_hook::consts::SIGXFSZ;
 
 use crate::{
     cli::{out::check_own, print},
-    config::{Draft, Override, Pipeline, Plan, schema},
+    config::{Draft, Override, Pipeline, Plan, Study, schema},
     error::{Error, Result},
     pipeline::{self, Event, Selection},
     plugins::Pinning,
@@ -23,18 +23,21 @@ use crate::{
         folder::{PIPELINE_FILE, REPORT_FILE, is_report},
         progress::{Show, Watch},
         receipt::pin_commits,
+        study_file::StudyFile,
     },
     setup::loading::open_draft,
+    study,
     train::{End, trainer::Trainer},
 };
 
-/// Run an experiment or a pipeline.
+/// Run an experiment, a pipeline or a study.
 ///
 /// Writes into runs/NAME, which must not exist yet. Ctrl-C and SIGTERM finish the step, save and exit with code 130; --resume
-/// continues from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE.
+/// continues from there, bit for bit. The stages of a pipeline are runs in runs/NAME/STAGE. A file with [sweep] is a study: its runs
+/// are in runs/NAME/RUN, one that fails does not stop the others, and --resume runs what is not done.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The experiment or pipeline, a TOML file.
+    /// The experiment, pipeline or study, a TOML file.
     #[arg(required_unless_present = "help_keys")]
     file: Option<PathBuf>,
     /// Overrides any key: --set train.steps=100 --set data.path=corpus.txt --set objective.0.weight=0.5; of one stage of a
@@ -55,6 +58,16 @@ pub struct Run {
     /// Rerun this stage of a pipeline alone; the stages that it refers to must be done. Its earlier run is kept in the same way.
     #[arg(long, value_name = "STAGE")]
     only: Option<String>,
+    /// Train with N seeds, that of the file and those that follow it: a study, with a summary over seeds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), conflicts_with_all = ["from", "only"])]
+    seeds: Option<u64>,
+    /// Runs of a study that train at the same time; they share the threads. Never changes the result of a backend that gives the same
+    /// bits with any number of threads.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: Option<u64>,
+    /// Save and end with code 0 after this step of an experiment; --resume continues with the same bits.
+    #[arg(long, value_name = "STEP")]
+    pause_after: Option<u64>,
     /// Name of the run, instead of the experiment's.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -95,6 +108,12 @@ pub struct RunRequest {
     pub fixed_rows: bool,
     /// Which stages of a pipeline.
     pub selection: Selection,
+    /// The number of seeds of a study, instead of those of its file.
+    pub seeds: Option<u64>,
+    /// Runs of a study at the same time; `None`: one.
+    pub jobs: Option<u64>,
+    /// The step after which an experiment pauses.
+    pub pause_after: Option<u64>,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins.
@@ -136,13 +155,16 @@ impl Run {
             (true, false) => Pinning::Update,
             (false, false) => Pinning::Strict,
         };
-        let Self { resume, fixed_rows, unproved, json, watch, .. } = self;
+        let Self { resume, fixed_rows, seeds, jobs, pause_after, unproved, json, watch, .. } = self;
         Ok(RunRequest {
             file,
             overrides,
             resume,
             fixed_rows,
             selection,
+            seeds,
+            jobs,
+            pause_after,
             plugin_folders,
             pinning,
             unproved,
@@ -158,9 +180,35 @@ fn perform(request: RunRequest) -> Result<()> {
     // With this, a file that may not grow (`ulimit -f`) is an error like a full disk, and does not end the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map_err(|cause| Error::run("cannot listen for signals").with_cause(cause))?;
-    match Plan::read(&request.file, &request.overrides)? {
+    let plan = Plan::read(&request.file, &request.overrides, request.seeds)?;
+    request.check_options(&plan)?;
+    match plan {
         Plan::Experiment(draft) => run_one(*draft, &request, &interrupt),
         Plan::Pipeline(all) => run_stages(&all, request, &interrupt),
+        Plan::Study(all) => run_study(&all, request, &interrupt),
+    }
+}
+
+impl RunRequest {
+    /// Refuses options that have no effect for this kind of file.
+    fn check_options(&self, plan: &Plan) -> Result<()> {
+        let (kind, is_study) = match plan {
+            Plan::Experiment(_) => ("an experiment without stages, not a pipeline", false),
+            Plan::Pipeline(_) => ("a pipeline", false),
+            Plan::Study(_) => ("a study", true),
+        };
+        let refuse =
+            |hint: &str| Err(Error::request(format!("{} is {kind}", self.file.display())).with_hint(hint.to_owned()));
+        if self.selection != Selection::All && !matches!(plan, Plan::Pipeline(_)) {
+            return refuse("--from and --only are for pipelines");
+        }
+        if self.jobs.is_some() && !is_study {
+            return refuse("--jobs is for studies: a file with [sweep], or --seeds N");
+        }
+        if self.pause_after.is_some() && !matches!(plan, Plan::Experiment(_)) {
+            return refuse("--pause-after is for single experiments");
+        }
+        Ok(())
     }
 }
 
@@ -176,19 +224,13 @@ fn watch(request: &RunRequest) -> Watch {
 }
 
 fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<()> {
-    if request.selection != Selection::All {
-        return Err(Error::request(format!(
-            "{} is an experiment without stages, not a pipeline",
-            request.file.display()
-        ))
-        .with_hint("--from and --only are for pipelines"));
-    }
     if let Some(folder) = draft.run_folder().filter(|_| request.resume) {
         pin_commits(&folder);
     }
     let mut setup = open_draft(draft, &request.plugin_folders, request.pinning)?;
     setup.accept_unproved = request.unproved;
     setup.accepts_fixed_rows = request.fixed_rows;
+    setup.pause_after = request.pause_after;
     let watch = watch(request);
     let mut trainer = Trainer::new(setup, request.resume, &watch)?;
     if trainer.ended() {
@@ -250,10 +292,20 @@ fn run_stages(all: &Pipeline, request: RunRequest, interrupt: &Interrupt) -> Res
     stopped.map_or(Ok(()), Err)
 }
 
-/// Writes the report of a run or pipeline into its folder and prints the path. A run whose report cannot be written has not failed.
+fn run_study(all: &Study, request: RunRequest, interrupt: &Interrupt) -> Result<()> {
+    let RunRequest { resume, fixed_rows, jobs, plugin_folders, pinning, unproved, json, .. } = request;
+    let jobs = jobs.map_or(1, |jobs| usize::try_from(jobs).unwrap_or(usize::MAX));
+    let options = study::Options { resume, jobs, fixed_rows, plugin_folders, pinning, unproved };
+    let (record, stopped) = study::run(all, &options, interrupt, &|text| print::err(&format!("{text}\n")))?;
+    print::result(&record, json)?;
+    write_report(&record.folder, json);
+    stopped.map_or(Ok(()), Err)
+}
+
+/// Writes the report of a run, pipeline or study into its folder and prints the path. A run whose report cannot be written has not failed.
 fn write_report(folder: &Path, json: bool) {
     // A run that failed before its first step leaves nothing.
-    if !is_run(folder) && !folder.join(PIPELINE_FILE).is_file() {
+    if !is_run(folder) && !folder.join(PIPELINE_FILE).is_file() && !StudyFile::is_in(folder) {
         return;
     }
     let path = folder.join(REPORT_FILE);

@@ -6,6 +6,7 @@
 
 mod merge;
 mod references;
+mod runs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use super::draft::{Draft, Loaded, STAGE};
 use super::experiment::is_folder_name;
 use super::overrides::{Override, apply_override};
+use super::sweep::draws::Swept;
 use crate::error::{Error, Result};
 use crate::keys::mistake::{Mistake, Place, refusal, suggestion};
 use crate::keys::tree::{Entry, Node, Value, join};
@@ -26,8 +28,10 @@ use references::{referenced_stage, stage_and_key};
 const REFERENCE: &str = "stage:";
 /// The most stages in a pipeline.
 const MOST_STAGES: usize = 256;
+/// The most stages that a message names.
+const SHOWN_STAGES: usize = 8;
 /// Keys of the pipeline as a whole: all its runs are in one folder.
-const WHOLE: [&str; 2] = [STAGE, "runs_dir"];
+const WHOLE: [&str; 3] = [STAGE, "runs_dir", "sweep"];
 
 /// A pipeline as written, with all mistakes of the pipeline as a whole.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct Pipeline {
     stages: Vec<Stage>,
     file: Arc<str>,
     mistakes: Vec<Mistake>,
+    /// The places of the values that a study gives to its runs, run by run; empty for a pipeline that is not a study.
+    swept: Vec<Vec<Place>>,
 }
 
 /// One stage.
@@ -63,7 +69,12 @@ pub struct StageModel {
 
 impl Pipeline {
     /// Creates the pipeline from a tree for which [`is_pipeline`](super::draft::is_pipeline) holds.
-    pub(super) fn new(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override]) -> Self {
+    pub(super) fn new(file: &Arc<str>, stem: &str, root: Node, overrides: &[Override]) -> Self {
+        Self::with_runs(file, stem, root, overrides, Swept::default())
+    }
+
+    /// As [`Pipeline::new`], for a study: its runs replace the last stage.
+    pub(super) fn with_runs(file: &Arc<str>, stem: &str, mut root: Node, overrides: &[Override], runs: Swept) -> Self {
         let mut mistakes = Vec::new();
         let of_a_stage = |over: &Override| over.path().strip_prefix("stage.").map(str::to_owned);
         for (index, over) in overrides.iter().enumerate().filter(|(_, over)| of_a_stage(over).is_none()) {
@@ -93,7 +104,7 @@ impl Pipeline {
             Some(Value::Text(folder)) => folder.clone(),
             _ => "runs".to_owned(),
         };
-        let mut pipeline = Self { name, runs_dir, stages: Vec::new(), file: file.clone(), mistakes };
+        let mut pipeline = Self { name, runs_dir, stages: Vec::new(), file: file.clone(), mistakes, swept: Vec::new() };
         if tables.len() > MOST_STAGES {
             let message = format!("{} stages; a pipeline has at most {MOST_STAGES}", tables.len());
             pipeline.mistakes.push(Mistake::new(shared.place.clone(), STAGE, message));
@@ -108,6 +119,7 @@ impl Pipeline {
                 pipeline.override_stage(index, over, &path);
             }
         }
+        pipeline.replace_last(runs);
         for index in 0..pipeline.stages.len() {
             pipeline.resolve_references(index);
         }
@@ -174,15 +186,7 @@ impl Pipeline {
                 stages.extend((!stages.contains(&stage.name.as_str())).then_some(stage.name.as_str()));
             }
         }
-        // A mistake in a shared key that occurs in every stage is reported once; one that occurs in some stages
-        // only, with their names.
-        let of_stages = found.into_iter().map(|(mistake, stages)| {
-            let some = stages.len() < self.stages.len();
-            let message =
-                if some { format!("in stage {}: {}", stages.join(", "), mistake.message) } else { mistake.message };
-            Mistake { message, ..mistake }
-        });
-        let mistakes: Vec<Mistake> = self.mistakes.iter().cloned().chain(of_stages).collect();
+        let mistakes: Vec<Mistake> = self.mistakes.iter().cloned().chain(self.named(found)).collect();
         if mistakes.is_empty() {
             return drafts.into_iter().map(Draft::finish).collect();
         }
@@ -306,6 +310,7 @@ fn not_a_key_of_a_stage(key: &str) -> String {
     match key {
         "runs_dir" => "must be set above the stages: all runs of a pipeline are in one folder".to_owned(),
         "name" => "the name of a stage cannot be overridden".to_owned(),
+        "sweep" => "must be set above the stages: it applies to the last one".to_owned(),
         _ => "a stage cannot contain stages".to_owned(),
     }
 }

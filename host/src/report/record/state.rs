@@ -43,6 +43,7 @@ impl State {
                 Ending::Done => "done",
                 Ending::Early => "stopped early",
                 Ending::Interrupted => "interrupted",
+                Ending::Paused => "paused",
                 Ending::Failed => "failed",
                 Ending::Crashed => "crashed",
             },

@@ -12,11 +12,11 @@ use crate::runs::folder::{REPORT_FILE, is_report};
 /// Write runs as one page that opens in a browser: what ran, its curves, samples, options and costs.
 ///
 /// Several runs are drawn over one another, with a table of the options that differ. The stages of a pipeline have a section each;
-/// stages of several pipelines with the same name share one. A run may be in progress, failed, moved or damaged: the page says what
+/// stages of several pipelines with the same name share one. Of a study, its arms are compared by its metric, over seeds. A run may be in progress, failed, moved or damaged: the page says what
 /// is missing. It needs no network and no other file.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Folders of runs or pipelines.
+    /// Folders of runs, pipelines or studies.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// The file to write [default: report.html in the folder of the first run].

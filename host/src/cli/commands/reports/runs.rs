@@ -15,7 +15,8 @@ use crate::{
 
 /// List runs with their state, last loss, age and size, the latest first.
 ///
-/// The stages of a pipeline are listed as PIPELINE/STAGE. States: running, done, stopped early, interrupted, failed, crashed, and
+/// The stages of a pipeline are listed as PIPELINE/STAGE, the runs of a study as STUDY/RUN, and each study with the number of its
+/// runs that are complete. States: running, done, stopped early, interrupted, paused, failed, crashed, and
 /// lost, which is a run that no process writes and that could not record how it ended. A run that did not end as planned is
 /// followed by the reason.
 #[derive(Debug, Args)]
