@@ -103,6 +103,9 @@ def numbers(line, prefix=""):
 
 
 def scalars(log, line):
+    if log == "timing.jsonl" and line.get("kind") == "alert":
+        # The value of an alert is that of its metric.
+        return {}
     if log == "timing.jsonl":
         return numbers(line, "timing/eval/" if line.get("kind") == "eval" else "timing/")
     return numbers(line)
@@ -170,7 +173,7 @@ class Wandb:
 
     def end(self, ending):
         self.run.summary["ending"] = ending
-        self.run.finish(exit_code=0 if ending in ("done", "early") else 1)
+        self.run.finish(exit_code=0 if ending in ("done", "early", "paused") else 1)
 
 
 class Mlflow:
@@ -219,7 +222,7 @@ class Mlflow:
         pass
 
     def end(self, ending):
-        status = {"done": "FINISHED", "early": "FINISHED", "interrupted": "KILLED"}.get(ending, "FAILED")
+        status = {"done": "FINISHED", "early": "FINISHED", "paused": "FINISHED", "interrupted": "KILLED"}.get(ending, "FAILED")
         self.client.set_tag(self.remote, "telos.ending", ending)
         self.client.set_terminated(self.remote, status)
 
@@ -356,7 +359,14 @@ def found_runs(root):
 
 
 def missing_stages(root, runs):
-    """Whether stages of a pipeline are still to come: none comes after one that did not succeed."""
+    """Whether stages of a pipeline are still to come, none of which comes after one that did not succeed, or runs of a study."""
+    if (root / "study.json").is_file():
+        try:
+            plan = json.loads((root / "study.json").read_text())
+            names = {run["name"] for arm in plan["arms"] for run in arm["runs"]} | set(plan["stages"])
+        except (ValueError, KeyError, TypeError):
+            return False
+        return bool(names - {run.folder.name for run in runs} - set(plan.get("failed", {})))
     file = root / "pipeline.toml"
     if not file.is_file() or any(run.ended not in (None, "done", "early") for run in runs):
         return False
@@ -390,7 +400,8 @@ def main():
     root = args.run.resolve()
     if not root.is_dir():
         sys.exit(f"{args.run} is not a folder: name a run's folder, such as runs/NAME")
-    if not found_runs(root) and (args.once or not (root / "pipeline.toml").is_file()):
+    is_to_come = any((root / name).is_file() for name in ("pipeline.toml", "study.json"))
+    if not found_runs(root) and (args.once or not is_to_come):
         sys.exit(f"{args.run} contains no run: no folder in it has an experiment.toml")
     for sent in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sent, stop)

@@ -1,7 +1,7 @@
 //! `telos runs prune`: which runs are removed, and why others stay.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,7 +13,10 @@ use super::listing::{Brief, Listing, age, bytes};
 use crate::{
     error::{Error, Result},
     files,
-    runs::folder::{PIPELINE_FILE, RunFolder, foreign_entries, is_own_of_pipeline},
+    runs::{
+        folder::{EXPERIMENTS, PIPELINE_FILE, RunFolder, foreign_entries, is_own_of_pipeline},
+        study_file::StudyFile,
+    },
 };
 
 /// What is to be removed.
@@ -64,34 +67,31 @@ impl Pruning {
         }
         let is_asked = |brief: &Brief| request.states.iter().any(|state| state == brief.state);
         let is_old = |brief: &Brief| brief.age_s >= request.older_than.as_secs();
-        // A pipeline with a stage that died is dead, although earlier stages are done.
-        let may_go =
-            |brief: &Brief| is_old(brief) && brief.state != "running" && (is_asked(brief) || brief.state == "done");
-        let is_chosen = |runs: &[Brief]| runs.iter().any(is_asked) && runs.iter().all(may_go);
-        let chosen: Vec<&String> = units.iter().filter(|(_, runs)| is_chosen(runs)).map(|(unit, _)| unit).collect();
-        let staying: Vec<&String> = units.keys().filter(|unit| !chosen.contains(unit)).collect();
-        let (mut removals, mut kept) = (Vec::new(), Vec::new());
-        for unit in &chosen {
-            let folder = request.folder.join(unit);
-            let foreign = foreign(&folder);
-            let user = staying.iter().find(|other| uses(&request.folder, other, unit));
-            let why = match (foreign.first(), user) {
-                (Some(foreign), _) => format!("it holds {foreign}, which telos did not write"),
-                (None, Some(user)) => format!("{user} begins at one of its models"),
-                (None, None) => {
-                    let runs = &units[*unit];
-                    removals.push(Removal {
-                        run: (*unit).clone(),
-                        states: runs.iter().map(|brief| brief.state).collect(),
-                        age_s: runs.iter().map(|brief| brief.age_s).min().unwrap_or(0),
-                        bytes: runs.iter().map(|brief| brief.bytes).sum(),
-                    });
-                    continue;
-                }
+        let asked = |runs: &[Brief]| runs.iter().any(is_asked) && runs.iter().all(is_old);
+        let mut chosen: BTreeSet<&str> =
+            units.iter().filter(|(_, runs)| asked(runs)).map(|(unit, _)| unit.as_str()).collect();
+        let mut kept = Vec::new();
+        // Whatever stays keeps the models that it begins at, which may keep others.
+        loop {
+            let why = |unit: &str| {
+                let staying = || units.keys().map(String::as_str).filter(|other| !chosen.contains(other));
+                why_kept(request, unit, &units[unit], &is_asked).or_else(|| {
+                    let user = staying().find(|other| uses(&request.folder, other, unit))?;
+                    Some(format!("{user} begins at one of its models"))
+                })
             };
-            kept.push(((*unit).clone(), why));
+            let Some((unit, why)) = chosen.iter().find_map(|unit| Some((*unit, why(unit)?))) else { break };
+            chosen.remove(unit);
+            kept.push((unit.to_owned(), why));
         }
-        Ok(Pruning { removed: false, runs: removals, kept })
+        let removal = |unit: &str| Removal {
+            run: unit.to_owned(),
+            states: units[unit].iter().map(|brief| brief.state).collect(),
+            age_s: units[unit].iter().map(|brief| brief.age_s).min().unwrap_or(0),
+            bytes: units[unit].iter().map(|brief| brief.bytes).sum(),
+        };
+        kept.sort();
+        Ok(Pruning { removed: false, runs: chosen.into_iter().map(removal).collect(), kept })
     }
 
     /// Removes what was planned. A run that cannot be removed stays and is named among the kept ones.
@@ -133,15 +133,30 @@ fn foreign(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Whether an experiment of the unit `other` names a path in `unit`.
+/// Why a run or pipeline that was asked for stays, whatever the others are.
+fn why_kept(request: &Request, unit: &str, runs: &[Brief], is_asked: &dyn Fn(&Brief) -> bool) -> Option<String> {
+    let folder = request.folder.join(unit);
+    if StudyFile::is_in(&folder) {
+        return Some("it is a study: remove its folder yourself".to_owned());
+    }
+    // Stages that ended as planned go with the one that died.
+    let may_go = |brief: &Brief| is_asked(brief) || ["done", "stopped early", "paused"].contains(&brief.state);
+    if let Some(other) = runs.iter().find(|brief| brief.state == "running" || !may_go(brief)) {
+        return Some(format!("{} is {}", other.run, other.state));
+    }
+    foreign(&folder).first().map(|name| format!("it holds {name}, which telos did not write"))
+}
+
+/// Whether a file of the unit `other` names a path in `unit`. Paths are compared by the names of their folders, so a run of the same
+/// name elsewhere counts too: better a run too many than a model too few.
 fn uses(folder: &Path, other: &str, unit: &str) -> bool {
-    let whole = fs::canonicalize(folder.join(unit)).unwrap_or_default();
-    let paths = [folder.join(unit), whole].map(|path| path.display().to_string());
-    runs_of(&folder.join(other)).iter().any(|run| {
-        let text = files::read_to_string(&run.join("experiment.toml")).unwrap_or_default();
-        let names = |path: &String| [format!("{path}/"), format!("{path}\"")].iter().any(|part| text.contains(part));
-        paths.iter().any(names)
-    })
+    let folder = folder.join(other);
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_runs = [folder.clone()].into_iter().chain(entries(&folder)).map(|path| path.join("experiment.toml"));
+    let files = of_runs.chain([folder.join(PIPELINE_FILE)]).chain(entries(&folder.join(EXPERIMENTS)));
+    let parts = [format!("/{unit}/"), format!("/{unit}\""), format!("\"{unit}/")];
+    let names = |text: String| parts.iter().any(|part| text.contains(part.as_str()));
+    files.filter(|file| file.is_file()).any(|file| files::read_to_string(&file).is_ok_and(names))
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -189,16 +204,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = |name: &str, text: &str, ending: Option<Ending>| {
             let path = folder.path().join(name);
-            fs::create_dir_all(path.join("checkpoints/step-00000001")).unwrap();
-            fs::write(path.join("checkpoints/step-00000001/model.safetensors"), "weights").unwrap();
+            fs::create_dir_all(path.join("checkpoints")).unwrap();
+            fs::write(path.join("checkpoints/LATEST"), "step-00000001").unwrap();
             fs::write(path.join("experiment.toml"), text).unwrap();
             if let Some(ending) = ending {
                 RunEnd::now(ending, 1).write(&path).unwrap();
             }
         };
-        run("done", &format!("model = \"{}/base/checkpoints/x\"", folder.path().display()), Some(Ending::Done));
-        for name in ["base", "dead", "mine", "inner"] {
-            run(name, "", Some(Ending::Failed));
+        run("done", "from = \"runs/base\"", Some(Ending::Done));
+        for (name, text) in
+            [("base", ""), ("dead", ""), ("mine", "from = \"../runs/first/best\""), ("inner", ""), ("first", "")]
+        {
+            run(name, text, Some(Ending::Failed));
         }
         run("lost", "", None);
         run("running", "", None);
@@ -207,8 +224,10 @@ mod tests {
         fs::write(folder.path().join("notes.txt"), "mine").unwrap();
         fs::create_dir(folder.path().join("pipe")).unwrap();
         fs::write(folder.path().join("pipe/pipeline.toml"), "").unwrap();
-        run("pipe/a", "", Some(Ending::Done));
+        run("pipe/a", "", Some(Ending::Early));
         run("pipe/b", "", Some(Ending::Crashed));
+        run("study/a", "", Some(Ending::Failed));
+        fs::write(folder.path().join("study/study.json"), "{}").unwrap();
         folder
     }
 
@@ -228,7 +247,7 @@ mod tests {
         let names = |pruning: &Pruning| pruning.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>();
         let mut kept: Vec<String> = plan.kept.iter().map(|(run, _)| run.clone()).collect();
         kept.sort();
-        assert_eq!(kept, ["base", "inner", "mine"], "{plan}");
+        assert_eq!(kept, ["base", "first", "inner", "mine", "running", "study"], "{plan}");
         assert!(
             plan.to_string().contains("done begins at one of its models") && plan.to_string().contains("notes.txt")
         );
@@ -240,7 +259,16 @@ mod tests {
         for gone in expected {
             assert!(!folder.path().join(gone).exists(), "{gone}");
         }
-        for stays in ["done", "base", "mine/notes.txt", "inner/checkpoints/model.gguf", "running", "notes.txt"] {
+        for stays in [
+            "done",
+            "base",
+            "first",
+            "study/a",
+            "mine/notes.txt",
+            "inner/checkpoints/model.gguf",
+            "running",
+            "notes.txt",
+        ] {
             assert!(folder.path().join(stays).exists(), "{stays}");
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checkpoint::find::{BEST, LATEST};
+use super::checkpoint;
 use super::disk::{self, is_unfinished};
 use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
@@ -368,17 +368,11 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
 pub fn foreign_entries(path: &Path) -> Vec<String> {
     let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().collect::<Vec<_>>();
     let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    let within = |name: &str| {
-        let is_step =
-            |name: &str| name.strip_prefix("step-").is_some_and(|step| step.bytes().all(|b| b.is_ascii_digit()));
-        is_step(name) || [LATEST, BEST].contains(&name) || name.starts_with('.')
-    };
     let mut foreign = Vec::new();
     for entry in entries(path) {
         let name = entry.file_name();
         if is_dir(&entry) && name == CHECKPOINTS {
-            let names = entries(&entry.path()).into_iter().map(|own| own.file_name().to_string_lossy().into_owned());
-            foreign.extend(names.filter(|name| !within(name)).map(|name| format!("{CHECKPOINTS}/{name}")));
+            foreign.extend(checkpoint::foreign(&entry.path()).into_iter().map(|name| format!("{CHECKPOINTS}/{name}")));
         } else if is_dir(&entry) && name == TENSORBOARD && holds_only_events(&entry.path()) {
             continue;
         } else if is_dir(&entry) || !is_own_file(&entry) {

@@ -25,6 +25,8 @@ use event::{Event, Histogram, SummaryValue, What};
 
 /// How the name of an event file begins; seconds since 1970 follow.
 const PREFIX: &str = "events.out.tfevents.";
+/// How they end.
+const SUFFIX: &str = ".telos";
 /// The most texts of one kind that are shown of a step.
 const TEXTS: usize = 16;
 
@@ -69,7 +71,7 @@ impl TensorBoard {
             last = last.max(entry?.file_name().into_string().ok().and_then(seconds).unwrap_or(0));
         }
         let now = (wall_time() as u64).max(last.saturating_add(1));
-        let path = folder.join(format!("{PREFIX}{now:010}.telos"));
+        let path = folder.join(format!("{PREFIX}{now:010}{SUFFIX}"));
         let file = File::options().append(true).create_new(true).open(&path)?;
         let mut board = TensorBoard { path, file };
         board.append([(0, What::version()), (from, What::start())])?;
@@ -88,6 +90,8 @@ impl TensorBoard {
     pub fn write(&mut self, lines: &[LogLine]) -> io::Result<()> {
         let of = |LogLine { log, line }: &LogLine| match log {
             Log::Metrics => values(line, scalars(line, "")),
+            // The value of an alert is that of its metric.
+            Log::Timing if line["kind"] == "alert" => None,
             Log::Timing if line["kind"] == "eval" => values(line, scalars(line, "timing/eval/")),
             Log::Timing => values(line, scalars(line, "timing/")),
             Log::Histograms => values(line, histogram(line).into_iter().collect()),
@@ -106,10 +110,14 @@ impl TensorBoard {
     }
 }
 
-/// Returns whether a folder has nothing but event files.
+/// Returns whether a folder has nothing but event files of telos.
 pub fn holds_only_events(folder: &Path) -> bool {
     let is_event = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)))
+        entry.is_ok_and(|entry| {
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            let is_named = |name: &str| name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+            is_file && entry.file_name().to_str().is_some_and(is_named)
+        })
     };
     fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_event))
 }

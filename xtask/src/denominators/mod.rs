@@ -66,7 +66,7 @@ struct Thread {
 
 /// Builds the host, cuts the batches, and writes the page.
 pub fn run() -> Result<()> {
-    let host = build::host_and_plugins(None)?.host;
+    let host = build::everything(None)?.host;
     let root = cargo::root()?;
     let folder = host.with_file_name("denominators");
     fs::create_dir_all(&folder).map_err(|why| format!("{}: {why}", folder.display()))?;

@@ -205,6 +205,9 @@ impl RunRequest {
         if self.jobs.is_some() && !is_study {
             return refuse("--jobs is for studies: a file with [sweep], or --seeds N");
         }
+        if self.watch.is_some() && is_study {
+            return refuse("--watch is for a run or pipeline: each run of a study is a process of its own");
+        }
         if self.pause_after.is_some() && !matches!(plan, Plan::Experiment(_)) {
             return refuse("--pause-after is for single experiments");
         }

@@ -152,6 +152,13 @@ fn files_below(folder: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// The files below `folder` that its manifest does not name; `None` if there is no valid manifest.
+pub(super) fn foreign_files(folder: &Path) -> Option<Vec<String>> {
+    let manifest = Manifest::read(folder).ok()?;
+    let is_named = |name: &String| manifest.files.iter().any(|file| file.path == *name);
+    files_below(folder).ok().map(|found| found.into_iter().filter(|name| !is_named(name)).collect())
+}
+
 /// The folders below `folder`, and `folder` itself last. Syncing them in this order makes each name durable, from
 /// the inside outwards.
 pub(super) fn folders_below(folder: &Path) -> Vec<PathBuf> {

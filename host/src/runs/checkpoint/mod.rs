@@ -13,6 +13,7 @@ pub mod manifest;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use find::{BEST, LATEST, REPLACED, entries, names, parse_step, read_pointer, replaced_name, step_name};
@@ -27,6 +28,30 @@ use crate::files;
 /// Prefix of what is being removed: it is renamed first, so that a half-removed folder never has a checkpoint's
 /// name.
 const REMOVED: &str = ".removed-";
+
+/// What `folder`, a run's folder of checkpoints, holds besides checkpoints, their pointers and what an interrupted save left: names
+/// below it, in alphabetical order. A checkpoint without a valid manifest is among them.
+pub fn foreign(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_folder = entry.path().is_dir();
+        let step = name.strip_prefix(REPLACED).unwrap_or(&name);
+        if is_folder && parse_step(step).is_some() {
+            match manifest::foreign_files(&entry.path()) {
+                Some(files) => found.extend(files.into_iter().map(|file| format!("{name}/{file}"))),
+                None => found.push(name),
+            }
+        } else if !(name.starts_with(UNFINISHED)
+            || name.starts_with(REMOVED)
+            || !is_folder && [LATEST, BEST].contains(&&*name))
+        {
+            found.push(name);
+        }
+    }
+    found.sort();
+    found
+}
 
 /// The checkpoints of a run that this process writes.
 #[derive(Debug)]

@@ -73,9 +73,14 @@ impl Condition for OfMetric {
         let above = rule.above.filter(|above| value > *above).map(|above| is(format!(", above {}", short(above))));
         let below = rule.below.filter(|below| value < *below).map(|below| is(format!(", below {}", short(below))));
         let (mean, deviation) = spread.unwrap_or((value, 0.0));
-        let far = |times: f64| (value - mean).abs() > times * deviation && deviation > 0.0;
+        // After equal values any other one is far.
+        let far = |times: f64| (value - mean).abs() > times * deviation + 1e-6 * mean.abs();
         let from_mean = |side: &str| {
-            let (times, count) = (short((value - mean).abs() / deviation), self.last.most);
+            let count = self.last.most;
+            if deviation == 0.0 {
+                return is(format!(", {side} {}, which each of the {count} values before was", short(mean)));
+            }
+            let times = short((value - mean).abs() / deviation);
             is(format!(", {times} standard deviations {side} {}, the mean of the {count} values before", short(mean)))
         };
         let spike = rule.spike.filter(|times| value > mean && far(*times)).map(|_| from_mean("above"));

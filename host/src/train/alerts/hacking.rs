@@ -1,6 +1,8 @@
 //! Reward hacking: the reward that is trained rises while a reward that is only measured falls, or while answers grow
 //! (Gao et al. 2022, arXiv 2210.10760; Singhal et al. 2023, arXiv 2310.03716, on length).
 
+use std::collections::VecDeque;
+
 use super::condition::{Condition, Finding, Line, moments, value};
 use crate::decimals::short;
 
@@ -25,8 +27,8 @@ pub struct Hacking {
     /// The metrics of the trained rewards, each with its weight.
     trained: Vec<(String, f64)>,
     against: Against,
-    /// Trained reward and compared metric of each rollout.
-    rollouts: Vec<[f64; 2]>,
+    /// Trained reward and compared metric of the latest rollouts.
+    rollouts: VecDeque<[f64; 2]>,
     /// Mean and variance of both over the rollouts with which the latest ones are compared.
     earlier: Option<[(f64, f64); 2]>,
 }
@@ -34,13 +36,13 @@ pub struct Hacking {
 impl Hacking {
     /// Compares the weighted sum of `trained` with `against`.
     pub fn new(trained: Vec<(String, f64)>, against: Against) -> Hacking {
-        Hacking { trained, against, rollouts: Vec::new(), earlier: None }
+        Hacking { trained, against, rollouts: VecDeque::new(), earlier: None }
     }
 }
 
 /// Mean and variance of both columns.
-fn spread(rollouts: &[[f64; 2]]) -> [(f64, f64); 2] {
-    [0, 1].map(|column| moments(rollouts.iter().map(|rollout| rollout[column])))
+fn spread<'a>(rollouts: impl ExactSizeIterator<Item = &'a [f64; 2]> + Clone) -> [(f64, f64); 2] {
+    [0, 1].map(|column| moments(rollouts.clone().map(|rollout| rollout[column])))
 }
 
 /// Whether `now` is greater than `then` by more than rounding and by [`ERRORS`] standard errors of the difference.
@@ -55,16 +57,19 @@ impl Condition for Hacking {
         let other = value(line, metric)?;
         let parts = self.trained.iter().map(|(name, weight)| Some(value(line, name)? * weight));
         let trained: f64 = parts.sum::<Option<f64>>()?;
-        self.rollouts.push([trained, other]);
+        self.rollouts.push_back([trained, other]);
+        if self.rollouts.len() < 2 * ROLLOUTS {
+            return None;
+        }
+        self.rollouts.drain(..self.rollouts.len() - 2 * ROLLOUTS);
         // The latest rollouts are compared with others: none is in both.
-        let before = self.rollouts.len().checked_sub(2 * ROLLOUTS)?;
-        let candidate = spread(&self.rollouts[before..before + ROLLOUTS]);
+        let candidate = spread(self.rollouts.iter().take(ROLLOUTS));
         let improves =
             |earlier: &[(f64, f64); 2]| matches!(self.against, Against::Measured(_)) && candidate[1].0 > earlier[1].0;
         if self.earlier.as_ref().is_none_or(improves) {
             self.earlier = Some(candidate);
         }
-        let (then, now) = (self.earlier?, spread(&self.rollouts[before + ROLLOUTS..]));
+        let (then, now) = (self.earlier?, spread(self.rollouts.iter().skip(ROLLOUTS)));
         let worse = match self.against {
             Against::Measured(_) => is_greater(then[1], now[1]),
             Against::Length(_) => now[1].0 > GROWN * then[1].0,

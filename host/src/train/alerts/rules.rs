@@ -135,7 +135,7 @@ fn reward_hacking(rewards: &[Reward], length: Option<String>) -> Vec<(BuiltIn, A
         reward_names(rewards).iter().map(|name| format!("reward/{name}")).zip(rewards).collect();
     let trained: Vec<(String, f64)> = named
         .iter()
-        .filter(|(_, reward)| reward.weight > 0.0)
+        .filter(|(_, reward)| reward.weight != 0.0)
         .map(|(name, reward)| (name.clone(), reward.weight))
         .collect();
     if trained.is_empty() {

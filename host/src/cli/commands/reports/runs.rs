@@ -39,8 +39,8 @@ enum RunsCommand {
 
 /// Remove runs that died, with their checkpoints; without --yes, only list them.
 ///
-/// A pipeline with a stage that died is removed as a whole, if its other stages are done. A run stays if a process writes it, if its folder holds a file that telos
-/// did not write, or if another run that stays begins at one of its models.
+/// A pipeline with a stage that died is removed as a whole, if its other stages ended as planned. A run stays if a process writes it,
+/// if its folder holds a file that telos did not write, or if another run that stays begins at one of its models. Studies stay.
 #[derive(Debug, Args)]
 struct Prune {
     /// The folder of all runs.
@@ -68,6 +68,7 @@ enum Dead {
     Lost,
     Interrupted,
     StoppedEarly,
+    Paused,
     Done,
 }
 
@@ -79,6 +80,7 @@ impl Dead {
             Dead::Lost => "lost",
             Dead::Interrupted => "interrupted",
             Dead::StoppedEarly => "stopped early",
+            Dead::Paused => "paused",
             Dead::Done => "done",
         }
     }

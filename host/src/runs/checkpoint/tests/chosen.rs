@@ -2,6 +2,20 @@
 
 use super::*;
 
+/// Catches a file of the user in a checkpoint that does not count as one, and files of telos that do.
+#[test]
+fn what_telos_did_not_write_is_named() {
+    let world = World::new(2, Stop::Killed);
+    (1..4).for_each(|step| drop(world.save(Save(step, step == 2, 1)).unwrap()));
+    assert_eq!(foreign(world.path()), [""; 0]);
+    fs::create_dir(world.path().join(".tmp-step-00000004")).unwrap();
+    assert_eq!(foreign(world.path()), [""; 0]);
+    fs::write(world.path().join("step-00000003/model.gguf"), "mine").unwrap();
+    fs::create_dir(world.path().join("step-00000009")).unwrap();
+    fs::create_dir(world.path().join(".git")).unwrap();
+    assert_eq!(foreign(world.path()), [".git", "step-00000003/model.gguf", "step-00000009"]);
+}
+
 /// Catches a LATEST that is followed without checks, and a fallback that is not reported.
 #[test]
 fn a_missing_or_damaged_latest_falls_back_with_a_note() {
