@@ -14,7 +14,8 @@ use crate::{
     error::{Error, Result},
     files,
     runs::{
-        folder::{EXPERIMENTS, PIPELINE_FILE, RunFolder, foreign_entries, is_own_of_pipeline},
+        folder::{EXPERIMENTS, PIPELINE_FILE},
+        removal::{self, foreign_entries, is_own_of_pipeline},
         study_file::StudyFile,
     },
 };
@@ -161,9 +162,9 @@ fn uses(folder: &Path, other: &str, unit: &str) -> bool {
 
 fn remove(folder: &Path) -> Result<()> {
     if !folder.join(PIPELINE_FILE).is_file() {
-        return RunFolder::remove(folder);
+        return removal::remove(folder);
     }
-    runs_of(folder).iter().try_for_each(|run| RunFolder::remove(run))?;
+    runs_of(folder).iter().try_for_each(|run| removal::remove(run))?;
     let failed = |cause| Error::run(format!("cannot remove {}", folder.display())).with_cause(cause);
     // The pipeline's file last: it is what identifies the folder.
     let entries = fs::read_dir(folder).map_err(failed)?.flatten().filter(is_own_of_pipeline);

@@ -13,6 +13,7 @@ pub mod folder;
 pub mod jsonl;
 pub mod progress;
 pub mod receipt;
+pub mod removal;
 pub mod signals;
 pub mod study_file;
 pub mod supervise;

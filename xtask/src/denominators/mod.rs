@@ -2,7 +2,10 @@
 //! is cut into micro-batches here, for several objectives, and what threads of other frameworks say happened there
 //! (docs/denominators.toml).
 
+mod entries;
 mod page;
+
+use entries::{Cut, Thread};
 
 use crate::{build, cargo, errors::Result, files};
 use serde_json::Value;
@@ -16,17 +19,14 @@ const PAGE: &str = "docs/denominators.html";
 const CUTS: &str = "1,2,4,8";
 
 /// The experiments that are cut: plugin, batch, other tables, and what divides the loss.
-const EXPERIMENTS: [(&str, &str, &str, &str); 7] = [
+const EXPERIMENTS: [(&str, &str, &str, &str); 6] = [
     ("sft", "sequences = 32", "", "supervised tokens"),
     ("reward", "pairs = 32", "", "pairs"),
     ("dpo", "pairs = 32", "reference = { from = \"self\" }\n", "pairs"),
     ("simpo", "pairs = 32", "", "pairs"),
     ("kto", "sequences = 32", "reference = { from = \"self\" }\n", "answers; the batch's KL couples them"),
     ("orpo", "pairs = 32", "", "pairs, and tokens of the chosen answers"),
-    ("grpo", "prompts = 8", ROLLOUT, "tokens of the sampled answers"),
 ];
-
-const ROLLOUT: &str = "rollout = { prompts = 8, samples = 4, max_new_tokens = 24 }\nreward = { plugin = \"world\" }\n";
 
 /// A small model with random weights on rows of different lengths.
 fn experiment(plugin: &str, batch: &str, more: &str) -> String {
@@ -40,28 +40,6 @@ fn experiment(plugin: &str, batch: &str, more: &str) -> String {
          train = {{ steps = 2, batch = {{ {batch} }}, optimizer = {optimizer} }}\n\
          eval = {{ every = 0 }}\n{more}"
     )
-}
-
-/// One objective's batch, cut.
-#[derive(Debug, Clone, PartialEq)]
-struct Cut {
-    plugin: &'static str,
-    /// What divides the loss.
-    normaliser: &'static str,
-    /// The number of micro-batches, the loss and the gradient norm.
-    cuts: Vec<(u64, f64, f64)>,
-}
-
-/// A thread of another framework.
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Thread {
-    framework: String,
-    links: Vec<String>,
-    by: String,
-    date: String,
-    what: String,
-    numbers: String,
-    outcome: String,
 }
 
 /// Builds the host, cuts the batches, and writes the page.

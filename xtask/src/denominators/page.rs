@@ -1,6 +1,6 @@
 //! The page as HTML that needs no network.
 
-use super::{Cut, Thread};
+use super::entries::{Cut, Thread};
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("page.css");
@@ -38,7 +38,7 @@ const HERE: &str = "<p>In Telos an objective returns sums and names what divides
 optimizer step before it divides, so there is no mean of means to write. The same batch, cut 1, 2, 4 and 8 ways, with a small model \
 and rows of different lengths; f32 on a processor:</p>\n";
 
-const CHART: &str = "<p>Relative to the batch that is not cut. The line of Telos has the seven objectives of the table; the others are \
+const CHART: &str = "<p>Relative to the batch that is not cut. The line of Telos has the six objectives of the table; the others are \
 values that the threads below publish, for the number of accumulation steps.</p>\n";
 
 const ELSEWHERE: &str = "<p>What threads of other frameworks say. We did not run them; numbers are the threads' own. Each was found, \
@@ -99,7 +99,7 @@ fn threads_table(threads: &[Thread]) -> String {
 /// Bars over a logarithmic axis from an eighth to eight.
 fn chart(cuts: &[Cut]) -> String {
     let ours: Vec<(u64, f64)> = worst(cuts);
-    let rows = [("Telos, the largest difference of seven objectives", ours.as_slice())].into_iter().chain(PUBLISHED);
+    let rows = [("Telos, the largest difference of six objectives", ours.as_slice())].into_iter().chain(PUBLISHED);
     let (left, width, height) = (330.0, 420.0, 18.0);
     let at = |ratio: f64| left + width * (ratio.log2() + 3.0) / 6.0;
     let (mut bars, mut y) = (String::new(), 24.0);

@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checkpoint;
 use super::disk::{self, is_unfinished};
 use super::end::END_FILE;
 use super::file_lock::{Denied, FileLock, HELD, is_same};
@@ -157,17 +156,13 @@ impl RunFolder {
         is_replaceable(path, Existing::Keep) && clear(&run.path).is_ok()
     }
 
-    /// Removes the run in the folder `path`, with its checkpoints.
+    /// Removes the run in the folder `path`, with its checkpoints, if `check` accepts it under the run's lock.
     ///
     /// # Errors
-    /// A failed run if another process writes it, if it holds what telos did not write (see [`foreign_entries`]), or if it cannot be
-    /// removed.
-    pub fn remove(path: &Path) -> Result<()> {
+    /// A failed run if another process writes it, or if it cannot be removed; the error of `check`.
+    pub(super) fn remove(path: &Path, check: impl FnOnce() -> Result<()>) -> Result<()> {
         let (held, lock) = open_and_lock(path)?;
-        if let Some(foreign) = foreign_entries(path).first() {
-            let message = format!("{} holds {foreign}, which telos did not write", path.display());
-            return Err(Error::run(message).with_hint("move it elsewhere, or remove the run by hand"));
-        }
+        check()?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Dropped at the end, which removes the empty folder.
         let run = Self { path: path.to_owned(), name, created: true, held, lock };
@@ -364,32 +359,8 @@ pub(crate) fn is_replaceable(path: &Path, existing: Existing) -> bool {
         && (existing == Existing::ReplaceUnsaved || !has_steps(&path.join("metrics.jsonl")))
 }
 
-/// The names of what a run's folder, or its folder of checkpoints, holds and telos did not write; in alphabetical order.
-pub fn foreign_entries(path: &Path) -> Vec<String> {
-    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().collect::<Vec<_>>();
-    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    let mut foreign = Vec::new();
-    for entry in entries(path) {
-        let name = entry.file_name();
-        if is_dir(&entry) && name == CHECKPOINTS {
-            foreign.extend(checkpoint::foreign(&entry.path()).into_iter().map(|name| format!("{CHECKPOINTS}/{name}")));
-        } else if is_dir(&entry) && name == TENSORBOARD && holds_only_events(&entry.path()) {
-            continue;
-        } else if is_dir(&entry) || !is_own_file(&entry) {
-            foreign.push(name.to_string_lossy().into_owned());
-        }
-    }
-    foreign.sort();
-    foreign
-}
-
-/// Whether telos wrote this entry of a pipeline's folder, besides the folders of its runs.
-pub fn is_own_of_pipeline(entry: &fs::DirEntry) -> bool {
-    entry.file_name() == PIPELINE_FILE || is_own_file(entry)
-}
-
 /// Whether telos wrote this file of a run's folder.
-fn is_own_file(entry: &fs::DirEntry) -> bool {
+pub(super) fn is_own_file(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
     let is_ours = |name: &OsStr| is_lock(name) || is_unfinished(name) || is_of_a_tracker(name);
     match entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -475,5 +446,4 @@ fn open_and_lock(path: &Path) -> Result<(Held, FileLock)> {
 }
 
 #[cfg(test)]
-#[path = "folder_tests.rs"]
 mod tests;
