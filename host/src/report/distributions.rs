@@ -131,7 +131,7 @@ fn two(filled: &Distribution, outlined: &Distribution) -> String {
         let of = |(bin, count): (&[f64], &u64)| *count as f64 / total / (bin[1] - bin[0]).max(f64::MIN_POSITIVE);
         line.edges.windows(2).zip(&line.counts).map(of).collect()
     };
-    let most = [filled, outlined].into_iter().flat_map(|line| densities(line)).fold(0.0, f64::max);
+    let most = [filled, outlined].into_iter().flat_map(densities).fold(0.0, f64::max);
     if most <= 0.0 || !most.is_finite() {
         return String::new();
     }

@@ -57,10 +57,9 @@ impl Pipeline {
         let mut mistakes = Vec::new();
         for (mistake, stages) in found {
             let of_value = is_swept(&mistake.place);
-            if of_value && mistake.message.starts_with("unknown key") {
-                if !unknown.insert((mistake.key.clone(), mistake.message.clone())) {
-                    continue;
-                }
+            let is_unknown = of_value && mistake.message.starts_with("unknown key");
+            if is_unknown && !unknown.insert((mistake.key.clone(), mistake.message.clone())) {
+                continue;
             }
             mistakes.push(match of_value || stages.len() == self.stages.len() {
                 true => mistake,

@@ -292,7 +292,8 @@ fn arms_and_runs(
     kept: &Node,
     mistakes: &mut Vec<Mistake>,
 ) -> Expanded {
-    let (mut found, mut runs): (Vec<Vec<Assignment>>, Vec<(usize, Option<Node>)>) = Default::default();
+    let mut found: Vec<Vec<Assignment>> = Vec::new();
+    let mut runs: Vec<(usize, Option<Node>)> = Vec::new();
     if let Some(seeds) = seeds
         && let Some(twice) =
             seeds.iter().enumerate().find(|(at, seed)| seeds[..*at].contains(seed)).map(|(_, seed)| seed)

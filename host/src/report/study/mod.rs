@@ -252,8 +252,11 @@ mod tests {
     use serde_json::json;
     use std::fs;
 
-    /// A study of arms of two seeds; a value of `None` is a run without a folder.
-    fn study(metric: &str, arms: &[(&str, [Option<(f64, Ending)>; 2])]) -> (tempfile::TempDir, StudyRecord) {
+    /// An arm's name, and the value and the end of its runs; `None` is a run without a folder.
+    type Arm<'a> = (&'a str, [Option<(f64, Ending)>; 2]);
+
+    /// A study of arms of two seeds.
+    fn study(metric: &str, arms: &[Arm<'_>]) -> (tempfile::TempDir, StudyRecord) {
         let folder = tempfile::tempdir().unwrap();
         let plan = arms.iter().map(|(name, runs)| {
             let runs = runs.iter().enumerate().map(|(seed, run)| {
