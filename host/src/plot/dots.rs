@@ -50,7 +50,9 @@ pub fn draw(figure: &Dots) -> Drawn<String> {
     let lowest = dots.iter().map(|dot| dot.low).fold(f64::INFINITY, f64::min);
     let highest = dots.iter().map(|dot| dot.high).fold(f64::NEG_INFINITY, f64::max);
     let room = (0.06 * (highest - lowest)).max(1e-9 + 1e-3 * highest.abs());
-    let (lowest, highest) = (lowest - room, highest + room);
+    // The legend has room above the values.
+    let named = series.iter().filter(|name| !name.is_empty()).count();
+    let (lowest, highest) = (lowest - room, highest + room + (highest - lowest) * (0.1 * named as f64).min(0.6));
     if !(lowest.is_finite() && highest.is_finite()) {
         return Err("there is nothing to draw".into());
     }

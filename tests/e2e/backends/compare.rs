@@ -317,5 +317,5 @@ fn the_page_has_the_tables_and_the_plot() {
     for (path, part) in [("mine.html", "exists already"), ("tiny.svg", "ends in .html"), ("nowhere/x.html", "folder")] {
         compare(&lab, "candle", &["--html", path]).refuses(2, &["--html", path, part]);
     }
-    compare(&lab, "candle", &["--plot", "a.html", "--html", "a.html"]).refuses(2, &["other than that of --plot"]);
+    compare(&lab, "candle", &["--plot", "a.html", "--html", "a.html"]).refuses(2, &["--plot", "a.html", ".svg"]);
 }

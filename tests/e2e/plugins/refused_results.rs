@@ -226,8 +226,10 @@ fn plugin_output_goes_to_standard_error() {
     let sets = ["--set", "objective.plugin=odd", "--set", "objective.fault=prints"];
     for (command, key) in [("run", "steps"), ("check", "parameters")] {
         let answer = lab.ask(&[&[command, "tiny.toml", "--json"][..], &sets].concat());
-        let found: Value = serde_json::from_str(answer.succeeds()).unwrap_or_else(|e| panic!("{e}: {answer:#?}"));
-        assert!(found[key].is_u64(), "{found}");
+        // Of a run the events, of which the last one is its result.
+        let parsed = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {answer:#?}"));
+        let found: Vec<Value> = answer.succeeds().lines().map(parsed).collect();
+        assert!(found.last().is_some_and(|last| last[key].is_u64()), "{answer:#?}");
         assert!(answer.err.contains("a line of a plugin"), "{answer:#?}");
     }
     let plain = lab.ask(&[&["run", "tiny.toml", "--name", "plain"][..], &sets].concat());
@@ -289,5 +291,6 @@ fn wrong_results_of_a_reward_are_refused_by_name() {
     with("exit-score").run(&[]).refuses(1, &["exited with code 0", "plugin `odd-reward`, call `score`"]);
     with("exit-create").run(&[]).refuses(1, &["plugin `odd-reward`, call `create`"]);
     let printed = with("prints").ask(&["run", "tiny.toml", "--json", "--set", "train.steps=2"]);
-    assert!(serde_json::from_str::<Value>(printed.succeeds()).is_ok(), "{printed:#?}");
+    let is_json = |line| serde_json::from_str::<Value>(line).is_ok();
+    assert!(!printed.succeeds().is_empty() && printed.out.lines().all(is_json), "{printed:#?}");
 }

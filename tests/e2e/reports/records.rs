@@ -94,7 +94,7 @@ fn reports_refuse_what_they_must_not_touch() {
     lab.run(&["train.steps=1"]).succeeds();
     lab.write("mine.html", "<html>mine</html>");
     lab.ask(&["report", "runs/tiny", "-o", "mine.html"]).refuses(2, &["mine.html", "not a report"]);
-    lab.ask(&["report", "runs"]).refuses(2, &["neither a run nor a pipeline", "runs/tiny"]);
+    lab.ask(&["report", "runs"]).refuses(2, &["not a run, a pipeline or a study", "runs/tiny"]);
     lab.ask(&["report", "runs/tyni"]).refuses(2, &["does not exist", "runs/tiny"]);
     lab.ask(&["runs", "nowhere"]).refuses(2, &["nowhere"]);
     // The same file may be written again; a file of the user stays.
@@ -102,7 +102,7 @@ fn reports_refuse_what_they_must_not_touch() {
     lab.write("runs/tiny/report.html", "<html>mine</html>");
     let answer = lab.resume(&["train.steps=2"]);
     answer.succeeds();
-    assert!(answer.err.contains("the report was not written"), "{}", answer.err);
+    assert!(answer.err.contains("no report was written"), "{}", answer.err);
     assert_eq!(fs::read_to_string(lab.at("runs/tiny/report.html")).expect("a page"), "<html>mine</html>");
 }
 

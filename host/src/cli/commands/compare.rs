@@ -88,7 +88,7 @@ pub struct Compare {
 pub(in crate::cli) fn execute(args: Compare, plugin_folders: Vec<PathBuf>) -> Result<()> {
     let Compare { file, backends, steps, rounds, set, noise_floor, cuts, no_replay, plot, no_plot, html, json } = args;
     plot.as_deref().map_or(Ok(()), |plot| check_drawing("--plot", plot))?;
-    html.as_deref().map_or(Ok(()), |html| check_html(html, plot.as_deref()))?;
+    html.as_deref().map_or(Ok(()), check_html)?;
     check_cuts(&cuts)?;
     let progress = Progress::new(0, steps, &if json { Show::Quiet } else { Show::Auto }.into());
     let request = compare::Request {
@@ -154,10 +154,10 @@ pub(in crate::cli) fn supervise(compare: &Compare, args: &[OsString]) -> Result<
     }
 }
 
-fn check_html(html: &Path, plot: Option<&Path>) -> Result<()> {
-    if html.extension().is_none_or(|extension| extension != "html") || plot == Some(html) {
+fn check_html(html: &Path) -> Result<()> {
+    if html.extension().is_none_or(|extension| extension != "html") {
         let message = format!("--html: {} is not a name of a page", html.display());
-        return Err(Error::request(message).with_hint("name a file that ends in .html, other than that of --plot"));
+        return Err(Error::request(message).with_hint("name a file that ends in .html"));
     }
     check_own("--html", html, "the page of a comparison", page::is_page)
 }

@@ -129,6 +129,8 @@
       };
     });
     const options = {
+      // A legend of more lines would be longer than the page is wide.
+      legend: { show: lines.length <= 24 },
       width: Math.max(200, target.clientWidth),
       height: 230,
       series: [{ label: state.axis, value: (plot, value) => short(value) }, ...series],
