@@ -69,7 +69,9 @@ impl Checked {
         let siblings = schema::children(schema);
         let elsewhere = schema::paths_of(&entry.key);
         let near = nearest(&entry.key, siblings.clone());
-        let meant = near.map(|name| join(schema, name)).or_else(|| elsewhere.first().map(|path| path.to_string()));
+        // A sibling, with the position of its table in a list; the path of a key elsewhere has none.
+        let parent = path.strip_suffix(&entry.key).map_or("", |parent| parent.trim_end_matches('.'));
+        let meant = near.map(|name| join(parent, name)).or_else(|| elsewhere.first().map(|path| path.to_string()));
         let remedy = match (near, elsewhere.is_empty()) {
             (None, false) => {
                 let names: Vec<String> = elsewhere.iter().map(|path| format!("`{path}`")).collect();

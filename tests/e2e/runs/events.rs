@@ -90,6 +90,7 @@ fn a_reader_that_closes_the_pipe_does_not_end_the_run() {
 fn a_watched_metric_that_no_step_reports_is_refused() {
     let lab = Lab::tiny();
     lab.ask(&["run", "tiny.toml", "--watch", "grad_nrm"]).refuses(2, &["--watch", "did you mean \"grad_norm\"?"]);
+    lab.ask(&["run", "tiny.toml", "--watch", "train/loss"]).refuses(2, &["--watch", "did you mean \"loss\"?"]);
     assert!(!lab.tiny_run().0.exists());
     lab.ask(&["run", "tiny.toml", "--watch", "grad_norm"]).succeeds();
     lab.ask(&["run", "tiny.toml", "--watch", "grad_norm", "--json"]).refuses(2, &["--json"]);

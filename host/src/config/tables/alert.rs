@@ -149,7 +149,8 @@ pub fn resolve(written: Vec<Written>, evaluates: bool, notes: &mut Notes<'_>) ->
 /// Resolves an alert on a metric.
 fn of_metric(alert: Written, key: &dyn Fn(&str) -> String, evaluates: bool, notes: &mut Notes<'_>) -> Alert {
     let Written { metric, above, below, spike, drop, window, count, then, .. } = alert;
-    if metric.is_none() && notes.reported(&key("rule")) {
+    // Which conditions are needed follows from the rule that was meant.
+    if notes.reported(&key("rule")) {
         return Alert { watched: Watched::Metric(MetricAlert::default()), then: Then::Warn };
     }
     if metric.is_none() {

@@ -73,7 +73,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, watch: &Watch) -> Result<T
     let Some(Opened { mut learner, data, steps: total, reference }) = opened else {
         return Err(Error::run("the models were not opened"));
     };
-    let watch = &check_watched(watch, &learner, &experiment)?;
+    let (watch, unwatched) = &check_watched(watch, &learner, &experiment)?;
     let mut state = TrainState::new(total, learner.batcher.state().clone());
     if let Some(checkpoint) = &checkpoint {
         state = TrainState::read(&checkpoint.path)?;
@@ -153,6 +153,9 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, watch: &Watch) -> Result<T
         records.show(&folder.tensorboard(), checkpoint.as_ref().map(|_| state.step));
     }
     let progress = Progress::new(state.step, total, watch);
+    if let Some(note) = unwatched {
+        progress.message(&format!("note: {note}"));
+    }
     if let Some(note) = folder.note() {
         progress.message(&format!("note: {note}"));
     }
@@ -208,17 +211,22 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, watch: &Watch) -> Result<T
     Ok(trainer)
 }
 
-/// Refuses a watched metric that no step reports. A stage of a pipeline, whose other stages may report it, shows the loss instead.
-fn check_watched(watch: &Watch, learner: &Learner, experiment: &Experiment) -> Result<Watch> {
+/// Refuses a watched metric that no step reports. A stage of a pipeline, whose other stages may report it, shows the loss instead,
+/// with a note.
+fn check_watched(watch: &Watch, learner: &Learner, experiment: &Experiment) -> Result<(Watch, Option<String>)> {
     let known = learner.metric_names();
     match &watch.metric {
         Some(metric) if !known.contains(metric) && experiment.name.contains('/') => {
-            Ok(Watch { metric: None, ..watch.clone() })
+            let meant =
+                names::similar(metric, &known).map_or_else(String::new, |near| format!(" (did you mean \"{near}\"?)"));
+            let note =
+                format!("--watch: no step of this stage reports \"{metric}\"{meant}; the curve is that of the loss");
+            Ok((Watch { metric: None, ..watch.clone() }, Some(note)))
         }
         Some(metric) if !known.contains(metric) => {
             Err(Error::request(format!("--watch: {}", names::unknown(metric, &known))))
         }
-        _ => Ok(watch.clone()),
+        _ => Ok((watch.clone(), None)),
     }
 }
 
