@@ -1,17 +1,20 @@
 //! Curves as SVG or PNG: panels one below the other, each with lines over the steps.
 
 pub mod dots;
+mod frame;
+mod legend;
 
-use std::{error::Error as StdError, fs, path::Path, sync::OnceLock};
+use std::{fs, path::Path};
 
 use plotters::coord::{
-    Shift,
     ranged1d::{Ranged, ValueFormatter},
     types::RangedCoordf64,
 };
-use plotters::{prelude::*, style::register_font};
+use plotters::prelude::*;
 
 use crate::error::{Error, Result};
+use frame::{Area, Drawn, FONT, TEXT, label_width, number, register};
+use legend::Legend;
 
 pub use plotters::prelude::RGBColor as Colour;
 
@@ -20,10 +23,6 @@ const SIZE: (u32, u32) = (960, 720);
 /// Pixels of a PNG for each unit of an SVG: enough for print at half a page's width.
 const PIXELS: u32 = 3;
 
-/// The font's name. An SVG names it, and the viewer has it; a PNG is drawn with DejaVu Sans.
-const FONT: &str = "sans-serif";
-/// Size of numbers and names, in units.
-const TEXT: u32 = 15;
 /// Size of titles, in units.
 const TITLE: u32 = 20;
 
@@ -36,9 +35,6 @@ pub const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
     RGBColor(0, 0, 0),
 ];
-
-type Area<B> = DrawingArea<B, Shift>;
-type Drawn<T = ()> = std::result::Result<T, Box<dyn StdError>>;
 
 /// The format of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,13 +72,11 @@ impl Format {
 /// A line: its name in the legend, its colour, and its points (step, value).
 pub type Line = (String, RGBColor, Vec<(f64, f64)>);
 
-/// The axis of the values, and the corner of the legend.
+/// The axis of the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// Linear; the legend is above, for values that fall.
-    Falling,
-    /// Linear; the legend is below, for values that rise.
-    Rising,
+    /// Linear.
+    Linear,
     /// Logarithmic; no value may be 0.
     Logarithmic,
 }
@@ -150,13 +144,6 @@ fn draw_png(panels: &[Panel]) -> Drawn<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the font known, once; both formats measure texts with it.
-fn register() -> Drawn {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    let register = || register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_ok();
-    if *REGISTERED.get_or_init(register) { Ok(()) } else { Err("the font is damaged".into()) }
-}
-
 /// Draws the panels that have lines; a unit has `scale` pixels.
 fn draw_on<B: DrawingBackend>(backend: B, panels: &[Panel], scale: u32) -> Drawn
 where
@@ -203,27 +190,27 @@ where
 {
     let Panel { title, axis, lines, bands, .. } = panel;
     let [x, y] = bounds(lines, bands);
-    let names = match axis {
-        Axis::Falling => SeriesLabelPosition::UpperRight,
-        Axis::Rising | Axis::Logarithmic => SeriesLabelPosition::LowerRight,
-    };
+    let (width, height) = area.dim_in_pixel();
+    let names = lines.iter().map(|(name, colour, _)| (name.as_str(), *colour));
+    let area = Legend::new(names, width, height / 2, scale)?.draw(area)?;
     if *axis == Axis::Logarithmic {
-        let mut chart = builder(area, title, scale).build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale())?;
-        return fill(&mut chart, panel, names, scale, &|value| format!("{value:.0e}"));
+        let value = |value: &f64| format!("{value:.0e}");
+        let mut chart = builder(&area, title, label_width(y, &value, scale)?, scale)
+            .build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale())?;
+        return fill(&mut chart, panel, scale, &value);
     }
-    let mut chart = builder(area, title, scale).build_cartesian_2d(x.0..x.1, y.0..y.1)?;
-    // As many digits as the range needs.
-    let digits = (2.0 - (y.1 - y.0).log10().floor()).clamp(0.0, 9.0) as usize;
-    fill(&mut chart, panel, names, scale, &|value| format!("{value:.digits$}"))
+    let value = number(y);
+    let mut chart =
+        builder(&area, title, label_width(y, &value, scale)?, scale).build_cartesian_2d(x.0..x.1, y.0..y.1)?;
+    fill(&mut chart, panel, scale, &value)
 }
 
 type Chart<'a, B, Y> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, Y>>;
 
-/// Draws the grid, the lines and the legend.
+/// Draws the grid and the lines.
 fn fill<'a, B: DrawingBackend + 'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
     chart: &mut Chart<'a, B, Y>,
     Panel { x, lines, bands, .. }: &Panel,
-    names: SeriesLabelPosition,
     scale: u32,
     value: &dyn Fn(&f64) -> String,
 ) -> Drawn
@@ -239,27 +226,32 @@ where
         let above = points.iter().map(|(x, _, high)| (*x, *high));
         let back = points.iter().rev().map(|(x, low, _)| (*x, *low));
         chart.draw_series([Polygon::new(above.chain(back).collect::<Vec<_>>(), colour.mix(0.2).filled())])?;
+        // An area without width is not seen.
+        if let [(x, low, high)] = points[..] {
+            let bar = [(x, low), (x, high)];
+            chart.draw_series(LineSeries::new(bar, colour.mix(0.4).stroke_width(2 * scale)))?;
+        }
     }
-    for (name, colour, points) in lines {
-        let series = LineSeries::new(points.iter().copied(), colour.stroke_width(scale));
-        let colour = *colour;
-        chart.draw_series(series)?.label(name).legend(move |at| legend(at, colour, scale));
+    for (_, colour, points) in lines {
+        chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(scale)))?;
+        // Nor is a line of one point.
+        if let [only] = points[..] {
+            chart.draw_series([Circle::new(only, 4 * scale, colour.filled())])?;
+        }
     }
-    let mut labels = chart.configure_series_labels();
-    labels.position(names).label_font(text).legend_area_size(30 * scale).margin(10 * scale);
-    labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     Ok(())
 }
 
-fn builder<'a, 'b, B: DrawingBackend>(area: &'a Area<B>, title: &str, scale: u32) -> ChartBuilder<'a, 'b, B> {
+fn builder<'a, 'b, B: DrawingBackend>(
+    area: &'a Area<B>,
+    title: &str,
+    labels: u32,
+    scale: u32,
+) -> ChartBuilder<'a, 'b, B> {
     let mut builder = ChartBuilder::on(area);
     builder.caption(title, (FONT, TITLE * scale)).margin(12 * scale);
-    builder.x_label_area_size(40 * scale).y_label_area_size(64 * scale);
+    builder.x_label_area_size(40 * scale).y_label_area_size(labels);
     builder
-}
-
-fn legend((x, y): (i32, i32), colour: RGBColor, scale: u32) -> PathElement<(i32, i32)> {
-    PathElement::new(vec![(x, y), (x + 18 * scale.cast_signed(), y)], colour.stroke_width(2 * scale))
 }
 
 #[cfg(test)]
@@ -272,7 +264,7 @@ mod tests {
         let line: Line = ("a".into(), COLOURS[1], vec![(0.0, 1.0), (9.0, 3.0)]);
         let panel = |title: &str, lines| Panel {
             title: title.into(),
-            axis: Axis::Falling,
+            axis: Axis::Linear,
             x: "step".into(),
             lines,
             bands: Vec::new(),
@@ -296,6 +288,48 @@ mod tests {
         assert!(count(&png, [213, 94, 0]) > 1000, "{}", count(&png, [213, 94, 0]));
         assert!(count(&titled, [0, 0, 0]) > count(&png, [0, 0, 0]));
         assert!(write(&[], Path::new("a.pdf")).unwrap_err().report().contains(".png"));
+    }
+
+    /// Catches a line of one point that is not seen, a legend over the end of a curve, and labels with exponents that are cut off at
+    /// the left.
+    #[test]
+    fn nothing_of_a_figure_is_hidden() {
+        let lines = vec![
+            ("falls".to_owned(), COLOURS[0], vec![(0.0, 3e-9), (9.0, -1e-9)]),
+            ("one point".to_owned(), COLOURS[1], vec![(4.0, 2e-9)]),
+        ];
+        let panel =
+            Panel { title: "t".into(), axis: Axis::Linear, x: "step".into(), lines, bands: Vec::new(), height: 1 };
+        let svg = draw(&[panel]).unwrap();
+        assert_eq!(svg.matches("<circle").count(), 1, "{svg}");
+        let lowest_of = |start: &str, y: &str| {
+            let of = |part: &str| part.split_once(y)?.1.split('"').next()?.parse::<f64>().ok();
+            svg.split(start).skip(1).filter_map(of).fold(0.0, f64::max)
+        };
+        // The title of the horizontal axis is above the legend.
+        let place = |text: &str| {
+            let before = svg.split(&format!("\n{text}\n")).next().unwrap();
+            before
+                .rsplit("<text x=\"")
+                .next()
+                .unwrap()
+                .split_once("y=\"")
+                .unwrap()
+                .1
+                .split('"')
+                .next()
+                .unwrap()
+                .parse::<f64>()
+        };
+        assert!(place("falls").unwrap() > place("step").unwrap() && lowest_of("<circle", "cy=\"") > 0.0, "{svg}");
+        // Labels end at the axis: the longest one fits to the left of it.
+        let (value, font) = (number((-1e-9, 3e-9)), (FONT, TEXT).into_font());
+        assert_eq!((value(&-1e-9).as_str(), value(&0.0).as_str()), ("-1.0e-9", "0"));
+        let width = label_width((-1.25e-10, 3e-9), &number((-1.25e-10, 3e-9)), 1).unwrap();
+        assert!(width >= 64 && width > font.box_size("-1.2e-10").unwrap().0 + 10, "{width}");
+        let wide = label_width((1.0, 1.000_001), &number((1.0, 1.000_001)), 1).unwrap();
+        assert!(wide > font.box_size("1.00000100").unwrap().0 + 10, "{wide}");
+        assert_eq!((number((0.0, 5.0))(&2.5), number((0.0, 4e7))(&2e7)), ("2.50".to_owned(), "2.0e7".to_owned()));
     }
 
     /// Catches an axis of length 0, which leads to a division by zero when the plot is drawn.

@@ -2,9 +2,13 @@
 
 use plotters::prelude::*;
 
-use super::{COLOURS, Drawn, FONT, TEXT, legend, register};
+use super::{
+    COLOURS,
+    frame::{Drawn, FONT, TEXT, label_width, number, register},
+    legend::Legend,
+};
 
-/// The size of the figure.
+/// The size of the figure without its legend.
 const SIZE: (u32, u32) = (720, 380);
 /// The part of the distance between two places over which the series at a place are spread.
 const SPREAD: f64 = 0.5;
@@ -50,28 +54,29 @@ pub fn draw(figure: &Dots) -> Drawn<String> {
     let lowest = dots.iter().map(|dot| dot.low).fold(f64::INFINITY, f64::min);
     let highest = dots.iter().map(|dot| dot.high).fold(f64::NEG_INFINITY, f64::max);
     let room = (0.06 * (highest - lowest)).max(1e-9 + 1e-3 * highest.abs());
-    // The legend has room above the values.
-    let named = series.iter().filter(|name| !name.is_empty()).count();
-    let (lowest, highest) = (lowest - room, highest + room + (highest - lowest) * (0.1 * named as f64).min(0.6));
+    let (lowest, highest) = (lowest - room, highest + room);
     if !(lowest.is_finite() && highest.is_finite()) {
         return Err("there is nothing to draw".into());
     }
     register()?;
+    let names = series.iter().map(String::as_str).zip(COLOURS.into_iter().cycle());
+    let legend = Legend::new(names, SIZE.0, SIZE.1, 1)?;
+    let value = number((lowest, highest));
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut text, (SIZE.0, SIZE.1 + legend.height())).into_drawing_area();
         area.fill(&WHITE)?;
+        let area = legend.draw(&area)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(title, (FONT, 18))
             .margin(12)
             .x_label_area_size(44)
-            .y_label_area_size(64)
+            .y_label_area_size(label_width((lowest, highest), &value, 1)?)
             .build_cartesian_2d(-0.5..labels.len() as f64 - 0.5, lowest..highest)?;
         // The axis is divided in halves at most: only whole numbers are places.
         let place_of =
             |at: f64| labels.get(at.round() as usize).filter(|_| at > -0.25 && (at - at.round()).abs() < 1e-6);
         let name = |at: &f64| place_of(*at).cloned().unwrap_or_default();
-        let digits = (2.0 - (highest - lowest).log10().floor()).clamp(0.0, 9.0) as usize;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -80,11 +85,11 @@ pub fn draw(figure: &Dots) -> Drawn<String> {
             .label_style((FONT, TEXT))
             .x_desc(x)
             .x_label_formatter(&name)
-            .y_label_formatter(&|value| format!("{value:.digits$}"))
+            .y_label_formatter(&value)
             .draw()?;
         let step = SPREAD / series.len().max(1) as f64;
         let place = |dot: &Dot| dot.at as f64 + step * (dot.series as f64 - (series.len() as f64 - 1.0) / 2.0);
-        for (index, name) in series.iter().enumerate() {
+        for index in 0..series.len() {
             let colour = COLOURS[index % COLOURS.len()];
             let mut own: Vec<&Dot> = dots.iter().filter(|dot| dot.series == index).collect();
             own.sort_by_key(|dot| dot.at);
@@ -94,15 +99,7 @@ pub fn draw(figure: &Dots) -> Drawn<String> {
             }
             chart.draw_series(own.iter().map(|dot| Circle::new((place(dot), dot.value), 4, colour.filled())))?;
             let line = if *joined { own.iter().map(|dot| (place(dot), dot.value)).collect() } else { Vec::new() };
-            let line = chart.draw_series(LineSeries::new(line, colour.mix(0.5).stroke_width(1)))?;
-            if !name.is_empty() {
-                line.label(name).legend(move |at| legend(at, colour, 1));
-            }
-        }
-        if series.iter().any(|name| !name.is_empty()) {
-            let mut labels = chart.configure_series_labels();
-            labels.position(SeriesLabelPosition::UpperRight).label_font((FONT, TEXT));
-            labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+            chart.draw_series(LineSeries::new(line, colour.mix(0.5).stroke_width(1)))?;
         }
         drop(chart);
         area.present()?;

@@ -126,12 +126,7 @@ pub fn panel(report: &Report, request: &Request) -> Result<Panel> {
         lines.push((format!("{} (mean of {} seeds)", set.name, curves.len()), colour, mean));
         bands.push(Band { colour, points: band });
     }
-    let falls = lines.iter().all(|(_, _, points)| match (points.first(), points.last()) {
-        (Some(first), Some(last)) => last.1 < first.1,
-        _ => false,
-    });
-    let direction = if falls { PlotAxis::Falling } else { PlotAxis::Rising };
-    Ok(Panel { title: metric.clone(), axis: direction, x: axis.title().into(), lines, bands, height: 1 })
+    Ok(Panel { title: metric.clone(), axis: PlotAxis::Linear, x: axis.title().into(), lines, bands, height: 1 })
 }
 
 fn points<'a>(run: &'a RunRecord, metric: &str) -> Option<&'a Points> {
@@ -168,9 +163,16 @@ fn by_seed<'a>(found: &[(&'a str, &'a Labelled)]) -> Vec<Seeds<'a>> {
         let different = own.iter().filter(|(key, _)| differs(key));
         let text = |(key, value): (&String, &String)| format!("{} {value}", key.rsplit('.').next().unwrap_or(key));
         let parts: Vec<String> = different.map(text).collect();
+        // The label of one of several seeds would name that seed alone.
+        let of_runs = || match &runs[..] {
+            [one] => one.label.clone(),
+            _ if sets.len() == 1 => "all runs".to_owned(),
+            [first, rest @ ..] => format!("{} and {} more", first.label, rest.len()),
+            [] => String::new(),
+        };
         match (several_stages, parts.is_empty() || parts.len() > 3) {
             (true, true) if !stage.is_empty() => (*stage).to_owned(),
-            (_, true) => runs[0].label.clone(),
+            (_, true) => of_runs(),
             (true, false) if !stage.is_empty() => format!("{stage}: {}", parts.join(", ")),
             (_, false) => parts.join(", "),
         }
@@ -256,7 +258,21 @@ mod tests {
         let root = 2.0_f64.sqrt();
         assert_eq!(panel.bands.len(), 1);
         assert_eq!(panel.bands[0].points, [(10.0, 4.0 - root, 4.0 + root), (20.0, 3.0 - root, 3.0 + root)]);
-        assert_eq!((panel.x.as_str(), panel.axis), ("tokens", PlotAxis::Falling));
+        assert_eq!(panel.x, "tokens");
+    }
+
+    /// Catches a group of seeds that is named by the first of them.
+    #[test]
+    fn runs_that_differ_only_in_their_seed_are_named_together() {
+        let seeds = || vec![run("a", 1, 0.1, &[3.0]), run("b", 2, 0.1, &[5.0])];
+        let names = |runs: Vec<Labelled>| {
+            let panel = panel(&report(runs), &request("loss", Axis::Step)).unwrap();
+            panel.lines.into_iter().map(|line| line.0).collect::<Vec<String>>()
+        };
+        assert_eq!(names(seeds()), ["all runs (mean of 2 seeds)"]);
+        assert_eq!(names(vec![run("a", 1, 0.1, &[3.0])]), ["a"]);
+        let again = run("again", 2, 0.1, &[5.0]);
+        assert_eq!(names([seeds(), vec![again]].concat()), ["a and 1 more (mean of 2 seeds)", "again"]);
     }
 
     /// Catches a seed that is counted twice, runs from different models that are averaged, and values of different steps that are
@@ -276,6 +292,8 @@ mod tests {
         ];
         let panel = panel(&report(runs), &request("loss", Axis::Step)).unwrap();
         assert_eq!((panel.lines.len(), panel.bands.len()), (3, 1));
+        // Only the second run of a seed has the options of the others.
+        assert!(panel.lines[0].0.starts_with("model ") && panel.lines[2].0 == "model large", "{:?}", panel.lines);
         assert_eq!(panel.lines[0].2, [(1.0, 4.0), (3.0, 2.0)]);
     }
 

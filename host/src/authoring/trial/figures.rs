@@ -114,13 +114,12 @@ impl Trial {
             lines.filter(|(_, _, points)| !points.is_empty()).collect()
         };
         let compared = self.compared.as_deref().unwrap_or_default();
-        let axis = if compared == ACCURACY { Axis::Rising } else { Axis::Falling };
-        let panel = |title, axis, lines| Panel { title, axis, x: "step".into(), lines, bands: Vec::new(), height: 1 };
+        let panel =
+            |title, lines| Panel { title, axis: Axis::Linear, x: "step".into(), lines, bands: Vec::new(), height: 1 };
         vec![
-            panel(format!("{id} beside {against}: {compared}"), axis, lines(|run| &run.measured_curve)),
+            panel(format!("{id} beside {against}: {compared}"), lines(|run| &run.measured_curve)),
             panel(
                 format!("{id} beside {against}: true reward of answers to held-out prompts"),
-                Axis::Rising,
                 lines(|run| &run.gold_curve),
             ),
         ]
@@ -129,7 +128,7 @@ impl Trial {
 
 /// The losses that the table has anyway.
 const OWN_LOSS: &str = "held-out loss, each its own";
-/// The title of curves that rise.
+/// The title of the share of right answers.
 const ACCURACY: &str = "held-out accuracy";
 
 /// What is compared in both runs, and the metric's name in the log of each: the loss of an objective that is measured in

@@ -33,7 +33,7 @@ fn panels(comparison: &Comparison) -> [Panel; 2] {
         bands: Vec::new(),
         height,
     };
-    let losses = panel(&format!("{}: loss by step", comparison.name), Axis::Falling, losses(comparison), 3);
+    let losses = panel(&format!("{}: loss by step", comparison.name), Axis::Linear, losses(comparison), 3);
     let differences = panel("relative difference of the loss", Axis::Logarithmic, differences(comparison), 2);
     [losses, differences]
 }

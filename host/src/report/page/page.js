@@ -81,6 +81,12 @@
     return String(Number(value.toPrecision(5)));
   };
 
+  // Room for the longest label of the vertical axis: a character of its font has about 7 pixels.
+  const labelWidth = (plot, values) => {
+    const longest = Math.max(0, ...(values || []).map((text) => text.length));
+    return Math.max(62, 20 + 7 * longest);
+  };
+
   // Runs of the same name, such as the stages of one pipeline, are shown and hidden together.
   const labels = [...new Set(data.runs.map((run) => run.label))];
   const labelOf = (line) => data.runs[line.run].label;
@@ -128,18 +134,26 @@
         value: (plot, value) => short(value),
       };
     });
+    const most = 100;
     const options = {
-      // A legend of more lines would be longer than the page is wide.
-      legend: { show: lines.length <= 24 },
+      // Its values follow the pointer; with more lines that would be slow.
+      legend: { show: lines.length <= most },
       width: Math.max(200, target.clientWidth),
       height: 230,
       series: [{ label: state.axis, value: (plot, value) => short(value) }, ...series],
       scales: { x: { time: false } },
-      axes: [{ ...axis, values: number, size: 34 }, { ...axis, values: number, size: 62 }],
+      axes: [{ ...axis, values: number, size: 34 }, { ...axis, values: number, size: labelWidth }],
       cursor: { sync: { key: "x" } },
       hooks: { drawClear: [band] },
     };
-    return new uPlot(options, joined, target);
+    const plot = new uPlot(options, joined, target);
+    if (lines.length > most) {
+      const note = document.createElement("p");
+      note.className = "many";
+      note.textContent = `${lines.length} curves: the legend is left out above ${most}; hide runs at the top of the page to tell them apart.`;
+      target.append(note);
+    }
+    return plot;
   }
 
   // Charts are drawn when they come into view, so that a page with many opens at once.

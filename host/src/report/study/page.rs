@@ -41,7 +41,9 @@ pub fn section(study: &StudyRecord, report: &Report) -> String {
     for failed in &study.failed {
         _ = writeln!(text, "<p class=\"end\">failed: {}</p>", escaped(failed));
     }
-    for (title, figure) in figures(study, report) {
+    let (figures, missing) = figures(study, report);
+    missing.iter().for_each(|line| _ = writeln!(text, "<p>{}</p>", escaped(line)));
+    for (title, figure) in figures {
         _ = writeln!(
             text,
             "<details class=\"part\" open><summary>{}</summary>\n<div class=\"figure\">{figure}</div>\n</details>",
@@ -62,18 +64,32 @@ fn runs(study: &StudyRecord) -> Rows {
     rows
 }
 
-/// The figures as SVG, with their titles; one that cannot be drawn is left out.
-fn figures(study: &StudyRecord, report: &Report) -> Vec<(String, String)> {
+/// The figures as SVG, with their titles, and a sentence for each that would show too much to be read; one that cannot be drawn is
+/// left out.
+fn figures(study: &StudyRecord, report: &Report) -> (Vec<(String, String)>, Vec<String>) {
     let metric = &study.metric.metric;
-    let mut found = Vec::new();
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     for key in &study.plan.keys {
-        let drawn = dots(study, key).and_then(|dots| plot::dots::draw(&dots).ok());
-        found.extend(drawn.map(|svg| (format!("{metric} by {key}"), svg)));
+        let Some(dots) = dots(study, key) else { continue };
+        let note = if dots.joined {
+            ""
+        } else {
+            ": a point is an arm; the other keys, with too many values, are not told apart"
+        };
+        found.extend(plot::dots::draw(&dots).ok().map(|svg| (format!("{metric} by {key}{note}"), svg)));
     }
-    found.extend(curves(study, report).and_then(|panel| plot::draw(&[panel]).ok()).map(|svg| {
-        (format!("{metric} over steps: the mean over seeds, and one standard deviation below and above it"), svg)
-    }));
-    found
+    if let Some(panel) = curves(study, report) {
+        match panel.lines.len() {
+            arms if arms > MOST_SERIES => missing.push(format!(
+                "{arms} arms have curves of {metric}: their means over seeds are drawn for at most {MOST_SERIES}; all runs are in \
+                 the charts below"
+            )),
+            _ => found.extend(plot::draw(&[panel]).ok().map(|svg| {
+                (format!("{metric} over steps: the mean over seeds, and one standard deviation below and above it"), svg)
+            })),
+        }
+    }
+    (found, missing)
 }
 
 /// The metric of the study's runs over steps.
@@ -102,8 +118,7 @@ fn curves(study: &StudyRecord, report: &Report) -> Option<Panel> {
         }
     }
     // A single point is not a curve.
-    let drawn = panel.lines.len() <= MOST_SERIES && panel.lines.iter().any(|(_, _, points)| points.len() > 1);
-    drawn.then_some(panel)
+    panel.lines.iter().any(|(_, _, points)| points.len() > 1).then_some(panel)
 }
 
 /// The complete arms over the values of `key`, a series for each combination of the other keys.
