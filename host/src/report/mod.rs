@@ -142,6 +142,17 @@ impl Report {
     }
 }
 
+impl Report {
+    /// A line for each run of whose metrics or timing lines were left out because they are damaged; the page lists them with other
+    /// remarks.
+    pub fn left_out(&self) -> impl Iterator<Item = String> {
+        let of_run = |(name, run): (String, &RunRecord)| {
+            run.left_out.iter().map(|text| format!("{name}: {text}")).collect::<Vec<String>>()
+        };
+        self.named().flat_map(of_run)
+    }
+}
+
 /// Names runs and pipelines by their folders where their names are equal.
 fn distinguish(groups: &mut [Group]) {
     let owner = |title: &str, run: &RunRecord| match title {

@@ -75,6 +75,14 @@ fn damaged_and_moved_runs_have_reports_that_say_so() {
     fs::write(&metrics, format!("{null}not JSON\n")).expect("written");
     report("not a finite number");
     report("not a JSON object");
+    // Figures and tables are made without these lines, and say so.
+    let skipped = "note: tiny: metrics.jsonl: 1 line is not a JSON object and skipped, the first is line ";
+    let plotted = lab.ask(&["plot", "elsewhere", "--metric", "loss", "--out", "a.svg"]);
+    plotted.succeeds();
+    assert!(plotted.err.contains(skipped), "{plotted:#?}");
+    let exported = lab.ask(&["export", "elsewhere", "--out", "a.csv"]);
+    exported.succeeds();
+    assert!(exported.err.contains(skipped), "{exported:#?}");
     let without: String =
         text.lines().filter(|line| !line.contains("\"eval\"")).map(|line| format!("{line}\n")).collect();
     fs::write(&metrics, without).expect("written");
@@ -83,6 +91,7 @@ fn damaged_and_moved_runs_have_reports_that_say_so() {
         fs::remove_file(lab.at("elsewhere").join(gone)).expect("removed");
     }
     report("there is no timing.jsonl");
+    report("there is no about.json");
     fs::write(&metrics, "").expect("written");
     report("no step and no evaluation yet");
 }
@@ -116,7 +125,7 @@ fn runs_of_several_seeds_become_one_band() {
     }
     lab.ask(&["plot", "runs/s1", "runs/s2", "--metric", "loss", "--axis", "tokens"]).succeeds();
     let svg = fs::read_to_string(lab.at("loss.svg")).expect("a figure");
-    assert!(svg.contains("mean of 2 seeds") && svg.contains("<polygon") && svg.contains("tokens"), "{svg}");
+    assert!(svg.contains("all runs (mean of 2 seeds)") && svg.contains("<polygon") && svg.contains("tokens"), "{svg}");
     lab.ask(&["plot", "runs/s1", "--metric", "eval/los"]).refuses(2, &["eval/los", "eval/loss"]);
 }
 

@@ -7,12 +7,32 @@ use serde_json::{Map, Value};
 
 use crate::files;
 
+/// What is missing of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// There is no such file.
+    NoFile(String),
+    /// Lines were skipped, or the file could not be read to its end.
+    LeftOut(String),
+}
+
+impl Remark {
+    /// The text for a reader.
+    pub fn text(&self) -> &str {
+        match self {
+            Remark::NoFile(text) | Remark::LeftOut(text) => text,
+        }
+    }
+}
+
 /// Passes each line of the file `name` in `folder` to `line`. Returns a remark for the reader if something is missing or was skipped.
-pub fn read(folder: &Path, name: &str, mut line: impl FnMut(Map<String, Value>)) -> Option<String> {
+pub fn read(folder: &Path, name: &str, mut line: impl FnMut(Map<String, Value>)) -> Option<Remark> {
     let file = match files::open(&folder.join(name)) {
         Ok(file) => file,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Some(format!("there is no {name}")),
-        Err(cause) => return Some(format!("{name} cannot be read: {cause}")),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            return Some(Remark::NoFile(format!("there is no {name}")));
+        }
+        Err(cause) => return Some(Remark::LeftOut(format!("{name} cannot be read: {cause}"))),
     };
     let (mut reader, mut bytes, mut number) = (BufReader::new(file), Vec::new(), 0_u64);
     let (mut damaged, mut first, mut incomplete) = (0_u64, 0, false);
@@ -21,7 +41,9 @@ pub fn read(folder: &Path, name: &str, mut line: impl FnMut(Map<String, Value>))
         match reader.read_until(b'\n', &mut bytes) {
             Ok(0) => break,
             Ok(_) => number += 1,
-            Err(cause) => return Some(format!("{name} cannot be read beyond line {number}: {cause}")),
+            Err(cause) => {
+                return Some(Remark::LeftOut(format!("{name} cannot be read beyond line {number}: {cause}")));
+            }
         }
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(object)) => line(object),
@@ -40,14 +62,14 @@ pub fn read(folder: &Path, name: &str, mut line: impl FnMut(Map<String, Value>))
     if incomplete {
         remarks.push(format!("the last line, {number}, is incomplete and skipped"));
     }
-    (!remarks.is_empty()).then(|| format!("{name}: {}", remarks.join("; ")))
+    (!remarks.is_empty()).then(|| Remark::LeftOut(format!("{name}: {}", remarks.join("; "))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_text(text: &[u8]) -> (usize, Option<String>) {
+    fn read_text(text: &[u8]) -> (usize, Option<Remark>) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("log.jsonl"), text).unwrap();
         let mut count = 0;
@@ -64,13 +86,14 @@ mod tests {
         assert_eq!(count, 2);
         let expected = "log.jsonl: 3 lines are not a JSON object and skipped, the first is line 2; the last line, 6, is \
                         incomplete and skipped";
-        assert_eq!(remark.as_deref(), Some(expected));
+        assert_eq!(remark, Some(Remark::LeftOut(expected.to_owned())));
         assert_eq!(read_text(b""), (0, None));
     }
 
     #[test]
     fn a_missing_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(read(folder.path(), "log.jsonl", |_| ()), Some("there is no log.jsonl".to_owned()));
+        let remark = read(folder.path(), "log.jsonl", |_| ());
+        assert_eq!(remark, Some(Remark::NoFile("there is no log.jsonl".to_owned())));
     }
 }

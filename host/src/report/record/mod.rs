@@ -4,6 +4,8 @@
 pub mod distribution;
 pub mod lines;
 pub mod state;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +19,10 @@ use crate::{
     error::{Error, Result},
     files,
     runs::end::RunEnd,
-    train::run::about::About,
+    train::run::about::{ABOUT_FILE, About},
 };
 use distribution::{Distribution, Over};
+use lines::Remark;
 use state::State;
 
 /// Points of a curve: step and value; the value is NaN where the log has null.
@@ -67,6 +70,8 @@ pub struct RunRecord {
     pub distributions: BTreeMap<(String, String), Over>,
     /// What is missing or damaged.
     pub remarks: Vec<String>,
+    /// Those of the remarks that explain what was left out of the metrics and of the timing: damaged lines.
+    pub left_out: Vec<String>,
 }
 
 /// An alert from its beginning to its end.
@@ -115,7 +120,13 @@ impl RunRecord {
         let experiment = experiment(folder, &mut remarks);
         let receipt = receipt(folder, &mut remarks);
         let about = match About::read(folder) {
-            Ok(about) => about.unwrap_or_default(),
+            Ok(Some(about)) => about,
+            Ok(None) => {
+                remarks.push(format!(
+                    "there is no {ABOUT_FILE}: parameters, FLOPs, the processor and the meanings of metrics are unknown"
+                ));
+                About::default()
+            }
             Err(error) => {
                 remarks.push(error.message().to_owned());
                 About::default()
@@ -142,13 +153,14 @@ impl RunRecord {
             samples: Vec::new(),
             distributions: BTreeMap::new(),
             remarks,
+            left_out: Vec::new(),
         };
         run.read_metrics();
         run.read_timing();
         let mut samples = Vec::new();
         let remark = lines::read(folder, "samples.jsonl", |line| samples.push(line));
         run.samples = samples;
-        run.remarks.extend(remark);
+        run.remarks.extend(remark.map(|remark| remark.text().to_owned()));
         run.read_distributions();
         run.state = State::read(folder, run.step, run.total);
         if let Err(error) = RunEnd::read(folder) {
@@ -177,7 +189,7 @@ impl RunRecord {
                 }
             }
         });
-        self.remarks.extend(remark);
+        self.note(remark);
         let mut sum = 0.0;
         for (step, tokens) in tokens {
             sum += tokens;
@@ -244,7 +256,7 @@ impl RunRecord {
                 }
             }
         });
-        self.remarks.extend(remark);
+        self.note(remark);
         for progress in &mut self.progress {
             progress.seconds = at_step.get(&(progress.step as u64)).copied().unwrap_or(f64::NAN);
         }
@@ -261,11 +273,21 @@ impl RunRecord {
             }
         });
         // The file exists only if there was something to count.
-        self.remarks.extend(remark.filter(|_| self.folder.join(HISTOGRAMS).exists()));
+        let remark = remark.filter(|remark| matches!(remark, Remark::LeftOut(_)));
+        self.remarks.extend(remark.map(|remark| remark.text().to_owned()));
         if foreign > 0 {
             self.remarks.push(format!("{HISTOGRAMS}: {foreign} lines are not distributions and skipped"));
         }
         self.distributions = found;
+    }
+
+    /// Keeps a remark about the log of metrics or of timing.
+    fn note(&mut self, remark: Option<Remark>) {
+        let Some(remark) = remark else { return };
+        self.remarks.push(remark.text().to_owned());
+        if let Remark::LeftOut(text) = remark {
+            self.left_out.push(text);
+        }
     }
 
     /// Seconds of all phases.
@@ -302,92 +324,4 @@ fn receipt(folder: &Path, remarks: &mut Vec<String>) -> Value {
         remarks.push(format!("receipt.json cannot be read: {why}"));
         Value::Null
     })
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// A run without anything.
-    pub(in crate::report) fn empty_run() -> RunRecord {
-        RunRecord {
-            folder: PathBuf::new(),
-            name: String::new(),
-            experiment: Table::new(),
-            receipt: Value::Null,
-            about: About::default(),
-            state: State::Complete,
-            step: 0,
-            total: None,
-            metrics: BTreeMap::new(),
-            timing: BTreeMap::new(),
-            progress: Vec::new(),
-            phases: Vec::new(),
-            notes: Vec::new(),
-            alerts: Vec::new(),
-            samples: Vec::new(),
-            distributions: BTreeMap::new(),
-            remarks: Vec::new(),
-        }
-    }
-
-    fn write(folder: &Path, files: &[(&str, &str)]) {
-        files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
-    }
-
-    /// Catches a null that is read as 0, an evaluation that counts as a step, a sum of tokens that forgets a step, and the end of an
-    /// alert that ends another one of the same rule.
-    #[test]
-    fn numbers_are_read_by_name_and_step() {
-        let folder = tempfile::tempdir().unwrap();
-        let metrics = r#"{"step":0,"kind":"eval","eval/loss":3.0}
-{"step":1,"kind":"train","loss":2.5,"tokens":10}
-{"step":2,"kind":"train","loss":null,"tokens":20,"refused":true}
-"#;
-        let timing = r#"{"step":0,"kind":"eval","seconds":1.0}
-{"step":1,"kind":"train","tokens_per_s":5.0,"seconds":{"data":0.5,"gradient":1.5}}
-{"step":1,"kind":"alert","name":"range","metric":"a","state":"begin","text":"a is off"}
-{"step":1,"kind":"alert","name":"range","metric":"b","state":"begin","text":"b is off"}
-{"step":2,"kind":"train","tokens_per_s":5.0,"seconds":{"data":0.5,"gradient":2.5}}
-{"step":2,"kind":"alert","name":"range","metric":"b","state":"end","text":"b is back"}
-{"step":2,"kind":"note","text":"look"}
-"#;
-        write(
-            folder.path(),
-            &[
-                ("metrics.jsonl", metrics),
-                ("timing.jsonl", timing),
-                ("experiment.toml", "name = \"a/b\"\n[train]\nsteps = 2"),
-            ],
-        );
-        let run = RunRecord::read(folder.path()).unwrap();
-        assert_eq!((run.name.as_str(), run.step, run.total), ("a/b", 2, Some(2)));
-        assert_eq!(run.metrics["eval/loss"], [(0.0, 3.0)]);
-        assert!(run.metrics["loss"][1].1.is_nan() && run.metrics["loss"][0] == (1.0, 2.5));
-        let spent: Vec<_> = run.progress.iter().map(|p| (p.tokens, p.seconds)).collect();
-        assert_eq!(spent, [(10.0, 3.0), (30.0, 6.0)]);
-        assert_eq!(run.phases, [("evaluation".into(), 1.0), ("data".into(), 1.0), ("gradient".into(), 4.0)]);
-        assert_eq!((run.seconds(), run.tokens(), run.notes.len()), (6.0, 30.0, 1));
-        let alerts: Vec<_> = run.alerts.iter().map(|alert| (alert.text.as_str(), alert.ended)).collect();
-        assert_eq!(alerts, [("a is off", None), ("b is off", Some(2))]);
-        assert!(
-            run.remarks.iter().any(|remark| remark == "not a finite number in some steps: loss"),
-            "{:?}",
-            run.remarks
-        );
-        assert_eq!(run.state, State::Complete);
-    }
-
-    /// Catches a report that refuses a run because one of its files is damaged or missing.
-    #[test]
-    fn a_damaged_run_is_read_with_remarks() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(RunRecord::read(folder.path()).is_err());
-        write(folder.path(), &[("experiment.toml", "name = "), ("receipt.json", "{"), ("metrics.jsonl", "")]);
-        let run = RunRecord::read(folder.path()).unwrap();
-        assert_eq!((run.step, run.total, run.tokens()), (0, None, 0.0));
-        for named in ["experiment.toml", "receipt.json", "metrics.jsonl", "timing.jsonl", "samples.jsonl"] {
-            assert!(run.remarks.iter().any(|remark| remark.contains(named)), "{named}: {:?}", run.remarks);
-        }
-    }
 }

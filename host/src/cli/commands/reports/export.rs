@@ -28,7 +28,9 @@ pub struct Export {
 pub(in crate::cli) fn execute(args: Export) -> Result<()> {
     Format::of(&args.out)?;
     check_new("--out", &args.out)?;
-    let table = Table::of(&Report::read(&args.runs)?);
+    let report = Report::read(&args.runs)?;
+    let table = Table::of(&report);
     table.write(&args.out)?;
+    report.left_out().for_each(|line| print::err(&format!("note: {line}\n")));
     print::out(&format!("{}: {} rows, {} metrics\n", args.out.display(), table.rows.len(), table.metrics.len()))
 }

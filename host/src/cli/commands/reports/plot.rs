@@ -69,5 +69,6 @@ pub(in crate::cli) fn execute(args: PlotArgs) -> Result<()> {
     let report = Report::read(&runs)?;
     let panel = figure::panel(&report, &Request { metric, axis, smooth, stage })?;
     plot::write(&[panel], &path)?;
+    report.left_out().for_each(|line| print::err(&format!("note: {line}\n")));
     print::out(&format!("{}\n", path.display()))
 }
