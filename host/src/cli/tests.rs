@@ -38,6 +38,7 @@ fn run_turns_every_argument_into_the_request() {
         seeds: None,
         jobs: None,
         pause_after: None,
+        compared_by: Vec::new(),
         plugin_folders: vec!["/p".into()],
         pinning: crate::plugins::Pinning::Update,
         unproved: true,

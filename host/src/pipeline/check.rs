@@ -32,11 +32,16 @@ pub struct StageFindings {
     pub not_checked: Vec<String>,
 }
 
-/// Checks every stage.
+/// Checks every stage; those from `runs.0` on must report the metrics `runs.1`, each given with the key that names it.
 ///
 /// # Errors
 /// Every error that would stop any of the stages, combined into one.
-pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) -> Result<PipelineFindings> {
+pub fn check(
+    pipeline: &Pipeline,
+    plugin_folders: &[PathBuf],
+    pinning: Pinning,
+    runs: (usize, &[(String, String)]),
+) -> Result<PipelineFindings> {
     let stages = plan::read(pipeline, plugin_folders, pinning)?;
     let done = stages.iter().enumerate().map(|(index, stage)| is_done(pipeline, index, &stage.loaded.experiment));
     let done = done.collect::<Result<Vec<bool>>>()?;
@@ -58,6 +63,9 @@ pub fn check(pipeline: &Pipeline, plugin_folders: &[PathBuf], pinning: Pinning) 
                 format!("{} is stage \"{name}\", which has not run yet: {instead}", input.key)
             });
             let not_checked = not_checked.collect();
+            if index >= runs.0 {
+                setup.compared_by = runs.1.to_vec();
+            }
             Ok(StageFindings { stage: stage.name.clone(), findings: dry_run(setup)?, not_checked })
         },
     )?;

@@ -29,6 +29,7 @@ use crate::{
     },
     train::{
         auxiliary::AuxiliaryObjective,
+        dry_run::try_metric_names,
         roles::{Roles, describe, policy_outputs},
         rollout::{Rollouts, rewards::Rewards},
     },
@@ -124,6 +125,30 @@ pub fn try_out(pipeline: &Pipeline, stages: Vec<StagePlan>, tasks: &[Task]) -> R
         }
         mistakes.finish()?;
         data.map(drop).ok_or_else(|| Error::run("the data was not read"))
+    })
+    .map(|_| ())
+}
+
+/// Checks that `stage` reports metrics, each given with the key that names it. Models of stages that have not run are replaced by
+/// fresh weights of their shapes.
+///
+/// # Errors
+/// One request error with every metric that the stage does not report.
+pub fn try_metrics(
+    pipeline: &Pipeline,
+    stages: Vec<StagePlan>,
+    tasks: &[Task],
+    stage: usize,
+    metrics: &[(String, String)],
+) -> Result<()> {
+    let will_run = |index: usize| tasks[index].resumes().is_some();
+    let wanted = |index: usize| index == stage || (index < stage && will_run(index));
+    each(pipeline, stages, wanted, will_run, |index, setup| {
+        if index < stage {
+            return Ok(());
+        }
+        setup.compared_by = metrics.to_vec();
+        try_metric_names(setup)
     })
     .map(|_| ())
 }

@@ -55,6 +55,13 @@ pub struct ArmPlan {
     pub runs: Vec<RunPlan>,
 }
 
+impl ArmPlan {
+    /// The keys that it sets, with their values: `objective.beta = 0.1, train.steps = 9`; empty if it sets none.
+    pub fn assignments(&self) -> String {
+        self.values.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A run of an arm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
@@ -86,8 +93,69 @@ impl StudyFile {
         self.arms.iter().flat_map(|arm| &arm.runs)
     }
 
+    /// A line for each stage and run that failed: its name, the values of its arm, and why.
+    pub fn failures(&self) -> Vec<String> {
+        let line = |(name, why): (&String, &String)| {
+            let arm = self.arms.iter().find(|arm| arm.runs.iter().any(|run| run.name == *name));
+            let values = arm.map(ArmPlan::assignments).unwrap_or_default();
+            if values.is_empty() { format!("{name}: {why}") } else { format!("{name} ({values}): {why}") }
+        };
+        self.failed.iter().map(line).collect()
+    }
+
+    /// The arms of which every run failed, if no run of the other arms did: their own values are probably the cause.
+    pub fn arms_that_fail(&self) -> Vec<&ArmPlan> {
+        let failed = |run: &RunPlan| self.failed.contains_key(&run.name);
+        let (whole, rest): (Vec<&ArmPlan>, Vec<&ArmPlan>) =
+            self.arms.iter().partition(|arm| arm.runs.iter().all(failed));
+        let others_do_not = !rest.is_empty() && !rest.iter().flat_map(|arm| &arm.runs).any(failed);
+        if others_do_not { whole } else { Vec::new() }
+    }
+
     /// Whether `folder` is that of a study.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(STUDY_FILE).is_file()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A study of two arms of two seeds, of which these runs failed.
+    fn study(failed: &[&str]) -> StudyFile {
+        let run = |arm: &str, seed| RunPlan { name: format!("{arm},seed={seed}"), seed: Some(seed) };
+        let arm = |name: &str, beta: f64| ArmPlan {
+            name: name.to_owned(),
+            values: Map::from_iter([("objective.beta".to_owned(), json!(beta))]),
+            runs: vec![run(name, 1), run(name, 2)],
+        };
+        StudyFile {
+            name: "s".into(),
+            method: "grid".into(),
+            metric: "min:eval/loss".into(),
+            keys: vec!["objective.beta".into()],
+            stages: vec!["pre".into()],
+            halving: None,
+            arms: vec![arm("beta=0.1", 0.1), arm("beta=-1", -1.0)],
+            failed: failed.iter().map(|name| ((*name).to_owned(), "why".to_owned())).collect(),
+        }
+    }
+
+    /// Catches a failure without the values of its arm, and an arm that is blamed although others failed too, or one of its seeds
+    /// did not.
+    #[test]
+    fn failures_name_the_values_of_their_arm() {
+        let names = |failed: &[&str]| {
+            study(failed).arms_that_fail().iter().map(|arm| arm.name.clone()).collect::<Vec<String>>()
+        };
+        assert_eq!(study(&["beta=-1,seed=1"]).failures(), ["beta=-1,seed=1 (objective.beta = -1.0): why"]);
+        assert_eq!(study(&["pre"]).failures(), ["pre: why"]);
+        assert_eq!(names(&["beta=-1,seed=1", "beta=-1,seed=2"]), ["beta=-1"]);
+        assert_eq!(names(&["beta=-1,seed=1"]), [""; 0]);
+        assert_eq!(names(&["beta=-1,seed=1", "beta=-1,seed=2", "beta=0.1,seed=1"]), [""; 0]);
+        assert_eq!(names(&["beta=-1,seed=1", "beta=-1,seed=2", "beta=0.1,seed=1", "beta=0.1,seed=2"]), [""; 0]);
+        assert_eq!(names(&[]), [""; 0]);
     }
 }

@@ -210,6 +210,7 @@ impl Plugins {
             accepts_fixed_rows: false,
             accept_unproved: false,
             pause_after: None,
+            compared_by: Vec::new(),
         })
     }
 }

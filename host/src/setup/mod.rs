@@ -63,6 +63,9 @@ pub struct Setup {
     pub accept_unproved: bool,
     /// The step after which the run saves and ends, to be resumed later; `None`: it trains to its end.
     pub pause_after: Option<u64>,
+    /// Metrics by which a study compares its runs, each with the key of `[sweep]` that names it: a run that reports none of that name
+    /// is refused.
+    pub compared_by: Vec<(String, String)>,
 }
 
 impl Setup {

@@ -55,7 +55,8 @@ impl StudyFolder {
         // Left by a process that was killed while writing.
         remove_unfinished(&path)?;
         if let Some(earlier) = StudyFile::read(&path)? {
-            file.failed = earlier.failed;
+            let is_planned = |name: &String| file.stages.contains(name) || file.runs().any(|run| run.name == *name);
+            file.failed = earlier.failed.into_iter().filter(|(name, _)| is_planned(name)).collect();
         }
         for folder in [EXPERIMENTS, LOGS] {
             create(&path.join(folder))?;
@@ -93,9 +94,9 @@ impl StudyFolder {
         self.file.failed.get(name).map(String::as_str)
     }
 
-    /// A line for each stage and run that failed.
-    pub fn failures(&self) -> Vec<String> {
-        self.file.failed.iter().map(|(name, why)| format!("{name}: {why}")).collect()
+    /// The plan, and what failed.
+    pub fn plan(&self) -> &StudyFile {
+        &self.file
     }
 }
 
@@ -140,7 +141,8 @@ pub fn plan_of(study: &Study, runs: &[Experiment], halving: Option<&Halving>) ->
 /// Checks whether the study may be started or resumed in its folder.
 ///
 /// # Errors
-/// A request error if it exists and is not to be resumed, or the reverse; if a run of the earlier plan is no longer in this one.
+/// A request error if it exists and is not to be resumed, or the reverse; if a run of the earlier plan that did not fail is no longer
+/// in this one.
 pub fn check(pipeline: &Pipeline, file: &StudyFile, resume: bool) -> Result<()> {
     let folder = pipeline.folder();
     let earlier = StudyFile::read(&folder)?;
@@ -162,12 +164,15 @@ pub fn check(pipeline: &Pipeline, file: &StudyFile, resume: bool) -> Result<()> 
         return Err(Error::request(format!("the study \"{}\" exists already: {}", pipeline.name(), folder.display()))
             .with_hint("continue it with --resume, or choose another name with --name"));
     }
-    let missing = |name: &&str| !file.runs().any(|run| run.name == **name);
+    let missing = |name: &&str| !file.runs().any(|run| run.name == **name) && !earlier.failed.contains_key(*name);
     let gone: Vec<&str> = earlier.runs().map(|run| run.name.as_str()).filter(missing).collect();
     if !gone.is_empty() {
         return Err(Error::request(format!("{} runs of the study {} are no longer in its plan", gone.len(), folder.display()))
             .with_details(gone.iter().take(8).copied())
-            .with_hint("values and seeds may be added to a study, but not removed: restore them, or choose another name with --name"));
+            .with_hint(
+                "values and seeds may be added to a study, and those whose runs failed removed; restore the others, or choose another \
+                 name with --name",
+            ));
     }
     Ok(())
 }

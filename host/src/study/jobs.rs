@@ -61,6 +61,8 @@ pub struct Launch<'a> {
     pub pause: Option<u64>,
     /// How many run at the same time.
     pub jobs: usize,
+    /// Metrics that the runs must report, each with the key that names it; empty for a stage.
+    pub compared_by: &'a [(String, String)],
 }
 
 /// How a run ended.
@@ -163,6 +165,9 @@ impl Launch<'_> {
         }
         if let Some(step) = self.pause {
             add(&["--pause-after", &step.to_string()]);
+        }
+        for (key, metric) in self.compared_by {
+            add(&["--compared-by", &format!("{key}={metric}")]);
         }
         if self.jobs > 1 {
             let share = (threads(experiment.backend.threads) / self.jobs).max(1);

@@ -8,14 +8,18 @@ mod folder;
 mod jobs;
 mod rungs;
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::{
-    config::{Experiment, Study, sweep::Halving},
+    config::{
+        Experiment, Study,
+        sweep::{Halving, table::Method},
+    },
     error::{Error, Result},
     pipeline::{folder::Task, plan},
     report::{health::short, study::StudyRecord},
-    runs::{Interrupt, folder::LOGS},
+    runs::{Interrupt, folder::LOGS, study_file::StudyFile},
     train::run::open::CleanupGuard,
 };
 use folder::StudyFolder;
@@ -45,6 +49,12 @@ pub fn run(
     let tasks = folder::to_do(pipeline, &experiments)?;
     let mut uncertain = CleanupGuard::new(pipeline.runs_dir());
     plan::try_out(pipeline, stages, &tasks)?;
+    let compared = study.compared_by(halving.as_ref());
+    // With stages to train first, a misspelt metric would otherwise be found only after them.
+    if tasks[..study.stages()].iter().any(|task| task.resumes().is_some()) && !compared.is_empty() {
+        let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;
+        plan::try_metrics(pipeline, stages, &tasks, study.stages(), &compared)?;
+    }
     uncertain.keep();
 
     let folder = StudyFolder::open(pipeline, file, &experiments)?;
@@ -52,8 +62,16 @@ pub fn run(
         note(&format!("note: {text}"));
     }
     let names: Vec<&str> = pipeline.stages().iter().map(|stage| stage.name.as_str()).collect();
-    let session =
-        Session { study, options, interrupt, note, folder: Mutex::new(folder), experiments: &experiments, names };
+    let session = Session {
+        study,
+        options,
+        interrupt,
+        note,
+        folder: Mutex::new(folder),
+        experiments: &experiments,
+        names,
+        compared,
+    };
     let first = study.stages();
     note(&session.heading(&tasks[first..]));
     for (index, task) in tasks[..first].iter().enumerate() {
@@ -70,20 +88,37 @@ pub fn run(
         None => session.train(&(first..experiments.len()).collect::<Vec<_>>(), options.jobs, None)?,
         Some(halving) => session.halve(halving)?,
     }
-    let failed = session.failures();
+    let failed = session.failed();
     let record = StudyRecord::read(&pipeline.folder())?;
     let (complete, all) = record.progress();
     let stopped = (interrupt.requested() && complete < all)
         .then(|| Error::interrupted("the study was stopped").with_hint(RESUME));
-    let failed = (!failed.is_empty()).then(|| {
-        Error::run(format!("{} of {} runs failed", failed.len(), study.runs.len())).with_details(failed).with_hint(
-            format!(
-                "fix the cause, then {RESUME}: it runs what is not done; {} has what each run printed",
-                pipeline.folder().join(LOGS).display()
-            ),
-        )
-    });
     Ok((record, stopped.or(failed)))
+}
+
+/// What to do about runs that failed. A value that is wrong fails again, so an arm that probably has one is named.
+fn advice(plan: &StudyFile, logs: &Path) -> String {
+    let retry = format!(
+        "{RESUME}: it runs what is not done, the failed runs too; {} has what each run printed",
+        logs.display()
+    );
+    let arms = plan.arms_that_fail();
+    if arms.is_empty() {
+        return format!("fix the cause, then {retry}");
+    }
+    let values: Vec<String> = arms.iter().map(|arm| arm.assignments()).collect();
+    let is_drawn = [Method::Random, Method::LatinHypercube].iter().any(|method| method.word() == plan.method);
+    let other = if is_drawn {
+        "narrow the ranges in a study of another --name"
+    } else {
+        "remove the values from [sweep] and resume"
+    };
+    format!(
+        "the cause is probably in these values, because all runs with them failed and no others did: {}. They fail again when they \
+         are resumed: {other}, or leave them, since the other arms are compared without them. If the cause is elsewhere, fix \
+         it and {retry}",
+        values.join("; ")
+    )
 }
 
 /// A study that runs. Stages and runs are named by their position in the pipeline.
@@ -95,6 +130,8 @@ struct Session<'a> {
     folder: Mutex<StudyFolder>,
     experiments: &'a [Experiment],
     names: Vec<&'a str>,
+    /// Metrics that all runs must report, each with its key.
+    compared: Vec<(String, String)>,
 }
 
 impl Session<'_> {
@@ -129,7 +166,10 @@ impl Session<'_> {
             queue.push(Job { index, file, log, resume });
         }
         let jobs = jobs.min(queue.len()).max(1);
-        let launch = Launch { options: self.options, pause, jobs };
+        // A stage before the runs may report other metrics.
+        let is_run = |index: &usize| *index >= self.study.stages();
+        let compared_by = if wanted.iter().all(is_run) { &self.compared[..] } else { &[] };
+        let launch = Launch { options: self.options, pause, jobs, compared_by };
         let count = queue.len();
         jobs::run_all(&queue, &launch, self.interrupt, self.experiments, &|at, job, outcome| {
             self.settle(at, count, job, outcome)
@@ -157,7 +197,7 @@ impl Session<'_> {
     /// The last value of the study's metric, and the step.
     fn measured(&self, index: usize) -> String {
         let metric = self.study.metric(&self.experiments[self.study.stages()..]).metric;
-        let value = rungs::value(&self.study.pipeline.stage_folder(index), &metric, u64::MAX);
+        let value = rungs::last(&self.study.pipeline.stage_folder(index), &metric);
         value.map_or_else(|| "done".to_owned(), |(step, value)| format!("step {step}, {metric} {}", short(value)))
     }
 
@@ -175,8 +215,15 @@ impl Session<'_> {
         }
     }
 
-    fn failures(&self) -> Vec<String> {
-        self.folder.lock().unwrap_or_else(PoisonError::into_inner).failures()
+    /// The error of a study whose runs failed.
+    fn failed(&self) -> Option<Error> {
+        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = folder.plan().failures();
+        (!lines.is_empty()).then(|| {
+            Error::run(format!("{} of {} runs failed", lines.len(), self.study.runs.len()))
+                .with_details(lines)
+                .with_hint(advice(folder.plan(), &self.study.pipeline.folder().join(LOGS)))
+        })
     }
 
     /// Trains all arms up to the first rung, the best of them to the next one, and so on.
@@ -193,13 +240,17 @@ impl Session<'_> {
             }
             let score = |arm: &usize| {
                 let own = self.study.runs.iter().enumerate().filter(|(_, run)| run.arm == *arm);
-                let values = own.map(|(index, _)| {
-                    rungs::value(&self.study.pipeline.stage_folder(first + index), &halving.metric.metric, steps)
-                });
-                rungs::mean(values.map(|found| found.map(|(_, value)| value)))
+                rungs::mean(own.map(|(index, _)| {
+                    rungs::score(&self.study.pipeline.stage_folder(first + index), &halving.metric.metric, steps)
+                }))
             };
             let scores: Vec<Option<f64>> = alive.iter().map(score).collect();
             let kept = rungs::survivors(&scores, halving.factor, halving.metric.larger_is_better);
+            if kept.is_empty() {
+                let metric = &halving.metric;
+                (self.note)(&format!("rung of {steps} steps, {metric}: no arm has a value, so none continues"));
+                break;
+            }
             let names: Vec<&str> = kept.iter().map(|at| self.study.arms[alive[*at]].name.as_str()).collect();
             (self.note)(&format!(
                 "rung of {steps} steps, {}: {} of {} arms continue: {}",

@@ -3,13 +3,33 @@
 
 use std::path::Path;
 
-use crate::report::record::RunRecord;
+use crate::{
+    report::record::{RunRecord, state::State},
+    runs::end::Ending,
+};
 
-/// The last value of a metric up to and including `step`, and its step; `None` if there is none that is finite.
-pub fn value(folder: &Path, metric: &str, step: u64) -> Option<(u64, f64)> {
+/// The last value of a metric after step 0, and its step; `None` if there is none that is finite.
+pub fn last(folder: &Path, metric: &str) -> Option<(u64, f64)> {
+    last_up_to(&RunRecord::read(folder).ok()?, metric, u64::MAX)
+}
+
+/// The last value of a metric up to and including the rung of `steps` steps; `None` for a run that has not trained so far, for
+/// example because it failed. One that ended as planned before it, such as by early stopping, counts.
+pub fn score(folder: &Path, metric: &str, steps: u64) -> Option<f64> {
     let run = RunRecord::read(folder).ok()?;
-    let points = run.metrics.get(metric)?;
-    let (at, value) = points.iter().rfind(|(at, value)| *at <= step as f64 && value.is_finite())?;
+    let has_ended = match &run.state {
+        State::Complete => true,
+        State::Ended(end) => matches!(end.ending, Ending::Done | Ending::Early),
+        State::Running | State::Lost => false,
+    };
+    let counts = run.step >= steps || has_ended;
+    last_up_to(&run, metric, steps).filter(|_| counts).map(|(_, value)| value)
+}
+
+/// The value at step 0 is that of the untrained model.
+fn last_up_to(run: &RunRecord, metric: &str, step: u64) -> Option<(u64, f64)> {
+    let counts = |(at, value): &&(f64, f64)| *at > 0.0 && *at <= step as f64 && value.is_finite();
+    let (at, value) = run.metrics.get(metric)?.iter().rfind(counts)?;
     Some((*at as u64, *value))
 }
 
@@ -34,6 +54,7 @@ pub fn survivors(scores: &[Option<f64>], factor: u64, larger_is_better: bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::end::RunEnd;
 
     /// Catches a sort in the wrong direction, a rung that keeps one too few or too many, and an arm that failed and continues.
     #[test]
@@ -54,15 +75,25 @@ mod tests {
         assert_eq!(mean([].into_iter()), None);
     }
 
-    /// Catches a value from after the rung, by which a study that is resumed would decide otherwise than before.
+    /// Catches a value from after the rung, by which a study that is resumed would decide otherwise than before, that of the
+    /// untrained model, and an arm that failed before the rung and continues by an early value.
     #[test]
     fn only_values_up_to_the_rung_count() {
         let folder = tempfile::tempdir().unwrap();
-        let lines = [(0, 3.0), (4, 2.0), (8, 1.0)]
-            .map(|(step, loss)| format!("{{\"step\":{step},\"kind\":\"eval\",\"eval/loss\":{loss}}}\n"));
+        let lines = [(0, 3.0), (4, 2.0), (8, 1.0)].map(|(step, loss)| {
+            format!(
+                "{{\"step\":{step},\"kind\":\"train\",\"loss\":1}}\n{{\"step\":{step},\"kind\":\"eval\",\"eval/loss\":{loss}}}\n"
+            )
+        });
         std::fs::write(folder.path().join("metrics.jsonl"), lines.concat()).unwrap();
-        let at = |step| value(folder.path(), "eval/loss", step);
-        assert_eq!((at(3), at(4), at(7), at(99)), (Some((0, 3.0)), Some((4, 2.0)), Some((4, 2.0)), Some((8, 1.0))));
-        assert_eq!(value(folder.path(), "eval/other", 9), None);
+        let at = |step| score(folder.path(), "eval/loss", step);
+        assert_eq!((at(3), at(4), at(7), at(8)), (None, Some(2.0), Some(2.0), Some(1.0)));
+        assert_eq!((score(folder.path(), "eval/other", 8), last(folder.path(), "eval/loss")), (None, Some((8, 1.0))));
+        // It has not reached this rung, until it is known that it ended as planned.
+        assert_eq!(at(16), None);
+        RunEnd::now(Ending::Failed, 8).write(folder.path()).unwrap();
+        assert_eq!(at(16), None);
+        RunEnd::now(Ending::Early, 8).write(folder.path()).unwrap();
+        assert_eq!(at(16), Some(1.0));
     }
 }

@@ -78,6 +78,18 @@ pub struct Findings {
     pub example: Option<String>,
 }
 
+/// Opens everything that a run needs and checks the names of the metrics that it is to report.
+///
+/// # Errors
+/// Everything that would stop the run before its first step.
+pub fn try_metric_names(setup: &mut Setup) -> Result<()> {
+    let mut mistakes = setup.take_mistakes();
+    let device = setup.device_or_mistakes(&mut mistakes)?;
+    let data = setup.data_or_mistakes(true, &mut mistakes)?;
+    let mut opened = opening::open_or_mistakes(setup, device.as_ref(), data, None, false, &mut mistakes)?;
+    checks::finish(setup, opened.as_mut().map(Opened::parts), true, mistakes).map(|_| ())
+}
+
 /// Reads the data, builds the model, computes a small batch of the longest rows and the first window or its beginning, and
 /// estimates the memory of the run.
 ///

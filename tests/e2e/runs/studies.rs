@@ -152,9 +152,14 @@ fn a_run_that_fails_stops_no_other() {
     let lab = lab(sweep);
     lab.write("tiny.toml", format!("{TINY}{sweep}").replace("steps = 8", "steps = 8\nmax_bad_steps = 2"));
     let answer = lab.run(&[]);
-    answer.refuses(1, &["1 of 3 runs failed", "lr=1e30: ", "--resume"]);
+    let advice = "remove the values from [sweep] and resume, or leave them";
+    answer.refuses(1, &["1 of 3 runs failed", "lr=1e30 (train.optimizer.lr = 1e+30): ", advice, "--resume"]);
     assert!(answer.out.contains("2 of 3 runs complete, 1 failed"), "{answer:#?}");
-    assert!(answer.out.contains("1 failed"), "{answer:#?}");
+    // Its evaluation of step 0 is not its result.
+    let row = answer.out.lines().find(|line| line.starts_with("lr=1e30")).expect("a row");
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[1..4], ["-", "-", "-"], "{row}");
+    assert!(row.ends_with("1 failed") && !answer.out.contains("smaller is better): lr=1e30"), "{answer:#?}");
     run(&lab, "lr=0.001").has_steps(8);
     run(&lab, "lr=0.01").has_steps(8);
     assert!(plan(&lab)["failed"]["lr=1e30"].is_string(), "{}", plan(&lab));
@@ -163,6 +168,33 @@ fn a_run_that_fails_stops_no_other() {
     // It is tried again, and only it.
     let again = lab.resume(&[]);
     again.refuses(1, &["[1/1] lr=1e30: failed", "1 of 3 runs failed"]);
+    // Its value may be removed, but not one whose run is done.
+    let swept = |values: &str| format!("sweep.values={{\"train.optimizer.lr\"={values}}}");
+    lab.resume(&[&swept("[1e-3]")]).refuses(2, &["1 runs of the study", "no longer in its plan", "lr=0.01"]);
+    let without = lab.resume(&[&swept("[1e-3, 1e-2]")]);
+    assert!(without.succeeds().contains("2 of 2 runs complete") && !without.out.contains("1e30"), "{without:#?}");
+    assert_eq!(plan(&lab)["failed"], Value::Null);
+}
+
+/// Catches a misspelt metric that is found only after all runs have trained, and a study that then ends as if all were well.
+#[test]
+fn a_metric_that_no_run_reports_is_refused_before_the_first_step() {
+    let lab = lab(SWEEP);
+    let sets = ["sweep.metric=\"max:eval/tokn_accuracy\""];
+    let answer = lab.run(&sets);
+    let meant = "sweep.metric: no evaluation reports \"eval/tokn_accuracy\"; did you mean \"eval/token_accuracy\"?";
+    answer.refuses(1, &["4 of 4 runs failed", meant]);
+    RUNS.iter().for_each(|name| assert!(!run(&lab, name).0.join("metrics.jsonl").exists(), "{name} trained"));
+    lab.ask(&["check", "tiny.toml", "--set", sets[0]]).refuses(2, &["sweep.metric", "did you mean"]);
+    // Once it is right, the study continues.
+    let right = lab.resume(&["sweep.metric=\"max:eval/token_accuracy\""]);
+    assert!(right.succeeds().contains("4 of 4 runs complete"), "{right:#?}");
+    // A metric of steps, and the one that decides about rungs.
+    let lab = self::lab(SWEEP);
+    lab.run(&["sweep.metric=\"min:los\""]).refuses(1, &["4 of 4", "sweep.metric: no step reports \"los\"", "\"loss\""]);
+    let lab = self::lab(SWEEP);
+    let rungs = "sweep.halving={first_rung=4,metric=\"max:eval/acuracy\"}";
+    lab.run(&[rungs]).refuses(1, &["4 of 4 runs failed", "sweep.halving.metric: no evaluation reports"]);
 }
 
 /// Catches an arm that is promoted although it is worse, one that is trained on although it was stopped, and a promoted run whose bits
@@ -227,6 +259,11 @@ train.steps = 6
         run(&lab, name).has_steps(6);
     }
     assert!(run(&lab, "seed=1").bytes("metrics.jsonl") != run(&lab, "seed=2").bytes("metrics.jsonl"));
+    // A misspelt metric is found before the stage is trained.
+    let misspelt = Lab::new();
+    misspelt.write("tiny.toml", stages.replace("metric = \"eval/loss\"", "metric = \"min:eval/lss\""));
+    misspelt.run(&[]).refuses(2, &["sweep.metric: no evaluation reports \"eval/lss\"", "did you mean \"eval/loss\"?"]);
+    assert!(!misspelt.at("runs/tiny").exists());
     // A run that fails in its stage is reported once, and no run is started.
     let broken = Lab::new();
     broken.write(

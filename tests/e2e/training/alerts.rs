@@ -104,7 +104,16 @@ fn alerts_that_can_never_begin_are_refused_before_anything_is_written() {
     refused("metric=\"loss\",above=1.0,then=\"off\"", &["alert.0.then", "built-in"]);
     refused("metric=\"loss\",above=1.0,then=\"end\"", &["alert.0.then", "\"stop\""]);
     refused("rule=\"loss-spike\"", &["alert.0.then", "warn anyway"]);
-    refused("rule=\"loss-spyke\",then=\"off\"", &["alert.0.rule", "loss-spike"]);
+    let one = |rule: &str, parts: &[&str]| {
+        let answer = lab.run(&[&format!("alert=[{{{rule}}}]")]);
+        answer.refuses(2, parts);
+        assert!(answer.err.starts_with("error: 1 mistake in"), "{answer:#?}");
+    };
+    one("rule=\"loss-spyke\",then=\"off\"", &["alert.0.rule", "did you mean \"loss-spike\"?"]);
+    one("rule=\"loss-spyke\",metric=\"loss\"", &["alert.0.rule", "did you mean \"loss-spike\"?"]);
+    one("rul=\"loss-spike\",then=\"off\"", &["alert.0.rul: unknown key; did you mean `rule`?"]);
+    one("metrc=\"loss\",above=1.0", &["alert.0.metrc: unknown key; did you mean `metric`?"]);
+    one("metric=\"kl\",above=1.0", &["no step reports \"kl\"; did you mean \"objective/kl\"?"]);
     refused("rule=\"loss-spike\",above=1.0,then=\"off\"", &["alert.0.above", "unused"]);
     refused("rule=\"all\",metric=\"loss\",above=1.0", &["alert.0.rule", "contradicts"]);
     lab.ask(&["check", "tiny.toml", "--set", "alert=[{metric=\"kl\",above=1.0}]"])

@@ -158,7 +158,7 @@ impl Probe<'_> {
     }
 
     fn check(&self, stages: &Stages) -> Result<()> {
-        check(&self.pipeline(stages)?, &self.request.folders, Pinning::Ignore).map(drop)
+        check(&self.pipeline(stages)?, &self.request.folders, Pinning::Ignore, (0, &[])).map(drop)
     }
 
     /// The length that fits the time, by a short run of the same pipeline.

@@ -60,11 +60,14 @@ fn perform(request: CheckRequest) -> Result<()> {
             print::result(&dry_run(&mut open_draft(*draft, &request.plugin_folders, request.pinning)?)?, request.json)
         }
         Plan::Pipeline(all) => {
-            print::result(&pipeline::check::check(&all, &request.plugin_folders, request.pinning)?, request.json)
+            let found = pipeline::check::check(&all, &request.plugin_folders, request.pinning, (0, &[]))?;
+            print::result(&found, request.json)
         }
-        Plan::Study(all) => print::result(
-            &pipeline::check::check(&all.pipeline, &request.plugin_folders, request.pinning)?,
-            request.json,
-        ),
+        Plan::Study(all) => {
+            let compared = all.compared_by(None);
+            let runs = (all.stages(), &compared[..]);
+            let found = pipeline::check::check(&all.pipeline, &request.plugin_folders, request.pinning, runs)?;
+            print::result(&found, request.json)
+        }
     }
 }

@@ -68,6 +68,9 @@ pub struct Run {
     /// Save and end with code 0 after this step of an experiment; --resume continues with the same bits.
     #[arg(long, value_name = "STEP")]
     pause_after: Option<u64>,
+    /// Refuse a run that does not report this metric: a study passes what compares its runs, with the key that names it.
+    #[arg(long, value_name = "KEY=METRIC", value_parser = compared, hide = true)]
+    compared_by: Vec<(String, String)>,
     /// Name of the run, instead of the experiment's.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -114,6 +117,8 @@ pub struct RunRequest {
     pub jobs: Option<u64>,
     /// The step after which an experiment pauses.
     pub pause_after: Option<u64>,
+    /// Metrics that an experiment must report, each with the key of a study that names it.
+    pub compared_by: Vec<(String, String)>,
     /// Where to look for plugins.
     pub plugin_folders: Vec<PathBuf>,
     /// What to do about changed plugins.
@@ -124,6 +129,11 @@ pub struct RunRequest {
     pub json: bool,
     /// The metric whose curve is drawn on a terminal.
     pub watch: Option<String>,
+}
+
+fn compared(text: &str) -> Result<(String, String), String> {
+    let (key, metric) = text.split_once('=').ok_or_else(|| "expected KEY=METRIC".to_owned())?;
+    Ok((key.to_owned(), metric.to_owned()))
 }
 
 pub(in crate::cli) fn execute(args: Run, plugin_folders: Vec<PathBuf>) -> Result<()> {
@@ -155,7 +165,7 @@ impl Run {
             (true, false) => Pinning::Update,
             (false, false) => Pinning::Strict,
         };
-        let Self { resume, fixed_rows, seeds, jobs, pause_after, unproved, json, watch, .. } = self;
+        let Self { resume, fixed_rows, seeds, jobs, pause_after, compared_by, unproved, json, watch, .. } = self;
         Ok(RunRequest {
             file,
             overrides,
@@ -165,6 +175,7 @@ impl Run {
             seeds,
             jobs,
             pause_after,
+            compared_by,
             plugin_folders,
             pinning,
             unproved,
@@ -234,6 +245,7 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     setup.accept_unproved = request.unproved;
     setup.accepts_fixed_rows = request.fixed_rows;
     setup.pause_after = request.pause_after;
+    setup.compared_by.clone_from(&request.compared_by);
     let watch = watch(request);
     let mut trainer = Trainer::new(setup, request.resume, &watch)?;
     if trainer.ended() {

@@ -24,6 +24,15 @@ impl Study {
         })
     }
 
+    /// The metrics that `[sweep]` names, and the one that decides about rungs, each with its key. A run that reports none of that
+    /// name cannot be compared.
+    pub fn compared_by(&self, halving: Option<&Halving>) -> Vec<(String, String)> {
+        let own = self.metric.as_ref().map(|rule| ("sweep.metric".to_owned(), rule.metric.clone()));
+        let rungs = halving.filter(|halving| self.metric.as_ref() != Some(&halving.metric));
+        let rungs = rungs.map(|halving| ("sweep.halving.metric".to_owned(), halving.metric.metric.clone()));
+        own.into_iter().chain(rungs).collect()
+    }
+
     /// A note for a comparison by losses that may be different functions.
     pub fn note(&self) -> Option<String> {
         let differ = self.swept_keys().iter().any(|key| key.starts_with("objective") || key.starts_with("reward"));

@@ -35,7 +35,7 @@ pub struct StudyRecord {
     pub arms: Vec<ArmRecord>,
     /// The best arm, if any is complete.
     pub best: Option<String>,
-    /// A line for each stage and run that failed.
+    /// A line for each stage and run that failed, with the values of its arm.
     pub failed: Vec<String>,
 }
 
@@ -46,11 +46,11 @@ pub struct ArmRecord {
     pub name: String,
     /// The keys that it sets, with their values.
     pub values: serde_json::Map<String, Value>,
-    /// The metric over its runs: the complete ones, or, if there are none, those that were stopped early.
+    /// The metric over its runs: the complete ones, or, if there are none, those that were paused at a rung of successive halving.
     pub estimate: Option<Estimate>,
     /// Whether the estimate is of complete runs.
     pub complete: bool,
-    /// The least number of steps of its runs that are in the estimate.
+    /// The least number of steps of its runs that are in the estimate; without an estimate, the most of its runs.
     pub steps: u64,
     /// Its runs.
     pub runs: Vec<RunFigures>,
@@ -67,7 +67,8 @@ pub struct RunFigures {
     pub state: &'static str,
     /// Steps done.
     pub steps: u64,
-    /// The last value of the metric, if it was measured.
+    /// The last value of the metric after step 0, if the run is complete or paused at a rung: an earlier value of a run that failed,
+    /// or is still in progress, is not its result.
     pub value: Option<f64>,
     /// Whether the run is complete.
     pub complete: bool,
@@ -95,7 +96,7 @@ impl StudyRecord {
         let mut arms: Vec<ArmRecord> = arms.collect();
         rank(&mut arms, metric.larger_is_better);
         let best = arms.first().filter(|arm| arm.complete).map(|arm| arm.name.clone());
-        let failed = plan.failed.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let failed = plan.failures();
         Ok(StudyRecord { folder: folder.to_owned(), plan, metric, arms, best, failed })
     }
 
@@ -140,6 +141,11 @@ impl StudyRecord {
             Some(arm) => {
                 let name = &arm.name;
                 lines.push(format!("best by {} ({better} is better): {name}", self.metric.metric));
+                let left_out = arm.runs.len() - arm.estimate.map_or(0, |estimate| estimate.n);
+                if left_out > 0 {
+                    let runs = arm.runs.len();
+                    lines.push(format!("its mean leaves out {left_out} of its {runs} runs, which gave no result"));
+                }
                 let (low, high) = arm.estimate.map_or((f64::NAN, f64::NAN), |estimate| estimate.interval());
                 let with_interval = |arm: &&ArmRecord| arm.complete && arm.estimate.is_some_and(|one| one.n > 1);
                 let overlaps = |arm: &&ArmRecord| {
@@ -154,7 +160,8 @@ impl StudyRecord {
             }
             None if self.arms.iter().all(|arm| arm.estimate.is_none()) && self.progress().0 > 0 => {
                 lines.push(format!(
-                    "no run reports {}: set sweep.metric to a metric that is reported",
+                    "no complete run has a value of {} after step 0: set sweep.metric to a metric that is reported, and eval.every \
+                     so that it is measured",
                     self.metric.metric
                 ));
             }
@@ -176,7 +183,8 @@ impl ArmRecord {
         let done = measured(true);
         let complete = !done.is_empty();
         let used = if complete { done } else { measured(false) };
-        let steps = used.iter().map(|(steps, _)| *steps).min().unwrap_or(0);
+        let most = runs.iter().map(|run| run.steps).max().unwrap_or(0);
+        let steps = used.iter().map(|(steps, _)| *steps).min().unwrap_or(most);
         let values_of_runs: Vec<f64> = used.into_iter().map(|(_, value)| value).collect();
         ArmRecord { name, values, estimate: Estimate::of(&values_of_runs), complete, steps, runs }
     }
@@ -194,7 +202,7 @@ impl ArmRecord {
     }
 }
 
-/// Sorts complete arms by their mean, then those that were stopped early, the longest ones first.
+/// Sorts complete arms by their mean, then those that were paused at a rung, the longest ones first.
 fn rank(arms: &mut [ArmRecord], larger_is_better: bool) {
     arms.sort_by(|a, b| {
         let mean =
@@ -211,14 +219,14 @@ fn figures(study: &Path, name: &str, seed: Option<i64>, metric: &str) -> RunFigu
     let Some(run) = run else {
         return RunFigures { run: name.to_owned(), seed, state: "not begun", steps: 0, value: None, complete: false };
     };
-    let points = run.metrics.get(metric);
-    // A value that is not finite at the end is not replaced by an earlier one.
-    let value = points.and_then(|points| points.last()).map(|(_, value)| *value).filter(|value| value.is_finite());
-    let complete = match &run.state {
-        State::Complete => true,
-        State::Ended(end) => matches!(end.ending, Ending::Done | Ending::Early),
-        State::Running | State::Lost => false,
+    let (complete, paused) = match &run.state {
+        State::Complete => (true, false),
+        State::Ended(end) => (matches!(end.ending, Ending::Done | Ending::Early), end.ending == Ending::Paused),
+        State::Running | State::Lost => (false, false),
     };
+    // A value that is not finite at the end is not replaced by an earlier one; that of step 0 is of the untrained model.
+    let last = run.metrics.get(metric).and_then(|points| points.last()).filter(|(step, _)| *step > 0.0);
+    let value = last.map(|(_, value)| *value).filter(|value| value.is_finite() && (complete || paused));
     RunFigures { run: name.to_owned(), seed, state: run.state.word(), steps: run.step, value, complete }
 }
 
@@ -311,7 +319,44 @@ mod tests {
         let text = record.to_string();
         assert!(text.contains("best by eval/loss (smaller is better): b") && text.contains("2 not begun"), "{text}");
         assert_eq!(study("max:eval/loss", &arms).1.best.as_deref(), Some("c"));
-        assert!(study("max:eval/x", &arms).1.to_string().contains("no run reports eval/x"));
+        assert!(text.contains("its mean leaves out 1 of its 2 runs, which gave no result"), "{text}");
+        assert!(study("max:eval/x", &arms).1.to_string().contains("no complete run has a value of eval/x"));
+    }
+
+    /// Catches an early value of a run that failed, crashed or was interrupted as its arm's result, also if no run of the arm has
+    /// a better one, and the evaluation of the untrained model as that of a complete run.
+    #[test]
+    fn a_run_without_a_result_gives_its_arm_no_value() {
+        let both = |value: f64, ending: Ending| [Some((value, ending)), Some((value, ending))];
+        let arms = [
+            ("failed", both(0.1, Ending::Failed)),
+            ("crashed", both(0.2, Ending::Crashed)),
+            ("interrupted", both(0.3, Ending::Interrupted)),
+            ("untrained", both(0.4, Ending::Done)),
+            ("a", both(5.0, Ending::Done)),
+        ];
+        let (folder, _) = study("min:eval/loss", &arms);
+        for seed in 0..2 {
+            let log = folder.path().join(format!("untrained,seed={seed}/metrics.jsonl"));
+            fs::write(
+                log,
+                "{\"step\":0,\"kind\":\"eval\",\"eval/loss\":0.4}\n{\"step\":8,\"kind\":\"train\",\"loss\":1}\n",
+            )
+            .unwrap();
+        }
+        let record = StudyRecord::read(folder.path()).unwrap();
+        assert_eq!(record.best.as_deref(), Some("a"));
+        for arm in &record.arms[1..] {
+            assert!(
+                arm.estimate.is_none() && !arm.complete && arm.runs.iter().all(|run| run.value.is_none()),
+                "{arm:?}"
+            );
+        }
+        for row in &record.table()[2..] {
+            assert_eq!(row[1..4], ["-", "-", "-"], "{row:?}");
+        }
+        let (_folder, none) = study("min:eval/loss", &arms[..3]);
+        assert_eq!((none.best.as_deref(), none.sentences()), (None, vec!["no run is complete yet".to_owned()]));
     }
 
     /// Catches an arm that was stopped early and is ranked, or called the best, among those that were trained to the end.

@@ -14,7 +14,6 @@ use crate::{
     },
     data::{PackedBatch, TrainingData},
     error::{Error, Result},
-    keys::mistake::nearest,
     runs::breadcrumb::CrashMarker,
     setup::Setup,
     train::{alerts::names, learner::Learner},
@@ -38,14 +37,14 @@ pub fn finish(
         mistakes.finish()?;
         return Err(Error::run("the models were not opened"));
     };
-    check_alerts(setup, learner, &mut mistakes);
+    check_metrics_of_steps(setup, learner, &mut mistakes);
     let held_out = held_out(setup, &learner.objectives, data);
     let most = setup.experiment().eval.generate.unwrap_or(0);
     let eval_prompts = eval_prompts(&*data.held_out, &setup.tokenizer, most);
     let (held_out, eval_prompts) = (mistakes.check("data", held_out)?, mistakes.check("eval.generate", eval_prompts)?);
     if let (Some(held_out), Some(eval_prompts), true) = (&held_out, &eval_prompts, new) {
         let mut answered = learner.held_out_prompts(setup, &*data.held_out, eval_prompts);
-        let checked = check_names(held_out, &mut answered, &mut mistakes);
+        let checked = check_names(setup, held_out, &mut answered, &mut mistakes);
         mistakes.check("eval", checked)?;
     }
     mistakes.finish()?;
@@ -53,18 +52,25 @@ pub fn finish(
     evaluated.ok_or_else(|| Error::run("the held-out data was not read"))
 }
 
-/// The metrics of `[[alert]]` tables, each with its key.
+/// The metrics of `[[alert]]` tables, each with its key. One without a name has a mistake that is reported already.
 fn alert_metrics(experiment: &Experiment) -> impl Iterator<Item = (String, &str)> {
     experiment.alert.iter().enumerate().filter_map(|(index, alert)| match &alert.watched {
-        Watched::Metric(rule) => Some((format!("alert.{index}.metric"), rule.metric.as_str())),
-        Watched::BuiltIn { .. } => None,
+        Watched::Metric(rule) if !rule.metric.is_empty() => {
+            Some((format!("alert.{index}.metric"), rule.metric.as_str()))
+        }
+        Watched::Metric(_) | Watched::BuiltIn { .. } => None,
     })
 }
 
-/// Refuses alerts on metrics that no step reports; those of evaluations are checked by [`check_names`].
-fn check_alerts(setup: &Setup, learner: &Learner, mistakes: &mut Mistakes) {
-    let experiment = setup.experiment();
-    let of_steps = alert_metrics(experiment).filter(|(_, metric)| !metric.starts_with("eval/"));
+/// All metrics of alerts and of a study that compares runs, each with its key.
+fn named_metrics(setup: &Setup) -> impl Iterator<Item = (String, &str)> {
+    let compared = setup.compared_by.iter().map(|(key, metric)| (key.clone(), metric.as_str()));
+    alert_metrics(setup.experiment()).chain(compared)
+}
+
+/// Refuses alerts and comparisons on metrics that no step reports; those of evaluations are checked by [`check_names`].
+fn check_metrics_of_steps(setup: &Setup, learner: &Learner, mistakes: &mut Mistakes) {
+    let of_steps = named_metrics(setup).filter(|(_, metric)| !metric.starts_with("eval/"));
     let free: Vec<(String, &str)> = of_steps.filter(|(key, _)| mistakes.are_free(&[key])).collect();
     if !free.is_empty() {
         let known = learner.metric_names();
@@ -75,11 +81,16 @@ fn check_alerts(setup: &Setup, learner: &Learner, mistakes: &mut Mistakes) {
 }
 
 /// Refuses keys that ask for metrics of answers that cannot be measured, and `checkpoint.best` and `eval.early_stop.metric` if
-/// no evaluation reports the metric they name; likewise alerts on metrics of evaluations.
+/// no evaluation reports the metric they name; likewise alerts on metrics of evaluations, and the comparison of a study.
 ///
 /// # Errors
 /// Errors of plugins and of the backend.
-fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mistakes: &mut Mistakes) -> Result<()> {
+fn check_names(
+    setup: &Setup,
+    held_out: &[PackedBatch],
+    answered: &mut HeldOutPrompts<'_>,
+    mistakes: &mut Mistakes,
+) -> Result<()> {
     let experiment = answered.experiment;
     for evaluator in EVALUATORS {
         let refusal = evaluator.refusal(answered).filter(|(key, _)| mistakes.are_free(&[key, "eval.generate"]));
@@ -90,13 +101,13 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
     let named = |key: &str, rule: &MetricRule| (key.to_owned(), rule.metric.clone());
     let best = experiment.checkpoint.best.as_ref().map(|rule| named("checkpoint.best", rule));
     let stop = experiment.eval.early_stop.as_ref().map(|stop| named("eval.early_stop.metric", &stop.metric));
-    let alerts = alert_metrics(experiment).filter(|(_, metric)| metric.starts_with("eval/"));
-    let alerts = alerts.map(|(key, metric)| (key, metric.to_owned()));
+    let others = named_metrics(setup).filter(|(_, metric)| metric.starts_with("eval/"));
+    let others = others.map(|(key, metric)| (key, metric.to_owned()));
     // Which metrics there are, and which is the default, follows from these keys.
     let known = mistakes.are_free(&["eval.every", "eval.generate"]);
     let rollouts_are_known = mistakes.are_free(&["rollout"]);
     let samples_are_known = mistakes.are_free(&["eval.samples", "eval.pass_at"]);
-    let rules = best.into_iter().chain(stop).chain(alerts);
+    let rules = best.into_iter().chain(stop).chain(others);
     let rules: Vec<(String, String)> = rules.filter(|(key, _)| known && mistakes.are_free(&[key])).collect();
     let is_known = |metric: &str| match metric {
         "eval/loss" | "eval/reward" => rollouts_are_known,
@@ -122,13 +133,13 @@ fn check_names(held_out: &[PackedBatch], answered: &mut HeldOutPrompts<'_>, mist
     Ok(())
 }
 
-fn missing(metric: &str, name: &str, mut names: Vec<String>) -> String {
-    names.sort();
-    names.dedup();
-    let list = || names.iter().map(|name| format!("eval/{name}")).collect::<Vec<_>>().join(", ");
-    match nearest(name, names.iter().map(String::as_str)) {
+fn missing(metric: &str, name: &str, mut reported: Vec<String>) -> String {
+    reported.sort();
+    reported.dedup();
+    let list = || reported.iter().map(|name| format!("eval/{name}")).collect::<Vec<_>>().join(", ");
+    match names::similar(name, &reported) {
         Some(near) => format!("no evaluation reports \"{metric}\"; did you mean \"eval/{near}\"?"),
-        None if names.is_empty() => {
+        None if reported.is_empty() => {
             format!("no evaluation reports \"{metric}\" or any other metric; give eval.generate")
         }
         None => format!("no evaluation reports \"{metric}\"; reported are {}", list()),
