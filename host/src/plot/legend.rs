@@ -91,7 +91,7 @@ impl Legend {
         for (row, top) in self.rows.iter().zip((0..).map(|row| pixels(ROW * row))) {
             for Entry { name, colour, left } in row {
                 let left = pixels(MARGIN) + left.cast_signed();
-                let middle = top + pixels(ROW / 2);
+                let middle = top + pixels(ROW / 2 - 2);
                 if let Some(colour) = colour {
                     let sample = vec![(left, middle), (left + pixels(SAMPLE - 8), middle)];
                     own.draw(&PathElement::new(sample, colour.stroke_width(2 * self.scale)))?;

@@ -359,6 +359,21 @@ mod tests {
         assert_eq!((none.best.as_deref(), none.sentences()), (None, vec!["no run is complete yet".to_owned()]));
     }
 
+    /// Catches a figure of many arms that is left out of the page without a word.
+    #[test]
+    fn curves_that_are_too_many_are_counted_in_a_sentence() {
+        let shown = |count: usize| {
+            let names: Vec<String> = (0..count).map(|at| format!("a{at}")).collect();
+            let arms: Vec<Arm<'_>> =
+                names.iter().map(|name| (name.as_str(), [Some((1.0, Ending::Done)), None])).collect();
+            let (folder, record) = study("min:eval/loss", &arms);
+            page::section(&record, &crate::report::Report::read(&[folder.path().to_owned()]).unwrap())
+        };
+        let (few, many) = (shown(12), shown(13));
+        assert!(few.contains("eval/loss over steps") && !few.contains("arms have curves"));
+        assert!(!many.contains("eval/loss over steps") && many.contains("13 arms have curves of eval/loss"), "{many}");
+    }
+
     /// Catches an arm that was stopped early and is ranked, or called the best, among those that were trained to the end.
     #[test]
     fn arms_that_were_stopped_early_come_after_complete_ones() {
