@@ -1,5 +1,6 @@
 //! Products of a few rows by a transposed matrix, as in decoding. They take as long as reading the matrix: each of its rows is read
-//! once, in place, where the `gemm` library would first pack the whole matrix.
+//! once, in place; to pack it would take longer than to multiply. In the same way products of a few columns, as of a head with one
+//! output.
 //!
 //! A sum has a lane for each number of a vector register. So its order depends only on the number of terms and on the instruction
 //! set, and is that of the same row in a product of other rows.
@@ -17,22 +18,32 @@ use std::array::from_fn;
 const MOST: usize = 64;
 /// Least terms: shorter sums are mostly the addition of lanes.
 const LEAST: usize = 64;
-/// Columns of the result in a task.
+/// Columns of the result in a task, or rows if there are fewer than [`NARROW`] columns.
 const GROUP: usize = 64;
+/// Columns below which a product of any number of rows is computed here.
+const NARROW: usize = 4;
 
 /// Whether this is such a product. `baseline` has no fused multiply-add.
 pub fn suits(isa: &Isa, p: &Product) -> bool {
-    let (m, _, k) = p.sizes();
-    isa.name != "baseline" && m <= MOST && k >= LEAST && !p.a.transposed && p.b.transposed
+    let (m, n, k) = p.sizes();
+    isa.name != "baseline" && (m <= MOST || n < NARROW) && k >= LEAST && !p.a.transposed && p.b.transposed
 }
 
-/// Computes the product, split into columns that the threads share.
+/// Computes the product, split into columns or rows that the threads share.
 ///
 /// # Safety
 /// The product [`suits`]; the buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
 pub unsafe fn product(par: &Parallel, p: Product) {
     let (m, n, k) = p.sizes();
-    par.run(n.div_ceil(GROUP), n * k / 4 + m * n * k / 100, |task| {
+    let nanoseconds = n * k / 4 + m * n * k / 100;
+    if n < NARROW {
+        return par.run(m.div_ceil(GROUP), nanoseconds, |task| {
+            let from = task * GROUP;
+            let p = p.tile((from, GROUP.min(m - from)), (0, n));
+            par.isa().arch.dispatch(Columns { p, from: 0, to: n });
+        });
+    }
+    par.run(n.div_ceil(GROUP), nanoseconds, |task| {
         let from = task * GROUP;
         par.isa().arch.dispatch(Columns { p, from, to: n.min(from + GROUP) });
     });
@@ -75,8 +86,19 @@ impl WithSimd for Columns {
             col += 4;
         }
         for col in col..to {
-            // SAFETY: as above.
-            (0..m).for_each(|row| unsafe { tile::<S, 1, 1>(simd, &p, row, col) });
+            let mut row = 0;
+            while row < m {
+                // SAFETY: as above.
+                unsafe {
+                    if row + 4 <= m {
+                        tile::<S, 4, 1>(simd, &p, row, col);
+                        row += 4;
+                    } else {
+                        tile::<S, 1, 1>(simd, &p, row, col);
+                        row += 1;
+                    }
+                }
+            }
         }
     }
 }
@@ -132,7 +154,7 @@ mod tests {
         factor::{Start, plain, transposed},
         isa,
         operand::{Mat, MatMut},
-        single,
+        packed, single,
     };
     use telos_random::SplitMix64;
 
@@ -224,17 +246,17 @@ mod tests {
                                 start: Start::Zero,
                             };
                             // SAFETY: sizes and strides are those of the vectors.
-                            unsafe { if own { product(&par, p) } else { single::by_library(&par, p) } };
+                            unsafe { if own { product(&par, p) } else { packed::product(&par, p) } };
                         }
                         best = best.min(start.elapsed().as_secs_f64());
                     }
                     let all = (matrices.len() * n * k) as f64;
                     (4.0 * all / best / 1e9, 2.0 * m as f64 * all / best / 1e9)
                 };
-                let (own, library) = (time(true), time(false));
+                let (own, packed) = (time(true), time(false));
                 println!(
-                    "{m} x {n} x {k}: own {:.1} GB/s, {:.0} GFLOP/s; library {:.1} GB/s, {:.0} GFLOP/s",
-                    own.0, own.1, library.0, library.1
+                    "{m} x {n} x {k}: in place {:.1} GB/s, {:.0} GFLOP/s; packed {:.1} GB/s, {:.0} GFLOP/s",
+                    own.0, own.1, packed.0, packed.1
                 );
             }
         }
