@@ -5,6 +5,7 @@ use plugin_api::{
     Code, Error, Result,
     backend::{DType, View, ops::MaskKind},
 };
+use std::cell::Cell;
 
 /// The refusal of an operand's dtype.
 pub fn unsupported(view: &View) -> Error {
@@ -182,17 +183,26 @@ pub fn weight(op: &str, weight: f64) -> Result<()> {
 /// # Errors
 /// [`Code::INDEX`] or [`Code::INVALID_ARGUMENT`] naming the row.
 pub fn distinct<'a>(op: &str, name: &str, rows: impl Iterator<Item = &'a [i32]>, table: usize) -> Result<()> {
-    let mut sorted = Vec::new();
-    for (n, row) in rows.enumerate() {
-        indices(op, &format!("{name}[{n}]"), row, table)?;
+    thread_local! {
+        /// A row's indices in order, reused.
+        static SORTED: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+    }
+    let mut sorted = SORTED.take();
+    let result = rows.enumerate().try_for_each(|(n, row)| {
+        // The row's name is made only for the error.
+        if indices(op, name, row, table).is_err() {
+            indices(op, &format!("{name}[{n}]"), row, table)?;
+        }
         sorted.clear();
         sorted.extend_from_slice(row);
         sorted.sort_unstable();
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::invalid(format!("{op}: row {n} of {name} has {} twice", pair[0])));
         }
-    }
-    Ok(())
+        Ok(())
+    });
+    SORTED.set(sorted);
+    result
 }
 
 /// Refuses more ids than the vocabulary has.

@@ -94,10 +94,10 @@ fn floats<E: Element>(call: &Call<'_>, isa: &Isa) -> u64 {
         // Per token a weight and a key of eight bytes, and in bf16 the logit in f32.
         3 * op.logits.cols + wide(op.logits.cols)
     } else if let Some(op) = decoded::<EmbeddingBackward>(call) {
-        // The order of the rows, of eight bytes each, and as much to sort them.
-        4 * op.ids.cols
+        // The order of the rows, of eight bytes each.
+        2 * op.ids.cols
     } else if let Some(op) = decoded::<ScatterAddRows>(call) {
-        4 * op.index.cols
+        2 * op.index.cols
     } else {
         0
     }

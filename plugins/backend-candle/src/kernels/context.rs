@@ -14,6 +14,7 @@ use plugin_api::{
     Error, Result,
     backend::{Pool, View},
 };
+use std::sync::atomic::AtomicU64;
 
 /// Implements a group's trait as `plugin_api::operations!` does. A function with an operand in brackets is generic over the stored
 /// number, which that operand's dtype decides; the operands of the same class have the same dtype, as the contract's checks ensure.
@@ -48,6 +49,10 @@ pub struct Context {
     pub logits: Vec<f32>,
     /// Tasks of variable-length attention, reused.
     pub tasks: Vec<Task>,
+    /// Keys of what an operation sorts, reused.
+    pub keys: Vec<u64>,
+    /// Partial sums in f64, as bits, reused.
+    pub sums: Vec<AtomicU64>,
 }
 
 impl Context {
@@ -56,12 +61,20 @@ impl Context {
     /// # Errors
     /// If they cannot be started.
     pub fn new(threads: usize, isa: Isa) -> Result<Self> {
-        Ok(Context { par: Parallel::new(threads, isa)?, partials: Vec::new(), logits: Vec::new(), tasks: Vec::new() })
+        Ok(Context {
+            par: Parallel::new(threads, isa)?,
+            partials: Vec::new(),
+            logits: Vec::new(),
+            tasks: Vec::new(),
+            keys: Vec::new(),
+            sums: Vec::new(),
+        })
     }
 
     /// Frees scratch memory.
     pub fn trim(&mut self) {
         (self.partials, self.logits, self.tasks) = (Vec::new(), Vec::new(), Vec::new());
+        (self.keys, self.sums) = (Vec::new(), Vec::new());
         self.par.trim();
     }
 }

@@ -31,9 +31,9 @@ const LANES: usize = 16;
 /// `(sqrt(sum x^2), whether f32 can hold it)`.
 pub fn global_norm(s: &mut Kernels<'_>, op: &GlobalNorm) -> Result<()> {
     let (x, norm): (Mat, MatMut) = (s.input(&op.x)?, s.output(&op.norm)?);
-    let par = &s.cx.par;
     let chunks = x.cols.div_ceil(CHUNK);
-    let sums: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
+    s.cx.sums.resize_with(chunks.max(s.cx.sums.len()), AtomicU64::default);
+    let (par, sums) = (&s.cx.par, &s.cx.sums[..chunks]);
     par.run(chunks, x.cols / 10, |chunk| {
         let from = chunk * CHUNK;
         // SAFETY: inside the checked view, and only read.

@@ -2,12 +2,11 @@
 
 use crate::check;
 use crate::kernels::{
-    context::{Kernels, kernels},
+    context::{Context, Kernels, kernels},
     primitives::{
         element::{Element, load_row, store_row},
         math::add_scaled,
         operand::{Mat, MatMut},
-        parallel::Parallel,
     },
 };
 use plugin_api::{
@@ -65,7 +64,7 @@ pub fn embedding_backward<E: Element>(s: &mut Kernels<'_>, op: &EmbeddingBackwar
     let (ids, dy): (_, Mat<E>) = (s.ints(&op.ids)?, s.input(&op.dy)?);
     check::indices("embedding_backward", "ids", ids, op.dtable.rows as usize)?;
     let dtable: MatMut = s.output(&op.dtable)?;
-    add_rows(&s.cx.par, dtable, ids, dy, op.scale as f32);
+    add_rows(s.cx, dtable, ids, dy, op.scale as f32);
     Ok(())
 }
 
@@ -86,7 +85,7 @@ pub fn scatter_add<E: Element>(s: &mut Kernels<'_>, op: &ScatterAddRows) -> Resu
     let (index, dy): (_, Mat<E>) = (s.ints(&op.index)?, s.input(&op.dy)?);
     check::indices("scatter_add_rows", "index", index, op.dx.rows as usize)?;
     let dx: MatMut<E> = s.output(&op.dx)?;
-    add_rows(&s.cx.par, dx, index, dy, 1.0);
+    add_rows(s.cx, dx, index, dy, 1.0);
     Ok(())
 }
 
@@ -94,10 +93,14 @@ pub fn scatter_add<E: Element>(s: &mut Kernels<'_>, op: &ScatterAddRows) -> Resu
 const COLUMNS: usize = 64;
 
 /// `to[index[m]] += scale from[m]`, in ascending m. Indices are checked.
-fn add_rows<T: Element, F: Element>(par: &Parallel, to: MatMut<T>, index: &[i32], from: Mat<F>, scale: f32) {
-    // Sorted by row (the sort is stable), so that each row's sum is rounded once.
-    let mut order: Vec<usize> = (0..index.len()).collect();
-    order.sort_by_key(|m| index[*m]);
+fn add_rows<T: Element, F: Element>(cx: &mut Context, to: MatMut<T>, index: &[i32], from: Mat<F>, scale: f32) {
+    // Sorted by row, then by place, so that each row's sum is rounded once. Rows of `from` are fewer than 2^32: each has an `i32`.
+    let (par, order) = (&cx.par, &mut cx.keys);
+    order.clear();
+    order.extend(index.iter().zip(0u32..).map(|(row, m)| (*row as u64) << 32 | u64::from(m)));
+    order.sort_unstable();
+    let (row_of, place_of) = (|key: u64| (key >> 32) as usize, |key: u64| key as u32 as usize);
+    let order = &order[..];
     par.run(to.cols.div_ceil(COLUMNS), from.rows * from.cols / 4, |task| {
         let col = task * COLUMNS;
         let len = COLUMNS.min(to.cols - col);
@@ -106,13 +109,13 @@ fn add_rows<T: Element, F: Element>(par: &Parallel, to: MatMut<T>, index: &[i32]
             || {
                 let mut sums = [0.0f32; COLUMNS];
                 let sums = &mut sums[..len];
-                for terms in order.chunk_by(|a, b| index[*a] == index[*b]) {
+                for terms in order.chunk_by(|a, b| row_of(*a) == row_of(*b)) {
                     // SAFETY: indices are checked; tasks write disjoint columns of `to`, which does not overlap `from`.
-                    let to = unsafe { to.span(index[terms[0]] as usize, col, len) };
+                    let to = unsafe { to.span(row_of(terms[0]), col, len) };
                     load_row(sums, to);
-                    for m in terms {
+                    for key in terms {
                         // SAFETY: as above.
-                        add_scaled(sums, scale, unsafe { from.span(*m, col, len) });
+                        add_scaled(sums, scale, unsafe { from.span(place_of(*key), col, len) });
                     }
                     store_row(to, sums);
                 }

@@ -34,13 +34,13 @@ pub fn sample<E: Element>(s: &mut Kernels<'_>, op: &Sample) -> Result<()> {
     let len = logits.cols + if is_f32::<E>() { 0 } else { logits.cols };
     grow(&mut s.cx.logits, len);
     let (weights, row) = s.cx.logits[..len].split_at_mut(logits.cols);
-    let mut ranked = Vec::new();
+    let (par, ranked) = (&s.cx.par, &mut s.cx.keys);
     for (b, token) in token.iter_mut().enumerate() {
         // SAFETY: checked views, no other thread is running.
         let (z, noise) = unsafe { (logits.row(b), noise.row(0)[b]) };
-        let drawn = s.cx.par.wide(
+        let drawn = par.wide(
             #[inline(always)]
-            || draw(op, E::floats(z, row), weights, &mut ranked, f64::from(noise)),
+            || draw(op, E::floats(z, row), weights, ranked, f64::from(noise)),
         );
         *token = drawn.token as i32;
         // SAFETY: as above.

@@ -149,7 +149,10 @@ pub fn topk(s: &mut Generic<'_>, op: &HeadTopk) -> Outcome {
     let (mut rows, mut found) = (Rows::default(), Vec::new());
     for (first, tokens) in head.chunks() {
         let z = head.of(first, tokens)?;
-        let top = |z: &Vec<f32>| largest(z, op.ids.cols as usize).into_iter().map(|id| id as i32).collect();
+        let top = |z: &Vec<f32>| {
+            let kept = largest(z, op.ids.cols as usize, Vec::new());
+            kept.into_iter().map(|ranked| ranked.id as i32).collect()
+        };
         let ids: Vec<Vec<i32>> = z.to_vec2::<f32>()?.iter().map(top).collect();
         rows.push(numbers(&z, &index(s, &ids)?, op.tail.is_some())?);
         found.extend(ids);

@@ -100,12 +100,10 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &AttentionBackward) -> Resu
 /// products'. `longest` is the length of the longest sequence.
 pub fn backward_scratch<E: Element>(isa: &Isa, head_dim: usize, longest: usize) -> usize {
     let own = QUERIES * (2 * KEYS + 1);
-    if is_f32::<E>() {
-        return own;
-    }
+    let stored = if is_f32::<E>() { 0 } else { (2 * longest + QUERIES) * head_dim };
     let shapes = [(QUERIES, KEYS, head_dim), (QUERIES, head_dim, KEYS), (KEYS, head_dim, QUERIES)];
     let product = shapes.map(|(m, n, k)| block_len::<E, f32>(isa, m, n, k)).into_iter().max().unwrap_or(0);
-    own + (2 * longest + QUERIES) * head_dim + product
+    own + stored + product
 }
 
 /// One query head's part of the operands, all tokens of the sequence.

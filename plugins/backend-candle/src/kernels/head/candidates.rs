@@ -16,7 +16,7 @@ use plugin_api::{
     Error, Result,
     backend::ops::{HeadCandidates, HeadCandidatesBackward, HeadTopk},
 };
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{cell::Cell, cmp::Ordering, collections::BinaryHeap};
 
 kernels! {
     CandidateOps:
@@ -84,6 +84,13 @@ pub fn candidates<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidates) -> Resul
     Ok(())
 }
 
+thread_local! {
+    /// The cotangents of a token's candidates, reused.
+    static CANDIDATES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// The largest logits of a token, reused.
+    static LARGEST: Cell<Vec<Ranked>> = const { Cell::new(Vec::new()) };
+}
+
 /// Cotangents of hidden states, weight and bias.
 pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidatesBackward) -> Result<()> {
     let head: Logits<E> = logits!(s, op, "head_candidates_backward");
@@ -119,7 +126,9 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidatesBackward) ->
                     (own - total * exp_nonpositive(z - lse)) * slope(z)
                 };
                 let ids = ids.row(n);
-                let d: Vec<f32> = ids.iter().enumerate().map(|(k, id)| of_candidate(k, z[*id as usize])).collect();
+                let mut d = CANDIDATES.take();
+                d.clear();
+                d.extend(ids.iter().enumerate().map(|(k, id)| of_candidate(k, z[*id as usize])));
                 if dtail == 0.0 {
                     z.iter_mut().for_each(|z| *z = -total * exp_nonpositive(*z - lse) * slope(*z));
                 } else {
@@ -130,7 +139,8 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidatesBackward) ->
                         *z = dtail.mul_add(share, -total * p) * slope(*z);
                     }
                 }
-                ids.iter().zip(d).for_each(|(id, d)| z[*id as usize] = d);
+                ids.iter().zip(&d).for_each(|(id, d)| z[*id as usize] = *d);
+                CANDIDATES.set(d);
             },
         );
         // SAFETY: only this operation accesses the gradients, which overlap no input (alias rules).
@@ -141,9 +151,10 @@ pub fn backward<E: Element>(s: &mut Kernels<'_>, op: &HeadCandidatesBackward) ->
 
 /// An id with its logit, ordered so that the largest is the one to drop first: the lowest logit, of equal ones the highest id.
 #[derive(Clone, Copy)]
-struct Ranked {
+pub struct Ranked {
     z: f32,
-    id: usize,
+    /// The id.
+    pub id: usize,
 }
 
 impl Ord for Ranked {
@@ -170,10 +181,12 @@ impl Eq for Ranked {}
 /// Logits that are skipped together if none of them is large enough.
 const BLOCK: usize = 64;
 
-/// The ids of the `count` largest logits, the largest first; of equal ones the lowest id first.
+/// The `count` largest logits, the largest first; of equal ones the lowest id first. `kept` is memory to reuse.
 #[inline(always)]
-pub fn largest(z: &[f32], count: usize) -> Vec<usize> {
-    let mut kept: BinaryHeap<Ranked> = BinaryHeap::with_capacity(count + 1);
+pub fn largest(z: &[f32], count: usize, mut kept: Vec<Ranked>) -> Vec<Ranked> {
+    kept.clear();
+    kept.reserve(count);
+    let mut kept = BinaryHeap::from(kept);
     for (b, block) in z.chunks(BLOCK).enumerate() {
         let full = kept.len() == count;
         if full && kept.peek().is_none_or(|worst| max(block) <= worst.z) {
@@ -189,7 +202,7 @@ pub fn largest(z: &[f32], count: usize) -> Vec<usize> {
             }
         }
     }
-    kept.into_sorted_vec().into_iter().map(|ranked| ranked.id).collect()
+    kept.into_sorted_vec()
 }
 
 /// The most probable ids.
@@ -210,12 +223,13 @@ pub fn topk<E: Element>(s: &mut Kernels<'_>, op: &HeadTopk) -> Result<()> {
             z,
             #[inline(always)]
             |r, z| {
-                let ids = largest(z, count);
-                out.write(first + r, z, ids.iter().copied());
-                for (k, id) in ids.into_iter().enumerate() {
+                let kept = largest(z, count, LARGEST.take());
+                out.write(first + r, z, kept.iter().map(|ranked| ranked.id));
+                for (k, ranked) in kept.iter().enumerate() {
                     // SAFETY: the element (first + r, k) of the checked view; each token belongs to one task.
-                    unsafe { found.write((first + r) * stride + k, id as i32) };
+                    unsafe { found.write((first + r) * stride + k, ranked.id as i32) };
                 }
+                LARGEST.set(kept);
             },
         );
     });

@@ -1,5 +1,6 @@
 //! Products of a few rows by a transposed matrix, as in decoding. They take as long as reading the matrix: each of its rows is read
-//! once, in place, where the `gemm` library would first pack the whole matrix.
+//! once, in place; to pack it would take longer than to multiply. In the same way products of a few columns, as of a head with one
+//! output.
 //!
 //! A sum has a lane for each number of a vector register. So its order depends only on the number of terms and on the instruction
 //! set, and is that of the same row in a product of other rows.
@@ -14,25 +15,35 @@ use pulp::{Simd, WithSimd};
 use std::array::from_fn;
 
 /// Most rows of the left factor: beyond them a product is bound by its arithmetic, for which packing pays.
-const MOST: usize = 32;
+const MOST: usize = 64;
 /// Least terms: shorter sums are mostly the addition of lanes.
 const LEAST: usize = 64;
-/// Columns of the result in a task.
+/// Columns of the result in a task, or rows if there are fewer than [`NARROW`] columns.
 const GROUP: usize = 64;
+/// Columns below which a product of any number of rows is computed here.
+const NARROW: usize = 4;
 
 /// Whether this is such a product. `baseline` has no fused multiply-add.
 pub fn suits(isa: &Isa, p: &Product) -> bool {
-    let (m, _, k) = p.sizes();
-    isa.name != "baseline" && m <= MOST && k >= LEAST && !p.a.transposed && p.b.transposed
+    let (m, n, k) = p.sizes();
+    isa.name != "baseline" && (m <= MOST || n < NARROW) && k >= LEAST && !p.a.transposed && p.b.transposed
 }
 
-/// Computes the product, split into columns that the threads share.
+/// Computes the product, split into columns or rows that the threads share.
 ///
 /// # Safety
 /// The product [`suits`]; the buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
 pub unsafe fn product(par: &Parallel, p: Product) {
     let (m, n, k) = p.sizes();
-    par.run(n.div_ceil(GROUP), n * k / 4 + m * n * k / 100, |task| {
+    let nanoseconds = n * k / 4 + m * n * k / 100;
+    if n < NARROW {
+        return par.run(m.div_ceil(GROUP), nanoseconds, |task| {
+            let from = task * GROUP;
+            let p = p.tile((from, GROUP.min(m - from)), (0, n));
+            par.isa().arch.dispatch(Columns { p, from: 0, to: n });
+        });
+    }
+    par.run(n.div_ceil(GROUP), nanoseconds, |task| {
         let from = task * GROUP;
         par.isa().arch.dispatch(Columns { p, from, to: n.min(from + GROUP) });
     });
@@ -75,8 +86,19 @@ impl WithSimd for Columns {
             col += 4;
         }
         for col in col..to {
-            // SAFETY: as above.
-            (0..m).for_each(|row| unsafe { tile::<S, 1, 1>(simd, &p, row, col) });
+            let mut row = 0;
+            while row < m {
+                // SAFETY: as above.
+                unsafe {
+                    if row + 4 <= m {
+                        tile::<S, 4, 1>(simd, &p, row, col);
+                        row += 4;
+                    } else {
+                        tile::<S, 1, 1>(simd, &p, row, col);
+                        row += 1;
+                    }
+                }
+            }
         }
     }
 }
@@ -115,9 +137,13 @@ unsafe fn tile<S: Simd, const X: usize, const W: usize>(simd: S, p: &Product, ro
         }
     }
     for (i, sums) in sums.into_iter().enumerate() {
-        let sums = sums.map(|sum| simd.reduce_sum_f32s(sum));
+        // A loop: `array::map` is not inlined, and what it calls would be compiled without the set's instructions.
+        let mut sum = [0.0; W];
+        for j in 0..W {
+            sum[j] = simd.reduce_sum_f32s(sums[j]);
+        }
         // SAFETY: the caller's.
-        unsafe { write_row(p.c, row + i, col, &sums, p.alpha, p.start) };
+        unsafe { write_row(p.c, row + i, col, &sum, p.alpha, p.start) };
     }
 }
 
@@ -128,7 +154,7 @@ mod tests {
         factor::{Start, plain, transposed},
         isa,
         operand::{Mat, MatMut},
-        single,
+        packed, single,
     };
     use telos_random::SplitMix64;
 
@@ -204,7 +230,7 @@ mod tests {
         for (n, k) in [(576, 576), (1536, 576), (576, 1536), (49152, 576)] {
             let matrices: Vec<Vec<f32>> =
                 (0..(120_000_000 / (n * k)).clamp(2, 60)).map(|_| matrix(rng, n, k, 0)).collect();
-            for m in [1, 2, 4, 8, 16, 24, 32, 48, 64] {
+            for m in [1, 2, 4, 8, 16, 32, 48, 64, 96, 128] {
                 let (x, mut c) = (matrix(rng, m, k, 0), vec![0.0; m * n]);
                 let par = Parallel::new(2, Isa::choose(None, None).unwrap()).unwrap();
                 let mut time = |own: bool| {
@@ -220,17 +246,17 @@ mod tests {
                                 start: Start::Zero,
                             };
                             // SAFETY: sizes and strides are those of the vectors.
-                            unsafe { if own { product(&par, p) } else { single::by_library(&par, p) } };
+                            unsafe { if own { product(&par, p) } else { packed::product(&par, p) } };
                         }
                         best = best.min(start.elapsed().as_secs_f64());
                     }
                     let all = (matrices.len() * n * k) as f64;
                     (4.0 * all / best / 1e9, 2.0 * m as f64 * all / best / 1e9)
                 };
-                let (own, library) = (time(true), time(false));
+                let (own, packed) = (time(true), time(false));
                 println!(
-                    "{m} x {n} x {k}: own {:.1} GB/s, {:.0} GFLOP/s; library {:.1} GB/s, {:.0} GFLOP/s",
-                    own.0, own.1, library.0, library.1
+                    "{m} x {n} x {k}: in place {:.1} GB/s, {:.0} GFLOP/s; packed {:.1} GB/s, {:.0} GFLOP/s",
+                    own.0, own.1, packed.0, packed.1
                 );
             }
         }

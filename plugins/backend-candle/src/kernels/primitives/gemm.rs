@@ -33,19 +33,18 @@ pub unsafe fn block<A: Element, B: Element, C: Element>(isa: &Isa, scratch: &mut
     // SAFETY: guaranteed by the caller.
     unsafe {
         match p.as_f32() {
-            Some(p) => single::block(isa, p),
+            Some(p) => single::block(isa, scratch, p),
             None => bf16::block(isa, scratch, p),
         }
     }
 }
 
-/// Floats of scratch that [`product`] needs for factors in `E` and a result in `C`, without the library's own: what the threads share,
-/// and that of one thread.
+/// Floats of scratch that [`product`] needs for factors in `E` and a result in `C`: what the threads share, and that of one thread.
 pub fn product_len<E: Element, C: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
     if is_f32::<E>() { single::product_len(isa, m, n, k) } else { bf16::product_len::<C>(isa, m, n, k) }
 }
 
 /// Floats of scratch that [`block`] needs for factors in `E` and a result in `C`.
 pub fn block_len<E: Element, C: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
-    if is_f32::<E>() { 0 } else { bf16::block_len::<C>(isa, m, n, k) }
+    if is_f32::<E>() { single::block_len(isa, m, n, k) } else { bf16::block_len::<C>(isa, m, n, k) }
 }

@@ -1,7 +1,5 @@
 //! The building blocks of every kernel: instruction sets, threads, matrices in memory, products and functions of numbers.
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 pub mod bf16;
 pub mod element;
 pub mod factor;
@@ -11,6 +9,7 @@ pub mod isa;
 mod lines;
 pub mod math;
 pub mod operand;
+mod packed;
 pub mod parallel;
 mod pool;
 mod single;

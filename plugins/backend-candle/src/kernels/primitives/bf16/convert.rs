@@ -23,7 +23,7 @@ pub unsafe fn product<A: Element, B: Element, C: Element>(par: &Parallel, p: Pro
     let (m, n, k) = p.sizes();
     let (high, wide) = (side(m), side(n));
     let across = n.div_ceil(wide);
-    par.run_scratch(m.div_ceil(high) * across, m * n * k / 50, block_len(high, wide, k), |task, scratch| {
+    par.run_scratch(m.div_ceil(high) * across, m * n * k / 50, block_len(par.isa(), high, wide, k), |task, scratch| {
         let (i, j) = (task / across * high, task % across * wide);
         // SAFETY: tiles are disjoint; the rest is the caller's.
         unsafe { block(par.isa(), scratch, p.tile((i, high.min(m - i)), (j, wide.min(n - j)))) };
@@ -31,8 +31,8 @@ pub unsafe fn product<A: Element, B: Element, C: Element>(par: &Parallel, p: Pro
 }
 
 /// Floats of a task's scratch in [`product`].
-pub fn product_len(m: usize, n: usize, k: usize) -> usize {
-    block_len(side(m), side(n), k)
+pub fn product_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    block_len(isa, side(m), side(n), k)
 }
 
 /// Rows or columns of a tile: several tiles of a small result, of a depth that amortises their conversion.
@@ -40,9 +40,10 @@ fn side(len: usize) -> usize {
     len.div_ceil(4).next_multiple_of(32).clamp(32, SIDE)
 }
 
-/// Floats of scratch that [`block`] needs: both factors and the sums.
-pub fn block_len(m: usize, n: usize, k: usize) -> usize {
-    (m + n) * k.min(DEPTH) + m * n
+/// Floats of scratch that [`block`] needs: both factors, the sums, and what the product in f32 needs.
+pub fn block_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    let terms = k.min(DEPTH);
+    (m + n) * terms + m * n + single::block_len(isa, m, n, terms)
 }
 
 /// As [`super::block`].
@@ -52,7 +53,8 @@ pub fn block_len(m: usize, n: usize, k: usize) -> usize {
 pub unsafe fn block<A: Element, B: Element, C: Element>(isa: &Isa, scratch: &mut [f32], p: Product<A, B, C>) {
     let (m, n, k) = p.sizes();
     let (sums, factors) = scratch.split_at_mut(m * n);
-    let (left, right) = factors.split_at_mut(m * k.min(DEPTH));
+    let (left, rest) = factors.split_at_mut(m * k.min(DEPTH));
+    let (right, product) = rest.split_at_mut(n * k.min(DEPTH));
     let sums = MatMut::over(sums, m, n);
     for from in (0..k.max(1)).step_by(DEPTH) {
         let terms = DEPTH.min(k - from);
@@ -61,7 +63,7 @@ pub unsafe fn block<A: Element, B: Element, C: Element>(isa: &Isa, scratch: &mut
         unsafe {
             let a = converted(isa, p.a.col_block(from, terms), left);
             let b = converted(isa, p.b.row_block(from, terms), right);
-            single::block(isa, Product { c: sums, a, b, alpha: p.alpha, start });
+            single::block(isa, product, Product { c: sums, a, b, alpha: p.alpha, start });
         }
     }
     isa.wide(

@@ -20,31 +20,39 @@ pub fn available() -> bool {
 
 unsafe fn nothing() {}
 
-/// Rows whose sums are in registers at a time.
-const GROUP: usize = 8;
+/// Most rows whose sums are in registers at a time: with two tiles of columns 24 of the 32 registers. A step then takes 14 loads for
+/// 24 products.
+const GROUP: usize = 12;
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn multiply(a: Rows, b: *const u8, cols: usize, steps: usize, sums: &mut [f32; BLOCK * BLOCK]) {
     for row in (0..a.rows).step_by(GROUP) {
         // SAFETY: the caller's, for these rows.
         unsafe {
-            if cols > BLOCK / 2 {
-                group::<2>(&a, row, b, steps, sums);
-            } else {
-                group::<1>(&a, row, b, steps, sums);
+            match (a.rows - row > GROUP / 3 * 2, cols > BLOCK / 2) {
+                (true, true) => group::<GROUP, 2>(&a, row, b, steps, sums),
+                (true, false) => group::<GROUP, 1>(&a, row, b, steps, sums),
+                (false, true) => group::<{ GROUP / 3 * 2 }, 2>(&a, row, b, steps, sums),
+                (false, false) => group::<{ GROUP / 3 * 2 }, 1>(&a, row, b, steps, sums),
             }
         }
     }
 }
 
-/// Rows `row..row + GROUP` by `TILES` tiles of columns.
+/// Rows `row..row + N` by `TILES` tiles of columns.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn group<const TILES: usize>(a: &Rows, row: usize, b: *const u8, steps: usize, sums: &mut [f32; BLOCK * BLOCK]) {
-    let half = row / (BLOCK / 2);
-    let first = a.ptr.wrapping_add(half * a.second + (row - half * (BLOCK / 2)) * a.stride);
-    let mut acc = [[_mm512_setzero_ps(); TILES]; GROUP];
+unsafe fn group<const N: usize, const TILES: usize>(
+    a: &Rows,
+    row: usize,
+    b: *const u8,
+    steps: usize,
+    sums: &mut [f32; BLOCK * BLOCK],
+) {
+    debug_assert_eq!(a.second, BLOCK / 2 * a.stride, "all rows are equally far apart");
+    let first = a.ptr.wrapping_add(row * a.stride);
+    let mut acc = [[_mm512_setzero_ps(); TILES]; N];
     for step in 0..steps {
-        // SAFETY: the caller's: `steps` steps of both factors can be read, the rows up to a multiple of `GROUP`.
+        // SAFETY: the caller's: `steps` steps of both factors can be read, the rows up to the next multiple of 16.
         unsafe {
             let (a_step, b) = (first.add(step * a.step), b.add(step * 2 * TILE));
             for pair in 0..16 {
@@ -61,7 +69,7 @@ unsafe fn group<const TILES: usize>(a: &Rows, row: usize, b: *const u8, steps: u
             }
         }
     }
-    for (r, acc) in acc.iter().enumerate() {
+    for (r, acc) in acc.iter().enumerate().take(BLOCK - row) {
         for (t, &acc) in acc.iter().enumerate() {
             // SAFETY: sixteen floats inside the block.
             unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add((row + r) * BLOCK + 16 * t), acc) };

@@ -56,10 +56,10 @@ pub unsafe fn block<A: Element, B: Element, C: Element>(isa: &Isa, scratch: &mut
 
 /// Floats of scratch that [`product`] needs for a result in `C`.
 pub fn product_len<C: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
-    if isa.dot.is_some() { shared_len::<C>(m, n, k) } else { convert::product_len(m, n, k) }
+    if isa.dot.is_some() { shared_len::<C>(m, n, k) } else { convert::product_len(isa, m, n, k) }
 }
 
 /// Floats of scratch that [`block`] needs for a result in `C`.
 pub fn block_len<C: Element>(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
-    if isa.dot.is_some() { shared_len::<C>(m, n, k) } else { convert::block_len(m, n, k) }
+    if isa.dot.is_some() { shared_len::<C>(m, n, k) } else { convert::block_len(isa, m, n, k) }
 }

@@ -187,6 +187,11 @@ fn products_larger_than_what_is_packed_at_a_time_are_whole() {
 #[test]
 #[ignore = "measures; it checks nothing"]
 fn speed_of_products() {
+    speed::<bf16>("bf16");
+    speed::<f32>("f32");
+}
+
+fn speed<E: Element>(of: &str) {
     each_set(|isa| {
         for (m, n, k) in [
             (2048, 384, 384),
@@ -200,8 +205,8 @@ fn speed_of_products() {
                 let shape = |flip: bool, rows: usize, cols: usize| if flip { (cols, rows) } else { (rows, cols) };
                 let rng = &mut SplitMix64::new(1);
                 let ((ar, ac), (br, bc)) = (shape(flips.0, m, k), shape(flips.1, k, n));
-                let (a, b) = (Data::<bf16>::new(rng, ar, ac, 0), Data::<bf16>::new(rng, br, bc, 0));
-                let mut c = Data::<bf16>::new(rng, m, n, 0);
+                let (a, b) = (Data::<E>::new(rng, ar, ac, 0), Data::<E>::new(rng, br, bc, 0));
+                let mut c = Data::<E>::new(rng, m, n, 0);
                 let mut sums = Data::<f32>::new(rng, m, n, 0);
                 let best = [1, 2].map(|threads| {
                     let par = Parallel::new(threads, *isa).unwrap();
@@ -228,7 +233,7 @@ fn speed_of_products() {
                     2.0 * (m * n * k) as f64 / best / 1e9
                 });
                 println!(
-                    "{:11} {m:5} x {n:5} x {k:5} {what:7} GFLOP/s with 1 thread {:6.0}, with 2 {:6.0}",
+                    "{:11} {of:4} {m:5} x {n:5} x {k:5} {what:7} GFLOP/s with 1 thread {:6.0}, with 2 {:6.0}",
                     isa.name, best[0], best[1]
                 );
             }

@@ -1,13 +1,14 @@
-//! Factors as panels: for each term, the numbers of 12 rows or 32 columns side by side. What lies outside the factor is 0.
+//! Factors as panels for AVX-512: for each term, the numbers of 12 rows or 32 columns side by side. What lies outside the factor is 0.
 //!
 //! A range is a pair of first and number.
 
-use super::{
-    kernel::mask,
-    panel::{COLS, LEFT, ROWS},
-};
+use super::{avx512::mask, panel::AVX512};
 use crate::kernels::primitives::{bf16::pack::transpose, factor::Side, lines::prefetch};
 use std::arch::x86_64::*;
+
+const ROWS: usize = AVX512.rows;
+const COLS: usize = AVX512.cols;
+const LEFT: usize = AVX512.left;
 
 /// Terms by which adjacent lines are brought into the first cache ahead of their use.
 const AHEAD: usize = 6;

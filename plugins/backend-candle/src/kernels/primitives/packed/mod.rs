@@ -1,24 +1,32 @@
-//! Large products of f32 by AVX-512.
+//! Products of f32 from packed factors.
 //!
 //! Columns of the right factor are packed once for all threads ([`WIDTH`] at a time); a task packs its rows of the left factor and
-//! computes their sums from both (`kernel`), with all columns or some of them. Packed factors are panels of adjacent terms, so the
-//! processor reads them in order and from few pages.
+//! computes their sums from both (`tile`), with all columns or some of them. Packed factors are panels of adjacent terms, so the
+//! processor reads them in order and from few pages. Their sizes are those of the instruction set (`panel`).
 //!
 //! A sum is cut into equal parts of at most [`PART`] terms, which are added to the result one after the other. So its order depends
 //! only on the number of terms.
 
-mod kernel;
-mod pack;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
+mod block;
 mod panel;
 #[cfg(test)]
 mod tests;
+mod tile;
+mod vectors;
+
+pub use block::{block, block_len};
 
 use super::{
     factor::{Product, Side, Start},
+    isa::Isa,
     parallel::Parallel,
 };
-use kernel::{Sums, Tile};
-use panel::{COLS, LEFT, ROWS};
+use panel::Panel;
+use tile::{Sums, Tile};
 
 /// Terms that are added up in registers.
 const PART: usize = 512;
@@ -35,14 +43,6 @@ const TALL: usize = 128;
 const FLAT: usize = 48;
 const TASKS: usize = 8;
 
-/// Least rows, columns and terms of a product for which packing pays.
-const LEAST: usize = 192;
-
-/// Whether a product is large enough for this module to be faster than the library.
-pub fn suits(m: usize, n: usize, k: usize) -> bool {
-    m.min(n).min(k) >= LEAST
-}
-
 /// Threads above which a product with few rows is also split into columns: for fewer, the rows give enough tasks.
 const FEW_THREADS: usize = 4;
 
@@ -56,20 +56,22 @@ struct Plan {
     depth: usize,
     /// Rows of a task.
     rows: usize,
+    /// Sizes of panels.
+    panel: Panel,
 }
 
 impl Plan {
-    fn new(m: usize, n: usize, k: usize) -> Plan {
-        let width = n.div_ceil(n.div_ceil(WIDTH).max(1)).next_multiple_of(COLS);
+    fn new(panel: Panel, m: usize, n: usize, k: usize) -> Plan {
+        let width = n.div_ceil(n.div_ceil(WIDTH).max(1)).next_multiple_of(panel.cols);
         let part = k.div_ceil(k.div_ceil(PART).max(1)).max(1);
         let depth = k.min(DEPTH / part * part);
         let rows = m.div_ceil(m.div_ceil(TALL).max(TASKS)).next_multiple_of(4).max(FLAT);
-        Plan { width, part, depth, rows }
+        Plan { width, part, depth, rows, panel }
     }
 
     /// With at least two tasks per thread, unless they become flatter than two panels: packed columns are read again by each.
     fn for_threads(self, m: usize, threads: usize) -> Plan {
-        let most = m.div_ceil(2 * threads).next_multiple_of(ROWS).max(2 * ROWS);
+        let most = m.div_ceil(2 * threads).next_multiple_of(self.panel.rows).max(2 * self.panel.rows);
         Plan { rows: self.rows.min(most), ..self }
     }
 
@@ -80,13 +82,13 @@ impl Plan {
 
     /// Floats that hold a task's packed rows.
     fn own_len(&self) -> usize {
-        self.rows.div_ceil(ROWS) * LEFT * self.part + 16
+        self.rows.div_ceil(self.panel.rows) * self.panel.left * self.part + 16
     }
 }
 
 /// Floats of scratch for a product of at most `m` rows: what the threads share, and a thread's own.
-pub fn product_len(m: usize, n: usize, k: usize) -> usize {
-    let plan = Plan::new(m, n, k);
+pub fn product_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    let plan = Plan::new(panel::of(isa), m, n, k);
     plan.shared_len() + plan.own_len()
 }
 
@@ -113,14 +115,14 @@ struct Piece {
 /// Computes the product, split into rows, or rows and columns, that the threads share.
 ///
 /// # Safety
-/// The processor has AVX-512 (F, VL). The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
+/// The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
 pub unsafe fn product(par: &Parallel, p: Product) {
     let (m, n, k) = p.sizes();
     if m == 0 || n == 0 {
         return;
     }
-    let plan = Plan::new(m, n, k).for_threads(m, par.threads());
-    let work = Work { p, left: Side::left(p.a), right: Side::right(p.b), plan };
+    let plan = Plan::new(panel::of(par.isa()), m, n, k).for_threads(m, par.threads());
+    let work = Work { isa: *par.isa(), p, left: Side::left(p.a), right: Side::right(p.b), plan };
     let plan = &work.plan;
     par.with_shared(plan.shared_len(), |memory| {
         let right = Packed(aligned(memory));
@@ -146,6 +148,7 @@ fn aligned(memory: &mut [f32]) -> *mut f32 {
 
 /// A product and its plan.
 struct Work {
+    isa: Isa,
     p: Product,
     left: Side<f32>,
     right: Side<f32>,
@@ -156,9 +159,9 @@ impl Work {
     /// Packs the columns of a piece: by parts, each a sequence of panels.
     unsafe fn pack(&self, par: &Parallel, piece: &Piece, to: Packed) {
         let ((col, cols), (term, terms)) = (piece.cols, piece.terms);
-        let part = self.plan.part;
-        let panels = cols.div_ceil(COLS) * COLS;
-        let group = cols.div_ceil(cols.div_ceil(GROUP)).next_multiple_of(COLS);
+        let (part, wide) = (self.plan.part, self.plan.panel.cols);
+        let panels = cols.next_multiple_of(wide);
+        let group = cols.div_ceil(cols.div_ceil(GROUP)).next_multiple_of(wide);
         let groups = cols.div_ceil(group);
         par.run(groups * terms.div_ceil(part), cols * terms / 4, |task| {
             let (from, at) = (task / groups * part, task % groups * group);
@@ -166,7 +169,8 @@ impl Work {
             // SAFETY: the caller's; tasks write disjoint panels.
             unsafe {
                 let to = to.at(from * panels + at * len);
-                pack::columns(&self.right, (col + at, group.min(cols - at)), (term + from, len), to);
+                let cols = (col + at, group.min(cols - at));
+                tile::pack_cols(&self.isa, self.plan.panel, &self.right, cols, (term + from, len), to);
             }
         });
     }
@@ -175,7 +179,7 @@ impl Work {
     fn task_cols(&self, cols: usize, threads: usize) -> usize {
         let along_rows = self.left.len.div_ceil(self.plan.rows).max(1);
         let wanted = if threads > FEW_THREADS { (2 * threads).div_ceil(along_rows) } else { 1 };
-        cols.div_ceil(wanted).max(ACROSS).min(cols).next_multiple_of(COLS)
+        cols.div_ceil(wanted).max(ACROSS).min(cols).next_multiple_of(self.plan.panel.cols)
     }
 
     /// Adds a piece to the result.
@@ -195,8 +199,8 @@ impl Work {
                 let len = part.min(terms - from);
                 // SAFETY: the caller's; the scratch holds the task's rows; no other task writes these columns of them.
                 unsafe {
-                    pack::rows(&self.left, rows, (term + from, len), left);
-                    let right = right.at(from * cols.div_ceil(COLS) * COLS + at * len);
+                    tile::pack_rows(&self.isa, self.plan.panel, &self.left, rows, (term + from, len), left);
+                    let right = right.at(from * cols.next_multiple_of(self.plan.panel.cols) + at * len);
                     self.tiles(rows, own_cols, len, term + from == 0, left, right);
                 }
             }
@@ -214,13 +218,14 @@ impl Work {
         right: *const f32,
     ) {
         let Product { c, alpha, start, .. } = self.p;
+        let Panel { rows: high, cols: wide, left: spread } = self.plan.panel;
         let start = if first { start } else { Start::Accumulate };
         for j in (0..cols).step_by(ACROSS) {
-            for i in (0..rows).step_by(ROWS) {
-                let left = left.wrapping_add(i / ROWS * LEFT * len);
-                for j in (j..cols.min(j + ACROSS)).step_by(COLS) {
+            for i in (0..rows).step_by(high) {
+                let left = left.wrapping_add(i / high * spread * len);
+                for j in (j..cols.min(j + ACROSS)).step_by(wide) {
                     let right = right.wrapping_add(j * len);
-                    let size = (ROWS.min(rows - i), COLS.min(cols - j));
+                    let size = (high.min(rows - i), wide.min(cols - j));
                     let tile = Tile {
                         c: c.ptr().wrapping_add((row + i) * c.stride + col + j),
                         stride: c.stride,
@@ -230,7 +235,7 @@ impl Work {
                         start: start.columns(col + j, size.1),
                     };
                     // SAFETY: the caller's; the tile lies inside the result, and the panels are packed.
-                    unsafe { kernel::tile(Sums { left, right, terms: len }, &tile) };
+                    unsafe { tile::compute(&self.isa, Sums { left, right, terms: len }, &tile) };
                 }
             }
         }

@@ -1,35 +1,15 @@
-//! The sums of a tile of 12 rows and 32 columns, in 24 vector registers.
+//! The sums of a tile of 12 rows and 32 columns by AVX-512, in 24 vector registers.
 
-use super::panel::{COLS, LEFT, ROWS};
+use super::{
+    panel::AVX512,
+    tile::{Sums, Tile},
+};
 use crate::kernels::primitives::{factor::Start, lines::prefetch};
 use std::arch::x86_64::*;
 
-/// Panels of both factors and their number of terms.
-#[derive(Clone, Copy)]
-pub struct Sums {
-    /// For each term 12 rows, then 4 floats that do not count.
-    pub left: *const f32,
-    /// For each term 32 columns; aligned to 64 bytes.
-    pub right: *const f32,
-    /// Terms.
-    pub terms: usize,
-}
-
-/// Where the sums of a tile go: `c = start + alpha sums`.
-pub struct Tile {
-    /// The first element.
-    pub c: *mut f32,
-    /// Floats from row to row.
-    pub stride: usize,
-    /// Rows that are written, at least 1.
-    pub rows: usize,
-    /// Columns that are written, at least 1.
-    pub cols: usize,
-    /// Factor of the sums.
-    pub alpha: f32,
-    /// What they are added to; a row begins at the tile's first column.
-    pub start: Start,
-}
+const ROWS: usize = AVX512.rows;
+const COLS: usize = AVX512.cols;
+const LEFT: usize = AVX512.left;
 
 /// Terms by which the right panel is brought into the first cache ahead of its use.
 const AHEAD: usize = 8;

@@ -1,6 +1,6 @@
 //! The product compared with sums in f64.
 
-use super::{DEPTH, PART, WIDTH, product};
+use super::{DEPTH, PART, WIDTH, block, block_len, product};
 use crate::kernels::primitives::{
     bf16::tests::{Data, FLIPS},
     factor::{Factor, Product, Start},
@@ -52,35 +52,46 @@ impl Case {
     }
 }
 
-/// A set with AVX-512; none where the processor lacks it.
-fn set() -> Option<Isa> {
-    let name = ["avx512", "avx512bf16", "amx"].into_iter().find(|name| isa::available().contains(name));
-    if name.is_none() {
-        eprintln!("NOT RUN: this processor lacks AVX-512");
+/// Calls `f` with every set of this processor.
+fn each_set(f: impl Fn(Isa)) {
+    for name in isa::KNOWN {
+        match isa::available().contains(name) {
+            true => f(Isa::choose(Some(name), None).unwrap()),
+            false => eprintln!("NOT RUN: {name}, which this processor lacks"),
+        }
     }
-    name.map(|name| Isa::choose(Some(name), None).unwrap())
 }
 
 fn on(isa: Isa, threads: usize) -> impl Fn(Product) {
     let par = Parallel::new(threads, isa).unwrap();
-    // SAFETY: matrices that do not overlap, on a processor with AVX-512.
+    // SAFETY: matrices that do not overlap.
     move |p| unsafe { product(&par, p) }
+}
+
+/// On the calling thread, with no more scratch than was asked for.
+fn here(isa: Isa) -> impl Fn(Product) {
+    move |p| {
+        let (m, n, k) = p.sizes();
+        let mut scratch = vec![f32::NAN; block_len(&isa, m, n, k)];
+        // SAFETY: matrices that do not overlap.
+        unsafe { block(&isa, &mut scratch, p) }
+    }
 }
 
 fn bits(data: &Data<f32>) -> Vec<u32> {
     data.values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Compares the product with exact sums from each start; on one, two, three and many threads.
-fn check((m, n, k): (usize, usize, usize), flips: (bool, bool)) {
-    let Some(isa) = set() else { return };
+/// Compares the product with exact sums from each start; on one, two, three and many threads, and as a block.
+fn check(isa: Isa, (m, n, k): (usize, usize, usize), flips: (bool, bool)) {
     let case = Case::new((m, n, k), flips);
     for (name, start) in case.starts() {
-        let what = format!("{m}x{n}x{k} {flips:?} {name}");
+        let what = format!("{} {m}x{n}x{k} {flips:?} {name}", isa.name);
         let c = case.run(start, on(isa, 1));
         for threads in [2, 3, 24] {
             assert!(bits(&c) == bits(&case.run(start, on(isa, threads))), "{what}: other bits with {threads} threads");
         }
+        assert!(bits(&c) == bits(&case.run(start, here(isa))), "{what}: other bits as a block");
         for r in 0..m {
             for col in 0..n {
                 let (sum, size) = case.terms(r, col).fold((0.0, 0.0), |(s, a), (x, y)| (s + x * y, a + (x * y).abs()));
@@ -120,28 +131,35 @@ fn products_are_exact_sums() {
         (130, 1, 65),
         (400, 300, 20),
     ];
-    for size in sizes {
-        FLIPS.into_iter().for_each(|flips| check(size, flips));
-    }
+    each_set(|isa| {
+        for size in sizes {
+            FLIPS.into_iter().for_each(|flips| check(isa, size, flips));
+        }
+    });
 }
 
 /// Catches columns, rows and terms that are left out or added twice.
 #[test]
 fn products_larger_than_what_is_packed_at_a_time_are_whole() {
-    for flips in FLIPS {
-        check((13, 35, PART), flips);
-        check((13, 35, PART + 1), flips);
-        check((37, 70, DEPTH + 3), flips);
-        check((33, 40, 2 * DEPTH + PART + 1), flips);
-        check((50, WIDTH + 33, 9), flips);
-        check((1100, 2 * WIDTH + 1, 2), flips);
-    }
+    each_set(|isa| {
+        for flips in FLIPS {
+            check(isa, (13, 35, PART), flips);
+            check(isa, (13, 35, PART + 1), flips);
+            check(isa, (37, 70, DEPTH + 3), flips);
+            check(isa, (33, 40, 2 * DEPTH + PART + 1), flips);
+            check(isa, (50, WIDTH + 33, 9), flips);
+            check(isa, (1100, 2 * WIDTH + 1, 2), flips);
+        }
+    });
 }
 
 /// Catches a sum whose order depends on its place or on the sizes of the result.
 #[test]
 fn the_order_of_a_sum_depends_only_on_its_terms() {
-    let Some(isa) = set() else { return };
+    each_set(the_order_is_the_same);
+}
+
+fn the_order_is_the_same(isa: Isa) {
     for flips in FLIPS {
         let case = Case::new((300, 290, 700), flips);
         for (name, start) in case.starts() {
@@ -160,7 +178,10 @@ fn the_order_of_a_sum_depends_only_on_its_terms() {
 /// Catches infinities that reach sums of other rows or columns, and subnormal numbers that are flushed.
 #[test]
 fn special_numbers_propagate_as_in_a_sum() {
-    let Some(isa) = set() else { return };
+    each_set(special_numbers_propagate);
+}
+
+fn special_numbers_propagate(isa: Isa) {
     for flips in FLIPS {
         let mut case = Case::new((30, 50, 20), flips);
         let tiny = f32::from_bits(3);
@@ -195,4 +216,18 @@ fn sets_with_avx512_give_the_same_bits() {
         let (first, expected) = found.get_or_insert_with(|| (name, c.clone()));
         assert!(*expected == c, "{name} differs from {first}");
     }
+}
+
+/// Catches a name with the code of another set: for (1 + 2^-12)^2 - 1, the fused product keeps 2^-24.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[test]
+fn only_the_baseline_rounds_products() {
+    each_set(|isa| {
+        let mut case = Case::new((13, 35, 2), (false, false));
+        let x = 1.0 + 1.0f32 / 4096.0;
+        (0..13).for_each(|r| [-1.0, x].into_iter().enumerate().for_each(|(t, a)| case.a.set((r, t), a)));
+        (0..35).for_each(|c| [1.0 + 1.0 / 2048.0, x].into_iter().enumerate().for_each(|(t, b)| case.b.set((t, c), b)));
+        let fused = case.run(Start::Zero, on(isa, 1)).at(12, 34) == f64::from(ALPHA) / 4096.0 / 4096.0;
+        assert_eq!(fused, isa.name != "baseline", "{}", isa.name);
+    });
 }

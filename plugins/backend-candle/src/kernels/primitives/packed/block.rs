@@ -1,0 +1,50 @@
+//! A product on the calling thread.
+
+use super::{ACROSS, PART, Plan, TALL, Work, aligned, panel, tile};
+use crate::kernels::primitives::{
+    factor::{Product, Side},
+    isa::Isa,
+};
+
+/// Rows, columns and terms that are packed at a time.
+fn sizes(m: usize, n: usize, k: usize) -> (usize, usize, usize) {
+    (m.min(TALL), n.min(ACROSS), k.div_ceil(k.div_ceil(PART).max(1)).max(1))
+}
+
+/// Floats of scratch for [`block`].
+pub fn block_len(isa: &Isa, m: usize, n: usize, k: usize) -> usize {
+    let panel = panel::of(isa);
+    // Of any smaller block too: fewer terms may be cut into longer parts.
+    let (rows, cols, part) = (m.min(TALL), n.min(ACROSS), k.clamp(1, PART));
+    (rows.div_ceil(panel.rows) * panel.left + cols.next_multiple_of(panel.cols)) * part + 2 * 16
+}
+
+/// Computes the product, with [`block_len`] floats of scratch.
+///
+/// # Safety
+/// The buffers live, no other code accesses `c` or writes `a` or `b`, and neither overlaps `c`.
+pub unsafe fn block(isa: &Isa, scratch: &mut [f32], p: Product) {
+    let (m, n, k) = p.sizes();
+    let (tall, across, part) = sizes(m, n, k);
+    let panel = panel::of(isa);
+    let plan = Plan { width: across, part, depth: part, rows: tall, panel };
+    let work = Work { isa: *isa, p, left: Side::left(p.a), right: Side::right(p.b), plan };
+    let (right, left) = scratch.split_at_mut(across.next_multiple_of(panel.cols) * part + 16);
+    let (right, left) = (aligned(right), aligned(left));
+    for col in (0..n).step_by(across.max(1)) {
+        let cols = (col, across.min(n - col));
+        // Without terms the result is still written.
+        for term in (0..k.max(1)).step_by(part) {
+            let terms = (term, part.min(k - term));
+            // SAFETY: the caller's; the scratch holds these rows and columns.
+            unsafe {
+                tile::pack_cols(isa, panel, &work.right, cols, terms, right);
+                for row in (0..m).step_by(tall.max(1)) {
+                    let rows = (row, tall.min(m - row));
+                    tile::pack_rows(isa, panel, &work.left, rows, terms, left);
+                    work.tiles(rows, cols, terms.1, term == 0, left, right);
+                }
+            }
+        }
+    }
+}
