@@ -1,7 +1,7 @@
 //! How often the operations of a device were called and how long the calls took, by the host's clock.
 //!
-//! Unlike [`profile`](super::profile) this does not wait for the device, so that it costs two readings of the clock per call (below
-//! 0.1 us) and may stay on in a run. The times are right only on devices that have computed an operation when its call returns:
+//! Unlike [`profile`](super::profile) this does not wait for the device, so that it costs two readings of the clock per call (about
+//! 0.15 us) and may stay on in a run. The times are right only on devices that have computed an operation when its call returns:
 //! the processor.
 
 use std::{cell::RefCell, collections::BTreeMap, time::Instant};

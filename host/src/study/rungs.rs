@@ -60,6 +60,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lines = [(0, 3.0), (4, 2.0), (8, 1.0)]
             .map(|(step, loss)| format!("{{\"step\":{step},\"kind\":\"eval\",\"eval/loss\":{loss}}}\n"));
+        let diverged = "{\"step\":6,\"kind\":\"eval\",\"eval/loss\":null}\n";
+        let lines = [&lines[0], &lines[1], diverged, &lines[2]];
         std::fs::write(folder.path().join("metrics.jsonl"), lines.concat()).unwrap();
         let at = |step| value(folder.path(), "eval/loss", step);
         assert_eq!((at(3), at(4), at(7), at(99)), (Some((0, 3.0)), Some((4, 2.0)), Some((4, 2.0)), Some((8, 1.0))));

@@ -177,6 +177,7 @@ fn entropy_is_compared_with_its_first_values() {
         changes(&mut alerts, "entropy", &some(&[[first; 5], [last; 5], [first; 5]].concat()))
     };
     assert_eq!(run(0.3, 0.014), ["begin 10", "end 15"]);
+    assert_eq!(run(0.3, 0.016), [""; 0]);
     assert_eq!(run(0.02, 0.01), [""; 0]);
     assert_eq!(run(0.0, 0.0), [""; 0]);
 }
@@ -229,6 +230,7 @@ fn a_gradient_of_zero_and_equal_rewards_begin_and_end() {
     assert!(active.starts_with("step 6: grad_norm is 0: the gradient is exactly 0, 3 times in a row: "), "{active}");
     assert!(active.contains("cotangents") && active.ends_with("(dead-gradients)") && alerts.too_short().is_empty());
     assert_eq!(changes(&mut alerts, "grad_norm", &some(&[1.0, 1.0, 1.0])), ["end 3"]);
+    assert_eq!(changes(&mut new(false), "grad_norm", &some(&[1e-9; 9])), [""; 0], "small is not 0");
     assert_eq!(changes(&mut new(false), "answers/spread", &some(&[0.0; 9])), [""; 0]);
     let mut equal = new(true);
     // Only the steps that draw a rollout report a spread.
@@ -256,6 +258,18 @@ fn a_rule_that_held_in_all_of_a_short_run_is_reported_at_its_end() {
         assert!(!run(norms, Vec::new()).iter().any(|text| text.contains("gradient is")), "{norms:?}");
     }
     assert!(run(&[0.0], vec![built_in(BuiltIn::All, Then::Off)]).is_empty());
+}
+
+/// Catches a rise and a fall by rounding that count: rewards that are equal within a rollout have no standard error.
+#[test]
+fn rounding_is_no_reward_hacking() {
+    let declared = manifest(&[("length", None)]);
+    let mut alerts = Alerts::new(&experiment(true, Vec::new()), &[("", &declared)]);
+    let lines = (0..24_u64).map(|step| {
+        let by = if step < 8 { 0.0 } else { 1e-12 };
+        line(step, json!({ "reward/model": 1.0 + by, "reward/gold": 1.0 - by }))
+    });
+    assert_eq!(lines.flat_map(|line| alerts.observe(&line)).collect::<Vec<_>>(), []);
 }
 
 /// Catches a resumed run that forgets earlier values, a count in progress or an active alert: from any line on, a replay continues
