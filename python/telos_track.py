@@ -103,8 +103,8 @@ def numbers(line, prefix=""):
 
 
 def scalars(log, line):
-    if log == "timing.jsonl" and line.get("kind") == "alert":
-        # The value of an alert is that of its metric.
+    if log == "timing.jsonl" and line.get("kind") in ("alert", "operations"):
+        # The value of an alert is that of its metric; the time of operations is for the report.
         return {}
     if log == "timing.jsonl":
         return numbers(line, "timing/eval/" if line.get("kind") == "eval" else "timing/")

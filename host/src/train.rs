@@ -126,6 +126,8 @@ impl Trainer {
     /// Runs one optimizer step and returns the objectives' verdict; `None` if the data has ended before it. A non-finite loss or gradient does not update the weights; the
     /// reference is updated all the same.
     fn step(&mut self) -> Result<Option<Verdict>> {
+        // Those of evaluations and samples are not part of a step.
+        self.learner.device.take_operation_times();
         let mut phases = Phases::start();
         self.marker.step(self.state.step + 1);
         let Some(window) = self.learner.next_window(self.state.step, &self.marker)? else { return Ok(None) };
@@ -147,19 +149,21 @@ impl Trainer {
             self.learner.update_reference(self.state.step + 1)?;
         }
         phases.end("optimizer");
+        self.operations.add(phases.total(), &self.learner.device.take_operation_times());
 
         let context = self.learner.context(self.state.step);
         self.commit(out.tokens);
         let line = StepLine { step: self.state.step, lr, gradient, finite, context, out: &out };
         let line = self.records.step(&line, &phases, self.learner.device.memory())?;
         self.watch(&line)?;
+        self.record_operations(false)?;
         let answers = self.learner.rollouts.as_mut().map(Rollouts::take_first_answers).unwrap_or_default();
         self.records.answers(self.state.step, &answers)?;
         let distributions = self.learner.rollouts.as_mut().map(Rollouts::take_distributions).unwrap_or_default();
         self.records.distributions(self.state.step, "train", &distributions)?;
         self.records.done();
         self.mid_step = false;
-        self.check_step(&out, gradient)?;
+        self.check_step(&out)?;
         let metrics: Vec<(String, f64)> =
             line.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect();
         self.progress.step(self.state.step, out.loss, &metrics, out.tokens as f64 / phases.total());

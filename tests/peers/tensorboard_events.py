@@ -55,7 +55,8 @@ def numbers(line, prefix=""):
 def expected_scalars(run):
     found = collections.defaultdict(list)
     logs = [(line, "") for line in lines(run, "metrics.jsonl")]
-    logs += [(line, "timing/eval/" if line["kind"] == "eval" else "timing/") for line in lines(run, "timing.jsonl")]
+    logs += [(line, "timing/eval/" if line["kind"] == "eval" else "timing/") for line in lines(run, "timing.jsonl")
+             if line["kind"] not in ("alert", "operations")]
     for line, prefix in logs:
         for tag, value in numbers(line, prefix):
             found[tag].append((line["step"], value))

@@ -6,6 +6,7 @@
 
 mod dtype;
 pub mod open;
+pub mod operation_times;
 pub mod profile;
 pub mod rounding;
 mod session;

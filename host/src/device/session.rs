@@ -5,6 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 use plugin_api::abi::{Call, DType, Memory};
 use plugin_api::backend::{Op, Session, ops::CATALOGUE};
 
+use super::operation_times::{OperationTime, OperationTimes};
 use crate::error::{Error, Result};
 
 /// An open session and the dtype it computes in. Clones share the session.
@@ -14,6 +15,7 @@ pub struct Device(pub(super) Rc<Inner>);
 pub(super) struct Inner {
     pub(super) session: RefCell<Box<dyn Session>>,
     compute: DType,
+    times: OperationTimes,
 }
 
 impl Device {
@@ -31,7 +33,7 @@ impl Device {
             let message = format!("the backend does not compute in {compute}: it lacks {}", missing.join(", "));
             return Err(Error::request(message).with_hint("choose another backend.dtype"));
         }
-        Ok(Device(Rc::new(Inner { session: RefCell::new(session), compute })))
+        Ok(Device(Rc::new(Inner { session: RefCell::new(session), compute, times: OperationTimes::default() })))
     }
 
     /// The dtype of weights and activations in the forward and backward pass.
@@ -54,7 +56,17 @@ impl Device {
     /// # Errors
     /// Errors of the backend, with the names of operation and operand.
     pub fn call<O: Op>(&self, op: &O) -> Result<()> {
-        Ok(op.with_call(|call| self.0.session.borrow_mut().invoke(call))?)
+        Ok(op.with_call(|call| self.0.times.measure(O::SPEC, || self.0.session.borrow_mut().invoke(call)))?)
+    }
+
+    /// Measures the time of every operation from now on, by the host's clock.
+    pub fn time_operations(&self) {
+        self.0.times.begin();
+    }
+
+    /// Takes the times of the operations since the last time; empty without [`Device::time_operations`].
+    pub fn take_operation_times(&self) -> Vec<OperationTime> {
+        self.0.times.take()
     }
 
     /// Whether the session has an operation for `dtype`, by the operation's number in the catalogue.

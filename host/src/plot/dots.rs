@@ -128,6 +128,11 @@ mod tests {
             assert_eq!(text.matches(&format!("\n{name}\n")).count(), 1, "{name}: {text}");
         }
         assert_eq!(text.matches("<circle").count(), 4, "{text}");
+        // Values are joined from left to right in whatever order they come; those of two series at a place are next to each other.
+        let backwards = Dots { dots: figure.dots.iter().rev().copied().collect(), ..figure.clone() };
+        assert_eq!(draw(&backwards).unwrap(), text);
+        let places: Vec<&str> = text.split("<circle").skip(1).filter_map(|rest| rest.split('"').nth(1)).collect();
+        assert_ne!(places[0], places[2], "{places:?}");
         assert!(draw(&Dots { dots: Vec::new(), ..figure }).is_err());
     }
 }

@@ -214,6 +214,24 @@ mod tests {
         assert_eq!(pictures(&empty_run()), "");
     }
 
+    /// Catches a shade that is not relative to the fullest bin of its step, and heights of bins of different widths that are counts
+    /// instead of densities.
+    #[test]
+    fn shades_are_shares_of_the_fullest_bin_and_heights_are_densities() {
+        let mut over = Over::default();
+        over.add(line(1, "x", &[0.0, 1.0, 2.0], &[1, 4]));
+        let text = columns(&over);
+        assert!(text.contains("opacity=\"0.34\"") && text.contains("opacity=\"1.00\""), "{text}");
+        let narrow = line(1, "x", &[0.0, 1.0, 2.0], &[4, 0]);
+        let wide = line(1, "x", &[0.0, 2.0], &[4]);
+        let heights: Vec<f64> = two(&narrow, &wide)
+            .split(" height=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().parse().unwrap())
+            .collect();
+        assert!((heights[0] / heights.last().unwrap() - 2.0).abs() < 0.02, "{heights:?}");
+    }
+
     /// Catches a bin without pairs that is drawn at 0, and axes that are swapped.
     #[test]
     fn a_calibration_has_a_point_for_each_bin_with_pairs() {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     health::short,
-    record::{is_run, state::State},
+    record::{alerts::active_alerts, is_run, state::State},
     study::StudyRecord,
 };
 use crate::{
@@ -78,6 +78,9 @@ pub struct Brief {
     pub bytes: u64,
     /// The name of its last checkpoint.
     pub checkpoint: Option<String>,
+    /// The rules of the alerts that are active at its last line, the one that stopped it included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<String>,
     /// Why it ended, if that was not as planned.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<String>,
@@ -163,6 +166,7 @@ impl Brief {
             age_s: written.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or(Duration::ZERO).as_secs(),
             bytes: size(folder),
             checkpoint: latest.filter(|name| checkpoints.join(name).is_dir()),
+            alerts: active_alerts(folder),
             why: state.why(),
         }
     }
@@ -199,7 +203,7 @@ impl fmt::Display for Listing {
         if self.runs.is_empty() {
             return write!(f, "there are no runs in {}", self.folder.display());
         }
-        let heads = ["run", "state", "steps", "last loss", "age", "size", "checkpoint"].map(str::to_owned);
+        let heads = ["run", "state", "steps", "last loss", "age", "size", "checkpoint", "alerts"].map(str::to_owned);
         let row = |brief: &Brief| {
             let dash = || "-".to_owned();
             [
@@ -210,11 +214,14 @@ impl fmt::Display for Listing {
                 age(brief.age_s),
                 bytes(brief.bytes),
                 brief.checkpoint.clone().unwrap_or_else(dash),
+                brief.alerts.join(", "),
             ]
         };
-        let rows: Vec<[String; 7]> = std::iter::once(heads).chain(self.runs.iter().map(row)).collect();
+        let rows: Vec<[String; 8]> = std::iter::once(heads).chain(self.runs.iter().map(row)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..7).map(width).collect();
+        // The last column is shown only if a run has alerts.
+        let columns = if self.runs.iter().all(|brief| brief.alerts.is_empty()) { 7 } else { 8 };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut lines = Vec::new();
         for (at, row) in rows.iter().enumerate() {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
@@ -268,6 +275,13 @@ mod tests {
             "{\"step\":7,\"kind\":\"train\",\"loss\":1.5}\n{\"step\":7,\"kind\":\"eval\",\"loss\":9}\n{\"step\":8,\"ki";
         write("one/experiment.toml", "[train]\nsteps = 8");
         write("one/metrics.jsonl", log);
+        let alert = |name: &str, state: &str| {
+            format!(
+                "{{\"step\":5,\"kind\":\"alert\",\"name\":\"{name}\",\"metric\":\"m\",\"state\":\"{state}\",\"text\":\"\"}}\n"
+            )
+        };
+        let alerts = [alert("kl-runaway", "begin"), alert("loss-spike", "begin"), alert("kl-runaway", "end")];
+        write("one/timing.jsonl", &alerts.concat());
         write("pipe/pipeline.toml", "");
         write("pipe/b/experiment.toml", "");
         write("other/notes.txt", "");
@@ -280,6 +294,12 @@ mod tests {
         let one = listing.runs.iter().find(|run| run.run == "one").unwrap();
         assert_eq!((one.state, one.step, one.total, one.loss), ("failed", 7, Some(8), Some(1.5)));
         assert!(listing.to_string().contains("the data is gone"), "{listing}");
+        assert_eq!(one.alerts, ["loss-spike"]);
+        let text = listing.to_string();
+        let [heads, row] = ["run ", "one "].map(|begin| text.lines().find(|line| line.starts_with(begin)).unwrap());
+        assert!(heads.ends_with("alerts") && row.ends_with("loss-spike"), "{text}");
+        fs::remove_file(folder.path().join("one/timing.jsonl")).unwrap();
+        assert!(!Listing::read(folder.path()).unwrap().to_string().contains("alerts"));
         assert!(Listing::read(&folder.path().join("missing")).is_err());
     }
 

@@ -13,6 +13,7 @@ pub mod export;
 pub mod figure;
 pub mod health;
 pub mod listing;
+mod operations;
 pub mod page;
 pub mod prune;
 pub mod record;

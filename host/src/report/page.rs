@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{
     Group, Labelled, Report,
     charts::{self, Chart},
-    distributions, health,
-    record::AlertSpan,
+    distributions, health, operations,
+    record::alerts::AlertSpan,
     samples, study, tables,
     tables::Rows,
 };
@@ -126,6 +126,7 @@ fn section(group: &Group, first: usize, charts: &mut Vec<Value>) -> String {
     text.push_str(&folded("Where the time went", &tables::phases(group), false));
     for Labelled { run, label } in &group.runs {
         let of = |title: &str| if group.runs.len() == 1 { title.to_owned() } else { format!("{title}: {label}") };
+        text.push_str(&part(&of("Time per operation"), &operations::table(run), false));
         text.push_str(&part(&of("Distributions"), &distributions::pictures(run), group.runs.len() == 1));
         for table in samples::tables(run) {
             text.push_str(&folded(&of(&table.title), &table.rows, true).replace("<table>", "<table class=\"texts\">"));

@@ -222,6 +222,9 @@ mod tests {
         run("running", "", None);
         fs::write(folder.path().join("mine/notes.txt"), "mine").unwrap();
         fs::write(folder.path().join("inner/checkpoints/model.gguf"), "mine").unwrap();
+        run("events", "", Some(Ending::Failed));
+        fs::create_dir(folder.path().join("events/tensorboard")).unwrap();
+        fs::write(folder.path().join("events/tensorboard/mine.txt"), "mine").unwrap();
         fs::write(folder.path().join("notes.txt"), "mine").unwrap();
         fs::create_dir(folder.path().join("pipe")).unwrap();
         fs::write(folder.path().join("pipe/pipeline.toml"), "").unwrap();
@@ -248,7 +251,7 @@ mod tests {
         let names = |pruning: &Pruning| pruning.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>();
         let mut kept: Vec<String> = plan.kept.iter().map(|(run, _)| run.clone()).collect();
         kept.sort();
-        assert_eq!(kept, ["base", "first", "inner", "mine", "running", "study"], "{plan}");
+        assert_eq!(kept, ["base", "events", "first", "inner", "mine", "running", "study"], "{plan}");
         assert!(
             plan.to_string().contains("done begins at one of its models") && plan.to_string().contains("notes.txt")
         );
@@ -282,5 +285,22 @@ mod tests {
         assert_eq!(plan(&["failed"], Duration::from_secs(3600)), 0);
         assert_eq!(plan(&["interrupted"], Duration::ZERO), 0);
         assert!(plan(&["failed"], Duration::ZERO) >= 1);
+    }
+
+    /// Catches a pipeline that is removed though one of its stages is newer, an age that is not that of the newest stage, and a run
+    /// that stays because another one has a name that begins like its own.
+    #[test]
+    fn a_pipeline_is_as_old_as_its_newest_stage() {
+        let folder = runs();
+        let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+        let file = fs::File::options().append(true).open(folder.path().join("pipe/a/experiment.toml")).unwrap();
+        file.set_modified(old).unwrap();
+        fs::write(folder.path().join("done/experiment.toml"), "from = \"runs/deadly/best\"").unwrap();
+        let plan = |age| Pruning::plan(&request(folder.path(), &["failed", "crashed"], age)).unwrap();
+        assert!(plan(Duration::from_secs(3600)).runs.is_empty());
+        let all = plan(Duration::ZERO);
+        let of = |name: &str| all.runs.iter().find(|removal| removal.run == name);
+        assert!(of("pipe").is_some_and(|pipe| pipe.age_s < 3600), "{all}");
+        assert!(of("dead").is_some(), "{all}");
     }
 }

@@ -85,6 +85,8 @@ mod tests {
                 "{{\"step\":{step},\"kind\":\"train\",\"loss\":1}}\n{{\"step\":{step},\"kind\":\"eval\",\"eval/loss\":{loss}}}\n"
             )
         });
+        let diverged = "{\"step\":6,\"kind\":\"eval\",\"eval/loss\":null}\n";
+        let lines = [&lines[0], &lines[1], diverged, &lines[2]];
         std::fs::write(folder.path().join("metrics.jsonl"), lines.concat()).unwrap();
         let at = |step| score(folder.path(), "eval/loss", step);
         assert_eq!((at(3), at(4), at(7), at(8)), (None, Some(2.0), Some(2.0), Some(1.0)));

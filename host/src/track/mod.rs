@@ -91,7 +91,7 @@ impl TensorBoard {
         let of = |LogLine { log, line }: &LogLine| match log {
             Log::Metrics => values(line, scalars(line, "")),
             // The value of an alert is that of its metric.
-            Log::Timing if line["kind"] == "alert" => None,
+            Log::Timing if line["kind"] == "alert" || line["kind"] == "operations" => None,
             Log::Timing if line["kind"] == "eval" => values(line, scalars(line, "timing/eval/")),
             Log::Timing => values(line, scalars(line, "timing/")),
             Log::Histograms => values(line, histogram(line).into_iter().collect()),

@@ -50,6 +50,10 @@ fn lines_of_the_logs_become_values() {
         ),
         line(Log::Timing, json!({ "step": 3, "kind": "train", "tokens_per_s": 8.0, "seconds": { "data": 0.25 } })),
         line(Log::Timing, json!({ "step": 3, "kind": "eval", "seconds": 2.0 })),
+        line(
+            Log::Timing,
+            json!({ "step": 3, "kind": "operations", "steps": 1, "operations": { "linear": { "calls": 1 } } }),
+        ),
         line(Log::Timing, json!({ "step": 3, "kind": "note", "text": "a note" })),
         line(Log::Histograms, counted),
         line(Log::Histograms, calibration),

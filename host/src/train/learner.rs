@@ -318,7 +318,7 @@ impl Learner {
         names.extend(self.roles.critic.as_ref().map(|_| "critic/grad_norm".to_owned()));
         if self.rollouts.is_some() {
             names.extend(self.rewards.metrics());
-            names.extend(["prompts", "kept", "skipped"].map(|name| format!("answers/{name}")));
+            names.extend(["prompts", "kept", "skipped", "spread"].map(|name| format!("answers/{name}")));
         }
         names
     }

@@ -1,5 +1,5 @@
-//! Notes that a run prints once if it seems to learn nothing: a gradient of exactly 0, rewards that are all equal, groups of
-//! one answer, metrics that were declared and never returned. They do not change any result.
+//! Notes that a run prints once: groups of one answer, data that is read again, metrics that were declared and never returned.
+//! They do not change any result. What a run's metrics show, such as a gradient of exactly 0, is watched by [alerts](super::alerts).
 
 use std::collections::BTreeSet;
 
@@ -15,74 +15,13 @@ use crate::{
     objectives::{Objectives, active::Active},
 };
 
-/// Steps in a row with a gradient of exactly 0 before the note is printed.
-const STEPS: u64 = 3;
-/// Rollouts in a row whose rewards are all equal before the note is printed.
-const ROLLOUTS: u64 = 2;
-
 /// What this process has observed of a run so far.
 #[derive(Debug, Default)]
 pub struct Notices {
-    without_gradient: Streak,
-    equal_rewards: Streak,
     returned: BTreeSet<String>,
 }
 
-/// How many times in a row a condition held.
-#[derive(Debug, Default, Clone, Copy)]
-struct Streak {
-    seen: u64,
-    /// Whether the condition ever failed to hold.
-    broken: bool,
-    /// Whether the note was printed.
-    printed: bool,
-}
-
-impl Streak {
-    /// Counts one more observation. Returns true once: when the condition has held `enough` times in a row.
-    fn add(&mut self, seen: bool, enough: u64) -> bool {
-        self.broken |= !seen;
-        self.seen = if seen { self.seen + 1 } else { 0 };
-        let due = self.seen >= enough && !self.printed;
-        self.printed |= due;
-        due
-    }
-
-    /// Returns whether the condition always held, but not often enough for the note to be printed.
-    fn is_unprinted(&self) -> bool {
-        self.seen > 0 && !self.broken && !self.printed
-    }
-}
-
 impl Notices {
-    /// Returns the note that is due after step `step` with global gradient norm `norm`, if any.
-    pub fn step(&mut self, step: u64, norm: f64) -> Option<String> {
-        let due = self.without_gradient.add(norm == 0.0, STEPS);
-        due.then(|| {
-            let advice = self.advice();
-            format!("the gradient was exactly 0 in {STEPS} steps in a row, the last of them step {step}: {advice}")
-        })
-    }
-
-    /// What to check after steps without a gradient.
-    fn advice(&self) -> &'static str {
-        if self.without_gradient.broken { VANISHED } else { NOTHING_LEARNED }
-    }
-
-    /// Returns the note to repeat at the end of a run whose last steps had no gradient.
-    pub fn at_last(&self) -> Option<String> {
-        let Streak { seen, printed, .. } = self.without_gradient;
-        let advice = self.advice();
-        (printed && seen >= STEPS)
-            .then(|| format!("the gradient was exactly 0 in the last {seen} steps of this process: {advice}"))
-    }
-
-    /// Returns the note that is due after a rollout with this smallest and largest reward, if any.
-    pub fn rollout(&mut self, (least, most): (f64, f64)) -> Option<String> {
-        let due = self.equal_rewards.add(least == most, ROLLOUTS);
-        due.then(|| format!("all rewards of {ROLLOUTS} rollouts in a row are {least}: {EQUAL}"))
-    }
-
     /// Remembers the names of metrics that were returned.
     pub fn figures<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
@@ -105,16 +44,9 @@ impl Notices {
         manifest.terms.iter().filter(returned).collect()
     }
 
-    /// Returns the notes at the end of a run: conditions that held in all its steps, which were too few for the note to be
-    /// printed before, and declared metrics that were never returned.
+    /// Returns the notes at the end of a run: declared metrics that were never returned.
     pub fn end<'a>(&self, objectives: impl Iterator<Item = &'a Active>) -> Vec<String> {
         let mut all = Vec::new();
-        if self.without_gradient.is_unprinted() {
-            all.push(format!("the gradient was exactly 0 in every step: {NOTHING_LEARNED}"));
-        }
-        if self.equal_rewards.is_unprinted() {
-            all.push(format!("the rewards of every rollout were all equal: {EQUAL}"));
-        }
         for Active { id, prefix, manifest, .. } in objectives {
             let missing = never_returned(manifest, |name| self.returned.contains(&format!("{prefix}{name}")));
             if !missing.is_empty() {
@@ -124,11 +56,6 @@ impl Notices {
         all
     }
 }
-
-const NOTHING_LEARNED: &str = "nothing is learned; check the objective's cotangents and which tokens are supervised";
-const VANISHED: &str = "nothing is learned any more. Earlier steps had a gradient, so training has probably diverged: lower \
-                        train.optimizer.lr, or raise train.schedule.warmup; with rewards, check whether all of them are equal";
-const EQUAL: &str = "they do not distinguish any answers; check the rewards and samples.jsonl";
 
 /// Returns whether a term or metric exists only under some options: its meaning then names one of them.
 fn is_optional(manifest: &ObjectiveManifest, meaning: &str) -> bool {
@@ -217,41 +144,6 @@ mod tests {
     use plugin_api::manifest::{OptionSpec, Reduction};
 
     use super::*;
-
-    /// Catches a note in every step, a note after a single zero, and a count of zeros that continues across other steps.
-    #[test]
-    fn a_zero_gradient_is_noted_once_and_only_if_it_persists() {
-        let mut notices = Notices::default();
-        let norms = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
-        let noted: Vec<u64> =
-            norms.into_iter().zip(1..).filter_map(|(norm, step)| notices.step(step, norm).map(|_| step)).collect();
-        assert_eq!(noted, [6]);
-        assert!(notices.end([].into_iter()).is_empty());
-        assert!(
-            notices.at_last().is_some_and(|note| note.contains("last 3 steps") && note.contains("train.optimizer.lr"))
-        );
-        assert_eq!((notices.step(12, 1.0), notices.at_last()), (None, None));
-        let mut never = Notices::default();
-        assert!((1..=STEPS).filter_map(|step| never.step(step, 0.0)).all(|note| note.contains("cotangents")));
-        let mut nan = Notices::default();
-        assert!((1..9).all(|step| nan.step(step, f64::NAN).is_none()));
-    }
-
-    /// Catches a short run that learned nothing and ends without a note.
-    #[test]
-    fn a_condition_that_held_in_every_step_of_a_short_run_is_noted_at_its_end() {
-        let mut notices = Notices::default();
-        assert_eq!((notices.step(1, 0.0), notices.rollout((0.5, 0.5))), (None, None));
-        let end = notices.end([].into_iter());
-        assert!(end.len() == 2 && end[0].contains("every step") && end[1].contains("every rollout"), "{end:?}");
-        assert!(notices.rollout((0.5, 0.5)).is_some_and(|note| note.contains("2 rollouts in a row are 0.5")));
-        assert_eq!(notices.rollout((0.5, 0.5)), None);
-        let mut varied = Notices::default();
-        assert!(
-            [(0.0, 1.0), (2.0, 2.0), (0.0, 1.0), (2.0, 2.0)].into_iter().all(|pair| varied.rollout(pair).is_none())
-        );
-        assert!(varied.end([].into_iter()).is_empty());
-    }
 
     /// Catches a count that is not the number of rows, and a rollout that is called a step.
     #[test]

@@ -68,10 +68,17 @@ impl Trainer {
         self.evaluate_if(true)?;
         self.sample_if(true)?;
         self.state.ended = true;
+        self.record_operations(true)?;
+        self.records.done();
         self.note_unchecked()?;
         let auxiliary = self.learner.auxiliary.iter().flat_map(|one| one.objectives.iter());
         let notes = self.notices.end(self.learner.objectives.iter().chain(auxiliary));
-        notes.into_iter().chain(self.records.take_failure()).try_for_each(|text| self.note(text))?;
+        self.alerts
+            .too_short()
+            .into_iter()
+            .chain(notes)
+            .chain(self.records.take_failure())
+            .try_for_each(|text| self.note(text))?;
         // A process that resumes a stopped run finds the reason again, unless it was an objective's.
         if self.state.stopped && self.stop_reason.is_none() {
             self.stop_reason = self.why_to_stop(Verdict::CONTINUE);

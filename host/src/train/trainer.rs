@@ -12,7 +12,7 @@ use super::{
     quick_laws::ToProve,
     roles::reference_pass::ReferencePass,
     rollout::Rollouts,
-    run::{digest::Digest, records::Records, state::TrainState},
+    run::{digest::Digest, operations::MeasuredSteps, records::Records, state::TrainState},
     step::{gradient::WindowLoss, metrics::OwnNumbers},
 };
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
     data::{PackedBatch, TrainingData},
     error::{Error, Result},
     generate::text::SampleText,
-    optimizer::kind::Gradient,
     runs::{Checkpoints, Progress, RunFolder, breadcrumb::CrashMarker, receipt::Replaced},
     setup::Setup,
 };
@@ -56,6 +55,8 @@ pub struct Trainer {
     pub(super) digest: Digest,
     /// Why the run stopped before its last step, once it has.
     pub(super) stop_reason: Option<String>,
+    /// The time of operations in the latest steps, until a line is due.
+    pub(super) operations: MeasuredSteps,
     /// Notes that are printed once if something looks wrong.
     pub(super) notices: Notices,
     /// The notes printed so far.
@@ -92,17 +93,20 @@ impl Trainer {
         self.state.updates = self.learner.optimizer.updates();
     }
 
-    /// Checks the expectations of the objectives after the first step, and prints notes about signs that nothing is learned.
-    pub(super) fn check_step(&mut self, out: &WindowLoss, gradient: Gradient) -> Result<()> {
+    /// Checks the expectations of the objectives after the first step, and prints the notes that are due.
+    pub(super) fn check_step(&mut self, out: &WindowLoss) -> Result<()> {
         if self.state.step == 1 {
             self.check_first_step(out)?;
         }
         self.notices.figures(out.metrics.iter().map(|(name, _)| name.as_str()));
-        let range = self.learner.rollouts.as_mut().and_then(Rollouts::take_reward_range);
-        let notes =
-            [self.notices.step(self.state.step, gradient.norm), range.and_then(|range| self.notices.rollout(range))];
-        notes.into_iter().flatten().chain(self.records.take_failure()).try_for_each(|text| self.note(text))?;
+        self.records.take_failure().into_iter().try_for_each(|text| self.note(text))?;
         self.notes_of_rollouts()
+    }
+
+    /// Writes the time of operations if a line is due, or, at the `end` of the run, what is left.
+    pub(super) fn record_operations(&mut self, end: bool) -> Result<()> {
+        let due = self.operations.take_due(end);
+        due.map_or(Ok(()), |due| self.records.operations(self.state.step, &due))
     }
 
     /// Prints notes about the rollouts since the last call, such as those that were skipped.

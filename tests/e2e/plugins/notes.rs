@@ -14,11 +14,17 @@ fn a_run_that_learns_nothing_reports_it_once() {
     // The first batch has a gradient, or the quick laws would refuse the objective.
     let (lab, answer) = odd("no-gradient", &["objective.at_step=2"]);
     answer.succeeds();
-    assert_eq!(answer.err.matches("the gradient was exactly 0 in 3 steps in a row").count(), 1, "{answer:#?}");
+    let alert = "alert: step 4: grad_norm is 0: the gradient is exactly 0, 3 times in a row";
+    assert_eq!(answer.err.matches(alert).count(), 1, "{answer:#?}");
+    assert!(answer.out.contains("active at the end: step 4: grad_norm is 0"), "{answer:#?}");
     assert!(answer.err.contains("objective \"odd\" declares metrics that it never returned: ghost"), "{answer:#?}");
     let notes: Vec<Value> =
         lab.tiny_run().lines("timing.jsonl").into_iter().filter(|line| line["kind"] == "note").collect();
-    assert!(notes.len() == 2 && notes[0]["step"] == 4, "{notes:?}");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    let listed = lab.ask(&["runs"]);
+    assert!(listed.succeeds().contains("dead-gradients"), "{listed:#?}");
+    let json: Value = serde_json::from_str(lab.ask(&["runs", "--json"]).succeeds()).expect("JSON");
+    assert_eq!(json["runs"][0]["alerts"], serde_json::json!(["dead-gradients"]), "{json}");
     let json = lab.ask(&["run", "tiny.toml", "--name", "other", "--json", "--set", "objective.plugin=odd"]);
     json.succeeds();
     let summary = json.last_event();
@@ -57,7 +63,8 @@ fn equal_rewards_and_groups_of_one_are_reported() {
     );
     let answer = lab(&equal).run(&["rollout.epochs=1"]);
     answer.succeeds();
-    assert_eq!(answer.err.matches("all rewards of 2 rollouts in a row are 0.5").count(), 1, "{answer:#?}");
+    let alert = "answers/spread is 0: all rewards of the rollout are equal, 2 times in a row";
+    assert_eq!(answer.err.matches(alert).count(), 1, "{answer:#?}");
     assert!(!answer.err.contains("rollout.samples = 1"), "PPO's critic needs no groups: {answer:#?}");
     let groups = lab(&PPO.replace(
         "plugin = \"ppo\"\nwhiten_advantages = true",

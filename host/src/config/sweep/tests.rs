@@ -131,6 +131,16 @@ fn a_latin_hypercube_draws_from_every_stratum_once() {
         values(&study, "train.batch.tokens").iter().map(|tokens| (*tokens as usize - 100) / 2).collect();
     pairs.sort_unstable();
     assert_eq!(pairs, (0..16).collect::<Vec<_>>());
+    // Keys are drawn independently: that of one does not grow with the other.
+    let rates = values(&study, "train.optimizer.lr");
+    assert!(!rates.is_sorted(), "{rates:?}");
+}
+
+/// Catches integers that are compared as floats, which have fewer digits: their runs would be refused as equal.
+#[test]
+fn large_integers_that_differ_are_different_values() {
+    let same = |a: &str, b: &str| super::draws::same(&node(a), &node(b));
+    assert!(!same("9007199254740992", "9007199254740993") && same("1", "1.0") && !same("1", "1.5"));
 }
 
 /// Catches draws outside of their range, on a linear scale instead of a logarithmic one, that depend on anything but the seed, and a

@@ -49,6 +49,10 @@ words! {
         EntropyCollapse = "entropy-collapse",
         /// The trained reward rises while a reward that is only measured falls, or while answers grow.
         RewardHacking = "reward-hacking",
+        /// The gradient is exactly 0.
+        DeadGradients = "dead-gradients",
+        /// All rewards of a rollout are equal.
+        EqualRewards = "equal-rewards",
     }
 }
 

@@ -1,8 +1,10 @@
 //! A run as its files tell it: whole or damaged, ended or in progress, in its folder or moved elsewhere. Nothing here is refused
 //! except a folder that is not a run; what is missing becomes a remark.
 
+pub mod alerts;
 pub mod distribution;
 pub mod lines;
+pub mod operations;
 pub mod state;
 #[cfg(test)]
 pub(super) mod tests;
@@ -21,8 +23,10 @@ use crate::{
     runs::end::RunEnd,
     train::run::about::{ABOUT_FILE, About},
 };
+use alerts::AlertSpan;
 use distribution::{Distribution, Over};
 use lines::Remark;
+use operations::Operations;
 use state::State;
 
 /// Points of a curve: step and value; the value is NaN where the log has null.
@@ -60,6 +64,8 @@ pub struct RunRecord {
     pub progress: Vec<Progress>,
     /// Seconds by phase: data, gradient, optimizer, evaluation.
     pub phases: Vec<(String, f64)>,
+    /// Time by operation, in the steps in which it was measured.
+    pub operations: Operations,
     /// Notes that the run printed, with the step.
     pub notes: Vec<(u64, String)>,
     /// Alerts in the order in which they began.
@@ -72,19 +78,6 @@ pub struct RunRecord {
     pub remarks: Vec<String>,
     /// Those of the remarks that explain what was left out of the metrics and of the timing: damaged lines.
     pub left_out: Vec<String>,
-}
-
-/// An alert from its beginning to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AlertSpan {
-    /// Its rule.
-    pub name: String,
-    /// The metric.
-    pub metric: String,
-    /// The text with which it began.
-    pub text: String,
-    /// The step at which it ended; `None` while it is active.
-    pub ended: Option<u64>,
 }
 
 /// What was spent up to and including a step.
@@ -148,6 +141,7 @@ impl RunRecord {
             timing: BTreeMap::new(),
             progress: Vec::new(),
             phases: Vec::new(),
+            operations: Operations::default(),
             notes: Vec::new(),
             alerts: Vec::new(),
             samples: Vec::new(),
@@ -212,23 +206,14 @@ impl RunRecord {
     fn read_timing(&mut self) {
         let (mut timing, mut phases) = (BTreeMap::<String, Points>::new(), Vec::<(String, f64)>::new());
         let (mut notes, mut alerts) = (Vec::new(), Vec::<AlertSpan>::new());
-        let (mut sum, mut at_step) = (0.0, BTreeMap::new());
+        let (mut sum, mut at_step, mut operations) = (0.0, BTreeMap::new(), Operations::default());
         let remark = lines::read(&self.folder, "timing.jsonl", |line| {
             let Some(step) = line.get("step").and_then(Value::as_u64) else { return };
             let word = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             match word("kind").as_str() {
                 "note" => notes.push((step, word("text"))),
-                "alert" => {
-                    let alert =
-                        AlertSpan { name: word("name"), metric: word("metric"), text: word("text"), ended: None };
-                    let is_same = |own: &&mut AlertSpan| {
-                        (&own.name, &own.metric, own.ended) == (&alert.name, &alert.metric, None)
-                    };
-                    match word("state").as_str() {
-                        "begin" => alerts.push(alert),
-                        _ => alerts.iter_mut().filter(is_same).for_each(|own| own.ended = Some(step)),
-                    }
-                }
+                "alert" => AlertSpan::add(&mut alerts, &line),
+                "operations" => operations.add(&line),
                 _ => {}
             }
             let mut add = |name: &str, seconds: f64| {
@@ -261,6 +246,7 @@ impl RunRecord {
             progress.seconds = at_step.get(&(progress.step as u64)).copied().unwrap_or(f64::NAN);
         }
         (self.timing, self.phases, self.notes, self.alerts) = (timing, phases, notes, alerts);
+        self.operations = operations;
     }
 
     fn read_distributions(&mut self) {

@@ -17,6 +17,7 @@ pub(in crate::report) fn empty_run() -> RunRecord {
         timing: BTreeMap::new(),
         progress: Vec::new(),
         phases: Vec::new(),
+        operations: Operations::default(),
         notes: Vec::new(),
         alerts: Vec::new(),
         samples: Vec::new(),

@@ -207,6 +207,27 @@ impl Condition for Outside {
     }
 }
 
+/// A metric is exactly 0.
+pub struct Zero {
+    /// The metric.
+    pub metric: &'static str,
+    /// What that means, in words: `the gradient is exactly 0`.
+    pub meaning: &'static str,
+}
+
+impl Condition for Zero {
+    fn find(&mut self, line: &Line) -> Option<Finding> {
+        let value = value(line, self.metric)?;
+        let holds = value == 0.0;
+        let name = self.metric;
+        let why = match holds {
+            true => format!("{name} is 0: {}", self.meaning),
+            false => format!("{name} is {}", short(value)),
+        };
+        Some(Finding { value: Some(value), metric: None, why, holds })
+    }
+}
+
 /// A metric that began above 0 has fallen to a small share of the mean of its first values.
 pub struct Collapse {
     /// The metric.

@@ -43,6 +43,12 @@ pub struct Alert {
     streak: u64,
     /// The text with which it began and the metric, while it is active.
     active: Option<(String, String)>,
+    /// Whether it is reported at the end of a run that is too short for it to begin.
+    for_short_runs: bool,
+    /// What every finding said so far; `None` before the first one, and after one that says otherwise.
+    always: Option<String>,
+    /// Findings so far.
+    findings: u64,
 }
 
 /// That an alert began or ended.
@@ -105,6 +111,12 @@ impl Alerts {
         self.0.iter().filter_map(|alert| Some(alert.active.as_ref()?.0.clone())).collect()
     }
 
+    /// Returns a text for each rule that held in every line of a run which was too short for its alert to begin, for the rules
+    /// that are reported then.
+    pub fn too_short(&self) -> Vec<String> {
+        self.0.iter().filter_map(Alert::too_short).collect()
+    }
+
     /// Returns the text of an active alert that stops the run, if there is one.
     pub fn stop(&self) -> Option<&str> {
         self.0.iter().filter(|alert| alert.stops).find_map(|alert| Some(alert.active.as_ref()?.0.as_str()))
@@ -128,6 +140,9 @@ impl Alert {
             condition: Box::new(condition),
             streak: 0,
             active: None,
+            for_short_runs: false,
+            always: None,
+            findings: 0,
         }
     }
 
@@ -137,8 +152,23 @@ impl Alert {
         Alert { advice: advice.into(), ..self }
     }
 
+    /// Reports the rule at the end of a run in which it always held, but which was too short for it to begin.
+    #[must_use]
+    fn also_for_short_runs(self) -> Alert {
+        Alert { for_short_runs: true, ..self }
+    }
+
+    fn too_short(&self) -> Option<String> {
+        let why = self.always.as_ref().filter(|_| self.for_short_runs && self.findings < self.needed)?;
+        let times = if self.findings == 1 { String::new() } else { format!(", {} times in a row", self.findings) };
+        Some(format!("in the whole run, {why}{times}: {} ({})", self.advice, self.name))
+    }
+
     fn observe(&mut self, step: u64, line: &Line) -> Option<AlertChange> {
         let Finding { value, metric, why, holds } = self.condition.find(line)?;
+        let always = holds && (self.findings == 0 || self.always.is_some());
+        self.always = always.then(|| why.clone());
+        self.findings += 1;
         if holds == self.active.is_some() {
             self.streak = 0;
             return None;

@@ -4,7 +4,7 @@ use plugin_api::manifest::ObjectiveManifest;
 
 use super::{
     Alert, Alerts,
-    condition::{Collapse, NonFinite, OfMetric, Outside, Quantity},
+    condition::{Collapse, NonFinite, OfMetric, Outside, Quantity, Zero},
     hacking::{Against, Hacking},
 };
 use crate::config::{
@@ -22,6 +22,9 @@ const MOST_KL: f64 = 1.0;
 const ENTROPY: [&str; 2] = ["policy/entropy_avg", "entropy"];
 /// The length of answers, likewise.
 const LENGTH: [&str; 2] = ["length/mean", "length"];
+
+/// The largest minus the smallest reward of a rollout's answers.
+pub const SPREAD: &str = "answers/spread";
 
 /// An objective's metrics: the prefix of their names in metrics.jsonl, and its manifest.
 pub type Declared<'a> = (&'a str, &'a ObjectiveManifest);
@@ -54,11 +57,14 @@ impl Alerts {
 
 /// The built-in rules that apply to this experiment.
 fn built_in(experiment: &Experiment, declared: &[Declared<'_>]) -> Vec<(Option<BuiltIn>, Alert)> {
-    let mut all = vec![non_finite()];
+    let mut all = vec![non_finite(), dead_gradients()];
     // The loss of an objective with rollouts says nothing about progress, and jumps with every rollout.
     let rollouts = experiment.rollout.is_some();
     if !rollouts {
         all.push(loss_spike());
+    }
+    if rollouts && experiment.reward.iter().any(|reward| reward.weight != 0.0) {
+        all.push(equal_rewards());
     }
     for (prefix, manifest) in declared {
         let named = |name: &str| format!("{prefix}{name}");
@@ -104,6 +110,22 @@ fn loss_spike() -> (BuiltIn, Alert) {
         MetricAlert { metric: "loss".into(), spike: Some(5.0), window: Some(50), ..MetricAlert::default() };
     let advice = "lower train.optimizer.lr, clip harder (train.optimizer.clip), or look at the data of these steps";
     advised(rule(BuiltIn::LossSpike, "loss", 3, OfMetric::new(conditions)), advice)
+}
+
+fn dead_gradients() -> (BuiltIn, Alert) {
+    let condition = Zero { metric: "grad_norm", meaning: "the gradient is exactly 0" };
+    let advice = "nothing is learned. If no step had a gradient, check the objective's cotangents and which tokens are \
+                  supervised; if earlier steps had one, training has probably diverged: lower train.optimizer.lr, or raise \
+                  train.schedule.warmup; with rewards, check whether all of them are equal";
+    let (rule, alert) = advised(rule(BuiltIn::DeadGradients, "grad_norm", 3, condition), advice);
+    (rule, alert.also_for_short_runs())
+}
+
+fn equal_rewards() -> (BuiltIn, Alert) {
+    let condition = Zero { metric: SPREAD, meaning: "all rewards of the rollout are equal" };
+    let advice = "they do not distinguish any answers; check the rewards and samples.jsonl";
+    let (rule, alert) = advised(rule(BuiltIn::EqualRewards, SPREAD, 2, condition), advice);
+    (rule, alert.also_for_short_runs())
 }
 
 fn healthy_range(metric: String, range: (f64, f64), meaning: &str) -> (BuiltIn, Alert) {

@@ -177,6 +177,7 @@ fn entropy_is_compared_with_its_first_values() {
         changes(&mut alerts, "entropy", &some(&[[first; 5], [last; 5], [first; 5]].concat()))
     };
     assert_eq!(run(0.3, 0.014), ["begin 10", "end 15"]);
+    assert_eq!(run(0.3, 0.016), [""; 0]);
     assert_eq!(run(0.02, 0.01), [""; 0]);
     assert_eq!(run(0.0, 0.0), [""; 0]);
 }
@@ -218,6 +219,59 @@ fn reward_hacking_is_a_rise_against_gold_or_length() {
     assert_eq!(hacked(rise, flat, |at| 10.0 + 0.1 * at), [""; 0]);
 }
 
+/// Catches a gradient of 0 that is not noticed, one that counts across other steps, rewards that are compared without rollouts, and
+/// a short run that learned nothing and ends without a word.
+#[test]
+fn a_gradient_of_zero_and_equal_rewards_begin_and_end() {
+    let new = |rollouts: bool| Alerts::new(&experiment(rollouts, Vec::new()), &[]);
+    let mut alerts = new(false);
+    assert_eq!(changes(&mut alerts, "grad_norm", &some(&[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])), ["begin 6"]);
+    let active = alerts.active().join("");
+    assert!(active.starts_with("step 6: grad_norm is 0: the gradient is exactly 0, 3 times in a row: "), "{active}");
+    assert!(active.contains("cotangents") && active.ends_with("(dead-gradients)") && alerts.too_short().is_empty());
+    assert_eq!(changes(&mut alerts, "grad_norm", &some(&[1.0, 1.0, 1.0])), ["end 3"]);
+    assert_eq!(changes(&mut new(false), "grad_norm", &some(&[1e-9; 9])), [""; 0], "small is not 0");
+    assert_eq!(changes(&mut new(false), "answers/spread", &some(&[0.0; 9])), [""; 0]);
+    let mut equal = new(true);
+    // Only the steps that draw a rollout report a spread.
+    assert_eq!(changes(&mut equal, "answers/spread", &[Some(0.0), Some(0.5), Some(0.0)]), [""; 0]);
+    equal.observe(&line(4, json!({ "loss": 1.0 })));
+    assert_eq!(changes(&mut equal, "answers/spread", &some(&[0.0])), ["begin 1"]);
+    assert!(equal.active()[0].contains("all rewards of the rollout are equal, 2 times in a row"));
+}
+
+/// Catches a short run that learned nothing and ends without a word, and one that is reported though a step learned something.
+#[test]
+fn a_rule_that_held_in_all_of_a_short_run_is_reported_at_its_end() {
+    let run = |norms: &[f64], tables: Vec<Table>| {
+        let mut alerts = Alerts::new(&experiment(true, tables), &[]);
+        changes(&mut alerts, "grad_norm", &some(norms));
+        changes(&mut alerts, "answers/spread", &some(&[0.0]));
+        alerts.too_short()
+    };
+    let both = run(&[0.0, 0.0], Vec::new());
+    assert!(
+        both.len() == 2 && both[0].contains("exactly 0, 2 times in a row") && both[1].contains("equal"),
+        "{both:?}"
+    );
+    for norms in [&[0.0, 1.0][..], &[1.0, 0.0], &[0.0, 0.0, 0.0], &[]] {
+        assert!(!run(norms, Vec::new()).iter().any(|text| text.contains("gradient is")), "{norms:?}");
+    }
+    assert!(run(&[0.0], vec![built_in(BuiltIn::All, Then::Off)]).is_empty());
+}
+
+/// Catches a rise and a fall by rounding that count: rewards that are equal within a rollout have no standard error.
+#[test]
+fn rounding_is_no_reward_hacking() {
+    let declared = manifest(&[("length", None)]);
+    let mut alerts = Alerts::new(&experiment(true, Vec::new()), &[("", &declared)]);
+    let lines = (0..24_u64).map(|step| {
+        let by = if step < 8 { 0.0 } else { 1e-12 };
+        line(step, json!({ "reward/model": 1.0 + by, "reward/gold": 1.0 - by }))
+    });
+    assert_eq!(lines.flat_map(|line| alerts.observe(&line)).collect::<Vec<_>>(), []);
+}
+
 /// Catches a resumed run that forgets earlier values, a count in progress or an active alert: from any line on, a replay continues
 /// as the uninterrupted run.
 #[test]
@@ -237,6 +291,7 @@ fn a_replay_restores_every_rule_after_any_line() {
                 json!({
                     "loss": loss, "length": at / 3.0, "kl/reference": at / 40.0, "entropy": 1.0 / (1.0 + at),
                     "reward/model": 0.1 * at + 0.01 / (1.0 + at), "reward/gold": -0.1 * at,
+                    "grad_norm": if (40..45).contains(&step) { 0.0 } else { 1.0 }, "answers/spread": (step / 9 % 2) as f64,
                 }),
             )
         })
@@ -245,7 +300,7 @@ fn a_replay_restores_every_rule_after_any_line() {
         |alerts: &mut Alerts, lines: &[Line]| lines.iter().flat_map(|line| alerts.observe(line)).collect::<Vec<_>>();
     let whole = run(&mut new(), &lines);
     let names: std::collections::BTreeSet<&str> = whole.iter().map(|change| change.name.as_str()).collect();
-    assert_eq!(names.len(), 6, "{names:?}");
+    assert_eq!(names.len(), 8, "{names:?}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrics.jsonl");
     for cut in 0..lines.len() {

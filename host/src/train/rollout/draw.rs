@@ -156,7 +156,7 @@ impl Rollouts {
         self.mean_rewards = all.scores.iter().flat_map(Scores::means).collect();
         let least = all.combined.iter().copied().fold(f64::INFINITY, f64::min);
         let most = all.combined.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        self.reward_range = is_scored.then_some((least, most));
+        self.spread = (is_scored && !all.combined.is_empty()).then_some(most - least);
         self.first_answers = all.first_answers;
         let rewards = if is_scored { all.combined.as_slice() } else { &[] };
         self.distributions = of_answers(&all.scores, rewards, &all.lengths);

@@ -35,7 +35,7 @@ use std::{path::Path, sync::Arc};
 
 use plugin_api::batch::names;
 
-use super::{histogram::Distribution, step::models::Models};
+use super::{alerts::rules::SPREAD, histogram::Distribution, step::models::Models};
 use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window},
@@ -62,8 +62,8 @@ pub struct Rollouts {
     committed: State,
     /// Mean rewards of the latest rollout until a step reports them.
     mean_rewards: Vec<(String, f64)>,
-    /// Smallest and largest reward of the latest rollout until a step reads them.
-    reward_range: Option<(f64, f64)>,
+    /// Largest minus smallest reward of the latest rollout until a step reports it.
+    spread: Option<f64>,
     /// First answers of the latest rollout until a step records them.
     first_answers: Vec<AnswerRecord>,
     /// Rewards and lengths of the latest rollout's answers until a step records them.
@@ -106,8 +106,7 @@ impl Rollouts {
     /// Creates the rollouts; none is drawn yet.
     pub fn new(settings: RolloutSettings) -> Rollouts {
         let RolloutSettings { settings, prompts, seed, tokens, tokenizer, data } = settings;
-        let (state, committed, mean_rewards, reward_range, first_answers, distributions, selection) =
-            Default::default();
+        let (state, committed, mean_rewards, spread, first_answers, distributions, selection) = Default::default();
         Rollouts {
             settings,
             prompts,
@@ -118,7 +117,7 @@ impl Rollouts {
             state,
             committed,
             mean_rewards,
-            reward_range,
+            spread,
             first_answers,
             distributions,
             selection,
@@ -137,10 +136,16 @@ impl Rollouts {
         self.state.sequences = Arc::default();
     }
 
-    /// Takes the metrics of a rollout drawn since the last call: mean rewards, and how many answers were drawn and kept.
+    /// Takes the metrics of a rollout drawn since the last call: mean rewards, how many answers were drawn and kept, and
+    /// the largest minus the smallest reward.
     pub fn take_metrics(&mut self) -> Vec<(String, f64)> {
         let selection = self.selection.take().map(Selection::metrics);
-        std::mem::take(&mut self.mean_rewards).into_iter().chain(selection.into_iter().flatten()).collect()
+        let spread = self.spread.take().map(|spread| (SPREAD.to_owned(), spread));
+        std::mem::take(&mut self.mean_rewards)
+            .into_iter()
+            .chain(selection.into_iter().flatten())
+            .chain(spread)
+            .collect()
     }
 
     /// Takes the notes that are due if a rollout drawn since the last call was skipped, or reached the limit of prompts.
@@ -163,11 +168,6 @@ impl Rollouts {
     /// Takes the distributions of a rollout drawn since the last call.
     pub fn take_distributions(&mut self) -> Vec<Distribution> {
         std::mem::take(&mut self.distributions)
-    }
-
-    /// Takes the smallest and the largest reward of a rollout drawn since the last call.
-    pub fn take_reward_range(&mut self) -> Option<(f64, f64)> {
-        self.reward_range.take()
     }
 
     /// Returns the number of answers per prompt.

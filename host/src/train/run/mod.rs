@@ -4,6 +4,7 @@
 pub mod about;
 pub mod digest;
 pub(crate) mod open;
+pub mod operations;
 mod optional_log;
 pub(crate) mod provenance;
 pub mod records;

@@ -10,6 +10,7 @@ use std::{
 use super::{
     about::About,
     digest::Digest,
+    operations::MeasuredSteps,
     provenance,
     records::Records,
     resume::{self, Changed},
@@ -179,6 +180,10 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, watch: &Watch) -> Result<T
     for line in &changes.lines {
         progress.message(&format!("note: changed on resuming: {line}"));
     }
+    // On other devices a call returns before its operation is computed.
+    if experiment.backend.device.split(':').next() == Some("cpu") {
+        learner.device.time_operations();
+    }
     let marker = CrashMarker::new(Breadcrumb::from_env(), &experiment.backend.plugin);
     marker.run(folder.path());
     let mut trainer = Trainer {
@@ -201,6 +206,7 @@ pub(crate) fn trainer(mut setup: Setup, resume: bool, watch: &Watch) -> Result<T
         digest,
         stop_reason: None,
         notices: Notices::default(),
+        operations: MeasuredSteps::default(),
         notes: Vec::new(),
         started,
         mid_step: false,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    operations::MeasuredSteps,
     optional_log::{OptionalLog, lines_until},
     state::{Logs, TrainState},
 };
@@ -271,6 +272,18 @@ impl Records {
             line.extend(own.as_object().cloned().unwrap_or_default());
             self.append(Log::Histograms, Value::Object(line))
         })
+    }
+
+    /// Writes the time of operations to timing.jsonl.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn operations(&mut self, step: u64, measured: &MeasuredSteps) -> Result<()> {
+        let own = serde_json::to_value(measured)
+            .map_err(|cause| Error::run("cannot write the time of operations as JSON").with_cause(cause))?;
+        let mut line = Map::from_iter([("step".to_owned(), step.into()), ("kind".to_owned(), "operations".into())]);
+        line.extend(own.as_object().cloned().unwrap_or_default());
+        self.append(Log::Timing, Value::Object(line))
     }
 
     /// Writes a note to timing.jsonl, since notes may differ between a run and the same run resumed.

@@ -60,9 +60,6 @@ pub struct Summary {
     /// Why the run stopped before its last step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
-    /// What is wrong at the end of the run, which an earlier note has said.
-    #[serde(skip)]
-    pub at_last: Option<String>,
 }
 
 /// The best evaluation, whose checkpoint is kept.
@@ -107,9 +104,6 @@ impl fmt::Display for Summary {
         for alert in &self.alerts {
             writeln!(f, "alert, active at the end: {alert}")?;
         }
-        if let Some(note) = &self.at_last {
-            writeln!(f, "note: {note}")?;
-        }
         write!(f, "run {}, checkpoint {}", self.folder.display(), self.checkpoint)
     }
 }
@@ -149,7 +143,6 @@ impl Trainer {
             notes: self.notes.clone(),
             alerts: self.alerts.active(),
             stopped: self.stop_reason.clone(),
-            at_last: self.notices.at_last(),
         }
     }
 }
