@@ -1,9 +1,8 @@
 //! The default backend: candle-core's tensors, with our own kernels for the processor.
 //!
 //! Two paths compute the same operations and pass the same conformance suite:
-//! * **kernels** (the processor): forward and backward kernels over the memory of candle's tensors, matrix products by the `gemm`
-//!   library, or by own blocks where the processor multiplies bf16, work split into fixed tasks so that the number of threads never
-//!   changes a result;
+//! * **kernels** (the processor): forward and backward kernels over the memory of candle's tensors, matrix products for each instruction
+//!   set of the processor, work split into fixed tasks so that the number of threads never changes a result;
 //! * **generic**: only candle's tensor operations, with explicit backward formulas, on any device candle supports. It is
 //!   what Metal runs (feature `metal`), and `path = "generic"` selects it on the processor.
 //!

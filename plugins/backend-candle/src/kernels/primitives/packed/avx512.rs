@@ -2,7 +2,7 @@
 
 use super::{
     panel::AVX512,
-    tile::{Sums, Tile},
+    tile::{InPlace, Sums, Tile},
 };
 use crate::kernels::primitives::{factor::Start, lines::prefetch};
 use std::arch::x86_64::*;
@@ -60,6 +60,64 @@ unsafe fn rows<const N: usize>(Sums { left, right, terms }: Sums, tile: &Tile) {
     }
     (whole..terms).for_each(|term| step(term, &mut acc));
 
+    // SAFETY: the caller's.
+    unsafe { write(tile, &acc) };
+}
+
+/// Computes a tile from both factors where they are.
+///
+/// # Safety
+/// The processor has AVX-512 F; the tile's rows of the left factor and columns of the right one can be read; no other code accesses
+/// the tile.
+pub unsafe fn tile_in_place(factors: InPlace, tile: &Tile) {
+    macro_rules! of {
+        ($($rows:literal)*) => {
+            match (tile.rows, tile.cols > 16) {
+                $(
+                    ($rows, true) => direct::<$rows, 2>(factors, tile),
+                    ($rows, false) => direct::<$rows, 1>(factors, tile),
+                )*
+                (_, true) => direct::<ROWS, 2>(factors, tile),
+                (_, false) => direct::<ROWS, 1>(factors, tile),
+            }
+        };
+    }
+    // SAFETY: the caller's; each function reads as many rows as the tile has.
+    unsafe { of!(1 2 3 4 5 6 7 8 9 10 11) };
+}
+
+/// A tile of `N` rows and `V` vectors of columns.
+#[target_feature(enable = "avx512f")]
+unsafe fn direct<const N: usize, const V: usize>(factors: InPlace, tile: &Tile) {
+    let InPlace { mut left, left_line, left_term, mut right, right_term, terms } = factors;
+    let masks = [mask(tile.cols), mask(tile.cols.saturating_sub(16))];
+    let mut acc = [[_mm512_setzero_ps(); V]; N];
+    for _ in 0..terms {
+        let mut columns = [_mm512_setzero_ps(); V];
+        // SAFETY: the caller's: the masked columns and all rows lie inside the factors.
+        unsafe {
+            for (v, columns) in columns.iter_mut().enumerate() {
+                *columns = _mm512_maskz_loadu_ps(masks[v], right.wrapping_add(16 * v));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let left = _mm512_set1_ps(*left.add(r * left_line));
+                for (acc, &columns) in acc.iter_mut().zip(&columns) {
+                    *acc = _mm512_fmadd_ps(left, columns, *acc);
+                }
+            }
+        }
+        left = left.wrapping_add(left_term);
+        right = right.wrapping_add(right_term);
+    }
+    // SAFETY: the caller's.
+    unsafe { write(tile, &acc) };
+}
+
+/// `c = start + alpha sums`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn write<const V: usize>(tile: &Tile, acc: &[[__m512; V]]) {
+    let line = |r: usize| tile.c.wrapping_add(r * tile.stride);
     let masks = [mask(tile.cols), mask(tile.cols.saturating_sub(16))];
     let alpha = _mm512_set1_ps(tile.alpha);
     for (r, acc) in acc.iter().enumerate() {

@@ -19,6 +19,23 @@ pub struct Sums {
     pub terms: usize,
 }
 
+/// The rows of a tile of the left factor and its columns of the right one, where they are; distances in floats.
+#[derive(Clone, Copy)]
+pub struct InPlace {
+    /// The first term of the first row.
+    pub left: *const f32,
+    /// From row to row.
+    pub left_line: usize,
+    /// From term to term.
+    pub left_term: usize,
+    /// The first term of the first column; columns are adjacent.
+    pub right: *const f32,
+    /// From term to term.
+    pub right_term: usize,
+    /// Terms.
+    pub terms: usize,
+}
+
 /// Where the sums of a tile go: `c = start + alpha sums`.
 pub struct Tile {
     /// The first element.
