@@ -44,7 +44,7 @@ impl OperationTimes {
         result
     }
 
-    /// Takes the calls since the last time; empty if nothing is measured.
+    /// Returns and resets the recorded calls; none if nothing is measured.
     pub(super) fn take(&self) -> Vec<OperationTime> {
         self.0.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default().into_values().collect()
     }

@@ -52,7 +52,7 @@ fn why_none(run: &RunRecord) -> String {
              telos compare waits for each operation and measures it."
         );
     }
-    "Not recorded: a run writes it after every 10 steps and at its end, and earlier versions did not write it."
+    "Not recorded: a run writes it after every 10 steps, with a checkpoint and at its end, and earlier versions did not write it."
         .to_owned()
 }
 

@@ -112,6 +112,14 @@ impl StudyFile {
         if others_do_not { whole } else { Vec::new() }
     }
 
+    /// Whether the plan without these arms can be written as a `[sweep]`: each has a value that no other arm has.
+    pub fn can_be_removed(&self, arms: &[&ArmPlan]) -> bool {
+        let is_removed = |arm: &ArmPlan| arms.iter().any(|removed| removed.name == arm.name);
+        let has = |arm: &ArmPlan, key: &str, value: &Value| arm.values.get(key) == Some(value);
+        let only_here = |key: &str, value: &Value| self.arms.iter().all(|arm| is_removed(arm) || !has(arm, key, value));
+        arms.iter().all(|arm| arm.values.iter().any(|(key, value)| only_here(key, value)))
+    }
+
     /// Whether `folder` is that of a study.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(STUDY_FILE).is_file()

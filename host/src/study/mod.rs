@@ -84,11 +84,14 @@ pub fn run(
         session.train(&[index], 1, None)?;
         session.stage_is_done(name)?;
     }
-    match &halving {
-        None => session.train(&(first..experiments.len()).collect::<Vec<_>>(), options.jobs, None)?,
+    let without_value = match &halving {
+        None => {
+            session.train(&(first..experiments.len()).collect::<Vec<_>>(), options.jobs, None)?;
+            None
+        }
         Some(halving) => session.halve(halving)?,
-    }
-    let failed = session.failed();
+    };
+    let failed = session.failed().or(without_value);
     let record = StudyRecord::read(&pipeline.folder())?;
     let (complete, all) = record.progress();
     let stopped = (interrupt.requested() && complete < all)
@@ -110,13 +113,15 @@ fn advice(plan: &StudyFile, logs: &Path) -> String {
     let is_drawn = [Method::Random, Method::LatinHypercube].iter().any(|method| method.word() == plan.method);
     let other = if is_drawn {
         "narrow the ranges in a study of another --name"
-    } else {
+    } else if plan.can_be_removed(&arms) {
         "remove the values from [sweep] and resume"
+    } else {
+        "correct the file in a study of another --name, because other arms have these values too"
     };
     format!(
-        "the cause is probably in these values, because all runs with them failed and no others did: {}. They fail again when they \
-         are resumed: {other}, or leave them, since the other arms are compared without them. If the cause is elsewhere, fix \
-         it and {retry}",
+        "the cause is probably in these values, because all runs with them failed and no others did: {}. Resuming fails again \
+         with them. Either {other}, or keep them: the other arms are compared without them. If the cause is elsewhere, fix it and \
+         {retry}",
         values.join("; ")
     )
 }
@@ -227,7 +232,8 @@ impl Session<'_> {
     }
 
     /// Trains all arms up to the first rung, the best of them to the next one, and so on.
-    fn halve(&self, halving: &Halving) -> Result<()> {
+    /// Returns an error to report after the study's record if no arm can continue.
+    fn halve(&self, halving: &Halving) -> Result<Option<Error>> {
         let first = self.study.stages();
         let mut alive: Vec<usize> = (0..self.study.arms.len()).collect();
         for (at, &steps) in halving.rungs.iter().enumerate() {
@@ -247,9 +253,15 @@ impl Session<'_> {
             let scores: Vec<Option<f64>> = alive.iter().map(score).collect();
             let kept = rungs::survivors(&scores, halving.factor, halving.metric.larger_is_better);
             if kept.is_empty() {
-                let metric = &halving.metric;
-                (self.note)(&format!("rung of {steps} steps, {metric}: no arm has a value, so none continues"));
-                break;
+                let metric = &halving.metric.metric;
+                return Ok(Some(
+                    Error::run(format!(
+                        "no arm has a value of {metric} at the rung of {steps} steps, so none continues"
+                    ))
+                    .with_hint(
+                        "see the logs and the curves of the runs: the metric was not reported, or was not finite",
+                    ),
+                ));
             }
             let names: Vec<&str> = kept.iter().map(|at| self.study.arms[alive[*at]].name.as_str()).collect();
             (self.note)(&format!(
@@ -261,6 +273,6 @@ impl Session<'_> {
             ));
             alive = kept.into_iter().map(|at| alive[at]).collect();
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -28,9 +28,9 @@ pub fn score(folder: &Path, metric: &str, steps: u64) -> Option<f64> {
 
 /// The value at step 0 is that of the untrained model.
 fn last_up_to(run: &RunRecord, metric: &str, step: u64) -> Option<(u64, f64)> {
-    let counts = |(at, value): &&(f64, f64)| *at > 0.0 && *at <= step as f64 && value.is_finite();
-    let (at, value) = run.metrics.get(metric)?.iter().rfind(counts)?;
-    Some((*at as u64, *value))
+    let (at, value) = run.metrics.get(metric)?.iter().rfind(|(at, _)| *at > 0.0 && *at <= step as f64)?;
+    // A value that is not finite is not replaced by an earlier one: the arm has diverged.
+    value.is_finite().then_some((*at as u64, *value))
 }
 
 /// The mean of the values of an arm's runs; `None` if one is missing, so that an arm of which a run failed does not continue.
@@ -76,7 +76,7 @@ mod tests {
     }
 
     /// Catches a value from after the rung, by which a study that is resumed would decide otherwise than before, that of the
-    /// untrained model, and an arm that failed before the rung and continues by an early value.
+    /// untrained model, and an arm that failed or diverged before the rung and continues by an early value.
     #[test]
     fn only_values_up_to_the_rung_count() {
         let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ mod tests {
         let lines = [&lines[0], &lines[1], diverged, &lines[2]];
         std::fs::write(folder.path().join("metrics.jsonl"), lines.concat()).unwrap();
         let at = |step| score(folder.path(), "eval/loss", step);
-        assert_eq!((at(3), at(4), at(7), at(8)), (None, Some(2.0), Some(2.0), Some(1.0)));
+        assert_eq!((at(3), at(4), at(5), at(7), at(8)), (None, Some(2.0), Some(2.0), None, Some(1.0)));
         assert_eq!((score(folder.path(), "eval/other", 8), last(folder.path(), "eval/loss")), (None, Some((8, 1.0))));
         // It has not reached this rung, until it is known that it ended as planned.
         assert_eq!(at(16), None);

@@ -4,6 +4,7 @@
 use plugin_api::{contract, objective::Verdict};
 
 use super::{
+    alerts::names::SPREAD,
     auxiliary::AuxiliaryObjective,
     eval::{evaluator::HeldOutPrompts, prompts::EvalPrompt},
     memory::micro_batch::{micro_batch_tokens, recompute},
@@ -318,7 +319,8 @@ impl Learner {
         names.extend(self.roles.critic.as_ref().map(|_| "critic/grad_norm".to_owned()));
         if self.rollouts.is_some() {
             names.extend(self.rewards.metrics());
-            names.extend(["prompts", "kept", "skipped", "spread"].map(|name| format!("answers/{name}")));
+            names.extend(["prompts", "kept", "skipped"].map(|name| format!("answers/{name}")));
+            names.extend(self.rewards.any_weighted().then(|| SPREAD.to_owned()));
         }
         names
     }

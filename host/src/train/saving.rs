@@ -51,6 +51,7 @@ impl Trainer {
             ));
             self.moved_to = Some(place);
         }
+        self.record_operations(true)?;
         self.state.logs = self.records.durable()?;
         // The files' contents are held in this process's memory for a while: freeing spare buffers makes room.
         self.learner.device.trim();

@@ -103,7 +103,7 @@ impl Trainer {
         self.notes_of_rollouts()
     }
 
-    /// Writes the time of operations if a line is due, or, at the `end` of the run, what is left.
+    /// Writes the time of operations if a line is due, or, before a checkpoint and at the end of the run (`end`), what is left.
     pub(super) fn record_operations(&mut self, end: bool) -> Result<()> {
         let due = self.operations.take_due(end);
         due.map_or(Ok(()), |due| self.records.operations(self.state.step, &due))

@@ -122,7 +122,8 @@ mod tests {
             s.workspace(call)
         });
         let Path::Kernels(cx) = &s.path else { panic!("not the kernels") };
-        (reported, 4 * (cx.logits.capacity() + cx.partials.capacity() + cx.par.held()) as u64)
+        let of_eight = cx.keys.capacity() + cx.sums.capacity();
+        (reported, 4 * (cx.logits.capacity() + cx.partials.capacity() + 2 * of_eight + cx.par.held()) as u64)
     }
 
     /// The scratch of divergence, candidates and the most probable ids, forward and backward, for `n` tokens.
@@ -154,7 +155,7 @@ mod tests {
         let [long, wide, short] =
             [(40, TOKENS), (50, TOKENS), (40, 50)].map(|(rows, cols)| tensor(s, dtype, rows, cols));
         let dw = tensor(s, DType::F32, 90, 70);
-        // Large enough that f32 is packed too.
+        // Several tasks, and more columns than a task packs at a time.
         let [x2, w2, y2] = [(TOKENS, 230), (250, 230), (TOKENS, 250)].map(|(rows, cols)| tensor(s, dtype, rows, cols));
         let dw2 = tensor(s, DType::F32, 250, 230);
         let [q, k, v, out, dout, dq, dk, dv] = [0; 8].map(|_| tensor(s, dtype, TOKENS, 24));
@@ -185,7 +186,8 @@ mod tests {
         for dtype in [DType::F32, DType::BF16] {
             for (what, (reported, actual)) in products(dtype) {
                 assert!(actual <= reported, "{what} {dtype}: {actual} bytes, {reported} reported");
-                assert!(actual > 0 || (dtype == DType::F32 && what.starts_with("linear")), "{what} {dtype}");
+                // A product of few rows in f32 is computed in place.
+                assert!(actual > 0 || (dtype == DType::F32 && what == "linear, long sums"), "{what} {dtype}");
             }
         }
     }

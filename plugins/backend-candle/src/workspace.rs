@@ -5,15 +5,16 @@ use crate::kernels::{
     attention::{backward::backward_scratch, decode::decode_scratch, forward::forward_scratch},
     head::chunk_tokens,
     isa::Isa,
+    optimizer::CHUNK,
     primitives::{element::is_f32, gemm::product_len},
 };
 use half::bf16;
 use plugin_api::backend::{
     Call, DType, Op, View,
     ops::{
-        self, Attention, AttentionBackward, DecodeAttention, EmbeddingBackward, HeadBackward, HeadCandidates,
-        HeadCandidatesBackward, HeadDivergence, HeadDivergenceBackward, HeadFused, HeadStats, HeadTopk, Linear,
-        LinearBackwardInput, LinearBackwardWeight, Norm, NormBackward, Sample, ScatterAddRows,
+        self, Attention, AttentionBackward, DecodeAttention, EmbeddingBackward, GlobalNorm, HeadBackward,
+        HeadCandidates, HeadCandidatesBackward, HeadDivergence, HeadDivergenceBackward, HeadFused, HeadStats, HeadTopk,
+        Linear, LinearBackwardInput, LinearBackwardWeight, Norm, NormBackward, Sample, ScatterAddRows,
     },
 };
 
@@ -63,7 +64,8 @@ fn floats<E: Element>(call: &Call<'_>, isa: &Isa) -> u64 {
     } else if let Some(op) = decoded::<LinearBackwardWeight>(call) {
         sums(op.dw.rows, op.dw.cols, op.x.rows)
     } else if let Some(op) = decoded::<HeadStats>(call) {
-        if op.logits.is_some() && is_f32::<E>() { 0 } else { head(&op.x, &op.w, false) }
+        let products = logits(&op.x, &op.w, false);
+        if op.logits.is_some() && is_f32::<E>() { products } else { chunk(op.x.rows, op.w.rows) + products }
     } else if let Some(op) = decoded::<HeadBackward>(call) {
         head(&op.x, &op.w, true)
     } else if let Some(op) = decoded::<HeadFused>(call) {
@@ -96,6 +98,9 @@ fn floats<E: Element>(call: &Call<'_>, isa: &Isa) -> u64 {
     } else if let Some(op) = decoded::<EmbeddingBackward>(call) {
         // The order of the rows, of eight bytes each.
         2 * op.ids.cols
+    } else if let Some(op) = decoded::<GlobalNorm>(call) {
+        // A sum of eight bytes per chunk.
+        2 * op.x.cols.div_ceil(CHUNK as u64)
     } else if let Some(op) = decoded::<ScatterAddRows>(call) {
         2 * op.index.cols
     } else {

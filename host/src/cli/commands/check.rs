@@ -6,9 +6,9 @@ use clap::Args;
 
 use crate::{
     cli::print,
-    config::{Override, Plan},
+    config::{Override, Plan, experiment::Experiment},
     error::Result,
-    pipeline,
+    pipeline::{self, plan},
     plugins::Pinning,
     setup::loading::open_draft,
     train::dry_run::dry_run,
@@ -64,7 +64,9 @@ fn perform(request: CheckRequest) -> Result<()> {
             print::result(&found, request.json)
         }
         Plan::Study(all) => {
-            let compared = all.compared_by(None);
+            let stages = plan::read(&all.pipeline, &request.plugin_folders, request.pinning)?;
+            let experiments: Vec<Experiment> = stages.into_iter().map(|stage| stage.loaded.experiment).collect();
+            let compared = all.compared_by(all.check(&experiments[all.stages()..])?.as_ref());
             let runs = (all.stages(), &compared[..]);
             let found = pipeline::check::check(&all.pipeline, &request.plugin_folders, request.pinning, runs)?;
             print::result(&found, request.json)

@@ -68,7 +68,7 @@ pub struct Run {
     /// Save and end with code 0 after this step of an experiment; --resume continues with the same bits.
     #[arg(long, value_name = "STEP")]
     pause_after: Option<u64>,
-    /// Refuse a run that does not report this metric: a study passes what compares its runs, with the key that names it.
+    /// Refuse a run that does not report this metric: a study passes each metric by which it compares runs, and the key that names it.
     #[arg(long, value_name = "KEY=METRIC", value_parser = compared, hide = true)]
     compared_by: Vec<(String, String)>,
     /// Name of the run, instead of the experiment's.

@@ -74,7 +74,7 @@ fn figures(study: &StudyRecord, report: &Report) -> (Vec<(String, String)>, Vec<
         let note = if dots.joined {
             ""
         } else {
-            ": a point is an arm; the other keys, with too many values, are not told apart"
+            ": a point is an arm; the other keys have too many combinations to be distinguished"
         };
         found.extend(plot::dots::draw(&dots).ok().map(|svg| (format!("{metric} by {key}{note}"), svg)));
     }

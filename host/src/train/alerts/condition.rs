@@ -217,14 +217,15 @@ pub struct Zero {
 
 impl Condition for Zero {
     fn find(&mut self, line: &Line) -> Option<Finding> {
-        let value = value(line, self.metric)?;
+        // One that is not finite ends a row of zeros.
+        let value = line.get(self.metric)?.as_f64().unwrap_or(f64::NAN);
         let holds = value == 0.0;
         let name = self.metric;
         let why = match holds {
             true => format!("{name} is 0: {}", self.meaning),
             false => format!("{name} is {}", short(value)),
         };
-        Some(Finding { value: Some(value), metric: None, why, holds })
+        Some(Finding { value: value.is_finite().then_some(value), metric: None, why, holds })
     }
 }
 

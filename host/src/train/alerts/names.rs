@@ -1,6 +1,10 @@
-//! The message about a rule on a metric that no step reports; a run is refused with it before it begins.
+//! A metric that a rule watches and rollouts report, and the message about a rule on a metric that no step reports; a run is refused
+//! with it before it begins.
 
 use crate::keys::mistake::nearest;
+
+/// The largest minus the smallest reward of a rollout's answers.
+pub const SPREAD: &str = "answers/spread";
 
 /// The mistake of a name that is not among `names`, those of the metrics of steps: a similar one, or all of them.
 pub fn unknown(metric: &str, names: &[String]) -> String {

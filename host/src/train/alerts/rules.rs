@@ -6,6 +6,7 @@ use super::{
     Alert, Alerts,
     condition::{Collapse, NonFinite, OfMetric, Outside, Quantity, Zero},
     hacking::{Against, Hacking},
+    names::SPREAD,
 };
 use crate::config::{
     Experiment,
@@ -22,9 +23,6 @@ const MOST_KL: f64 = 1.0;
 const ENTROPY: [&str; 2] = ["policy/entropy_avg", "entropy"];
 /// The length of answers, likewise.
 const LENGTH: [&str; 2] = ["length/mean", "length"];
-
-/// The largest minus the smallest reward of a rollout's answers.
-pub const SPREAD: &str = "answers/spread";
 
 /// An objective's metrics: the prefix of their names in metrics.jsonl, and its manifest.
 pub type Declared<'a> = (&'a str, &'a ObjectiveManifest);

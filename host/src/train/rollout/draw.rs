@@ -151,12 +151,13 @@ impl Rollouts {
         GenerateOptions { max_tokens, temperature, top_p: self.settings.top_p, top_k: self.settings.top_k, seed }
     }
 
-    /// Keeps what the next step reports of the rollout. Without a reward to learn from, all rewards are 0 and have no range.
+    /// Keeps what the next step reports of the rollout. Without a reward to learn from, all rewards are 0 and have no range; one
+    /// reward has none either.
     fn report(&mut self, all: Drawn, is_scored: bool) {
         self.mean_rewards = all.scores.iter().flat_map(Scores::means).collect();
         let least = all.combined.iter().copied().fold(f64::INFINITY, f64::min);
         let most = all.combined.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        self.spread = (is_scored && !all.combined.is_empty()).then_some(most - least);
+        self.spread = (is_scored && all.combined.len() > 1).then_some(most - least);
         self.first_answers = all.first_answers;
         let rewards = if is_scored { all.combined.as_slice() } else { &[] };
         self.distributions = of_answers(&all.scores, rewards, &all.lengths);

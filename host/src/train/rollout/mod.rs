@@ -35,7 +35,7 @@ use std::{path::Path, sync::Arc};
 
 use plugin_api::batch::names;
 
-use super::{alerts::rules::SPREAD, histogram::Distribution, step::models::Models};
+use super::{alerts::names::SPREAD, histogram::Distribution, step::models::Models};
 use crate::{
     config::experiment::Rollout,
     data::{Examples, Sequence, Tokenizer, Window},

@@ -51,7 +51,7 @@ impl MeasuredSteps {
         }
     }
 
-    /// Takes what a line is due for: enough steps, or at the `end` of the run any.
+    /// Returns and resets the sums, if they cover 10 steps or, at the `end`, at least one.
     pub fn take_due(&mut self, end: bool) -> Option<MeasuredSteps> {
         let is_due = self.steps >= STEPS || (end && self.steps > 0);
         is_due.then(|| std::mem::take(self))

@@ -71,7 +71,7 @@ impl Context {
         })
     }
 
-    /// Frees scratch memory.
+    /// Frees scratch memory. Each thread keeps what it needs for the ids of one token.
     pub fn trim(&mut self) {
         (self.partials, self.logits, self.tasks) = (Vec::new(), Vec::new(), Vec::new());
         (self.keys, self.sums) = (Vec::new(), Vec::new());

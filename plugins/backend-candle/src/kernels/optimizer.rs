@@ -24,7 +24,7 @@ plugin_api::operations! {
 }
 
 /// Elements per task.
-const CHUNK: usize = 16_384;
+pub const CHUNK: usize = 16_384;
 /// Lanes of the sum of squares.
 const LANES: usize = 16;
 

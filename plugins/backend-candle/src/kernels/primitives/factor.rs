@@ -81,12 +81,6 @@ impl<E: Element> Factor<E> {
         if self.transposed { self.mat.rows } else { self.mat.cols }
     }
 
-    /// (row stride, column stride).
-    pub fn strides(&self) -> (isize, isize) {
-        let stride = self.mat.stride as isize;
-        if self.transposed { (1, stride) } else { (stride, 1) }
-    }
-
     /// Some rows of the factor.
     pub fn row_block(&self, from: usize, len: usize) -> Factor<E> {
         let mat = if self.transposed {

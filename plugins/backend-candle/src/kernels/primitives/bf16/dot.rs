@@ -24,16 +24,20 @@ unsafe fn nothing() {}
 /// 24 products.
 const GROUP: usize = 12;
 
+/// Rows of the last group of a block of 32, and of each group of a block of 16: more rows need not be there.
+const LAST: usize = 8;
+
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn multiply(a: Rows, b: *const u8, cols: usize, steps: usize, sums: &mut [f32; BLOCK * BLOCK]) {
-    for row in (0..a.rows).step_by(GROUP) {
+    let high = if a.rows > BLOCK / 2 { GROUP } else { LAST };
+    for row in (0..a.rows).step_by(high) {
         // SAFETY: the caller's, for these rows.
         unsafe {
-            match (a.rows - row > GROUP / 3 * 2, cols > BLOCK / 2) {
+            match (high == GROUP && a.rows - row > LAST, cols > BLOCK / 2) {
                 (true, true) => group::<GROUP, 2>(&a, row, b, steps, sums),
                 (true, false) => group::<GROUP, 1>(&a, row, b, steps, sums),
-                (false, true) => group::<{ GROUP / 3 * 2 }, 2>(&a, row, b, steps, sums),
-                (false, false) => group::<{ GROUP / 3 * 2 }, 1>(&a, row, b, steps, sums),
+                (false, true) => group::<LAST, 2>(&a, row, b, steps, sums),
+                (false, false) => group::<LAST, 1>(&a, row, b, steps, sums),
             }
         }
     }
@@ -48,6 +52,7 @@ unsafe fn group<const N: usize, const TILES: usize>(
     steps: usize,
     sums: &mut [f32; BLOCK * BLOCK],
 ) {
+    debug_assert!(row + N <= a.rows.next_multiple_of(BLOCK / 2), "only these rows can be read");
     debug_assert_eq!(a.second, BLOCK / 2 * a.stride, "all rows are equally far apart");
     let first = a.ptr.wrapping_add(row * a.stride);
     let mut acc = [[_mm512_setzero_ps(); TILES]; N];
@@ -69,7 +74,7 @@ unsafe fn group<const N: usize, const TILES: usize>(
             }
         }
     }
-    for (r, acc) in acc.iter().enumerate().take(BLOCK - row) {
+    for (r, acc) in acc.iter().enumerate() {
         for (t, &acc) in acc.iter().enumerate() {
             // SAFETY: sixteen floats inside the block.
             unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add((row + r) * BLOCK + 16 * t), acc) };

@@ -4,8 +4,8 @@
 //! blocks of 32 x 32 sums are computed from them and written to the result. A factor on the left whose terms are adjacent is read
 //! in place. Elsewhere parts of the factors are converted to f32 for the present product (`convert`).
 //!
-//! On these sets the order of a sum depends only on the number of its terms: it is cut every [`packed::DEPTH`] terms. Elsewhere it
-//! also depends on the product's sizes, as in f32. It never depends on the number of threads.
+//! The order of a sum depends only on the number of its terms and on the set: these sets cut it every [`packed::DEPTH`] terms, the
+//! others every `convert::DEPTH` and as a product of f32.
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;

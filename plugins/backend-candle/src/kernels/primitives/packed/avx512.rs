@@ -1,9 +1,6 @@
 //! The sums of a tile of 12 rows and 32 columns by AVX-512, in 24 vector registers.
 
-use super::{
-    panel::AVX512,
-    tile::{InPlace, Sums, Tile},
-};
+use super::panel::{AVX512, InPlace, Sums, Tile};
 use crate::kernels::primitives::{factor::Start, lines::prefetch};
 use std::arch::x86_64::*;
 

@@ -1,13 +1,19 @@
 //! A product on the calling thread.
 
-use super::{ACROSS, PART, Plan, TALL, Work, aligned, panel, tile};
 #[cfg(target_arch = "x86_64")]
 use super::{
     avx512,
-    tile::{InPlace, Tile},
+    panel::{InPlace, Tile},
 };
+use super::{
+    panel,
+    product::{ACROSS, PART, Plan, TALL, Work, aligned},
+    tile,
+};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::primitives::factor::Start;
 use crate::kernels::primitives::{
-    factor::{Product, Side, Start},
+    factor::{Product, Side},
     isa::Isa,
 };
 

@@ -1,6 +1,6 @@
-//! Sizes of the panels of packed factors.
+//! Panels of packed factors and tiles of the result: their sizes, and where they are.
 
-use crate::kernels::primitives::isa::Isa;
+use crate::kernels::primitives::{factor::Start, isa::Isa};
 
 /// Sizes of an instruction set: a tile of `rows` x `cols` sums stays in its registers.
 #[derive(Clone, Copy)]
@@ -30,4 +30,48 @@ pub fn of(isa: &Isa) -> Panel {
         "neon" => NEON,
         _ => BASELINE,
     }
+}
+
+/// Panels of both factors and their number of terms.
+#[derive(Clone, Copy)]
+pub struct Sums {
+    /// For each term the rows of a panel, then floats that do not count.
+    pub left: *const f32,
+    /// For each term the columns of a panel; aligned to 64 bytes for AVX-512.
+    pub right: *const f32,
+    /// Terms.
+    pub terms: usize,
+}
+
+/// The rows of a tile of the left factor and its columns of the right one, where they are; distances in floats.
+#[derive(Clone, Copy)]
+pub struct InPlace {
+    /// The first term of the first row.
+    pub left: *const f32,
+    /// From row to row.
+    pub left_line: usize,
+    /// From term to term.
+    pub left_term: usize,
+    /// The first term of the first column; columns are adjacent.
+    pub right: *const f32,
+    /// From term to term.
+    pub right_term: usize,
+    /// Terms.
+    pub terms: usize,
+}
+
+/// Where the sums of a tile go: `c = start + alpha sums`.
+pub struct Tile {
+    /// The first element.
+    pub c: *mut f32,
+    /// Floats from row to row.
+    pub stride: usize,
+    /// Rows that are written, at least 1.
+    pub rows: usize,
+    /// Columns that are written, at least 1.
+    pub cols: usize,
+    /// Factor of the sums.
+    pub alpha: f32,
+    /// What they are added to; a row begins at the tile's first column.
+    pub start: Start,
 }

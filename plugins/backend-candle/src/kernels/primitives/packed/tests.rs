@@ -1,6 +1,9 @@
 //! The product compared with sums in f64.
 
-use super::{DEPTH, PART, WIDTH, block, block_len, product};
+use super::{
+    block, block_len, product,
+    product::{DEPTH, PART, WIDTH},
+};
 use crate::kernels::primitives::{
     bf16::tests::{Data, FLIPS},
     factor::{Factor, Product, Start},

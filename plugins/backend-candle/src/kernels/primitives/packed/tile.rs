@@ -1,56 +1,12 @@
-//! Packed panels and tiles of the result, and their code for an instruction set.
+//! The code that packs panels and computes tiles, by instruction set.
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx512, avx512_pack};
-use super::{panel::Panel, vectors};
-use crate::kernels::primitives::{
-    factor::{Side, Start},
-    isa::Isa,
+use super::{
+    panel::{Panel, Sums, Tile},
+    vectors,
 };
-
-/// Panels of both factors and their number of terms.
-#[derive(Clone, Copy)]
-pub struct Sums {
-    /// For each term the rows of a panel, then floats that do not count.
-    pub left: *const f32,
-    /// For each term the columns of a panel; aligned to 64 bytes for AVX-512.
-    pub right: *const f32,
-    /// Terms.
-    pub terms: usize,
-}
-
-/// The rows of a tile of the left factor and its columns of the right one, where they are; distances in floats.
-#[derive(Clone, Copy)]
-pub struct InPlace {
-    /// The first term of the first row.
-    pub left: *const f32,
-    /// From row to row.
-    pub left_line: usize,
-    /// From term to term.
-    pub left_term: usize,
-    /// The first term of the first column; columns are adjacent.
-    pub right: *const f32,
-    /// From term to term.
-    pub right_term: usize,
-    /// Terms.
-    pub terms: usize,
-}
-
-/// Where the sums of a tile go: `c = start + alpha sums`.
-pub struct Tile {
-    /// The first element.
-    pub c: *mut f32,
-    /// Floats from row to row.
-    pub stride: usize,
-    /// Rows that are written, at least 1.
-    pub rows: usize,
-    /// Columns that are written, at least 1.
-    pub cols: usize,
-    /// Factor of the sums.
-    pub alpha: f32,
-    /// What they are added to; a row begins at the tile's first column.
-    pub start: Start,
-}
+use crate::kernels::primitives::{factor::Side, isa::Isa};
 
 /// Computes a tile from two packed panels.
 ///

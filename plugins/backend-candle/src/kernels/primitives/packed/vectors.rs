@@ -1,9 +1,6 @@
 //! Tiles and panels by vectors of any width, for the sets without AVX-512.
 
-use super::{
-    panel::{AVX2, BASELINE, NEON},
-    tile::{Sums, Tile},
-};
+use super::panel::{AVX2, BASELINE, NEON, Sums, Tile};
 use crate::kernels::primitives::{factor::Side, isa::Isa, lines::write_row, operand::MatMut};
 use pulp::{Scalar128b, Simd, WithSimd};
 
