@@ -50,8 +50,8 @@ pub fn run(
     let mut uncertain = CleanupGuard::new(pipeline.runs_dir());
     plan::try_out(pipeline, stages, &tasks)?;
     let compared = study.compared_by(halving.as_ref());
-    // With stages to train first, a misspelt metric would otherwise be found only after them.
-    if tasks[..study.stages()].iter().any(|task| task.resumes().is_some()) && !compared.is_empty() {
+    // Each run refuses a metric that it does not report; that of the first run, before anything is written or trained.
+    if tasks.iter().any(|task| task.resumes().is_some()) && !compared.is_empty() {
         let stages = plan::read(pipeline, &options.plugin_folders, options.pinning)?;
         plan::try_metrics(pipeline, stages, &tasks, study.stages(), &compared)?;
     }

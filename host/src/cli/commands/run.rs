@@ -248,8 +248,8 @@ fn run_one(draft: Draft, request: &RunRequest, interrupt: &Interrupt) -> Result<
     setup.compared_by.clone_from(&request.compared_by);
     let watch = watch(request);
     let mut trainer = Trainer::new(setup, request.resume, &watch)?;
-    if trainer.ended() {
-        print::err("the run has ended: nothing is left to do\n");
+    if let Some(text) = trainer.ended() {
+        print::err(&format!("{text}\n"));
         return print_end(&trainer.finished(), &watch, request.json);
     }
     let outcome = trainer.run(interrupt);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    ANOTHER_RUN,
     about::About,
     digest::Digest,
     operations::MeasuredSteps,
@@ -308,8 +309,15 @@ impl Trainer {
         self.progress.message(&format!("continuing after step {step} of {total}"));
     }
 
-    /// Returns whether the run had already ended when it was resumed.
-    pub fn ended(&self) -> bool {
-        self.state.ended
+    /// Returns what to tell the user if the run had already ended when it was resumed.
+    pub fn ended(&self) -> Option<String> {
+        let TrainState { step, total, stopped, ended, .. } = self.state;
+        ended.then(|| match stopped && step < total {
+            true => format!(
+                "the run ended after step {step} of {total}: eval.early_stop, an alert or an objective stopped it, and nothing is left \
+                 to do, even without that rule; {ANOTHER_RUN}"
+            ),
+            false => "the run has ended: nothing is left to do".to_owned(),
+        })
     }
 }
