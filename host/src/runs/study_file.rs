@@ -166,4 +166,19 @@ mod tests {
         assert_eq!(names(&["beta=-1,seed=1", "beta=-1,seed=2", "beta=0.1,seed=1", "beta=0.1,seed=2"]), [""; 0]);
         assert_eq!(names(&[]), [""; 0]);
     }
+
+    /// Catches the advice to remove a value that an arm which has not failed has too.
+    #[test]
+    fn an_arm_can_be_removed_if_a_value_is_its_alone() {
+        let mut grid = study(&[]);
+        for (at, arm) in grid.arms.iter_mut().enumerate() {
+            arm.values.insert("seed".into(), json!(at));
+        }
+        let corner = ArmPlan { name: "corner".into(), ..grid.arms[0].clone() };
+        assert!(grid.can_be_removed(&[&grid.arms[0]]));
+        grid.arms.push(corner);
+        assert!(!grid.can_be_removed(&[&grid.arms[0]]));
+        assert!(grid.can_be_removed(&[&grid.arms[1]]));
+        assert!(grid.can_be_removed(&[&grid.arms[0], &grid.arms[2]]));
+    }
 }

@@ -152,7 +152,7 @@ fn a_run_that_fails_stops_no_other() {
     let lab = lab(sweep);
     lab.write("tiny.toml", format!("{TINY}{sweep}").replace("steps = 8", "steps = 8\nmax_bad_steps = 2"));
     let answer = lab.run(&[]);
-    let advice = "remove the values from [sweep] and resume, or leave them";
+    let advice = "Either remove the values from [sweep] and resume, or keep them";
     answer.refuses(1, &["1 of 3 runs failed", "lr=1e30 (train.optimizer.lr = 1e+30): ", advice, "--resume"]);
     assert!(answer.out.contains("2 of 3 runs complete, 1 failed"), "{answer:#?}");
     // Its evaluation of step 0 is not its result.
