@@ -55,7 +55,8 @@ impl<E: Element> Data<E> {
     }
 }
 
-fn each_set(f: impl Fn(&Isa)) {
+/// Calls `f` with every set of this processor, and prints the others.
+pub fn each_set(f: impl Fn(&Isa)) {
     for name in isa::KNOWN {
         match isa::available().contains(name) {
             true => f(&Isa::choose(Some(name), None).unwrap()),

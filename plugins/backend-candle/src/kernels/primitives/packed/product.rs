@@ -130,10 +130,15 @@ pub fn aligned(memory: &mut [f32]) -> *mut f32 {
 
 /// A product and its plan.
 pub struct Work {
+    /// The instruction set.
     pub isa: Isa,
+    /// The product.
     pub p: Product,
+    /// Its left factor.
     pub left: Side<f32>,
+    /// Its right factor.
     pub right: Side<f32>,
+    /// The sizes of its pieces.
     pub plan: Plan,
 }
 

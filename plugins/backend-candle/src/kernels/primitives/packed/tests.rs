@@ -5,7 +5,7 @@ use super::{
     product::{DEPTH, PART, WIDTH},
 };
 use crate::kernels::primitives::{
-    bf16::tests::{Data, FLIPS},
+    bf16::tests::{Data, FLIPS, each_set},
     factor::{Factor, Product, Start},
     gemm,
     isa::{self, Isa},
@@ -52,16 +52,6 @@ impl Case {
             let a = if self.flips.0 { self.a.at(t, r) } else { self.a.at(r, t) };
             (a, if self.flips.1 { self.b.at(c, t) } else { self.b.at(t, c) })
         })
-    }
-}
-
-/// Calls `f` with every set of this processor.
-fn each_set(f: impl Fn(Isa)) {
-    for name in isa::KNOWN {
-        match isa::available().contains(name) {
-            true => f(Isa::choose(Some(name), None).unwrap()),
-            false => eprintln!("NOT RUN: {name}, which this processor lacks"),
-        }
     }
 }
 
@@ -136,7 +126,7 @@ fn products_are_exact_sums() {
     ];
     each_set(|isa| {
         for size in sizes {
-            FLIPS.into_iter().for_each(|flips| check(isa, size, flips));
+            FLIPS.into_iter().for_each(|flips| check(*isa, size, flips));
         }
     });
 }
@@ -146,12 +136,12 @@ fn products_are_exact_sums() {
 fn products_larger_than_what_is_packed_at_a_time_are_whole() {
     each_set(|isa| {
         for flips in FLIPS {
-            check(isa, (13, 35, PART), flips);
-            check(isa, (13, 35, PART + 1), flips);
-            check(isa, (37, 70, DEPTH + 3), flips);
-            check(isa, (33, 40, 2 * DEPTH + PART + 1), flips);
-            check(isa, (50, WIDTH + 33, 9), flips);
-            check(isa, (1100, 2 * WIDTH + 1, 2), flips);
+            check(*isa, (13, 35, PART), flips);
+            check(*isa, (13, 35, PART + 1), flips);
+            check(*isa, (37, 70, DEPTH + 3), flips);
+            check(*isa, (33, 40, 2 * DEPTH + PART + 1), flips);
+            check(*isa, (50, WIDTH + 33, 9), flips);
+            check(*isa, (1100, 2 * WIDTH + 1, 2), flips);
         }
     });
 }
@@ -159,7 +149,7 @@ fn products_larger_than_what_is_packed_at_a_time_are_whole() {
 /// Catches a sum whose order depends on its place or on the sizes of the result.
 #[test]
 fn the_order_of_a_sum_depends_only_on_its_terms() {
-    each_set(the_order_is_the_same);
+    each_set(|isa| the_order_is_the_same(*isa));
 }
 
 fn the_order_is_the_same(isa: Isa) {
@@ -181,7 +171,7 @@ fn the_order_is_the_same(isa: Isa) {
 /// Catches infinities that reach sums of other rows or columns, and subnormal numbers that are flushed.
 #[test]
 fn special_numbers_propagate_as_in_a_sum() {
-    each_set(special_numbers_propagate);
+    each_set(|isa| special_numbers_propagate(*isa));
 }
 
 fn special_numbers_propagate(isa: Isa) {
@@ -230,7 +220,7 @@ fn only_the_baseline_rounds_products() {
         let x = 1.0 + 1.0f32 / 4096.0;
         (0..13).for_each(|r| [-1.0, x].into_iter().enumerate().for_each(|(t, a)| case.a.set((r, t), a)));
         (0..35).for_each(|c| [1.0 + 1.0 / 2048.0, x].into_iter().enumerate().for_each(|(t, b)| case.b.set((t, c), b)));
-        let fused = case.run(Start::Zero, on(isa, 1)).at(12, 34) == f64::from(ALPHA) / 4096.0 / 4096.0;
+        let fused = case.run(Start::Zero, on(*isa, 1)).at(12, 34) == f64::from(ALPHA) / 4096.0 / 4096.0;
         assert_eq!(fused, isa.name != "baseline", "{}", isa.name);
     });
 }
